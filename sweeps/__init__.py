@@ -1,0 +1,1 @@
+"""Sweeps over λ and pruning ratios: which networks are smallest at which accuracy."""
