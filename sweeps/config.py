@@ -1,0 +1,295 @@
+"""The config of a study: its schema, and how it is read from YAML with --set overrides.
+
+Validation is strict: an unknown key is an error, nothing is converted but int to float, and every value
+of the search space must be one that its field can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, field_serializer, field_validator, model_validator
+
+from sweeps.config_messages import Schema, describe, explain, refusal, show
+from sweeps.config_sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse, Wandb
+from sweeps.space import Entry, count_points, parse_entry
+from sweeps.yaml_source import ConfigError, KeyPath, Source, dotted, parse_document, parse_value, to_yaml
+
+__all__ = ["Config", "ConfigError", "dump_config", "load_config", "resolve", "shipped_configs"]
+
+Metric = Literal["val_accuracy", "params", "macs"]
+Direction = Literal["maximize", "minimize"]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="every random draw follows from it")]
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": Data,
+    "model": Model,
+    "sparse": Sparse,
+    "prune": Prune,
+    "finetune": Finetune,
+}
+"""The sections whose fields can be searched."""
+
+
+def _field_type(annotation: Any, *constraints: Any) -> TypeAdapter[Any]:
+    annotated: Any = Annotated[annotation, *constraints] if constraints else annotation
+    return TypeAdapter(annotated, config=STRICT)
+
+
+SEARCHABLE: dict[str, TypeAdapter[Any]] = {
+    "seed": _field_type(Seed),
+    **{
+        f"{section}.{field.alias or name}": _field_type(field.annotation, *field.metadata)
+        for section, model in SECTIONS.items()
+        for name, field in model.model_fields.items()
+    },
+}
+"""The types of the fields that a search space may name, by dotted path."""
+
+del SEARCHABLE["data.path"]  # a relative path is resolved once, when the config is read
+
+
+def _grid_points(known: dict[str, Any]) -> int:
+    """The trials of a search that does not say how many: all points of a grid; 0 where that is no number."""
+    return (count_points(known["space"]) or 0) if known["sampler"] == "grid" else 0
+
+
+class Search(Section):
+    """Which points are tried, and what makes one better than another.
+
+    `ahead` makes a study ask the same points on every machine: the sampler of trial n has seen the results of
+    the trials up to n - ahead and no others, whatever the number of workers and their speed.
+    """
+
+    sampler: Literal["tpe", "nsga2", "random", "grid"] = Field("tpe", description="how points are chosen")
+    space: dict[str, Entry] = Field(description="searched fields by dotted path")
+    trials: int = Field(default_factory=_grid_points, ge=1, description="points to try")
+    ahead: int = Field(4, ge=1, description="trials that may be open at once")
+    objectives: dict[Metric, Direction] = Field(
+        {"val_accuracy": "maximize", "params": "minimize"},
+        min_length=1,
+        description="metrics traded against each other",
+    )
+
+    @field_validator("space", mode="plain")
+    @classmethod
+    def _parse_space(cls, raw: Any) -> dict[str, Entry]:
+        if not isinstance(raw, dict) or not raw:
+            raise refusal(
+                ((), f"is {show(raw)}; it takes at least one field, such as `prune.ratio: [0.5, 0.9]`.")
+            )
+        space: dict[str, Entry] = {}
+        problems: list[tuple[KeyPath, str]] = []
+        for path, spelling in raw.items():
+            if path not in SEARCHABLE:
+                problems.append(((path,), _unsearchable(path)))
+                continue
+            try:
+                space[path] = parse_entry(spelling, partial(_field_value, path))
+            except ValueError as error:
+                problems.append(((path,), f"is {show(spelling)}; {error}."))
+        if problems:
+            raise refusal(*problems)
+        return space
+
+    @field_serializer("space")
+    def _spell_space(self, space: dict[str, Entry]) -> dict[str, Any]:
+        return {path: entry.to_yaml() for path, entry in space.items()}
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _never_search_on_test(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and "test_accuracy" in raw:
+            clause = (
+                "is refused: the test split is measured and reported, never searched on; take val_accuracy."
+            )
+            raise refusal((("test_accuracy",), clause))
+        return raw
+
+    @model_validator(mode="after")
+    def _trials_fit_the_sampler(self) -> Self:
+        points = count_points(self.space)
+        if self.sampler != "grid":
+            if not self.trials:
+                raise refusal(
+                    (("trials",), f"is missing; sampler {self.sampler} needs a number of points to try.")
+                )
+        elif points is None:
+            continuous = ", ".join(path for path, entry in self.space.items() if entry.values() is None)
+            clause = f"has no end of values in {continuous}; a grid needs steps, a step or choices there."
+            raise refusal((("space",), clause))
+        elif self.trials > points:
+            raise refusal(
+                (("trials",), f"is {self.trials}, but the grid has {points} points; take at most {points}.")
+            )
+        return self
+
+
+class Config(Section):
+    """A study, whole and valid."""
+
+    study: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$",
+        description="its folder's name: letters, digits, . _ and -; by default the file's name",
+    )
+    seed: Seed = 0
+    data: Data
+    model: Model
+    sparse: Sparse
+    prune: Prune = Prune()
+    finetune: Finetune
+    search: Search
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="processes that compute stages"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where they compute")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the forward pass")
+    wandb: Wandb = Wandb()
+
+    @field_validator("study")
+    @classmethod
+    def _leave_room_for_stages(cls, study: str) -> str:
+        if study.lower() == "stages":
+            raise refusal(((), f"is {study}, the folder that studies share; take another name."))
+        return study
+
+    @model_validator(mode="after")
+    def _searched_values_keep_the_rules(self) -> Self:
+        """Rules between fields, such as the image sizes of a data set, hold for searched values too."""
+        problems: list[tuple[KeyPath, str]] = []
+        for path, entry in self.search.space.items():
+            section, _, key = path.partition(".")
+            if section not in SECTIONS:
+                continue
+            values = getattr(self, section).model_dump(by_alias=True)
+            for value in entry.values() or []:
+                try:
+                    SECTIONS[section].model_validate({**values, key: value})
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    clause = (
+                        f"holds {show(value)}, with which {section}.{dotted(first['loc'])} {first['msg']}"
+                    )
+                    problems.append((("search", "space", path), clause))
+        if problems:
+            raise refusal(*problems)
+        return self
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """The config in a file, or the shipped one of that name, with `key=value` overrides applied in order.
+
+    Values of overrides are YAML. A relative data.path is relative to the file's folder, or to the working
+    directory where an override gives it. Raises ConfigError, with a line for each mistake in the file and the
+    overrides.
+    """
+    file = _find(path)
+    source = parse_document(_read(file), file.name if file != Path(path) else str(path))
+    _make_data_path_absolute(source.values, file.parent)
+    source.values.setdefault("study", file.stem)
+    for override in overrides:
+        _apply(override, source)
+    _make_data_path_absolute(source.values, Path.cwd())
+    return _validated(source)
+
+
+def resolve(config: Config, params: Mapping[str, Any]) -> Config:
+    """The config of one trial: `config` with `params`, values by dotted path, filled in and validated again.
+
+    Raises ConfigError for a path that cannot be searched or a value that does not fit.
+    """
+    source = Source("trial", config.model_dump(by_alias=True))
+    for path, value in params.items():
+        if path not in SEARCHABLE:
+            raise ConfigError(f"trial: {path} {_unsearchable(path)}")
+        source.override(tuple(path.split(".")), value, "trial")
+    return _validated(source)
+
+
+def dump_config(config: Config) -> str:
+    """YAML text with every field of `config`; load_config reads it back to an equal one."""
+    return to_yaml(config.model_dump(mode="json", by_alias=True))
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with the package, by name."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
+
+
+@cache
+def _schema() -> Schema:
+    return Schema(Config)
+
+
+def _validated(source: Source) -> Config:
+    problems = list(source.problems)
+    try:
+        config = Config.model_validate(source.values)
+    except ValidationError as error:
+        problems += explain(error, source, _schema())
+    if problems:
+        problems.sort(key=lambda problem: problem[0].order)
+        raise ConfigError("\n".join(f"{origin.label}: {text}" for origin, text in problems))
+    return config
+
+
+def _find(path: Path | str) -> Path:
+    """The file at `path`, or the shipped config of that name."""
+    file, shipped = Path(path), shipped_configs()
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise ConfigError(f"{path} is a folder; name the config file in it.")
+    name = str(path).removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    close = get_close_matches(Path(name).name, shipped, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise ConfigError(f"{path} is neither a file nor a shipped config ({', '.join(shipped)}).{hint}")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _make_data_path_absolute(values: dict[str, Any], folder: Path) -> None:
+    data = values.get("data")
+    if isinstance(data, dict) and isinstance(path := data.get("path"), str):
+        data["path"] = str((folder / Path(path).expanduser()).resolve())
+
+
+def _apply(override: str, source: Source) -> None:
+    """Put `key=value` into the values of `source`, or note there that the key is unknown."""
+    label = f"--set {override}"
+    key, equals, text = override.partition("=")
+    if not key or not equals:
+        raise ConfigError(f"{label}: write key=value, such as sparse.epochs=2.")
+    path = tuple(key.strip().split("."))
+    if path[:2] == ("search", "space") and len(path) > 2:
+        path = ("search", "space", ".".join(path[2:]))  # the keys of a space are dotted themselves
+    elif path not in _schema().paths():
+        source.problems.append((source.next_origin(label), f"{key} {_schema().unknown(path)}"))
+        return
+    source.override(path, parse_value(text, label), label)
+
+
+def _unsearchable(path: str) -> str:
+    close = get_close_matches(path, SEARCHABLE, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"take seed, or a field of {', '.join(SECTIONS)}."
+    return f"cannot be searched; {hint}"
+
+
+def _field_value(path: str, value: Any) -> Any:
+    """The value as the field at `path` holds it. Raises ValueError, with a sentence, when it cannot."""
+    field = SEARCHABLE[path]
+    try:
+        return field.validate_python(value)
+    except ValidationError:
+        raise ValueError(f"{path} takes {describe(field.json_schema())}, not {show(value)}") from None

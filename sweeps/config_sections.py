@@ -1,0 +1,132 @@
+"""The sections of a config: fields, types, bounds, defaults, and the rules between fields of one section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sweeps.config_messages import refusal, show
+from sweeps.yaml_source import KeyPath
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+IMAGE_SIDES = {"fashion-mini": 28, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32}
+RESNET50: Mapping[str, Any] = {"blocks": (3, 4, 6, 3), "width": 64}
+
+
+class Section(BaseModel):
+    """What all sections share: strict types, no unknown keys, no change after validation."""
+
+    model_config = ConfigDict(**STRICT, frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """The images, the split and the augmentation."""
+
+    name: Literal["fashion-mini", "fashion-mnist", "cifar10", "cifar100", "npz"] = Field(
+        description="the data set"
+    )
+    path: Path | None = Field(None, strict=False, description="the file with the arrays, for npz only")
+    image_size: int | None = Field(None, ge=1, description="side in pixels after pooling by a whole factor")
+    validation: float = Field(0.1, gt=0, le=0.5, description="share of train held out for selection")
+    crop: int = Field(0, ge=0, description="pixels of padding before a random crop")
+    flip: bool = Field(False, description="mirror training images at random")
+
+    @model_validator(mode="after")
+    def _path_belongs_to_npz(self) -> Self:
+        if self.name == "npz" and self.path is None:
+            raise refusal((("path",), "is missing; data.name npz needs the file that holds its arrays."))
+        if self.name != "npz" and self.path is not None:
+            clause = f"is {show(self.path)}, but only data.name npz reads a file, not {self.name}; remove it."
+            raise refusal((("path",), clause))
+        return self
+
+    @model_validator(mode="after")
+    def _pools_by_a_whole_factor(self) -> Self:
+        side = IMAGE_SIDES.get(self.name)
+        if side and self.image_size and side % self.image_size:
+            sizes = ", ".join(str(size) for size in range(2, side + 1) if side % size == 0)
+            clause = f"is {self.image_size}; the {side} pixels of {self.name} can be pooled to {sizes}."
+            raise refusal((("image_size",), clause))
+        return self
+
+
+class Model(Section):
+    """A bottleneck ResNet of any size; resnet50 is the one with blocks [3, 4, 6, 3] and width 64."""
+
+    name: Literal["resnet", "resnet50"] = Field(description="the family")
+    blocks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, strict=False, description="bottlenecks in each stage"
+    )
+    width: int = Field(64, ge=1, description="channels of the stem; every stage doubles them")
+    stem: Literal["cifar", "cifar-maxpool", "imagenet"] = Field("cifar", description="the first layers")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_resnet50(cls, values: Any) -> Any:
+        return (
+            {**RESNET50, **values}
+            if isinstance(values, dict) and values.get("name") == "resnet50"
+            else values
+        )
+
+    @model_validator(mode="after")
+    def _resnet50_has_one_size(self) -> Self:
+        problems: list[tuple[KeyPath, str]] = []
+        for key, own in RESNET50.items():
+            if self.name == "resnet50" and (given := getattr(self, key)) != own:
+                clause = (
+                    f"is {show(given)}, but resnet50 has {show(own)}; remove it, or take model.name resnet."
+                )
+                problems.append(((key,), clause))
+        if problems:
+            raise refusal(*problems)
+        return self
+
+
+class Recipe(Section):
+    """How a network is trained."""
+
+    epochs: int = Field(ge=1, description="passes over the training split")
+    lr: float = Field(gt=0, description="peak learning rate")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd is with Nesterov momentum")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(5e-4, ge=0, description="never on scaling factors and biases of BatchNorm")
+    schedule: Literal["one-cycle", "cosine", "steps", "constant"] = Field(
+        "one-cycle", description="steps divides lr by 10 at 50 % and 75 %"
+    )
+    batch_size: int = Field(128, ge=1, description="images per step")
+
+
+class Sparse(Recipe):
+    """Sparse training: a penalty draws scaling factors to zero."""
+
+    lambda_: float = Field(0.0, ge=0, alias="lambda", description="strength of the penalty")
+    penalty: Literal["l1"] = Field("l1", description="on the prunable scaling factors")
+
+
+class Finetune(Recipe):
+    """Training of the pruned network, without penalty."""
+
+
+class Prune(Section):
+    """Which channels go, and how what remains is repaired."""
+
+    ratio: float = Field(0.5, ge=0, lt=1, description="share of channels removed")
+    threshold_over: Literal["prunable", "all"] = Field(
+        "prunable", description="all counts every BatchNorm channel when the threshold is taken"
+    )
+    min_channels: int = Field(3, ge=1, description="kept in every layer")
+    absorb: bool = Field(True, description="fold removed channels' constants into what follows")
+    recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
+
+
+class Wandb(Section):
+    """Where trials are logged. auto decides by WANDB_MODE, then by whether there is a key."""
+
+    project: str = Field("slimnet", pattern=r"^[^/\\#?%:]{1,128}$", description=r"without / \ # ? % :")
+    entity: str | None = Field(None, min_length=1, description="the team or user")
+    mode: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="where runs go")

@@ -1,0 +1,159 @@
+"""The search space's entries: which values a searched field may take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+Number = int | float
+
+MOST_VALUES = 10_000
+
+SPELLINGS = (
+    "{log: [low, high], steps: n}, {log: [low, high]}, {range: [low, high], step: s}, {range: [low, high]}, "
+    "{choices: [...]} or a list of choices"
+)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A fixed set of values without an order."""
+
+    choices: tuple[Any, ...]
+
+    def values(self) -> list[Any]:
+        """The choices, in the order given."""
+        return list(self.choices)
+
+    def to_yaml(self) -> dict[str, Any]:
+        """The entry as it is written in a config."""
+        return {"choices": list(self.choices)}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Evenly spread from `low` to `high`; all int, with a step, where the field is int.
+
+    With a step, the values are low, low + step, ... as clean decimals, `high` included if the steps meet it.
+    """
+
+    low: Number
+    high: Number
+    step: Number | None = None
+
+    def values(self) -> list[Number] | None:
+        """Every value, ascending; None when the range is continuous."""
+        if self.step is None:
+            return None
+        low, high, step = (Decimal(repr(number)) for number in (self.low, self.high, self.step))
+        return [type(self.low)(low + step * index) for index in range(int((high - low) / step) + 1)]
+
+    def to_yaml(self) -> dict[str, Any]:
+        """The entry as it is written in a config."""
+        step = {} if self.step is None else {"step": self.step}
+        return {"range": [self.low, self.high], **step}
+
+
+@dataclass(frozen=True)
+class Log:
+    """Evenly spread in the logarithm from `low` to `high`, both included; all int where the field is int.
+
+    With `steps`, a geometric grid of that many values, those between the ends rounded to 6 significant digits
+    (to integers where the field is int, equal ones once).
+    """
+
+    low: Number
+    high: Number
+    steps: int | None = None
+
+    def values(self) -> list[Number] | None:
+        """Every value, ascending; None when the interval is continuous."""
+        if self.steps is None:
+            return None
+        ratio = math.log(self.high / self.low) / (self.steps - 1)
+        inner = [self._rounded(self.low * math.exp(ratio * index)) for index in range(1, self.steps - 1)]
+        return list(dict.fromkeys([self.low, *inner, self.high]))
+
+    def _rounded(self, value: float) -> Number:
+        return round(value) if isinstance(self.low, int) else float(f"{value:.6g}")
+
+    def to_yaml(self) -> dict[str, Any]:
+        """The entry as it is written in a config."""
+        steps = {} if self.steps is None else {"steps": self.steps}
+        return {"log": [self.low, self.high], **steps}
+
+
+Entry = Choices | Range | Log
+
+
+def parse_entry(raw: Any, check: Callable[[Any], Any]) -> Entry:
+    """The entry that a config spells as `raw`.
+
+    `check` takes a value to the searched field's own type and raises ValueError, with the sentence for the
+    user, when the field cannot hold it. Raises ValueError when the entry is malformed or one of its ends or
+    choices fails the check.
+    """
+    match raw:
+        case Choices() | Range() | Log():
+            return parse_entry(raw.to_yaml(), check)
+        case list() | tuple():
+            return _choices(raw, check)
+        case {"choices": list() | tuple() as choices, **rest} if not rest:
+            return _choices(choices, check)
+        case {"range": [low, high], **rest} if rest.keys() <= {"step"}:
+            return _range(*_ends(low, high, check), rest.get("step"))
+        case {"log": [low, high], **rest} if rest.keys() <= {"steps"}:
+            return _log(*_ends(low, high, check), rest.get("steps"))
+    raise ValueError(f"it takes {SPELLINGS}")
+
+
+def count_points(space: Mapping[str, Entry]) -> int | None:
+    """How many points the space has; None when part of it is continuous."""
+    lists = [entry.values() for entry in space.values()]
+    return None if None in lists else math.prod(len(values) for values in lists if values is not None)
+
+
+def _choices(choices: list[Any] | tuple[Any, ...], check: Callable[[Any], Any]) -> Choices:
+    values = [check(choice) for choice in choices]
+    if not values:
+        raise ValueError("it needs at least one choice")
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"the choice {value} is given twice; keep one")
+    return Choices(tuple(values))
+
+
+def _ends(low: Any, high: Any, check: Callable[[Any], Any]) -> tuple[Number, Number]:
+    low, high = check(low), check(high)
+    for end in (low, high):
+        if isinstance(end, bool) or not isinstance(end, int | float):
+            raise ValueError("only numbers have a range; list the values as choices")
+    if not low < high:
+        raise ValueError(f"the low end {low} comes first and must be below the high end {high}")
+    return low, high
+
+
+def _range(low: Number, high: Number, step: Any) -> Range:
+    if isinstance(low, int):
+        step = 1 if step is None else step
+        if type(step) is not int:
+            raise ValueError(f"the step {step} must be a whole number, as the field takes whole numbers")
+    if step is None:
+        return Range(low, high)
+    width = Decimal(repr(high)) - Decimal(repr(low))
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step <= width:
+        raise ValueError(f"the step {step} must be a number above 0 and at most the range's width, {width}")
+    if (high - low) / step >= MOST_VALUES:
+        raise ValueError(f"the step {step} makes more than {MOST_VALUES:,} values; take a larger one")
+    return Range(low, high, type(low)(step))
+
+
+def _log(low: Number, high: Number, steps: Any) -> Log:
+    if low <= 0:
+        raise ValueError(f"a log scale starts above 0, not at {low}; give 0 a place of its own among choices")
+    if steps is not None and (type(steps) is not int or not 2 <= steps <= MOST_VALUES):
+        raise ValueError(f"steps is {steps}; it takes a whole number from 2 to {MOST_VALUES:,}")
+    return Log(low, high, steps)
