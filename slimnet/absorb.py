@@ -1,0 +1,205 @@
+"""Absorption: what a removed channel still emits, moved into the layers that read it.
+
+A channel whose γ is 0 does not output 0 but act(β), and one whose γ is small outputs act(N(β, γ²)). The mean
+of that is carried through the traced network as a map, so that a conv with zero padding sees it exactly where
+its taps lie inside the image; what a reader makes of the removed channels, averaged over positions, goes into
+its bias or the following BatchNorm's running mean. Exact at γ = 0 for 1x1 convs, linear layers and convs
+without padding.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from slimnet import flow
+from slimnet.modes import evaluating
+from slimnet.plan import PruningPlan
+
+# Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and variance of an activation, each of its shape for a batch of one."""
+
+    mean: Tensor
+    var: Tensor
+
+
+def absorb_constants(model: nn.Module, plan: PruningPlan) -> None:
+    """Move the mean output of the channels that `plan` removes into what reads them; changes `model`."""
+    cuts = plan.cuts()
+    env: dict[fx.Node, Any] = {}
+    parameter = next(model.parameters())
+    example = torch.zeros((1, *plan.graph.input_shape[1:]), dtype=parameter.dtype, device=parameter.device)
+    with torch.no_grad(), evaluating(model):
+        for node in plan.graph.nodes.nodes:
+            if node.op == "placeholder":
+                first = not env
+                env[node] = Moments(example, torch.ones_like(example)) if first else node.args[0]
+            elif node.op == "output":
+                return
+            else:
+                if node.op == "call_module" and str(node.target) in cuts:
+                    _absorb_into(model, node, env, cuts[str(node.target)].inputs)
+                env[node] = _moments(model, node, env)
+
+
+def _absorb_into(model: nn.Module, node: fx.Node, env: dict[fx.Node, Any], kept: Any) -> None:
+    """Add what a layer makes of its removed input channels to its bias or to the BatchNorm behind it."""
+    layer = model.get_submodule(str(node.target))
+    if not isinstance(layer, _ConvNd | nn.Linear) or getattr(layer, "groups", 1) > 1:
+        return  # a conv group is removed with its inputs
+    mean = env[node.all_input_nodes[0]].mean
+    channel_dim = mean.dim() - 1 if isinstance(layer, nn.Linear) else 1
+    gone = mean.clone()
+    gone.index_fill_(channel_dim, torch.from_numpy(kept).to(gone.device), 0)
+    response = layer(gone) - layer(torch.zeros_like(gone))
+    shift = response.movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).mean(1)
+    norm = _only_norm_behind(model, node)
+    if layer.bias is not None:
+        layer.bias += shift
+    elif norm is not None:
+        norm.running_mean -= shift
+    else:
+        layer.bias = nn.Parameter(shift)
+
+
+def _only_norm_behind(model: nn.Module, node: fx.Node) -> _BatchNorm | None:
+    users = list(node.users)
+    if len(users) == 1 and users[0].op == "call_module":
+        module = model.get_submodule(str(users[0].target))
+        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            return module
+    return None
+
+
+def _moments(model: nn.Module, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
+    """Carry mean and variance over one operation; sizes and other plain values are computed as they are."""
+    if node.op == "get_attr":
+        value = operator.attrgetter(str(node.target))(model)
+        return Moments(value, torch.zeros_like(value)) if isinstance(value, Tensor) else value
+    run = _operation(model, node)
+    module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
+    sources = [env[source] for source in node.all_input_nodes if isinstance(env[source], Moments)]
+    mean = _apply(run, node, env, lambda moments: moments.mean)
+    if not flow._tensors(mean) or not sources:
+        return mean
+    if isinstance(module, _BatchNorm):
+        shape = [1, -1] + [1] * (mean.dim() - 2)
+        gamma = module.weight if module.weight is not None else torch.ones_like(module.running_mean)
+        beta = module.bias if module.bias is not None else torch.zeros_like(gamma)
+        return Moments(beta.reshape(shape).expand_as(mean), gamma.square().reshape(shape).expand_as(mean))
+    if isinstance(module, _ConvNd | nn.Linear):
+        return Moments(mean, _through_squares(module, sources[0].var))
+    if isinstance(module, flow.POINTWISE_MODULES) or node.target in flow.POINTWISE:
+        return _activate(run, node, env)
+    if node.target in flow.ADDS and len(sources) == 2:
+        return Moments(mean, sources[0].var + sources[1].var)
+    if node.target in flow.PRODUCTS and len(sources) == 2:
+        a, b = sources
+        return Moments(mean, a.mean.square() * b.var + b.mean.square() * a.var + a.var * b.var)
+    if node.target in _MOVES or isinstance(module, nn.Flatten | nn.ChannelShuffle):
+        var = _apply(run, node, env, lambda moments: moments.var)
+        return _pair(mean, var)
+    # Means over a map leave little variance behind; of other operations only the mean is followed.
+    return _pair(mean, fx.node.map_aggregate(mean, _zeros))
+
+
+_MOVES = flow.CONCATS | flow.RESHAPES | flow.TRANSPOSES | flow.SQUEEZES | flow.CHUNKS | {operator.getitem}
+
+
+def _zeros(value: Any) -> Any:
+    return torch.zeros_like(value) if isinstance(value, Tensor) else value
+
+
+def _pair(mean: Any, var: Any) -> Any:
+    if isinstance(mean, Tensor):
+        return Moments(mean, var)
+    if isinstance(mean, dict):
+        return {key: _pair(mean[key], var[key]) for key in mean}
+    return [_pair(one, other) for one, other in zip(mean, var, strict=True)]
+
+
+def _operation(model: nn.Module, node: fx.Node) -> Callable[..., Any]:
+    if node.op == "call_module":
+        return model.get_submodule(str(node.target))
+    if node.op == "call_method":
+        return lambda first, *args, **kwargs: getattr(first, str(node.target))(*args, **kwargs)
+    return node.target  # type: ignore[return-value]
+
+
+def _apply(
+    run: Callable[..., Any], node: fx.Node, env: dict[fx.Node, Any], pick: Callable[[Moments], Tensor]
+) -> Any:
+    """Run an operation on what `pick` takes of its arguments; copies keep in-place operations away from them."""
+
+    def copy(value: Any) -> Any:
+        return pick(value).clone(memory_format=torch.contiguous_format) if isinstance(value, Moments) else value
+
+    def choose(source: fx.Node) -> Any:
+        return fx.node.map_aggregate(env[source], copy)
+
+    args, kwargs = fx.map_arg((node.args, node.kwargs), choose)
+    return run(*args, **kwargs)
+
+
+def _through_squares(layer: _ConvNd | nn.Linear, var: Tensor) -> Tensor:
+    """The variance of a weighted sum of independent inputs: the layer with its weights squared, no bias."""
+    parameters = {"weight": layer.weight.square()}
+    if layer.bias is not None:
+        parameters["bias"] = torch.zeros_like(layer.bias)
+    return torch.func.functional_call(layer, parameters, (var,))
+
+
+def _activate(run: Callable[..., Any], node: fx.Node, env: dict[fx.Node, Any]) -> Moments:
+    """Mean and variance of act(x) for x ~ N(mean, var)."""
+    source = next(env[arg] for arg in node.all_input_nodes if isinstance(env[arg], Moments))
+    # BatchNorm makes every position alike: compute one of them and expand.
+    compact = tuple(
+        slice(0, 1) if source.mean.stride(d) == 0 and source.var.stride(d) == 0 else slice(None)
+        for d in range(source.mean.dim())
+    )
+    mean, deviation = source.mean[compact], source.var[compact].clamp(min=0).sqrt()
+
+    def act(value: Tensor) -> Tensor:
+        result: Tensor = _apply(run, node, {**env, **{node.all_input_nodes[0]: Moments(value, value)}}, lambda m: m.mean)
+        return result
+
+    if _is_relu(run, node):
+        first, second = _rectified(mean, deviation)
+    else:
+        first, second = torch.zeros_like(mean), torch.zeros_like(mean)
+        for position, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
+            output = act(mean + position * deviation)
+            first, second = first + weight * output, second + weight * output.square()
+    constant = deviation == 0
+    first = torch.where(constant, act(mean), first)
+    var = torch.where(constant, 0.0, (second - first.square()).clamp(min=0))
+    return Moments(first.expand_as(source.mean), var.expand_as(source.mean))
+
+
+def _is_relu(run: Callable[..., Any], node: fx.Node) -> bool:
+    return isinstance(run, nn.ReLU) or node.target in (torch.relu, torch.nn.functional.relu, "relu", "relu_")
+
+
+def _rectified(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """E[relu(x)] = μΦ(μ/σ) + σφ(μ/σ) and E[relu(x)²] = (μ² + σ²)Φ(μ/σ) + μσφ(μ/σ) for x ~ N(μ, σ²)."""
+    z = mean / deviation.clamp(min=torch.finfo(mean.dtype).tiny)
+    cumulative = torch.special.ndtr(z)
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    first = mean * cumulative + deviation * density
+    second = (mean.square() + deviation.square()) * cumulative + mean * deviation * density
+    return first, second

@@ -1,0 +1,37 @@
+"""BatchNorm recalibration: statistics that fit the network as it is after pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from slimnet.modes import evaluating
+
+
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Re-estimate the running statistics of every BatchNorm as the plain mean over `batches`.
+
+    Parameters, momenta and modes stay as they are; the same batches give the same statistics. Without any
+    batch nothing changes.
+
+    Args:
+        model: its BatchNorm buffers are replaced.
+        batches: inputs (N, C, ...) on the model's device, N > 1.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    momenta = [norm.momentum for norm in norms]
+    with torch.no_grad(), evaluating(model):
+        try:
+            for index, batch in enumerate(batches):
+                for norm in norms if index == 0 else []:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # cumulative mean instead of an exponential one
+                    norm.training = True
+                model(batch)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+                norm.training = False

@@ -1,0 +1,140 @@
+"""From a plan to a network: silenced in place (`mask`) or physically smaller (`prune`)."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from slimnet.absorb import absorb_constants
+from slimnet.errors import SlimnetError
+from slimnet.plan import LayerCut, PruningPlan
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
+    """A copy of the same shapes in which the pruned channels are silent.
+
+    Args:
+        model: the network that was traced; left as it was.
+        plan: which channels stay.
+        absorb: first move the constants that pruned channels emit into what reads them, as `prune` does.
+
+    Raises:
+        SlimnetError: the plan is for another network, naming the first layer that disagrees.
+    """
+    silenced = copy.deepcopy(model)
+    _check(silenced, plan)
+    if absorb:
+        absorb_constants(silenced, plan)
+    with torch.no_grad():
+        for name, cut in plan.cuts().items():
+            _silence(silenced.get_submodule(name), cut)
+    return silenced
+
+
+def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
+    """A physically smaller copy.
+
+    BatchNorms keep the entries of their own channels, convs [out kept][:, in kept], linear layers too.
+
+    Args:
+        model: the network that was traced; left as it was.
+        plan: which channels stay.
+        absorb: move the constant that a pruned channel still emits, act(β) at γ = 0, into what reads it.
+
+    Raises:
+        SlimnetError: the plan is for another network, naming the first layer that disagrees.
+    """
+    smaller = copy.deepcopy(model)
+    _check(smaller, plan)
+    if absorb:
+        absorb_constants(smaller, plan)
+    for name, cut in plan.cuts().items():
+        _shrink(smaller.get_submodule(name), cut)
+    return smaller
+
+
+def _check(model: nn.Module, plan: PruningPlan) -> None:
+    for name, units in plan.graph.layers.items():
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            raise SlimnetError(f"the plan is for another network: it has a layer {name}, this one has none") from None
+        found = _channel_counts(module)
+        expected = (len(units.inputs), len(units.outputs))
+        if found != expected:
+            raise SlimnetError(
+                f"the plan is for another network: {name} has {found} channels in and out here, "
+                f"{expected} in the plan"
+            )
+
+
+def _channel_counts(module: nn.Module) -> tuple[int, int] | None:
+    match module:
+        case _ConvNd():
+            return module.in_channels, module.out_channels
+        case nn.Linear():
+            return module.in_features, module.out_features
+        case _BatchNorm():
+            return module.num_features, module.num_features
+    return None
+
+
+def _silence(module: nn.Module, cut: LayerCut) -> None:
+    """Zero what writes the pruned channels, and what reads them."""
+    counts = _channel_counts(module)
+    if counts is None:
+        return
+    gone_in, gone_out = _complement(cut.inputs, counts[0]), _complement(cut.outputs, counts[1])
+    weight = _outputs_first(module, module.weight) if module.weight is not None else None
+    if weight is not None:
+        weight[gone_out] = 0
+        if weight.dim() > 1 and getattr(module, "groups", 1) == 1:
+            weight[:, gone_in] = 0
+    if module.bias is not None:
+        module.bias[gone_out] = 0
+
+
+def _shrink(module: nn.Module, cut: LayerCut) -> None:
+    outputs = torch.from_numpy(cut.outputs)
+    inputs = torch.from_numpy(cut.inputs) if getattr(module, "groups", 1) == 1 else None
+    match module:
+        case _ConvNd():
+            if module.groups > 1:  # conv groups go whole, so the channels per group stay
+                module.groups = len(outputs) * module.groups // module.out_channels
+            module.in_channels, module.out_channels = len(cut.inputs), len(cut.outputs)
+        case nn.Linear():
+            module.in_features, module.out_features = len(cut.inputs), len(cut.outputs)
+        case _BatchNorm():
+            module.num_features = len(outputs)
+            for name in ("running_mean", "running_var"):
+                statistic = getattr(module, name)
+                if statistic is not None:
+                    setattr(module, name, statistic[outputs.to(statistic.device)])
+    for name in ("weight", "bias"):
+        parameter = getattr(module, name)
+        if parameter is not None:
+            with torch.no_grad():
+                kept = _outputs_first(module, parameter)[outputs.to(parameter.device)]
+                if inputs is not None and kept.dim() > 1:
+                    kept = kept[:, inputs.to(parameter.device)]
+                kept = _outputs_first(module, kept).clone(memory_format=torch.preserve_format)
+            setattr(module, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
+
+
+def _outputs_first(module: nn.Module, tensor: Tensor) -> Tensor:
+    """Swap the first two dimensions of a transposed conv's weight, (in, out, ...); others are (out, in, ...)."""
+    return tensor.transpose(0, 1) if getattr(module, "transposed", False) and tensor.dim() > 1 else tensor
+
+
+def _complement(kept: NDArray, count: int) -> Tensor:
+    gone = torch.ones(count, dtype=torch.bool)
+    gone[torch.from_numpy(kept)] = False
+    return gone
