@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, field_serializer, field_validator, model_validator
 
-from sweeps.config_messages import Schema, describe, explain, refusal, show
+from sweeps.config_messages import Schema, cut, describe, explain, refusal, show
 from sweeps.config_sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse, Wandb
 from sweeps.space import Entry, count_points, parse_entry
 from sweeps.yaml_source import ConfigError, KeyPath, Source, dotted, parse_document, parse_value, to_yaml
@@ -134,7 +134,7 @@ class Config(Section):
 
     study: str = Field(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$",
-        description="its folder's name: letters, digits, . _ and -; by default the file's name",
+        description="a folder name of letters, digits, . _ and -, not first . or -; else the file's name",
     )
     seed: Seed = 0
     data: Data
@@ -217,7 +217,10 @@ def dump_config(config: Config) -> str:
 
 def shipped_configs() -> dict[str, Path]:
     """The configs that come with the package, by name."""
-    return {file.stem: file for file in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
+    return {
+        file.stem: file
+        for file in sorted((Path(__file__).parent / "configs").glob("*.yaml"), key=lambda file: file.stem)
+    }
 
 
 @cache
@@ -267,7 +270,7 @@ def _make_data_path_absolute(values: dict[str, Any], folder: Path) -> None:
 
 def _apply(override: str, source: Source) -> None:
     """Put `key=value` into the values of `source`, or note there that the key is unknown."""
-    label = f"--set {override}"
+    label = f"--set {cut(override)}"
     key, equals, text = override.partition("=")
     if not key or not equals:
         raise ConfigError(f"{label}: write key=value, such as sparse.epochs=2.")

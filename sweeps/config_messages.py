@@ -42,7 +42,11 @@ def refusal(*problems: tuple[KeyPath, str]) -> ValidationError:
 
 def show(value: Any) -> str:
     """A value in a message: text in quotes, anything long cut."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    return cut(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def cut(text: str) -> str:
+    """The text, its end left out when it is long."""
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -79,26 +83,31 @@ class Schema:
         """What would do at `path`, as a clause."""
         node = self.node(path) or {}
         if keys := self.properties(node):
-            return f"it takes the keys {', '.join(keys)}."
+            return f"takes the keys {', '.join(keys)}."
         description = f" ({node['description']})" if "description" in node else ""
-        return f"it takes {describe(node)}{description}."
+        return f"takes {describe(node)}{description}."
+
+    def meant(self, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """The known keys that an unknown one may stand for: the nearest in its section, or alike elsewhere."""
+        known = self.paths()
+        siblings = {other[-1]: other for other in known if other[:-1] == path[:-1]}
+        if close := get_close_matches(path[-1], siblings, n=1):
+            return [siblings[close[0]]]
+        if close := get_close_matches(dotted(path), map(dotted, known), n=1, cutoff=0.8):
+            return [tuple(close[0].split("."))]
+        return [other for other in known if other[-1] == path[-1]]
 
     def unknown(self, path: tuple[str, ...]) -> str:
-        """The clause that says that there is no such key, and which one may be meant."""
-        *section, key = path
-        known = self.paths()
-        if tuple(key.split(".")) in known:
-            outer, _, inner = key.rpartition(".")
-            return f"is not a known key; write `{inner}:` in a line of its own under `{outer}:`."
-        siblings = {other[-1]: dotted(other) for other in known if other[:-1] == tuple(section)}
-        if close := get_close_matches(key, siblings, n=1):
-            return f"is not a known key; did you mean {siblings[close[0]]}?"
-        if elsewhere := [dotted(other) for other in known if other[-1] == key]:
-            return f"is not a known key; did you mean {' or '.join(elsewhere)}?"
-        where = dotted(tuple(section)) or "a config"
-        return (
-            f"is not a known key; {where} takes {', '.join(siblings)}." if siblings else "is not a known key."
-        )
+        """The clause that says that there is no such key, and what would do."""
+        *outer, key = path
+        if "." in key and tuple(key.split(".")) in self.paths():
+            section, _, inner = key.rpartition(".")
+            return f"is not a known key; write `{inner}:` in a line of its own under `{section}:`."
+        if meant := self.meant(path):
+            return f"is not a known key; did you mean {' or '.join(map(dotted, meant))}?"
+        while self.node(tuple(outer)) is None:
+            outer.pop()
+        return f"is not a known key; {dotted(tuple(outer)) or 'a config'} {self.takes(tuple(outer))}"
 
 
 def describe(node: dict[str, Any]) -> str:
@@ -108,12 +117,12 @@ def describe(node: dict[str, Any]) -> str:
             return " or ".join(map(describe, options))
         case {"const": value}:
             return str(value)
-        case {"enum": values}:
-            return f"one of {', '.join(map(str, values))}"
+        case {"enum": [*values, last]}:
+            return f"{', '.join(map(str, values))} or {last}"
         case {"type": "array", "items": items}:
-            return f"a list with items that are each {describe(items)}"
-        case {"type": "object", "propertyNames": keys, "additionalProperties": values}:
-            return f"keys that are {describe(keys)}, each with {describe(values)}"
+            return f"a list of {node.get('minItems', 0)} or more items, each {describe(items)}"
+        case {"type": "object", "propertyNames": {"enum": keys}, "additionalProperties": values}:
+            return f"one or more of the keys {', '.join(keys)}, each with {describe(values)}"
         case {"type": kind}:
             bounds = " and ".join(
                 f"{words} {node[bound]}" for bound, words in _BOUNDS.items() if bound in node
@@ -124,21 +133,22 @@ def describe(node: dict[str, Any]) -> str:
 
 def explain(error: ValidationError, source: Source, schema: Schema) -> list[tuple[Origin, str]]:
     """A line for every mistake that `error` holds, with the origin of what it is about."""
+    details = [(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors(include_url=False)]
+    meant = [schema.meant(tuple(map(str, path))) for path, kind, _ in details if kind == "extra_forbidden"]
     lines: dict[str, Origin] = {}
-    for detail in error.errors(include_url=False):
-        path, kind = detail["loc"], detail["type"]
-        if kind == "default_factory_not_called":  # follows from another mistake, which is in the list
-            continue
+    for path, kind, message in details:
+        if kind == "default_factory_not_called" or (kind == "missing" and [path] in meant):
+            continue  # follows from another mistake, which is in the list
         if kind == "extra_forbidden":
             clause = schema.unknown(tuple(map(str, path)))
         elif kind == "refused":
-            clause = detail["msg"]
+            clause = message
         elif kind == "missing":
-            clause = f"is missing; {schema.takes(path)}"
+            clause = f"is missing; it {schema.takes(path)}"
         else:
             while schema.node(path) is None:  # inside a list or a union: speak of the field
                 path = path[:-1]
-            clause = f"is {show(_at(source.values, path))}; {schema.takes(path)}"
+            clause = f"is {show(_at(source.values, path))}; it {schema.takes(path)}"
         lines.setdefault(f"{dotted(path)} {clause}", source.origin(path))
     return [(origin, line) for line, origin in lines.items()]
 

@@ -7,7 +7,7 @@ Tags, anchors and aliases are refused: what stands in the file is what the confi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -82,7 +82,7 @@ def parse_document(text: bytes, name: str) -> Source:
 
     Raises ConfigError when it is not UTF-8, not YAML, empty, or not a mapping.
     """
-    node = _compose(_decode(text, name), name)
+    node = _compose(_decode(text, name), lambda line: f"{name}:{line}")
     if not isinstance(node, yaml.MappingNode):
         what = "is empty" if node is None else "does not hold `key: value` lines at its top level"
         raise ConfigError(f"{name} {what}; a config starts with sections such as `data:` and `model:`.")
@@ -93,7 +93,7 @@ def parse_document(text: bytes, name: str) -> Source:
 
 def parse_value(text: str, label: str) -> Any:
     """The value of an override, read as YAML."""
-    node = _compose(text, label)
+    node = _compose(text, lambda line: label)
     scratch = Source(label)
     value = None if node is None else _value(node, (), scratch)
     if scratch.problems:
@@ -119,22 +119,24 @@ def _decode(text: bytes, name: str) -> str:
         ) from None
 
 
-def _compose(text: str, name: str) -> yaml.Node | None:
-    """The node tree of the one document in `text`; its syntax errors as ConfigError."""
+def _compose(text: str, locate: Callable[[int], str]) -> yaml.Node | None:
+    """The node tree of the one document in `text`; its syntax errors as ConfigError.
+
+    `locate` says in a message where a line is, counted from 1.
+    """
     try:
         node: yaml.Node | None = _Loader(text).get_single_node()
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(
-            f"{name}:{line}: character {error.character!r} has no place in YAML; remove it."
-        ) from None
+        where = locate(text.count("\n", 0, error.position) + 1)
+        character = ascii(text[error.position])
+        raise ConfigError(f"{where}: character {character} has no place in YAML; remove it.") from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}" if mark else name
-        hint = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
-        raise ConfigError(f"{where}: not valid YAML: {error.problem or error.context}{hint}.") from None
+        where = locate(error.problem_mark.line + 1 if error.problem_mark else 1)
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        hint = "; indent with spaces" if "'\\t'" in problem else ""
+        raise ConfigError(f"{where}: not valid YAML: {problem}{hint}.") from None
     except RecursionError:
-        raise ConfigError(f"{name} is nested too deeply to be a config.") from None
+        raise ConfigError(f"{locate(1)}: nested too deeply to be a config.") from None
     return node
 
 
@@ -155,8 +157,8 @@ def _entries(node: yaml.MappingNode, path: KeyPath, source: Source) -> Iterator[
             source.problems.append((origin, "a key is a plain name, not a list or a mapping."))
             continue
         if (first := source.origins.get((*path, key))) is not None:
-            lines = f"lines {first.order} and {line}" if first.order != line else f"line {line}"
-            source.problems.append((origin, f"{dotted((*path, key))} is given twice, on {lines}; keep one."))
+            lines = f", on lines {first.order} and {line}" if first.order != line else ""
+            source.problems.append((origin, f"{dotted((*path, key))} is given twice{lines}; keep one."))
             continue
         source.origins[(*path, key)] = origin
         yield key, child
