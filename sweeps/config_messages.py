@@ -88,7 +88,7 @@ class Schema:
         return f"takes {describe(node)}{description}."
 
     def meant(self, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-        """The known keys that an unknown one may stand for: the nearest in its section, or alike elsewhere."""
+        """The known keys that an unknown one may stand for: near it in its section, or alike elsewhere."""
         known = self.paths()
         siblings = {other[-1]: other for other in known if other[:-1] == path[:-1]}
         if close := get_close_matches(path[-1], siblings, n=1):

@@ -144,7 +144,7 @@ def _range(low: Number, high: Number, step: Any) -> Range:
     if step is None:
         return Range(low, high)
     width = Decimal(repr(high)) - Decimal(repr(low))
-    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step <= width:
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < Decimal(repr(step)) <= width:
         raise ValueError(f"the step {step} must be a number above 0 and at most the range's width, {width}")
     if (high - low) / step >= MOST_VALUES:
         raise ValueError(f"the step {step} makes more than {MOST_VALUES:,} values; take a larger one")

@@ -1,0 +1,507 @@
+"""Configs are read strictly; what is wrong with one is said with its key, line, value and what would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slimnet.errors import SlimnetError
+from sweeps.config import Config, ConfigError, dump_config, load_config, resolve, shipped_configs
+
+BASE = """\
+seed: 3
+data:
+  name: fashion-mini
+  image_size: 14
+model:
+  name: resnet
+  blocks: [1, 2]
+sparse:
+  epochs: 2
+  lr: 0.1
+finetune: {epochs: 1, lr: 1e-2}
+search:
+  sampler: tpe
+  trials: 5
+  space:
+    sparse.lambda: [0, 1e-3]
+    prune.ratio: {range: [0.3, 0.9], step: 0.1}
+"""
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes BASE, with texts replaced, or another text, and returns the file."""
+
+    def write(*replaced: tuple[str, str], text: str | bytes = BASE, name: str = "study-1.yaml") -> Path:
+        for old, new in replaced:
+            assert isinstance(text, str)
+            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the text"
+            text = text.replace(old, new)
+        file = tmp_path / name
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        return file
+
+    return write
+
+
+def refused(file: Path | str, *overrides: str) -> list[str]:
+    """The lines of the error that loading ends with, the folder of `file` left out."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, overrides)
+    return str(caught.value).replace(f"{Path(file).parent}/", "").splitlines()
+
+
+def space(spelling: str) -> list[str]:
+    return [f"search.space={{{spelling}}}"]
+
+
+def values(file: Path | str, spelling: str) -> list[Any] | None:
+    (entry,) = load_config(file, space(spelling)).search.space.values()
+    return entry.values()
+
+
+# What a config holds
+
+
+def test_fields_defaults_and_types(write: Write) -> None:
+    config = load_config(write())
+    assert (config.study, config.seed) == ("study-1", 3)
+    assert config.data.model_dump() == {
+        "name": "fashion-mini", "path": None, "image_size": 14, "validation": 0.1, "crop": 0, "flip": False,
+    }  # fmt: skip
+    assert (config.model.blocks, config.model.width, config.model.stem) == ((1, 2), 64, "cifar")
+    recipe = {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "one-cycle",
+        "batch_size": 128,
+    }
+    assert config.finetune.model_dump() == {"epochs": 1, "lr": 0.01, **recipe}
+    assert config.sparse.model_dump(by_alias=True) == {
+        "epochs": 2, "lr": 0.1, **recipe, "lambda": 0.0, "penalty": "l1",
+    }  # fmt: skip
+    assert config.prune.model_dump() == {
+        "ratio": 0.5, "threshold_over": "prunable", "min_channels": 3, "absorb": True, "recalibrate": 0,
+    }  # fmt: skip
+    assert (config.search.trials, config.search.ahead) == (5, 4)
+    assert list(config.search.objectives.items()) == [("val_accuracy", "maximize"), ("params", "minimize")]
+    assert (config.workers, config.device, config.precision) == ("auto", "auto", "auto")
+    assert config.wandb.model_dump() == {"project": "slimnet", "entity": None, "mode": "auto"}
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1E-5", "0.00001", ".00001", "+1.0e-05"])
+def test_numbers_are_those_of_yaml_1_2(write: Write, text: str) -> None:
+    assert load_config(write(("lr: 0.1", f"lr: {text}"))).sparse.lr == 1e-5
+
+
+def test_an_int_becomes_a_float_where_the_field_is_one(write: Write) -> None:
+    config = load_config(write(("lr: 0.1", "lr: 1")))
+    assert isinstance(config.sparse.lr, float)
+    assert [type(value) for value in config.search.space["sparse.lambda"].values() or []] == [float, float]
+
+
+def test_resnet50_needs_no_sizes(write: Write) -> None:
+    model = load_config(write(("name: resnet\n  blocks: [1, 2]", "name: resnet50"))).model
+    assert (model.blocks, model.width) == ((3, 4, 6, 3), 64)
+
+
+def test_a_path_of_data_starts_at_the_folder_that_names_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(("name: fashion-mini", "name: npz\n  path: sets/own.npz"))
+    assert load_config(file).data.path == file.parent / "sets/own.npz"
+    monkeypatch.chdir("/")
+    assert load_config(file, ["data.path=own.npz"]).data.path == Path("/own.npz")
+
+
+# Shipped configs
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "sizes"),
+    [
+        ("fashion-mini", 12, {"sparse.lambda": 4, "prune.ratio": 7}),
+        ("smoke", 3, {"sparse.lambda": 2, "prune.ratio": 4}),
+        ("fashion-mnist", 24, {"sparse.lambda": 4, "prune.ratio": 14}),
+        ("cifar10-resnet50", 6, {"sparse.lambda": 3, "prune.ratio": 2}),
+        ("cifar10-resnet50-strong", 24, {"sparse.lambda": 5, "prune.ratio": 14}),
+    ],
+)
+def test_shipped_configs(name: str, trials: int, sizes: dict[str, int]) -> None:
+    config = load_config(name)
+    assert config == load_config(f"{name}.yaml") == load_config(shipped_configs()[name])
+    assert (config.study, config.search.trials) == (name, trials)
+    assert {path: len(entry.values() or []) for path, entry in config.search.space.items()} == sizes
+
+
+def test_no_shipped_config_is_untested() -> None:
+    (mark,) = test_shipped_configs.pytestmark  # type: ignore[attr-defined]
+    assert {name for name, *_ in mark.args[1]} == shipped_configs().keys()
+
+
+def test_the_first_experiment_has_its_recipe() -> None:
+    config = load_config("cifar10-resnet50")
+    assert (config.model.name, config.model.stem, config.data.name) == (
+        "resnet50",
+        "cifar-maxpool",
+        "cifar10",
+    )
+    recipe = config.sparse
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.schedule) == ("adam", 1e-3, 0, "steps")
+    assert (recipe.batch_size, recipe.epochs, config.finetune.epochs) == (100, 40, 40)
+    assert (config.finetune.optimizer, config.finetune.lr, config.finetune.weight_decay) == (
+        "adamw",
+        1e-3,
+        1e-5,
+    )
+    prune = config.prune
+    assert (prune.threshold_over, prune.min_channels, prune.absorb, prune.recalibrate) == ("all", 3, False, 0)
+    lambdas, ratios = (entry.values() for entry in config.search.space.values())
+    assert (lambdas, ratios, config.search.sampler) == ([0, 1e-5, 1e-4], [0.5, 0.9], "grid")
+
+
+# The search space
+
+
+@pytest.mark.parametrize(
+    ("spelling", "expected"),
+    [
+        ("prune.ratio: {range: [0.3, 0.9], step: 0.1}", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        ("prune.ratio: {range: [0.3, 0.9], step: 0.25}", [0.3, 0.55, 0.8]),
+        ("prune.ratio: {range: [0.8, 0.9], step: 0.1}", [0.8, 0.9]),
+        ("prune.ratio: {range: [0.3, 0.9]}", None),
+        ("sparse.epochs: {range: [2, 5]}", [2, 3, 4, 5]),
+        ("sparse.epochs: {range: [2, 8], step: 3}", [2, 5, 8]),
+        ("sparse.lambda: {log: [1e-5, 1e-3], steps: 5}", [1e-05, 3.16228e-05, 1e-04, 3.16228e-04, 1e-03]),
+        ("sparse.lambda: {log: [0.003, 0.04], steps: 2}", [0.003, 0.04]),
+        ("sparse.lambda: {log: [0.003, 0.04]}", None),
+        ("sparse.batch_size: {log: [16, 256], steps: 5}", [16, 32, 64, 128, 256]),
+        ("sparse.batch_size: {log: [1, 4], steps: 9}", [1, 2, 3, 4]),
+        ("finetune.optimizer: [sgd, adam]", ["sgd", "adam"]),
+        ("data.flip: {choices: [true, false]}", [True, False]),
+        ("model.blocks: [[1, 1], [2, 2]]", [(1, 1), (2, 2)]),
+        ("seed: {range: [0, 2]}", [0, 1, 2]),
+    ],
+)
+def test_entries_of_a_space(write: Write, spelling: str, expected: list[Any] | None) -> None:
+    found = values(write(), spelling)
+    assert found == expected
+    assert [type(value) for value in found or []] == [type(value) for value in expected or []]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "parts"),
+    [
+        ("sparse.lambda: [0.1, -1]", ["sparse.lambda takes a number, at least 0", "not -1"]),
+        ("prune.ratio: {range: [0.3, 1.2], step: 0.1}", ["at least 0 and below 1", "not 1.2"]),
+        ("prune.ratio: {range: [0.9, 0.3]}", ["0.9", "below", "0.3"]),
+        ("prune.ratio: {range: [0.3, 0.9], step: 0}", ["step 0 ", "at most", "0.6"]),
+        ("prune.ratio: {range: [0.3, 0.9], step: 1e-9}", ["step 1e-09", "10,000", "larger"]),
+        ("sparse.epochs: {range: [1, 5], step: 0.5}", ["step 0.5", "whole number"]),
+        ("sparse.lambda: {log: [0, 1]}", ["log scale starts above 0", "choices"]),
+        ("sparse.lambda: {log: [0.1, 1], steps: 1}", ["steps is 1", "from 2"]),
+        ("sparse.lambda: {log: [0.1, 1], step: 1}", ["{log: [low, high], steps: n}"]),
+        ("sparse.lambda: 0.1", ["is 0.1", "a list of choices"]),
+        ("sparse.optimizer: [sgd, sdg]", ["sgd, adam or adamw", 'not "sdg"']),
+        ("sparse.optimizer: {range: [sgd, adam]}", ["only numbers have a range"]),
+        ("sparse.epochs: ['3']", ["sparse.epochs takes a whole number, at least 1", 'not "3"']),
+        ("sparse.lr: [0.1, 0.1]", ["0.1 is given twice"]),
+        ("sparse.lr: []", ["at least one choice"]),
+        ("prune.ration: [0.5]", ["cannot be searched", "did you mean prune.ratio?"]),
+        ("search.trials: [3]", ["cannot be searched", "seed, or a field of data, model, sparse"]),
+        ("data.image_size: [7, 13]", ["holds 13", "2, 4, 7, 14, 28"]),
+        ("", ["at least one field"]),
+    ],
+)
+def test_a_space_is_refused_with_the_reason(write: Write, spelling: str, parts: list[str]) -> None:
+    (line,) = refused(write(), *space(spelling))
+    path = spelling.partition(":")[0]
+    assert f": search.space{path and '.'}{path} " in line
+    assert [part for part in parts if part not in line] == []
+
+
+def test_a_grid_takes_all_its_points_by_default(write: Write) -> None:
+    grid = write(("sampler: tpe\n  trials: 5", "sampler: grid"))
+    assert load_config(grid).search.trials == 14
+    assert load_config(grid, ["search.trials=9"]).search.trials == 9
+    (line,) = refused(grid, "search.trials=15")
+    assert "search.trials is 15, but the grid has 14 points" in line
+    (line,) = refused(grid, "search.space.prune.ratio={range: [0.3, 0.9]}")
+    assert "prune.ratio" in line
+    assert "a step or choices" in line
+
+
+def test_samplers_but_grid_need_trials(write: Write) -> None:
+    (line,) = refused(write(("  trials: 5\n", "")))
+    assert line.startswith("study-1.yaml:12: search.trials is missing; sampler tpe")
+
+
+def test_the_test_split_is_never_searched_on(write: Write) -> None:
+    (line,) = refused(write(), "search.objectives={test_accuracy: maximize, params: minimize}")
+    assert "search.objectives.test_accuracy is refused" in line
+    assert "the test split is measured and reported, never searched on" in line
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "expected"),
+    [
+        ("  epochs: 2", "  epoch: 2", 9, "sparse.epoch is not a known key; did you mean sparse.epochs?"),
+        ("seed: 3", "ratio: 3", 1, "ratio is not a known key; did you mean prune.ratio?"),
+        ("seed: 3", "sparse.lr: 3", 1, "sparse.lr is not a known key; write `lr:` * under `sparse:`."),
+        ("seed: 3", "xyz: 3", 1, "xyz is not a known key; a config takes the keys study, seed, *."),
+        ("seed: 3", "seed: -1", 1, "seed is -1; it takes a whole number, at least 0 *"),
+        ("  epochs: 2", '  epochs: "2"', 9, 'sparse.epochs is "2"; it takes a whole number, at least 1*'),
+        ("  epochs: 2", "  epochs: true", 9, "sparse.epochs is true; it takes a whole number*"),
+        ("  epochs: 2", "  epochs: 2.0", 9, "sparse.epochs is 2.0; it takes a whole number*"),
+        ("  epochs: 2", "  epochs:", 9, "sparse.epochs is null; it takes a whole number*"),
+        ("  epochs: 2\n", "", 8, "sparse.epochs is missing; it takes a whole number*"),
+        ("lr: 0.1", "lr: .nan", 10, 'sparse.lr is ".nan"; it takes a number, above 0*'),
+        ("lr: 0.1", "lr: 1e999", 10, "sparse.lr is Infinity; it takes a number, above 0*"),
+        (
+            "lr: 1e-2}",
+            "lr: 1, schedule: step}",
+            11,
+            'finetune.schedule is "step"; * cosine, steps or constant*',
+        ),
+        ("image_size: 14", "flip: yes", 4, 'data.flip is "yes"; it takes true or false*'),
+        ("image_size: 14", "image_size: 13", 4, "data.image_size is 13; *pooled to 2, 4, 7, 14, 28."),
+        ("image_size: 14", "validation: 0.6", 4, "data.validation is 0.6; *above 0 and at most 0.5*"),
+        ("image_size: 14", "path: a.npz", 4, "data.path is *; remove it."),
+        ("name: fashion-mini", "name: npz", 2, "data.path is missing; *"),
+        ("[1, 2]", "[1, 0]", 7, "model.blocks is [1, 0]; *1 or more items, each a whole number*"),
+        ("  blocks: [1, 2]\n", "", 5, "model.blocks is missing; *"),
+        ("name: resnet\n", "name: resnet50\n", 7, "model.blocks is [1, 2], but resnet50 has [3, 4, 6, 3]; *"),
+        ("seed: 3", "workers: 0", 1, "workers is 0; it takes auto or a whole number, at least 1*"),
+        ("seed: 3", "study: a/b", 1, 'study is "a/b"; *letters, digits*'),
+        ("seed: 3", "study: Stages", 1, "study is Stages, *; take another name."),
+        ("seed: 3", "wandb: {project: a/b}", 1, 'wandb.project is "a/b"; *without / *'),
+        ("seed: 3", "prune:", 1, "prune is null; it takes the keys ratio, *"),
+        ("lr: 0.1", "lr: 0.1\n  lr: 0.2", 11, "sparse.lr is given twice, on lines 10 and 11; keep one."),
+    ],
+)
+def test_a_mistake_is_one_line(write: Write, old: str, new: str, line: int, expected: str) -> None:
+    (message,) = refused(write((old, new)))
+    start, *parts = expected.split("*")
+    assert message.startswith(f"study-1.yaml:{line}: {start}")
+    assert [part for part in parts if part not in message] == []
+
+
+def test_all_mistakes_are_told_in_the_order_of_the_file_then_overrides(write: Write) -> None:
+    file = write(
+        ("seed: 3", "sed: 3"),
+        ("lr: 0.1", "lr: x"),
+        ("step: 0.1", "step: 7"),
+        ("blocks", "width: 0\n  blocks"),
+    )
+    lines = refused(file, "prune.ratio=1", "crop=2")
+    assert [line.partition(" is ")[0] for line in lines] == [
+        "study-1.yaml:1: sed",
+        "study-1.yaml:7: model.width",
+        "study-1.yaml:11: sparse.lr",
+        "study-1.yaml:18: search.space.prune.ratio",
+        "--set prune.ratio=1: prune.ratio",
+        "--set crop=2: crop",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["study-1.yaml is empty"]),
+        ("# only this\n", ["study-1.yaml is empty"]),
+        ("- 1\n", ["study-1.yaml does not hold", "top level"]),
+        ("seed: 1\ndata:\n\tname: npz\n", ["study-1.yaml:3: ", "indent with spaces"]),
+        ("seed: 1\ndata: [1\n", ["study-1.yaml:3: not valid YAML", "expected ',' or ']'"]),
+        ("seed: 1\n---\nseed: 2\n", ["study-1.yaml:2: ", "single document"]),
+        (b"seed: 1\nstudy: caf\xe9\n", ["study-1.yaml:2: byte 0xe9 is not UTF-8"]),
+        ("seed: 1\nstudy: \x07\n", ["study-1.yaml:2: character '\\x07'"]),
+        ("seed: &one 1\n", ["study-1.yaml:1: ", "anchors", "are not read"]),
+        ("seed: !!python/name:os.system 1\n", ["study-1.yaml:1: ", "tags", "are not read"]),
+        ("[" * 3000, ["study-1.yaml:1: nested too deeply"]),
+    ],
+)
+def test_a_file_that_is_no_config(write: Write, text: str | bytes, expected: list[str]) -> None:
+    (line,) = refused(write(text=text))
+    assert [part for part in expected if part not in line] == []
+
+
+def test_a_key_that_is_no_name(write: Write) -> None:
+    assert "study-1.yaml:1: a key is a plain name, not a list or a mapping." in refused(
+        write(("seed", "[seed]"))
+    )
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (line,) = refused("fashion-mni")
+    assert line.startswith("fashion-mni is neither a file nor a shipped config")
+    assert all(name in line for name in shipped_configs())
+    assert line.endswith("Did you mean fashion-mini?")
+    assert "Did you mean" not in refused("qqq.yaml")[0]
+    assert "is a folder" in refused(tmp_path)[0]
+
+
+def test_a_file_name_that_cannot_name_a_study(write: Write) -> None:
+    (line,) = refused(write(name="my study.yaml"))
+    assert line.startswith('my study.yaml: study is "my study"; it takes ')
+
+
+def test_errors_are_slimnet_errors() -> None:
+    assert issubclass(ConfigError, SlimnetError)
+
+
+# Overrides
+
+
+def test_overrides_reach_every_field_in_order(write: Write) -> None:
+    config = load_config(
+        write(),
+        [
+            "sparse.epochs=7",
+            "sparse.lambda=1e-4",
+            "prune={ratio: 0.2}",
+            "prune.absorb=false",
+            "study=other",
+            "data.image_size=",
+            "search.trials=20",
+            "search.space.prune.ratio=[0.1]",
+            "search.space.seed={range: [0, 4]}",
+        ],
+    )
+    assert (config.sparse.epochs, config.sparse.lambda_, config.study) == (7, 1e-4, "other")
+    assert (config.prune.ratio, config.prune.absorb, config.data.image_size) == (0.2, False, None)
+    assert config.search.trials == 20
+    lengths = {path: len(entry.values() or []) for path, entry in config.search.space.items()}
+    assert lengths == {"sparse.lambda": 2, "prune.ratio": 1, "seed": 5}
+
+
+def test_an_override_replaces_a_mistake_in_the_file(write: Write) -> None:
+    assert load_config(write(("  epochs: 2", "  epochs: x")), ["sparse.epochs=2"]).sparse.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "clause"),
+    [
+        ("sparse.epoch=2", "sparse.epoch is not a known key; did you mean sparse.epochs?"),
+        ("sparce.epochs=2", "sparce.epochs is not a known key; did you mean sparse.epochs?"),
+        ("epochs=2", "epochs is not a known key; did you mean sparse.epochs or finetune.epochs?"),
+        ("seed.x=1", "seed.x is not a known key; did you mean seed?"),
+        ("prune.qqq=1", "prune.qqq is not a known key; prune takes the keys ratio, "),
+        ("sparse.epochs=two", 'sparse.epochs is "two"; it takes a whole number'),
+        ("sparse.epochs=", "sparse.epochs is null; it takes a whole number"),
+        ("sparse.lr=[1", "not valid YAML: "),
+        ("prune={ratio: 0.1, ratio: 0.2}", "ratio is given twice; keep one."),
+        ("sparse.epochs", "write key=value"),
+        ("=2", "write key=value"),
+    ],
+)
+def test_a_bad_override_is_named(write: Write, override: str, clause: str) -> None:
+    (line,) = refused(write(), override)
+    assert line.startswith(f"--set {override}: {clause}")
+
+
+# Trials
+
+
+def test_resolve_fills_in_a_trial(write: Write) -> None:
+    config = load_config(write())
+    trial = resolve(config, {"sparse.lambda": 0.001, "prune.ratio": 0.4, "seed": 9, "model.blocks": [2, 2]})
+    assert (trial.sparse.lambda_, trial.prune.ratio, trial.seed, trial.model.blocks) == (
+        0.001,
+        0.4,
+        9,
+        (2, 2),
+    )
+    assert (
+        resolve(trial, {"sparse.lambda": 0.0, "prune.ratio": 0.5, "seed": 3, "model.blocks": [1, 2]})
+        == config
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"prune.ratio": 1.5}, "prune.ratio is 1.5; it takes a number"),
+        ({"prune.ration": 0.5}, "prune.ration cannot be searched; did you mean prune.ratio?"),
+        ({"data.image_size": 13}, "data.image_size is 13;"),
+    ],
+)
+def test_resolve_refuses_what_does_not_fit(write: Write, params: dict[str, Any], message: str) -> None:
+    config = load_config(write())
+    with pytest.raises(ConfigError, match=message):
+        resolve(config, params)
+
+
+# Written and read back
+
+unit = st.floats(0.001, 0.999)
+recipes = {
+    "epochs": st.integers(1, 10**6),
+    "lr": st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    "optimizer": st.sampled_from(["sgd", "adam", "adamw"]),
+    "schedule": st.sampled_from(["one-cycle", "cosine", "steps", "constant"]),
+    "weight_decay": st.floats(min_value=0, allow_infinity=False),
+}
+entries = {
+    "sparse.lambda": st.tuples(unit, st.none() | st.integers(2, 9)).map(
+        lambda drawn: {"log": [drawn[0], drawn[0] + 1]} | ({"steps": drawn[1]} if drawn[1] else {})
+    ),
+    "prune.ratio": st.lists(unit, min_size=1, max_size=4, unique=True),
+    "finetune.epochs": st.integers(1, 9).map(lambda low: {"range": [low, low + 6], "step": 2}),
+    "finetune.lr": unit.map(lambda low: {"range": [low, low + 1]}),
+    "model.blocks": st.lists(
+        st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=3, unique_by=tuple
+    ),
+}
+configs = st.fixed_dictionaries(
+    {
+        "study": st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,9}", fullmatch=True).filter(
+            lambda name: name.lower() != "stages"
+        ),
+        "seed": st.integers(0, 2**32 - 1),
+        "data": st.sampled_from(
+            [{"name": "npz", "path": "/sets/on off ü.npz"}, {"name": "cifar10", "flip": True}]
+        ),
+        "model": st.just({"name": "resnet", "blocks": [1, 2]}),
+        "sparse": st.fixed_dictionaries({**recipes, "lambda": unit}),
+        "finetune": st.fixed_dictionaries(recipes),
+        "search": st.fixed_dictionaries(
+            {
+                "trials": st.integers(1, 10**6),
+                "space": st.fixed_dictionaries({}, optional=entries).filter(bool),
+                "objectives": st.dictionaries(
+                    st.sampled_from(["val_accuracy", "params", "macs"]),
+                    st.sampled_from(["maximize", "minimize"]),
+                    min_size=1,
+                ),
+            }
+        ),
+        "workers": st.just("auto") | st.integers(1, 99),
+        "wandb": st.fixed_dictionaries(
+            {"entity": st.none() | st.sampled_from(["1e5", "null", "on", "a: b", "#"])}
+        ),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=configs)
+def test_a_config_written_and_read_back_is_equal(tmp_path: Path, values: dict[str, Any]) -> None:
+    config = Config.model_validate(values)
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    again = load_config(file)
+    assert again == config
+    assert list(again.search.objectives) == list(config.search.objectives)
+    assert dump_config(again) == dump_config(config)
