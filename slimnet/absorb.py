@@ -91,11 +91,13 @@ def _moments(model: nn.Module, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
     if node.op == "get_attr":
         value = operator.attrgetter(str(node.target))(model)
         return Moments(value, torch.zeros_like(value)) if isinstance(value, Tensor) else value
+    if node.target is operator.getitem and isinstance(env[node.all_input_nodes[0]], list):
+        return env[node.all_input_nodes[0]][node.args[1]]
     run = _operation(model, node)
     module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
     sources = [env[source] for source in node.all_input_nodes if isinstance(env[source], Moments)]
     mean = _apply(run, node, env, lambda moments: moments.mean)
-    if not flow._tensors(mean) or not sources:
+    if not flow.holds_tensor(mean) or not sources:
         return mean
     if isinstance(module, _BatchNorm):
         shape = [1, -1] + [1] * (mean.dim() - 2)

@@ -136,7 +136,7 @@ class ChannelFlow:
             raise SlimnetError(f"the example input fails at {_describe(node)}: {error}") from error
         self._values[node] = value
         sources = self._read(node)
-        if not _tensors(value) or not sources:
+        if not holds_tensor(value) or not sources:
             # Sizes, and tensors that no channel flows into (parameters, constants), carry no labels.
             self._labels[node] = None
         elif module is not None:
@@ -237,7 +237,7 @@ class ChannelFlow:
         return low
 
     def _combine(self, node: fx.Node, value: Tensor, adds: bool) -> Tensor:
-        operands = [arg for arg in node.args[:2] if isinstance(arg, fx.Node) and _tensors(self._values[arg])]
+        operands = [arg for arg in node.args[:2] if isinstance(arg, fx.Node) and holds_tensor(self._values[arg])]
         carrying = [arg for arg in operands if self._labels[arg] is not None]
         for arg in operands:
             if self._labels[arg] is None and self._values[arg].numel() > 1:
@@ -435,7 +435,7 @@ def _items(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _tensors(value: Any) -> bool:
+def holds_tensor(value: Any) -> bool:
     return any(isinstance(item, Tensor) for item in _items(value))
 
 

@@ -61,6 +61,27 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     return smaller
 
 
+def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give the layers of `model` the shapes that a state_dict of a pruned sibling has; contents are left open.
+
+    Raises:
+        SlimnetError: a layer is missing from `state`, or differs in more than its number of channels.
+    """
+    for name, module in model.named_modules():
+        if _channel_counts(module) is None:
+            continue
+        for part in ("weight", "bias"):
+            saved, own = state.get(f"{name}.{part}"), getattr(module, part)
+            if saved is None and own is None:
+                continue
+            if saved is None or (own is not None and (saved.dim() != own.dim() or saved.shape[2:] != own.shape[2:])):
+                found = "nothing" if saved is None else f"a {part} of shape {tuple(saved.shape)}"
+                raise SlimnetError(f"the file is of another network: for {name} it has {found}")
+            if own is None or saved.shape != own.shape:  # absorption may have added a bias
+                setattr(module, part, nn.Parameter(saved.to(module.weight.device).clone()))
+        _set_counts(module)
+
+
 def _check(model: nn.Module, plan: PruningPlan) -> None:
     for name, units in plan.graph.layers.items():
         try:
@@ -105,19 +126,10 @@ def _silence(module: nn.Module, cut: LayerCut) -> None:
 def _shrink(module: nn.Module, cut: LayerCut) -> None:
     outputs = torch.from_numpy(cut.outputs)
     inputs = torch.from_numpy(cut.inputs) if getattr(module, "groups", 1) == 1 else None
-    match module:
-        case _ConvNd():
-            if module.groups > 1:  # conv groups go whole, so the channels per group stay
-                module.groups = len(outputs) * module.groups // module.out_channels
-            module.in_channels, module.out_channels = len(cut.inputs), len(cut.outputs)
-        case nn.Linear():
-            module.in_features, module.out_features = len(cut.inputs), len(cut.outputs)
-        case _BatchNorm():
-            module.num_features = len(outputs)
-            for name in ("running_mean", "running_var"):
-                statistic = getattr(module, name)
-                if statistic is not None:
-                    setattr(module, name, statistic[outputs.to(statistic.device)])
+    for name in ("running_mean", "running_var"):
+        statistic = getattr(module, name, None)
+        if statistic is not None:
+            setattr(module, name, statistic[outputs.to(statistic.device)])
     for name in ("weight", "bias"):
         parameter = getattr(module, name)
         if parameter is not None:
@@ -127,6 +139,25 @@ def _shrink(module: nn.Module, cut: LayerCut) -> None:
                     kept = kept[:, inputs.to(parameter.device)]
                 kept = _outputs_first(module, kept).clone(memory_format=torch.preserve_format)
             setattr(module, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
+    _set_counts(module)
+
+
+def _set_counts(module: nn.Module) -> None:
+    """Make the numbers that a layer keeps of its channels agree with its tensors."""
+    match module:
+        case _ConvNd():
+            weight = _outputs_first(module, module.weight)
+            if module.groups > 1:  # conv groups go whole, so the channels per group stay
+                module.groups = weight.shape[0] * module.groups // module.out_channels
+            module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+        case nn.Linear():
+            module.out_features, module.in_features = module.weight.shape
+        case _BatchNorm() if module.weight is not None:
+            module.num_features = len(module.weight)
+            for name in ("running_mean", "running_var"):
+                statistic = getattr(module, name)
+                if statistic is not None and len(statistic) != module.num_features:
+                    setattr(module, name, statistic.new_zeros(module.num_features))
 
 
 def _outputs_first(module: nn.Module, tensor: Tensor) -> Tensor:

@@ -1,0 +1,29 @@
+"""Make convolutional networks smaller: find what can go, remove it exactly, keep the accuracy."""
+
+from slimnet import models
+from slimnet.calibrate import recalibrate
+from slimnet.checkpoint import load, save
+from slimnet.cost import count_macs, count_params
+from slimnet.errors import SlimnetError
+from slimnet.graph import ChannelGraph, ChannelGroup, trace
+from slimnet.plan import PruningPlan, plan
+from slimnet.surgery import mask, prune
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ChannelGraph",
+    "ChannelGroup",
+    "PruningPlan",
+    "SlimnetError",
+    "count_macs",
+    "count_params",
+    "load",
+    "mask",
+    "models",
+    "plan",
+    "prune",
+    "recalibrate",
+    "save",
+    "trace",
+]

@@ -1,0 +1,236 @@
+"""The training loop: one epoch after another, each followed by a checkpoint that it can go on from.
+
+Nothing random is carried from one epoch to the next: batches are a function of (seed, epoch), the learning
+rate of the step. So model, optimiser state and history are all there is to save, and a training that is
+killed and taken up again ends bit for bit where it would have ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from slimnet import checkpoint as files
+from slimnet.data import Images, Splits, eval_batches, train_batch_count, train_batches
+from slimnet.errors import SlimnetError
+from slimnet.modes import evaluating
+from slimnet.precision import Precision, autocast
+from slimnet.sparsity import L1Penalty, histogram, near_zero
+
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["one-cycle", "cosine", "steps", "constant"]
+Row = dict[str, Any]
+
+EVAL_BATCH = 500
+WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the training images.
+        lr: the highest learning rate.
+        batch_size: images per step.
+        optimizer: "sgd" (Nesterov), "adam" or "adamw".
+        momentum: of SGD.
+        weight_decay: on conv and linear weights only, never on γ, β or biases.
+        schedule: "one-cycle" (linear up for a quarter, linear down to 0), "cosine" (to 0), "steps" (a tenth
+            after half and again after three quarters) or "constant".
+        crop, flip: augmentation, as in `slimnet.data.train_batches`.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int = 128
+    optimizer: Optimizer = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "one-cycle"
+    crop: int = 0
+    flip: bool = False
+
+    def lr_at(self, progress: float) -> float:
+        """The learning rate after a share `progress`, in [0, 1), of all steps."""
+        match self.schedule:
+            case "one-cycle":
+                return self.lr * min(max(progress, 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
+            case "cosine":
+                return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+            case "steps":
+                return self.lr * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
+        return self.lr
+
+
+class Diverged(SlimnetError):
+    """The loss is no longer a number."""
+
+
+def train(
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    *,
+    seed: int,
+    gammas: Mapping[str, nn.Parameter],
+    strength: float = 0.0,
+    precision: Precision = "float32",
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[list[Row]], None] = lambda history: None,
+    on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Row]:
+    """Train `model` in place, going on from `checkpoint` if it is there.
+
+    Args:
+        model: on the device of `splits`.
+        splits: batches come from its train part; validation and test are measured after every epoch.
+        recipe: see `Recipe`.
+        seed: of the batches.
+        gammas: the prunable scaling factors, which are watched and, with `strength`, penalised.
+        strength: λ of the L1 penalty.
+        precision: of convolutions and products.
+        checkpoint: written after every epoch; a training found there is continued.
+        on_epoch: called with the history after each epoch, once it is saved.
+        on_step: called with (epoch, steps done, steps) while an epoch runs.
+        stop: asked after each epoch; True ends the call early.
+
+    Returns:
+        The history so far, a row per epoch: epoch (from 1), epochs, lr, loss, train_accuracy, val_accuracy,
+        test_accuracy, near_zero, gamma (a histogram). Shorter than `recipe.epochs` if `stop` said so.
+
+    Raises:
+        Diverged: the loss became NaN or infinite; names the epoch, step and learning rate.
+        SlimnetError: the checkpoint is damaged or cannot be written.
+    """
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(model, recipe)
+    history: list[Row] = []
+    if checkpoint is not None and checkpoint.exists():
+        history = _continue(checkpoint, model, optimizer)
+        on_epoch(history)
+    penalty = L1Penalty(list(gammas.values()), strength)
+    while len(history) < recipe.epochs and not (history and stop()):
+        epoch = len(history) + 1
+        row = _train_epoch(model, splits, recipe, optimizer, penalty, precision, seed, epoch, on_step)
+        row["val_accuracy"] = evaluate(model, splits, splits.validation, precision)
+        row["test_accuracy"] = evaluate(model, splits, splits.test, precision)
+        if penalty.gammas:
+            row["near_zero"] = near_zero(penalty.gammas)
+            row["gamma"] = histogram(penalty.gammas)
+        history.append(row)
+        if checkpoint is not None:
+            training = {"optimizer": optimizer.state_dict(), "history": history}
+            files.save(checkpoint, model, training=training)
+        on_epoch(history)
+    return history
+
+
+def evaluate(model: nn.Module, splits: Splits, images: Images, precision: Precision = "float32") -> float:
+    """The share of `images` whose class the network names; the network's mode is left as it was."""
+    device = images.y.device
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    with torch.inference_mode(), evaluating(model), autocast(device, precision):
+        for x, y in eval_batches(images, splits, EVAL_BATCH):
+            correct += (model(x).argmax(1) == y).sum()
+    return float(correct) / len(images)
+
+
+def _train_epoch(
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    penalty: L1Penalty,
+    precision: Precision,
+    seed: int,
+    epoch: int,
+    on_step: Callable[[int, int, int], None],
+) -> Row:
+    """One pass over the training images; nothing waits for the device before its end."""
+    model.train()
+    device = splits.train.y.device
+    steps = train_batch_count(len(splits.train), recipe.batch_size)
+    batches = train_batches(
+        splits.train, splits, recipe.batch_size, seed=seed, epoch=epoch, crop=recipe.crop, flip=recipe.flip
+    )
+    losses: list[Tensor] = []
+    sizes: list[int] = []
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    lr = recipe.lr
+    for step, (x, y) in enumerate(batches):
+        lr = recipe.lr_at((epoch - 1 + step / steps) / recipe.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        with autocast(device, precision):
+            logits = model(x).float()
+        loss = F.cross_entropy(logits, y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        penalty.add_to_gradients()
+        optimizer.step()
+        losses.append(loss.detach())
+        sizes.append(len(y))
+        correct += (logits.detach().argmax(1) == y).sum()
+        on_step(epoch, step + 1, steps)
+    per_step = torch.stack(losses).double().cpu()
+    _check_finite(per_step, recipe, epoch, steps)
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    return {
+        "epoch": epoch,
+        "epochs": recipe.epochs,
+        "lr": lr,
+        "loss": float(per_step @ weights / weights.sum()),
+        "train_accuracy": float(correct) / sum(sizes),
+    }
+
+
+def _check_finite(losses: Tensor, recipe: Recipe, epoch: int, steps: int) -> None:
+    bad = (~torch.isfinite(losses)).nonzero()
+    if len(bad) == 0:
+        return
+    step = int(bad[0])
+    lr = recipe.lr_at((epoch - 1 + step / steps) / recipe.epochs)
+    raise Diverged(
+        f"the loss became {float(losses[step])} in epoch {epoch}, step {step + 1} of {steps}, at a learning "
+        f"rate of {lr:.3g}; a lower lr would do"
+    )
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser, with weight decay on conv and linear weights only."""
+    norms = {id(p) for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
+    decayed = [p for p in model.parameters() if p.dim() > 1 and id(p) not in norms]
+    others = [p for p in model.parameters() if p.dim() <= 1 or id(p) in norms]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    match recipe.optimizer:
+        case "sgd":
+            nesterov = recipe.momentum > 0
+            return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+        case "adam":
+            return torch.optim.Adam(groups, recipe.lr, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(groups, recipe.lr, fused=True)
+
+
+def _continue(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Row]:
+    """Put model and optimiser where `path` left them; returns the history up to there."""
+    saved = files.read(path)
+    if "optimizer" not in saved.training:
+        raise SlimnetError(f"{path} holds no training to go on with")
+    model.load_state_dict(saved.state)
+    optimizer.load_state_dict(saved.training["optimizer"])
+    history: list[Row] = saved.training["history"]
+    return history
