@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 Direction = Literal["maximize", "minimize"]
+Name = TypeVar("Name", bound=str)  # so that a mapping from the literal names of some metrics will do
 
 
-def dominates(a: Mapping[str, Any], b: Mapping[str, Any], objectives: Mapping[str, Direction]) -> bool:
+def dominates(a: Mapping[str, Any], b: Mapping[str, Any], objectives: Mapping[Name, Direction]) -> bool:
     """Whether `a` is at least as good as `b` in every objective and better in one.
 
     A row with a NaN among its objectives neither dominates nor is dominated.
@@ -21,7 +22,7 @@ def dominates(a: Mapping[str, Any], b: Mapping[str, Any], objectives: Mapping[st
     return _dominates(_costs(a, objectives), _costs(b, objectives))
 
 
-def front(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, Direction]) -> list[int]:
+def front(rows: Sequence[Mapping[str, Any]], objectives: Mapping[Name, Direction]) -> list[int]:
     """The indices of the rows that no other row dominates, from best to worst in the last objective.
 
     With the usual objectives {val_accuracy: maximize, params: minimize} the smallest network comes first.
@@ -35,7 +36,7 @@ def front(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, Direction]
 
 def hypervolume(
     rows: Sequence[Mapping[str, Any]],
-    objectives: Mapping[str, Direction],
+    objectives: Mapping[Name, Direction],
     reference: Mapping[str, float],
 ) -> float:
     """The volume of objective space that `rows` dominate, bounded by `reference`: larger is better.
@@ -50,7 +51,7 @@ def hypervolume(
     return _volume([cost for cost in costs if all(map(float.__lt__, cost, bound))], bound)
 
 
-def _costs(row: Mapping[str, Any], objectives: Mapping[str, Direction]) -> tuple[float, ...]:
+def _costs(row: Mapping[str, Any], objectives: Mapping[Name, Direction]) -> tuple[float, ...]:
     """The objectives of a row in order, turned so that less is better in each."""
     return tuple(
         float(row[name]) if direction == "minimize" else -float(row[name])

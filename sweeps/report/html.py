@@ -1,0 +1,215 @@
+"""The report as one HTML page that needs nothing but itself: styles, script, figures and plotly inside."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from slimnet.errors import SlimnetError
+from sweeps.report import content
+from sweeps.report.content import Block, Cell, Code, Column, Facts, Paragraph, Report, Row, Section, Table
+from sweeps.report.drawing import Figure, Plot
+from sweeps.report.view import RAMP
+from sweeps.results import StudyRecord
+
+
+def write_report(study: StudyRecord, folder: Path) -> Path:
+    """Write `folder`/index.html, about 5 MB, in one step, and return its path.
+
+    `folder` is runs/<study>/report: the page and its lines of Python point to the stages beside the study.
+    Raises SlimnetError if the file cannot be written.
+    """
+    page = folder / "index.html"
+    text = render(content.report(study, stages=folder.parent.parent / "stages"))
+    aside = folder / f".index.html.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(page)
+    except OSError as error:
+        raise SlimnetError(f"The report cannot be written to {page}: {error.strerror}.") from error
+    return page
+
+
+def render(report: Report) -> str:
+    """The page's text."""
+    return Template(_file("page.html")).substitute(
+        title=escape(report.title),
+        headline=escape(report.headline),
+        state=escape(report.state),
+        contents="".join(
+            f'<li><a href="#{part.anchor}">{escape(part.title)}</a></li>' for part in report.sections
+        ),
+        sections="\n".join(map(_section, report.sections)),
+        style=_file("page.css"),
+        figures=_embedded(_drawings(report)),
+        plotly=get_plotlyjs(),
+        script=_file("page.js"),
+    )
+
+
+def _file(name: str) -> str:
+    return (resources.files("sweeps.report") / name).read_text(encoding="utf-8")
+
+
+def _drawings(report: Report) -> dict[str, dict[str, Any]]:
+    """The views of every plot by its id in the page."""
+    return {
+        name: {view: json.loads(drawing.to_json()) for view, drawing in plot.views.items()}
+        for section in report.sections
+        for block in section.blocks
+        if isinstance(block, Figure)
+        for name, plot in _named_plots(block)
+    }
+
+
+def _named_plots(figure: Figure) -> list[tuple[str, Plot]]:
+    plots = itertools.chain.from_iterable(figure.columns)
+    return [(f"{figure.name}-{number}", plot) for number, plot in enumerate(plots)]
+
+
+def _embedded(data: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _section(section: Section) -> str:
+    blocks = "\n".join(map(_block, section.blocks))
+    return f'<section id="{section.anchor}">\n<h2>{escape(section.title)}</h2>\n{blocks}\n</section>'
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Paragraph(text):
+            return f"<p>{escape(text)}</p>"
+        case Code(text, summary):
+            code = f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
+            return f"<details><summary>{escape(summary)}</summary>{code}</details>" if summary else code
+        case Facts(pairs):
+            items = "".join(
+                f"<div><dt>{escape(name)}</dt><dd>{escape(fact)}</dd></div>" for name, fact in pairs
+            )
+            return f"<dl>{items}</dl>"
+        case Table():
+            return _table(block)
+        case Figure():
+            return _figure(block)
+
+
+def _figure(figure: Figure) -> str:
+    plots = iter(_named_plots(figure))
+    columns = "".join(
+        f'<div class="column">{"".join(_plot(*next(plots)) for _ in column)}</div>'
+        for column in figure.columns
+    )
+    return (
+        f'<figure class="drawing" id="figure-{figure.name}">{_choices(figure)}{_legend(figure)}'
+        f'<div class="columns">{columns}</div><figcaption>{escape(figure.caption)}</figcaption></figure>'
+    )
+
+
+def _plot(name: str, plot: Plot) -> str:
+    title = f"<h3>{escape(plot.title)}</h3>" if plot.title else ""
+    height = next(iter(plot.views.values())).layout.height
+    return (
+        f'{title}<div class="plot" data-plot="{name}" role="img" aria-label="{escape(plot.alt)}" '
+        f'style="min-height:{height}px"></div>'
+    )
+
+
+def _choices(figure: Figure) -> str:
+    return "".join(
+        f'<fieldset class="choice"><legend>{escape(choice.label)}</legend>'
+        + "".join(
+            f'<label><input type="radio" name="{figure.name}-{number}" value="{escape(option)}"'
+            f"{'' if index else ' checked'}><span>{escape(option)}</span></label>"
+            for index, option in enumerate(choice.options)
+        )
+        + "</fieldset>"
+        for number, choice in enumerate(figure.choices)
+    )
+
+
+def _legend(figure: Figure) -> str:
+    if figure.scale:
+        strip = f'<span class="strip" style="background:linear-gradient(90deg,{",".join(RAMP)})"></span>'
+        return f'<p class="scale">{escape(figure.scale.low)}{strip}{escape(figure.scale.high)}</p>'
+    keys = "".join(
+        f'<label style="--colour:{key.colour}"><input type="checkbox" value="{escape(key.name)}"'
+        f"{' checked' if key.shown else ''}>{escape(key.name)}</label>"
+        for key in figure.legend
+    )
+    return f'<div class="legend" role="group" aria-label="Shown in the figure">{keys}</div>' if keys else ""
+
+
+def _table(table: Table) -> str:
+    pinned = "".join(_row(row, table.columns) for row in table.rows if row.pinned)
+    others = "".join(_row(row, table.columns) for row in table.rows if not row.pinned)
+    caption = escape(table.caption)
+    return (
+        f'<figure><div class="scroller" tabindex="0" role="region" aria-label="{caption}"><table>'
+        f"<thead>{_groups(table)}<tr>{_heads(table)}</tr></thead>"
+        f"{f'<tbody>{pinned}</tbody>' if pinned else ''}"
+        f"<tbody{' data-sortable' if table.sortable else ''}>{others}</tbody></table></div>"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _groups(table: Table) -> str:
+    """A row above the column names, for those that belong together."""
+    if not any(column.group for column in table.columns):
+        return ""
+    spans = [
+        (group, len(list(names)))
+        for group, names in itertools.groupby(table.columns, lambda column: column.group)
+    ]
+    cells = "".join(
+        f'<th colspan="{span}" scope="colgroup">{escape(group)}</th>'
+        if group
+        else f'<td colspan="{span}"></td>'
+        for group, span in spans
+    )
+    return f'<tr class="groups">{cells}</tr>'
+
+
+def _heads(table: Table) -> str:
+    def name(column: Column) -> str:
+        return (
+            f'<button type="button">{escape(column.name)}</button>' if table.sortable else escape(column.name)
+        )
+
+    sort = ' aria-sort="none"' if table.sortable else ""
+    return "".join(f'<th scope="col"{sort}{_side(column)}>{name(column)}</th>' for column in table.columns)
+
+
+def _row(row: Row, columns: Sequence[Column]) -> str:
+    first, *others = row.cells
+    colour = f'<span class="swatch" style="background:{row.colour}"></span>' if row.colour else ""
+    mark = (
+        f'<span class="mark" title="{escape(row.mark)}" role="img" aria-label="{escape(row.mark)}">●</span>'
+    )
+    head = f'<th scope="row"{_sort_key(first)}>{colour}{escape(first.text)}{mark if row.mark else ""}</th>'
+    cells = "".join(_cell(cell, column) for cell, column in zip(others, columns[1:], strict=True))
+    return f"<tr{' class=marked' if row.mark else ''}>{head}{cells}</tr>"
+
+
+def _cell(cell: Cell, column: Column) -> str:
+    text = f'<a href="{escape(cell.link)}">{escape(cell.text)}</a>' if cell.link else escape(cell.text)
+    return f"<td{_side(column)}{_sort_key(cell)}>{text}</td>"
+
+
+def _side(column: Column) -> str:
+    return ' class="text"' if column.text else ""
+
+
+def _sort_key(cell: Cell) -> str:
+    return "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'

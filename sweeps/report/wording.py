@@ -1,0 +1,55 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+UNKNOWN = "–"
+_SPACE = "\N{NO-BREAK SPACE}"
+
+
+def count(number: float | None) -> str:
+    """126330 -> "126,330"."""
+    return UNKNOWN if number is None else f"{number:,.0f}"
+
+
+def short_count(number: float) -> str:
+    """20000 -> "20k", 3665475 -> "3.67M": for the ticks of an axis."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def percent(share: float | None) -> str:
+    """0.869 -> "86.9 %"."""
+    return UNKNOWN if share is None or math.isnan(share) else f"{100 * share:.1f}{_SPACE}%"
+
+
+def times(factor: float) -> str:
+    """6.02 -> "6.0×"."""
+    return f"{factor:.1f}×"
+
+
+def plain(value: Any) -> str:
+    """A searched value: 1e-05 -> "1e-5", 0.00711376 -> "0.00711", "l1" -> "l1"."""
+    if not isinstance(value, float):
+        return str(value)
+    mantissa, e, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
+
+
+def duration(seconds: float) -> str:
+    """102.4 -> "1 min 42 s"."""
+    if 0 < seconds < 10:
+        return f"{seconds:.1f}{_SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest if not hours else 0, "s")]
+    return " ".join(f"{number}{_SPACE}{unit}" for number, unit in parts if number) or "0 s"
+
+
+def plural(number: int, noun: str) -> str:
+    """(1, "trial") -> "1 trial", (3, "trial") -> "3 trials"."""
+    return f"{count(number)} {noun}" + ("" if number == 1 else "s")

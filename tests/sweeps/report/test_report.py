@@ -1,0 +1,414 @@
+"""The report: what its page says, what its figures hold, and that it works in a browser on its own."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slimnet.errors import SlimnetError
+from sweeps.report import write_report
+from sweeps.results import StudyRecord
+
+MakeStudy = Callable[..., StudyRecord]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Page:
+    """A written report, read back as a reader would: its visible text, its tables, its figures."""
+
+    def __init__(self, path: Path) -> None:
+        self.source = path.read_text(encoding="utf-8")
+        body = self.source[self.source.index("<body>") : self.source.index('<script type="application/json"')]
+        self.body = body
+        self.text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body))).replace("\xa0", " ")
+        data = re.search(r'<script type="application/json" id="drawings">(.*?)</script>', self.source, re.S)
+        assert data
+        self.drawings: dict[str, dict[str, Any]] = json.loads(data[1])
+
+    def traces(self, plot: str, view: str = "") -> list[dict[str, Any]]:
+        traces: list[dict[str, Any]] = self.drawings[plot][view]["data"]
+        return traces
+
+    def sections(self) -> list[str]:
+        return re.findall(r"<h2>(.*?)</h2>", self.body)
+
+    def rows(self, section: str) -> list[list[str]]:
+        part = self.body.split(f'<section id="{section}">')[1].split("</section>")[0]
+        rows = re.findall(r"<tr[^>]*>(.*?)</tr>", part)
+        cells = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows)
+        return [
+            [html.unescape(re.sub("<.*?>", "", cell)).replace("\xa0", " ") for cell in row] for row in cells
+        ]
+
+
+@pytest.fixture(scope="module")
+def page(study: StudyRecord, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return write(study, tmp_path_factory.mktemp("page"))
+
+
+def write(study: StudyRecord, folder: Path) -> Page:
+    return Page(write_report(study, folder / "runs" / study.name / "report"))
+
+
+def points(traces: list[dict[str, Any]], symbol: str) -> list[tuple[float, float]]:
+    chosen = [t for t in traces if (t.get("marker") or {}).get("symbol") == symbol]
+    return sorted((x, round(y, 6)) for t in chosen for x, y in zip(t["x"], t["y"], strict=True))
+
+
+def test_the_head_says_the_result_in_plain_words(page: Page, study: StudyRecord) -> None:
+    near = [t for t in study.complete if t.metrics["val_accuracy"] >= 0.869 - 0.01]
+    best = min(near, key=lambda t: t.metrics["params"])
+    params = best.metrics["params"]
+    assert (
+        f"From 126,330 parameters at 86.9 % to {params:,} ({126_330 / params:.1f}× smaller) at "
+        f"{100 * best.metrics['val_accuracy']:.1f} %: the smallest network within one point of the dense one "
+        "on the validation split."
+    ) in page.text
+    assert "11 of 12 trials complete, 1 failed" in page.text
+    assert "Selection is on the validation split alone" in page.text
+
+
+def test_no_network_within_a_point_is_said(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study([{"sparse.lambda": 0.04, "prune.ratio": 0.9}])
+    assert "none is within one point of the dense one" in write(study, tmp_path).text
+
+
+def test_a_sweep_that_made_nothing_smaller_says_so(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(
+        [{"model.width": 32, "prune.ratio": 0.1}], space="{model.width: [32], prune.ratio: [0.1]}"
+    )
+    assert (
+        "No trial is smaller than the dense network with its 126,330 parameters."
+        in write(study, tmp_path).text
+    )
+
+
+def test_every_part_is_there_in_order(page: Page) -> None:
+    assert page.sections() == [
+        "Pareto front",
+        "Accuracy over sparse training",
+        "Scaling factors",
+        "Right after pruning, and after fine-tuning",
+        "Fine-tuning",
+        "All trials",
+        "The networks",
+        "How it was run",
+        "Failed trials",
+    ]
+
+
+def test_pareto_front_fills_the_front_and_leaves_the_rest_hollow(page: Page, study: StudyRecord) -> None:
+    def place(metric: str, on_front: bool) -> list[tuple[float, float]]:
+        trials = [t for t in study.complete if (t.number in study.front) == on_front]
+        return sorted((t.metrics["params"], round(100 * t.metrics[metric], 6)) for t in trials)
+
+    for split in ("validation", "test"):
+        traces = page.traces("pareto-0", f"parameters|{split}")
+        metric = {"validation": "val_accuracy", "test": "test_accuracy"}[split]
+        assert points(traces, "circle") == place(metric, True)
+        assert points(traces, "circle-open") == place(metric, False)
+    assert points(page.traces("pareto-0", "parameters|validation"), "diamond") == [(126_330, 86.9)]
+    assert points(page.traces("pareto-0", "MACs|test"), "diamond") == [(4_812_544, 86.1)]
+
+
+def test_the_staircase_is_drawn_over_the_objectives_only(page: Page) -> None:
+    with_line = {
+        view: [t["line"]["shape"] for t in drawing["data"] if t["name"] == "front"]
+        for view, drawing in page.drawings["pareto-0"].items()
+    }
+    assert with_line == {
+        "parameters|validation": ["hv"],
+        "parameters|test": [],
+        "MACs|validation": [],
+        "MACs|test": [],
+    }
+
+
+def test_a_point_tells_all_about_its_trial(page: Page, study: StudyRecord) -> None:
+    told = [
+        text for t in page.traces("pareto-0", "parameters|validation") for text in t.get("hovertext") or []
+    ]
+    trial = study.trials[2]
+    text = next(text for text in told if "<b>trial 2</b>" in text).replace("\xa0", " ")
+    assert "λ 0.0169 · ratio 0.7" in text
+    assert f"{trial.metrics['params']:,} parameters, {trial.metrics['macs']:,} MACs" in text
+    assert f"test {100 * trial.metrics['test_accuracy']:.1f} %" in text
+
+
+def test_each_lambda_has_one_colour_all_over_the_page(page: Page) -> None:
+    def colours(plot: str, view: str, kind: str) -> dict[str, str]:
+        named = [t for t in page.traces(plot, view) if t.get("legendgroup") and "color" in t.get(kind, {})]
+        return {re.sub(r"^\d+: | · .*", "", t["legendgroup"]): t[kind]["color"] for t in named}
+
+    expected = colours("pareto-0", "parameters|validation", "marker")
+    assert list(expected) == ["λ 0.003", "λ 0.00711", "λ 0.0169", "λ 0.04"]
+    assert len(set(expected.values())) == 4
+    assert expected.items() <= colours("sparse-0", "", "line").items()
+    assert colours("pruned-0", "validation", "marker") == expected
+    assert colours("finetune-0", "validation", "line") == expected
+
+
+def test_sparse_trainings_are_drawn_once_each_with_the_dense_one(page: Page, study: StudyRecord) -> None:
+    for plot, metric in (
+        ("sparse-0", "train_accuracy"),
+        ("sparse-1", "val_accuracy"),
+        ("sparse-2", "test_accuracy"),
+    ):
+        traces = page.traces(plot)
+        assert [t["name"] for t in traces] == ["dense, λ 0", "λ 0.003", "λ 0.00711", "λ 0.0169", "λ 0.04"]
+        history = study.trials[0].stages[0].history
+        assert traces[1]["x"] == list(range(1, 13))
+        assert traces[1]["y"] == pytest.approx([100 * row[metric] for row in history])
+
+
+def test_scaling_factors_of_three_lambdas_at_the_end_and_over_the_epochs(
+    page: Page, study: StudyRecord
+) -> None:
+    bars = [page.traces(f"gamma-{number}")[0] for number in (0, 2, 4)]
+    assert [bar["name"] for bar in bars] == ["λ 0.003", "λ 0.0169", "λ 0.04"]
+    assert [sum(bar["y"]) for bar in bars] == [976, 976, 976]
+    stage = study.trials[3].stages[0]
+    assert bars[2]["y"][0] == pytest.approx(stage.history[-1]["gamma"]["counts"][0])
+    heat = page.traces("gamma-5")[0]
+    assert heat["x"] == list(range(1, 13))
+    assert [row[-1] for row in heat["customdata"]] == pytest.approx(bars[2]["y"])
+    assert f"λ 0.04: {100 * stage.metrics['near_zero']:.1f} % below 0.01" in page.text
+
+
+def test_histograms_with_bins_of_their_own_are_brought_together(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study = make_study()
+    for number, trial in enumerate(study.trials[:4]):
+        for row in trial.stages[0].history:
+            row["gamma"] = {"counts": [100, 50, 26], "edges": [0, 0.1, 0.2 + number / 10, 1 + number]}
+    page = write(study, tmp_path)
+    totals = [sum(page.traces(f"gamma-{number}")[0]["y"]) for number in (0, 2, 4)]
+    assert totals == pytest.approx([176, 176, 176])
+
+
+def test_before_and_after_fine_tuning_are_pairs_at_their_ratio(page: Page, study: StudyRecord) -> None:
+    traces = page.traces("pruned-0", "test")
+    hollow, filled = points(traces, "circle-open"), points(traces, "circle")
+    before = [round(100 * t.stages[1].metrics["test_accuracy"], 6) for t in study.trials]
+    after = [round(100 * t.metrics["test_accuracy"], 6) for t in study.complete]
+    assert sorted(y for _, y in hollow) == sorted(before)
+    assert sorted(y for _, y in filled) == sorted(after)
+    assert {x for x, _ in filled} <= {x for x, _ in hollow}
+    ratio_of = {round(x, 1) for x, _ in hollow}
+    assert ratio_of == {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+    assert len({x for x, _ in hollow}) == 12, "trials of one ratio stand side by side"
+
+
+def test_fine_tuning_starts_right_after_pruning_and_shows_the_front(page: Page, study: StudyRecord) -> None:
+    curve = page.traces("finetune-0", "validation")[0]
+    trial = study.trials[0]
+    assert curve["x"] == [0, 1, 2, 3, 4]
+    assert curve["y"][0] == pytest.approx(100 * trial.stages[1].metrics["val_accuracy"])
+    assert curve["y"][-1] == pytest.approx(100 * trial.metrics["val_accuracy"])
+    assert page.traces("finetune-0", "training")[0]["x"] == [1, 2, 3, 4]
+    legend = page.body.split('id="figure-finetune"')[1]
+    shown = re.findall(r'<input type="checkbox" value="(\d+): [^"]*" checked>', legend)
+    assert sorted(map(int, shown)) == sorted(study.front)
+
+
+def test_the_table_has_the_dense_network_first_and_every_trial(page: Page, study: StudyRecord) -> None:
+    _, head, dense, *trials = page.rows("trials")
+    assert head == [
+        *["trial", "λ", "ratio", "parameters", "smaller", "MACs"],
+        *["validation", "test", "validation", "test"],
+    ]
+    assert dense == ["dense", "0", "–", "126,330", "1.0×", "4,812,544", "–", "–", "86.9 %", "86.1 %"]
+    assert len(trials) == 12
+    tuned, pruned = study.trials[0].metrics, study.trials[0].stages[1].metrics
+    assert trials[0] == [
+        "0●" if 0 in study.front else "0",
+        "0.003",
+        "0.3",
+        f"{tuned['params']:,}",
+        f"{126_330 / tuned['params']:.1f}×",
+        f"{tuned['macs']:,}",
+        *(f"{100 * m[s]:.1f} %" for m in (pruned, tuned) for s in ("val_accuracy", "test_accuracy")),
+    ]
+    assert {int(row[0].rstrip("●")) for row in trials if row[0].endswith("●")} == set(study.front)
+    assert trials[10][0] == "10 (failed)"
+    assert trials[10][-2:] == ["–", "–"]
+
+
+def test_the_networks_of_the_front_can_be_found_and_loaded(study: StudyRecord, tmp_path: Path) -> None:
+    page = write(study, tmp_path)
+    _, *rows = page.rows("networks")
+    by_size = sorted((study.trials[n] for n in study.front), key=lambda t: t.metrics["params"])
+    assert [row[-1] for row in rows] == [
+        f"../../stages/finetune/{t.stages[2].key}/checkpoint.pt" for t in by_size
+    ]
+    path = re.search(r'slimnet\.load\("(.*?)"\)', page.text)
+    assert path
+    assert Path(path[1]).parent.parent.parent == tmp_path / "runs" / "stages"
+    assert Path(path[1]).parent.name in {t.stages[2].key for t in by_size}
+
+
+def test_how_it_was_run(page: Page) -> None:
+    for fact in ("seed 3", "torch 2.15.0", "python 3.11.2", "device cpu", "threads 1", "precision bfloat16"):
+        assert fact in page.text
+    assert page.rows("how")[1:] == [
+        ["sparse training", "13", "5", "8", "2 min 3 s", "3 min 17 s"],
+        ["pruning", "12", "12", "0", "9.6 s", "0 s"],
+        ["fine-tuning", "12", "11", "0", "1 min 9 s", "0 s"],
+        ["all", "37", "28", "8", "3 min 22 s", "3 min 17 s"],
+    ]
+    assert "study: fashion-mini" in page.text
+
+
+def test_a_failed_trial_is_told_with_its_reason(page: Page) -> None:
+    assert "Trial 10 (λ 0.0169 · ratio 0.8) failed in fine-tuning: the loss is NaN in epoch 3" in page.text
+
+
+def test_nothing_in_a_study_becomes_markup(make_study: MakeStudy, tmp_path: Path) -> None:
+    hostile = "</script><img src=x onerror=alert(1)>&amp;\"'"
+    study = make_study(states={0: "failed"}, reason=hostile)
+    page = write(study, tmp_path)
+    assert "<img" not in page.body
+    assert hostile in page.text
+    assert page.source.count("</script>") == 3
+
+
+def test_a_study_without_a_finished_trial(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(
+        [{"sparse.lambda": 0.003, "prune.ratio": 0.3}], states={0: "running"}, dense=False, goal=12
+    )
+    page = write(study, tmp_path)
+    assert "No trial has finished yet" in page.text
+    assert "0 of 12 trials complete, 1 running" in page.text
+    assert "Pareto front" in page.sections()
+    assert "The networks" not in page.sections()
+    assert page.traces("finetune-0", "validation")[0]["x"] == [0, 1, 2]
+
+
+def test_a_study_without_any_trial(make_study: MakeStudy, tmp_path: Path) -> None:
+    page = write(make_study([], goal=12, dense=False), tmp_path)
+    assert page.sections() == ["Pareto front", "All trials", "How it was run"]
+    assert not page.drawings
+
+
+def test_trials_before_the_dense_network(make_study: MakeStudy, tmp_path: Path) -> None:
+    page = write(make_study(dense=False), tmp_path)
+    assert "The dense network is not trained yet" in page.text
+    assert points(page.traces("pareto-0", "parameters|validation"), "diamond") == []
+
+
+def test_one_lambda_is_coloured_by_the_ratio(make_study: MakeStudy, tmp_path: Path) -> None:
+    space = "{sparse.lambda: [0.01], prune.ratio: [0.5, 0.7, 0.9]}"
+    study = make_study([{"sparse.lambda": 0.01, "prune.ratio": r} for r in (0.5, 0.7, 0.9)], space=space)
+    page = write(study, tmp_path)
+    groups = {t.get("legendgroup") for t in page.traces("pareto-0", "parameters|validation")} - {None}
+    assert groups == {"ratio 0.5", "ratio 0.7", "ratio 0.9"}
+    assert [t["name"] for t in page.traces("sparse-0")] == ["dense, λ 0", "λ 0.01"]
+
+
+def test_a_space_without_lambda_and_ratio(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study([{"model.width": w} for w in (8, 16, 12)], space="{model.width: [8, 12, 16]}")
+    page = write(study, tmp_path)
+    assert page.rows("trials")[1][:4] == ["trial", "λ", "ratio", "model.width"]
+    assert [t["name"] for t in page.traces("sparse-0")] == [f"λ 0 · model.width {w}" for w in (8, 12, 16)]
+    hollow = points(page.traces("pruned-0", "validation"), "circle-open")
+    assert [x for x, _ in hollow] == [0, 1, 2], "without ratios to compare, trials stand in a row"
+
+
+def test_many_continuous_lambdas_get_a_scale_instead_of_a_list(make_study: MakeStudy, tmp_path: Path) -> None:
+    params = [{"sparse.lambda": 0.001 * 1.2**i, "prune.ratio": 0.3 + 0.02 * i} for i in range(20)]
+    space = "{sparse.lambda: {log: [0.001, 0.1]}, prune.ratio: {range: [0.1, 0.9]}}"
+    page = write(make_study(params, space=space), tmp_path)
+    front = page.body.split('id="figure-pareto"')[1].split("</figure>")[0]
+    assert 'type="checkbox"' not in front
+    assert "λ 0.001" in front
+    assert "λ 0.0319" in front
+
+
+def test_the_page_is_written_in_one_step(study: StudyRecord, tmp_path: Path) -> None:
+    first = write_report(study, tmp_path / "report")
+    assert write_report(study, tmp_path / "report") == first == tmp_path / "report" / "index.html"
+    assert os.listdir(tmp_path / "report") == ["index.html"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(study: StudyRecord, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SlimnetError, match=r"file/report/index\.html"):
+        write_report(study, tmp_path / "file" / "report")
+
+
+def test_nothing_is_fetched_from_elsewhere(page: Page) -> None:
+    assert "default-src 'none'" in page.source
+    assert not re.search(r"<(script|link|img|iframe)[^>]*\s(src|href)=", page.body)
+    assert all(link.startswith(("#", "../../stages/")) for link in re.findall(r'href="(.*?)"', page.body))
+
+
+REPORT_BACK = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+  const traces = (id) => document.querySelectorAll(`[data-plot="${id}"] .trace`).length;
+  const before = traces("pareto-0");
+  document.querySelector('#figure-pareto .legend input').click();
+  const title = () => document.querySelector('[data-plot="pareto-0"] .xtitle').textContent;
+  const parameters = title();
+  document.querySelector('#figure-pareto input[value="MACs"]').click();
+  const rows = () => Array.from(document.querySelectorAll("#trials [data-sortable] tr"));
+  const order = () => rows().map((row) => parseInt(row.cells[0].textContent));
+  const ratio = document.querySelectorAll("#trials thead button")[2];
+  ratio.click(); const up = order(); ratio.click(); const down = order();
+  const said = { wide, drawn: document.querySelectorAll(".plot .main-svg").length > 0, undrawn:
+    Array.from(document.querySelectorAll(".plot")).filter((p) => !p.querySelector(".main-svg")).length,
+    before, after: traces("pareto-0"), parameters, macs: title(), up, down };
+  document.body.innerHTML = `<output>${JSON.stringify(said)}</output>`;
+}, 1500));
+</script>
+</body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the page in")
+def test_the_page_works_in_a_browser(study: StudyRecord, tmp_path: Path) -> None:
+    """Every figure is drawn without an error, and legend, choices and sorting do what they say."""
+    path = write_report(study, tmp_path / "runs" / "fashion-mini" / "report")
+    path.write_text(path.read_text(encoding="utf-8").replace("</body>", REPORT_BACK), encoding="utf-8")
+    flags = (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    )
+    browser = subprocess.run(
+        [
+            str(CHROMIUM),
+            *flags.split(),
+            "--disable-component-update",
+            "--enable-logging=stderr",
+            "--window-size=500,900",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=4000",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    console = [line for line in browser.stderr.splitlines() if "CONSOLE" in line]
+    assert not console, "an error, or a request that the page's own policy refused"
+    output = re.search(r"<output>(.*?)</output>", browser.stdout)
+    assert output, browser.stderr[-2000:]
+    said = json.loads(html.unescape(output[1]))
+    ratios = [trial.config.prune.ratio for trial in study.trials]
+    assert said["drawn"]
+    assert said["undrawn"] == 0
+    assert not said["wide"], "the page scrolls sideways"
+    assert said["after"] < said["before"]
+    assert (said["parameters"], said["macs"]) == ("parameters, log scale", "MACs, log scale")
+    assert [ratios[n] for n in said["up"]] == sorted(ratios)
+    assert [ratios[n] for n in said["down"]] == sorted(ratios, reverse=True)
