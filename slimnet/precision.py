@@ -10,8 +10,9 @@ import torch
 Precision = Literal["float32", "bfloat16"]
 
 
-def native_precision(device: torch.device) -> Precision:
+def native_precision(device: torch.device | str) -> Precision:
     """bfloat16 where the processor or GPU multiplies it in hardware, else float32."""
+    device = torch.device(device)
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:

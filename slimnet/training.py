@@ -116,7 +116,7 @@ def train(
     optimizer = _optimizer(model, recipe)
     history: list[Row] = []
     if checkpoint is not None and checkpoint.exists():
-        history = _continue(checkpoint, model, optimizer)
+        history = _continue(checkpoint, model, optimizer, recipe.epochs)
         on_epoch(history)
     penalty = L1Penalty(list(gammas.values()), strength)
     while len(history) < recipe.epochs and not (history and stop()):
@@ -225,12 +225,13 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return torch.optim.AdamW(groups, recipe.lr, fused=True)
 
 
-def _continue(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Row]:
+def _continue(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> list[Row]:
     """Put model and optimiser where `path` left them; returns the history up to there."""
     saved = files.read(path)
-    if "optimizer" not in saved.training:
-        raise SlimnetError(f"{path} holds no training to go on with")
+    history: list[Row] = saved.training.get("history", [])
     model.load_state_dict(saved.state)
-    optimizer.load_state_dict(saved.training["optimizer"])
-    history: list[Row] = saved.training["history"]
+    if len(history) < epochs:
+        if "optimizer" not in saved.training:
+            raise SlimnetError(f"{path} holds no training to go on with; delete it to start again")
+        optimizer.load_state_dict(saved.training["optimizer"])
     return history

@@ -1,0 +1,155 @@
+"""What a person sees while a sweep runs: a live display on a terminal, timestamped lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console as RichConsole
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.progress import Progress, RunningStage
+
+FRONT_ROWS = 10  # of the front while the sweep runs; the whole of it is printed at the end
+HEADINGS = {
+    "trial": "trial",
+    "lambda": "λ",
+    "ratio": "ratio",
+    "params": "parameters",
+    "macs": "MACs",
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+}
+
+
+class Console:
+    """The terminal of one command. As a context it holds a live display where there is a terminal."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._out = RichConsole(highlight=False)
+        self._err = RichConsole(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._out.is_terminal and not self._quiet:
+            self._live = Live(Text("starting…"), console=self._out, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def event(self, text: str) -> None:
+        """Something happened that is worth a line."""
+        if not self._quiet:
+            self._out.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, soft_wrap=True)
+
+    def epoch(self, stage: RunningStage) -> None:
+        """An epoch ended; a line of its own only where nothing is drawn."""
+        if self._live is None:
+            accuracy = f", validation {stage.accuracy:.1%}" if stage.accuracy is not None else ""
+            self.event(f"{_what(stage)}: epoch {stage.epoch:.0f} of {stage.epochs}{accuracy}")
+
+    def show(self, progress: Progress) -> None:
+        """Draw the state of the sweep."""
+        if self._live is not None:
+            self._live.update(_draw(progress))
+
+    def say(self, text: str = "") -> None:
+        """A line of the answer to a command."""
+        self._out.print(text, markup=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """A line that --quiet leaves out."""
+        if not self._quiet:
+            self.say(text)
+
+    def error(self, text: str) -> None:
+        """Why the command did not do what was asked."""
+        self._err.print(text, markup=False, soft_wrap=True)
+
+    def table(self, rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+        """Rows of facts, all with the same keys."""
+        self._out.print(_table(rows, title))
+
+
+def duration(seconds: float | None) -> str:
+    """A time left or spent, as people say it."""
+    if seconds is None:
+        return "estimating the time left"
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _draw(progress: Progress) -> RenderableType:
+    left = duration(progress.seconds_left)
+    left = f"{left} left" if progress.seconds_left is not None else left
+    failed = f", {progress.trials_failed} failed" if progress.trials_failed else ""
+    head = Table.grid(padding=(0, 2))
+    head.add_row(
+        ProgressBar(total=max(progress.epochs_total, 1), completed=progress.epochs_done, width=30),
+        f"{progress.trials_done} of {progress.goal} trials{failed}",
+        f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
+        left,
+    )
+    running = Table(box=None, padding=(0, 2, 0, 0), title="running", title_justify="left")
+    for heading in ("trial", "stage", "epoch", "λ", "ratio", "validation"):
+        running.add_column(heading, style="cyan" if heading == "stage" else "", justify="left")
+    for stage in progress.running:
+        running.add_row(
+            _trials(stage),
+            stage.kind,
+            f"{stage.epoch:.1f} of {stage.epochs}" if stage.epochs else "",
+            f"{stage.lambda_:g}",
+            "" if stage.ratio is None else f"{stage.ratio:g}",
+            "" if stage.accuracy is None else f"{stage.accuracy:.1%}",
+        )
+    parts: list[RenderableType] = [head, "", running]
+    if progress.front:
+        more = len(progress.front) - FRONT_ROWS
+        title = f"front so far (and {more} more)" if more > 0 else "front so far"
+        parts += ["", _table(progress.front[:FRONT_ROWS], title)]
+    return Group(*parts)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for key in rows[0] if rows else []:
+        table.add_column(HEADINGS.get(key, key), justify="left" if isinstance(rows[0][key], str) else "right")
+    for row in rows:
+        table.add_row(*(_cell(key, value) for key, value in row.items()))
+    return table
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if key.endswith("accuracy"):
+        return f"{value:.1%}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _trials(stage: RunningStage) -> str:
+    return ", ".join(map(str, stage.trials)) or "dense"
+
+
+def _what(stage: RunningStage) -> str:
+    ratio = "" if stage.ratio is None else f", ratio {stage.ratio:g}"
+    who = f"trial {_trials(stage)}" if stage.trials else "dense network"
+    return f"{who}: {stage.kind} at λ {stage.lambda_:g}{ratio}"

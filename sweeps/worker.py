@@ -1,0 +1,262 @@
+"""Computes one stage and nothing else: reads its parent's network, writes its own folder.
+
+Everything a stage does follows from its spec; what a `Job` adds (folders, device, threads) only says where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import nn
+
+import slimnet
+from slimnet.checkpoint import build, read
+from slimnet.data import Splits, load_dataset, split, train_batches
+from slimnet.errors import SlimnetError
+from slimnet.plan import scaling_factors
+from slimnet.sparsity import histogram, near_zero
+from slimnet.training import Recipe, Row, evaluate, train
+from sweeps.files import write_json, write_lines
+from sweeps.machine import device_name
+from sweeps.stages import Kind
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage and where to compute it.
+
+    Attributes:
+        spec: of the stage.
+        folder: the stage's own; `parent` is that of the stage before it.
+        data_path, data_dir: where the data set is; the spec holds its fingerprint.
+        device: "cpu" or "cuda:<n>".
+        threads: for operations on the CPU.
+    """
+
+    kind: Kind
+    key: str
+    spec: dict[str, Any]
+    folder: Path
+    parent: Path | None
+    data_path: Path | None
+    data_dir: Path | None
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a stage reports while it runs.
+
+    Attributes:
+        epoch: called with the epochs done after each one.
+        step: called with (epoch, steps done, steps) within one.
+        stop: whether to end after the epoch in hand.
+    """
+
+    epoch: Callable[[int], None] = lambda done: None
+    step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
+    stop: Callable[[], bool] = lambda: False
+
+
+def compute(job: Job, watch: Watch) -> bool:
+    """Compute a stage, going on from where it was left.
+
+    Returns:
+        True when `result.json` is there, False when `watch.stop` ended it before.
+
+    Raises:
+        SlimnetError: the training diverged, or a file is damaged or cannot be written.
+    """
+    _make_deterministic(job.threads)
+    with FileLock(job.folder / ".lock"):  # another study may want the same stage
+        if (job.folder / "result.json").exists():
+            return True
+        before, started = _seconds_spent(job), time.monotonic()
+
+        def note_epoch(done: int) -> None:
+            write_json(job.folder / "timing.json", {"seconds": before + time.monotonic() - started})
+            watch.epoch(done)
+
+        splits = _load_splits(job)
+        run = {"sparse": _sparse, "prune": _prune, "finetune": _finetune}[job.kind]
+        outcome = run(job, splits, replace(watch, epoch=note_epoch))
+        if outcome is None:
+            return False
+        model, metrics, training = outcome
+        metrics = {**_measure(model, splits), **metrics}
+        model.cpu()
+        slimnet.save(
+            job.folder / "checkpoint.pt", model, metrics=metrics, config=job.spec, training={"history": training}
+        )
+        result = {
+            "kind": job.kind,
+            "key": job.key,
+            "metrics": metrics,
+            "seconds": before + time.monotonic() - started,
+            "environment": _environment(job),
+        }
+        write_json(job.folder / "result.json", result)
+        return True
+
+
+Outcome = tuple[nn.Module, dict[str, Any], list[Row]]
+
+
+def _sparse(job: Job, splits: Splits, watch: Watch) -> Outcome | None:
+    """Train a fresh network while λ·|γ| draws its scaling factors to zero."""
+    torch.manual_seed(derive_seed(job.spec["seed"], "sparse", "weights"))
+    model = _new_model(job.spec["model"], splits).to(job.device)
+    gammas = _gammas(model, splits)
+    history = _train(job, model, splits, watch, gammas, strength=job.spec["lambda"])
+    if history is None:
+        return None
+    layers = {name: histogram([gamma]) for name, gamma in gammas.items()}
+    return model, {**_last(history), "near_zero": near_zero(list(gammas.values())), "gamma_layers": layers}, history
+
+
+def _prune(job: Job, splits: Splits, watch: Watch) -> Outcome:
+    """Cut the parent's network and repair its statistics; there is no training in it."""
+    model = _parent_model(job)
+    options = dict(job.spec["prune"])
+    absorb, recalibrate = options.pop("absorb"), options.pop("recalibrate")
+    graph = slimnet.trace(model, _example(splits))
+    plan = slimnet.plan(graph, **options)
+    smaller = slimnet.prune(model, plan, absorb=absorb)
+    if recalibrate:
+        seed = derive_seed(job.spec["seed"], "prune", "recalibrate")
+        batches = train_batches(splits.train, splits, seed=seed, epoch=0, **job.spec["calibration"])
+        slimnet.recalibrate(smaller, (x for (x, _), _ in zip(batches, range(recalibrate), strict=False)))
+    metrics = {
+        "threshold": plan.threshold,
+        "kept": plan.prunable_channels - plan.removed_channels,
+        "prunable": plan.prunable_channels,
+        "widths": getattr(smaller, "widths", None),
+    }
+    return smaller, metrics, []
+
+
+def _finetune(job: Job, splits: Splits, watch: Watch) -> Outcome | None:
+    """Train the pruned network without penalty."""
+    model = _parent_model(job)
+    gammas = _gammas(model, splits)
+    history = _train(job, model, splits, watch, gammas, strength=0.0)
+    if history is None:
+        return None
+    return model, {**_last(history), "near_zero": near_zero(list(gammas.values()))}, history
+
+
+def _train(
+    job: Job,
+    model: nn.Module,
+    splits: Splits,
+    watch: Watch,
+    gammas: dict[str, nn.Parameter],
+    strength: float,
+) -> list[Row] | None:
+    """Train by the spec's recipe; None if stopped before its last epoch."""
+    recipe = Recipe(**job.spec["recipe"])
+
+    def note_epoch(history: list[Row]) -> None:
+        write_lines(job.folder / "history.jsonl", history)
+        watch.epoch(len(history))
+
+    history = train(
+        model,
+        splits,
+        recipe,
+        seed=derive_seed(job.spec["seed"], job.kind, "batches"),
+        gammas=gammas,
+        strength=strength,
+        precision=job.spec["precision"],
+        checkpoint=job.folder / "checkpoint.pt",
+        on_epoch=note_epoch,
+        on_step=watch.step,
+        stop=watch.stop,
+    )
+    return history if len(history) == recipe.epochs else None
+
+
+def _measure(model: nn.Module, splits: Splits) -> dict[str, Any]:
+    """Size and accuracy of a finished network, in float32 whatever it was trained in."""
+    return {
+        "params": slimnet.count_params(model),
+        "macs": slimnet.count_macs(model, _example(splits)),
+        "val_accuracy": evaluate(model, splits, splits.validation),
+        "test_accuracy": evaluate(model, splits, splits.test),
+    }
+
+
+def _last(history: list[Row]) -> dict[str, Any]:
+    return {name: history[-1][name] for name in ("loss", "train_accuracy")}
+
+
+def _new_model(spec: dict[str, Any], splits: Splits) -> nn.Module:
+    channels = splits.image_shape[0]
+    return slimnet.models.resnet(
+        spec["blocks"], spec["width"], stem=spec["stem"], num_classes=splits.num_classes, in_channels=channels
+    )
+
+
+def _gammas(model: nn.Module, splits: Splits) -> dict[str, nn.Parameter]:
+    return scaling_factors(slimnet.trace(model, _example(splits)))
+
+
+def _example(splits: Splits) -> torch.Tensor:
+    return torch.zeros((1, *splits.image_shape), device=splits.train.x.device)
+
+
+def _parent_model(job: Job) -> nn.Module:
+    assert job.parent is not None, f"a {job.kind} stage has a parent"
+    return build(read(job.parent / "checkpoint.pt")).to(job.device)
+
+
+def _load_splits(job: Job) -> Splits:
+    data = job.spec["data"]
+    dataset = load_dataset(
+        data["name"], path=job.data_path, data_dir=job.data_dir, image_size=data["image_size"]
+    )
+    return split(dataset, validation=data["validation"], seed=job.spec["seed"], device=job.device)
+
+
+def _seconds_spent(job: Job) -> float:
+    """Time that earlier runs have put into the epochs that are kept."""
+    try:
+        return float(json.loads((job.folder / "timing.json").read_text())["seconds"])
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _environment(job: Job) -> dict[str, Any]:
+    return {
+        "slimnet": slimnet.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": job.device,
+        "device_name": device_name(job.device),
+        "threads": job.threads,
+        "precision": job.spec.get("precision", "float32"),
+    }
+
+
+def _make_deterministic(threads: int) -> None:
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def derive_seed(seed: int, *names: str) -> int:
+    """A seed for one purpose; purposes do not share random numbers."""
+    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
