@@ -1,0 +1,31 @@
+# make help shows what there is.
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test report bench lint clean
+PYTHON_IN_VENV := .venv/bin/python
+
+CONFIG ?= fashion-mini
+run-arguments = $(if $(TRIALS),--trials $(TRIALS)) $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+
+help: ## Show the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make the environment in .venv, once
+	@sh scripts/setup.sh
+
+sweep: setup ## Run or resume a sweep: CONFIG=fashion-mini TRIALS= WORKERS= ARGS=
+	@exec $(PYTHON_IN_VENV) -m sweeps run $(CONFIG) $(run-arguments)
+
+report: setup ## Write the HTML report of CONFIG as it stands
+	@exec $(PYTHON_IN_VENV) -m sweeps report $(CONFIG) $(ARGS)
+
+test: setup ## Run the tests: ARGS="-m 'not slow'" leaves out the slow ones
+	@exec $(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+bench: setup ## Measure speed, as ratios of two things in one run
+	@exec $(PYTHON_IN_VENV) -m benchmarks $(ARGS)
+
+lint: setup ## Check style and types
+	@$(PYTHON_IN_VENV) -m ruff check . && $(PYTHON_IN_VENV) -m ruff format --check . && $(PYTHON_IN_VENV) -m mypy
+
+clean: ## Remove the environment and caches; runs/ stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Makes the environment in .venv, once: a stamp that is written last holds a hash of what it was made from.
+# Without the stamp, with another hash, or with a broken interpreter it is made again.
+set -eu
+cd "$(dirname "$0")/.."
+
+for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "${python:-}" ]; then
+    echo "slimnet needs Python 3.11 or newer, and none was found; install it, or name it with PYTHON=/path/to/python" >&2
+    exit 1
+fi
+
+wanted=$(cat pyproject.toml scripts/setup.sh | cksum; pwd)
+checks='import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))'
+if [ "$(cat .venv/stamp 2>/dev/null)" = "$wanted" ] &&
+    .venv/bin/python -c "$checks" torch torchvision optuna wandb pydantic typer plotly rich pytest 2>/dev/null; then
+    exit 0
+fi
+
+echo "Setting up .venv (torch and its companions are several GB; a few minutes, once)"
+rm -rf .venv
+"$python" -m venv .venv || {
+    echo "could not make .venv with $python; on Debian and Ubuntu: apt-get install python3-venv" >&2
+    exit 1
+}
+.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -e '.[dev]' || {
+    echo "pip could not install the packages; see above, and run make setup again when it can" >&2
+    exit 1
+}
+echo "$wanted" > .venv/stamp
