@@ -16,7 +16,7 @@ from sweeps.console import Console
 from sweeps.executors import Event, Executor
 from sweeps.machine import Slot
 from sweeps.progress import Clock, Progress, RunningStage, epochs_ahead, epochs_at
-from sweeps.results import StudyRecord
+from sweeps.results import StudyRecord, TrialRecord
 from sweeps.snapshot import Plan, Reader, plan_stages, take
 from sweeps.stages import Stage, Store
 from sweeps.study import Asked, Study
@@ -120,16 +120,7 @@ class Driver:
         record = next(record for record in self._record.trials if record.number == trial.number)
         if record.state == "running":
             return False
-        if record.state == "complete":
-            row = record.row()
-            self.study.tell(trial.number, record.metrics)
-            self.console.event(
-                f"trial {trial.number} done: λ {row['lambda']:g}, ratio {row['ratio']:g}, "
-                f"{row['params']:,} parameters, validation {row['val_accuracy']:.1%}"
-            )
-        else:
-            self.study.tell(trial.number, None)
-            self.console.event(f"trial {trial.number} failed: {record.reason}")
+        self.study.tell(trial.number, record.metrics if record.state == "complete" else None)
         return True
 
     def _refresh_trials(self) -> None:
@@ -141,8 +132,12 @@ class Driver:
         return plan_stages(self.config, self._asked, self.study.precision)
 
     def _refresh(self) -> None:
+        before = {trial.number: trial.state for trial in self._record.trials}
         self._record = self._take_record()
         self.tracker.update(self._record)
+        for trial in self._record.trials:
+            if trial.state != "running" and before.get(trial.number, "running") == "running":
+                self.console.event(_news(trial))
 
     def _take_record(self) -> StudyRecord:
         return take(self.config, self.runs, self._asked, self._plan, self.study.uid, self._reader)
@@ -252,3 +247,14 @@ class Driver:
             epochs=stage.epochs,
             accuracy=history[-1]["val_accuracy"] if history else None,
         )
+
+
+def _news(trial: TrialRecord) -> str:
+    """How a trial ended, in a line."""
+    if trial.state == "failed":
+        return f"trial {trial.number} failed: {trial.reason}"
+    row = trial.row()
+    return (
+        f"trial {trial.number} done: λ {row['lambda']:g}, ratio {row['ratio']:g}, "
+        f"{row['params']:,} parameters, validation {row['val_accuracy']:.1%}"
+    )
