@@ -78,7 +78,7 @@ def compute(job: Job, watch: Watch) -> bool:
     Raises:
         SlimnetError: the training diverged, or a file is damaged or cannot be written.
     """
-    _make_deterministic(job.threads)
+    _make_deterministic(job.device, job.threads)
     with FileLock(job.folder / ".lock"):  # another study may want the same stage
         if (job.folder / "result.json").exists():
             return True
@@ -249,11 +249,12 @@ def _environment(job: Job) -> dict[str, Any]:
     }
 
 
-def _make_deterministic(threads: int) -> None:
+def _make_deterministic(device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if device.startswith("cuda"):  # on the CPU it changes nothing, and the call takes two seconds
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def derive_seed(seed: int, *names: str) -> int:
