@@ -1,0 +1,81 @@
+"""Whether a sweep talks to W&B, decided before the first run so that wandb never has to ask."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from slimnet.errors import SlimnetError
+from sweeps.tracking import sdk
+
+ModeName = Literal["online", "offline", "disabled"]
+
+# The values that wandb itself takes for WANDB_MODE, "shared" (several writers to one run) excepted.
+_WANDB_MODES: dict[str, ModeName] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How W&B is used and the one line that tells the user why."""
+
+    value: ModeName
+    why: str
+
+
+def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
+    """Decides how W&B is used. Never prompts and starts nothing.
+
+    `setting` is what the config or a flag says: "online", "offline", "disabled" or "auto". With "auto" it is
+    WANDB_MODE that decides, then wandb's own settings file, then whether there is an API key for the server;
+    without any of them W&B is used offline. `config` is how the user named the config, for the line that says
+    how to upload later.
+
+    Raises SlimnetError for a WANDB_MODE that does not exist.
+    """
+    wish, source = _explicit(setting)
+    if wish == "disabled":
+        return Mode("disabled", f"W&B: off ({source})")
+    if find_spec("wandb") is None:
+        return Mode("disabled", "W&B: off (wandb is not installed; get it with: pip install wandb)")
+    later = f"Upload later with: python -m sweeps sync {config}"
+    if wish == "offline":
+        return Mode("offline", f"W&B: offline ({source}). {later}")
+    try:
+        account = sdk.find_account()
+    except Exception as error:
+        return Mode("offline", f"W&B: offline ({_sentence(error)}). {later}")
+    if wish is None and account.configured_mode in ("offline", "disabled"):
+        configured = _WANDB_MODES[account.configured_mode]
+        return Mode(configured, f"W&B: {configured} (set in wandb's settings file). {later}")
+    if account.has_key:
+        return Mode("online", f"W&B: online, {account.host}")
+    found = "no API key found; set one with: python -m wandb login"
+    return Mode("offline", f"W&B: offline ({found}). {later}")
+
+
+def _explicit(setting: str) -> tuple[ModeName | None, str]:
+    """What was asked for and by what; None where nothing was."""
+    if setting != "auto":
+        return _named(setting, "wandb.mode"), f"wandb.mode is {setting}"
+    if value := os.environ.get("WANDB_MODE"):
+        return _named(value, "WANDB_MODE"), f"WANDB_MODE is {value}"
+    return None, ""
+
+
+def _named(value: str, source: str) -> ModeName:
+    if value not in _WANDB_MODES:
+        raise SlimnetError(f"{source} is {value!r}; use online, offline or disabled.")
+    return _WANDB_MODES[value]
+
+
+def _sentence(error: Exception) -> str:
+    """An exception on one line without its closing full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,223 @@
+"""Brings W&B up to what a study's folders say: the one place that decides which run is written where."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from sweeps.results import StudyRecord
+from sweeps.tracking import sdk
+from sweeps.tracking.ledger import Entry, Ledger
+from sweeps.tracking.offline import read_offline_run
+from sweeps.tracking.views import RunView, study_views
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
+
+
+@dataclass
+class _Live:
+    """A run that is open on the server and the first step that it does not have yet."""
+
+    run: Run
+    view: RunView
+    next_step: int
+
+
+class Projector:
+    """Writes a study's runs, online row by row or offline one run at a time; not for several threads.
+
+    Online the rows go out as they come, and a run taken up again goes on at the step that the server names.
+    Offline a trial's run is written in one go when the trial has ended, read back, and then noted in the
+    ledger: a folder that is not in the ledger is what a killed process left, and is made anew. When the
+    server fails, the rest is written offline; runs that had begun on it wait until they can go on there.
+
+    `warn` is given one line for each thing that went wrong.
+    """
+
+    def __init__(self, study_dir: Path, *, online: bool, warn: Callable[[str], None]) -> None:
+        self._study_dir = study_dir
+        self._wandb_dir = study_dir / "wandb"
+        self._ledger = Ledger(self._wandb_dir)
+        self._online = online
+        self._warn = warn
+        self._live: dict[str, _Live] = {}
+        self._reconciled = False
+
+    def project(self, study: StudyRecord, *, final: bool = False) -> None:
+        """Writes what is new. `final` also ends every open run and, offline, writes the run of the study.
+
+        Raises what wandb raises when even an offline run cannot be written, and OSError.
+        """
+        self._reconcile(study)
+        for view in study_views(study):
+            if self._online and not self._is_on_server(view):
+                self._stream(view)
+            if not self._online and not self._is_noted(view):
+                self._write_folder_of(view, final)
+        if final:
+            self._end_all()
+
+    def missing_on_server(self, study: StudyRecord) -> list[RunView]:
+        """The runs that the server does not have, or not as they are now."""
+        self._reconcile(study)
+        begun = [view for view in study_views(study) if view.state != "waiting"]
+        return [view for view in begun if not self._is_on_server(view)]
+
+    def cut_off(self, study: StudyRecord) -> list[RunView]:
+        """The runs that have begun on the server and can only go on there."""
+        return [view for view in self.missing_on_server(study) if self._home(view) == "server"]
+
+    def _home(self, view: RunView) -> str | None:
+        entry = self._ledger.get(view.id)
+        return entry.home if entry else None
+
+    def _is_noted(self, view: RunView) -> bool:
+        entry = self._ledger.get(view.id)
+        return entry is not None and entry.mark == view.mark
+
+    def _is_on_server(self, view: RunView) -> bool:
+        return self._home(view) == "server" and self._is_noted(view)
+
+    # Online
+
+    def _stream(self, view: RunView) -> None:
+        """Logs the view's new rows and ends the run if the view has."""
+        if view.state == "waiting":
+            return
+        try:
+            live = self._live.get(view.id) or self._open(view)
+            live.view = view
+            last_step = sdk.log_rows(live.run, view.rows(live.next_step))
+        except Exception as error:
+            self._go_offline(error)
+            return
+        if last_step is not None:
+            live.next_step = last_step + 1
+        if view.ended:
+            self._end([self._live.pop(view.id)])
+
+    def _open(self, view: RunView) -> _Live:
+        run = sdk.open_run(view, self._study_dir, "online")
+        entry = self._ledger.get(view.id)
+        if entry is None or entry.home == "folder":
+            self._move_to_server(view.id, entry)
+        self._live[view.id] = live = _Live(run, view, run.starting_step)
+        return live
+
+    def _move_to_server(self, run_id: str, entry: Entry | None) -> None:
+        if entry is not None and entry.folder:
+            mark_synced(self._wandb_dir / entry.folder)
+        self._ledger.put(run_id, Entry("server", mark=""))
+
+    def _end_all(self) -> None:
+        runs, self._live = list(self._live.values()), {}
+        self._end(runs)
+
+    def _end(self, runs: list[_Live]) -> None:
+        """Ends runs, all at once: with a server that does not answer, each takes its whole timeout."""
+        ends: SimpleQueue[tuple[_Live, Exception | None]] = SimpleQueue()
+        for live in runs:
+            threading.Thread(target=lambda live=live: ends.put((live, _finish(live))), daemon=True).start()
+        for _ in runs:
+            live, error = ends.get()
+            if error is None:
+                self._ledger.put(live.view.id, Entry("server", live.view.mark))
+            else:
+                self._go_offline(error)
+
+    def _go_offline(self, error: Exception) -> None:
+        if self._online:
+            self._online = False
+            cause = " ".join(str(error).split()) or type(error).__name__
+            self._warn(f"W&B: the server does not take this sweep's runs, going on offline ({cause})")
+            self._end_all()
+            sdk.shut_down()
+
+    # Offline
+
+    def _write_folder_of(self, view: RunView, final: bool) -> None:
+        if self._home(view) == "server":
+            return
+        if view.ended or (final and view.job_type == "study" and view.state != "waiting"):
+            old = self._ledger.get(view.id)
+            folder = self._write_folder(view)
+            self._ledger.put(view.id, Entry("folder", view.mark, folder.name))
+            if old is not None and old.folder:
+                shutil.rmtree(self._wandb_dir / old.folder, ignore_errors=True)
+
+    def _write_folder(self, view: RunView) -> Path:
+        run = sdk.open_run(view, self._study_dir, "offline")
+        sdk.log_rows(run, view.rows(0))
+        sdk.finish_run(run, view)
+        folder = Path(run.dir).parent
+        _wait_until_whole(folder)
+        return folder
+
+    def _reconcile(self, study: StudyRecord) -> None:
+        """Makes the ledger and the offline folders of this study agree, once."""
+        if self._reconciled:
+            return
+        self._reconciled = True
+        for folder in sorted(self._wandb_dir.glob("offline-run-*")):
+            run_id = _run_of(folder)
+            if run_id.startswith(f"{study.name}-") and run_id.endswith(f"-{study.uid[:6]}"):
+                self._reconcile_folder(folder, run_id)
+        for run_id, entry in self._ledger.items():
+            if entry.home == "folder" and not (self._wandb_dir / str(entry.folder)).is_dir():
+                self._ledger.drop(run_id)
+
+    def _reconcile_folder(self, folder: Path, run_id: str) -> None:
+        entry = self._ledger.get(run_id)
+        noted = entry is not None and entry.folder == folder.name
+        if is_synced(folder):
+            if entry is None or entry.home == "folder":  # with `wandb sync`, by hand
+                self._ledger.put(run_id, Entry("server", entry.mark if entry and noted else ""))
+        elif not noted:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_synced(folder: Path) -> bool:
+    """Whether an offline run's folder says that the run was uploaded."""
+    return any(folder.glob("run-*.wandb.synced"))
+
+
+def mark_synced(folder: Path) -> None:
+    """Says so, as `wandb sync` does, which then leaves the folder out: its rows are not to come twice."""
+    for file in folder.glob("run-*.wandb"):
+        file.with_name(f"{file.name}.synced").touch()
+
+
+def _wait_until_whole(folder: Path) -> None:
+    """Reads a run back until all of it is there: wandb's service still writes after the run has finished.
+
+    Raises OSError if that does not happen (a full disk, of which wandb says nothing).
+    """
+    pause, end = 0.02, time.monotonic() + sdk.FINISH_TIMEOUT
+    while problem := read_offline_run(folder).problem:
+        if time.monotonic() > end:
+            raise OSError(f"{folder} was not written to its end: {problem}")
+        time.sleep(pause)
+        pause *= 2
+
+
+def _finish(live: _Live) -> Exception | None:
+    try:
+        sdk.finish_run(live.run, live.view)
+    except Exception as error:
+        return error
+    return None
+
+
+def _run_of(folder: Path) -> str:
+    """The id of the run that a folder is for."""
+    file = next(folder.glob("run-*.wandb"), None)
+    if file is not None:
+        return file.stem.removeprefix("run-")
+    return folder.name.split("-", 3)[-1]  # killed early: offline-run-<time>-<id>

@@ -1,0 +1,162 @@
+"""The calls into wandb that make and fill a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from sweeps.tracking.views import Histogram, Row, RunView, Table
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
+
+logger = logging.getLogger("sweeps.tracking")
+
+INIT_TIMEOUT = 30.0  # seconds until a server that does not answer is given up
+FINISH_TIMEOUT = 30.0  # seconds that the end of a run may wait for its upload
+
+
+class UploadError(Exception):
+    """The server has refused rows."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The server that wandb would talk to, and whether it has a key for it.
+
+    `configured_mode` is the mode of wandb's settings file ("online" where it says nothing).
+    """
+
+    host: str
+    has_key: bool
+    configured_mode: str
+
+
+def load_wandb() -> ModuleType:
+    """wandb, kept from writing over the terminal's display and from reporting errors to its makers.
+
+    The user's own WANDB_SILENT and WANDB_ERROR_REPORTING are respected.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb
+
+
+def find_account() -> Account:
+    """Looks for credentials in the places and the order in which wandb.init() does, but never prompts.
+
+    Raises wandb's AuthenticationError for a key that cannot be one.
+    """
+    load_wandb()
+    from wandb.sdk import wandb_setup
+    from wandb.sdk.lib import wbauth
+
+    settings = wandb_setup.singleton().settings
+    found = wbauth.authenticate_session(
+        host=settings.base_url, source="sweeps", prompt=False, update_session=False
+    )
+    return Account(host=settings.base_url, has_key=found is not None, configured_mode=settings.mode)
+
+
+def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"]) -> Run:
+    """Opens the view's run; online it continues the server's run of the same id, `starting_step` says where.
+
+    Raises whatever wandb raises, CommError among them when the server does not answer within INIT_TIMEOUT.
+    """
+    wandb = load_wandb()
+    os.environ.setdefault("WANDB_DATA_DIR", str(study_dir / "wandb"))  # copies of tables, else in the home
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        symlink=False,
+        disable_git=True,
+        save_code=False,
+        use_dot_wandb=False,
+        x_disable_stats=True,  # the driver's processor load says nothing about a trial
+        x_save_requirements=False,
+        x_transaction_log_flush_interval=1,
+        allow_offline_artifacts=False,  # offline, a table is a file in its run's folder and nothing else
+        init_timeout=INIT_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
+        finish_timeout_raises=True,
+        stop_fn=_ignore_stop,
+    )
+    run: Run = wandb.init(
+        mode=mode,
+        project=view.config["wandb"]["project"],
+        entity=view.config["wandb"]["entity"],
+        id=view.id,
+        name=view.name,
+        group=view.group,
+        job_type=view.job_type,
+        tags=view.tags,
+        config=view.config,
+        dir=str(study_dir),
+        resume="allow" if mode == "online" else None,
+        reinit="create_new",
+        settings=settings,
+    )
+    for stage in ("sparse", "finetune"):
+        run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
+    return run
+
+
+def log_rows(run: Run, rows: Iterator[tuple[int, Row]]) -> int | None:
+    """Logs the rows in order and returns the last step, None if there was no row."""
+    step = None
+    for step, row in rows:
+        run.log({key: _to_wandb(value) for key, value in row.items()}, step=step, commit=True)
+    return step
+
+
+def finish_run(run: Run, view: RunView) -> None:
+    """Writes the summary and ends the run; one whose view has not ended is marked as interrupted.
+
+    Raises TimeoutError when the upload takes longer than FINISH_TIMEOUT, and UploadError when the server has
+    refused it.
+    """
+    run.summary.update(view.summary)
+    if not view.ended:
+        run.mark_preempting()
+    run.finish(exit_code=0 if view.state == "complete" else 1)
+    _check_upload(Path(run.dir).parent / "logs" / "debug-internal.log")
+
+
+def shut_down() -> None:
+    """Ends wandb's service, for at most FINISH_TIMEOUT seconds; the next run starts a fresh one.
+
+    A service keeps the id of a run that failed to open and refuses to open it again, offline too.
+    """
+    load_wandb().teardown()
+
+
+def _check_upload(log: Path) -> None:
+    """Raises UploadError if wandb's service gave the upload up; `finish` ends as if all was well."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    for line in lines:
+        if "filestream: fatal error" in line:
+            raise UploadError(json.loads(line)["msg"])
+
+
+def _to_wandb(value: Any) -> Any:
+    wandb = load_wandb()
+    if isinstance(value, Histogram):
+        return wandb.Histogram(np_histogram=(value.counts, value.edges))
+    if isinstance(value, Table):
+        return wandb.Table(columns=value.columns, data=value.data)
+    if hasattr(value, "to_plotly_json"):
+        return wandb.Plotly(value)
+    return value
+
+
+def _ignore_stop() -> None:
+    """By default the stop button of one run's page would interrupt the whole sweep."""
+    logger.warning("W&B: the stop button of a run has no effect; interrupt the sweep with Ctrl-C.")

@@ -1,0 +1,76 @@
+"""W&B beside a running sweep: a thread of its own, so that no call into wandb ever holds the sweep up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+from sweeps.results import StudyRecord
+from sweeps.tracking.mode import Mode
+from sweeps.tracking.projection import Projector
+
+SYNC = "python -m sweeps sync CONFIG"
+
+logger = logging.getLogger("sweeps.tracking")
+
+
+class Tracker:
+    """Projects a study to W&B in the background.
+
+    `update` hands over the study as it is now and returns at once; a newer state replaces one that has not
+    been taken up yet. Nothing here raises: what goes wrong in wandb becomes one logged warning, and `close`
+    returns them all. With mode "disabled" it does nothing and wandb is not imported.
+    """
+
+    def __init__(self, study_dir: Path, mode: Mode) -> None:
+        self._enabled = mode.value != "disabled"
+        self._projector = Projector(study_dir, online=mode.value == "online", warn=self._warn)
+        self._warnings: list[str] = []
+        self._latest: StudyRecord | None = None
+        self._closing = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="wandb-projection", daemon=True)
+
+    def update(self, study: StudyRecord) -> None:
+        """Takes the study as it is now."""
+        if not self._enabled or self._closing:
+            return
+        self._latest = study
+        self._wake.set()
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def close(self, timeout: float = 60.0) -> list[str]:
+        """Projects the last state and ends all runs, for at most `timeout` seconds. Returns all warnings."""
+        self._closing = True
+        if self._thread.ident is not None:
+            self._wake.set()
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                self._warn(f"W&B: not done after {timeout:g} seconds; the next run makes up for it")
+        return list(self._warnings)
+
+    def _run(self) -> None:
+        try:
+            while not self._project_latest():
+                pass
+        except Exception as error:
+            self._enabled = False
+            self._warn(f"W&B: given up, the sweep goes on without it ({type(error).__name__}: {error})")
+
+    def _project_latest(self) -> bool:
+        """Waits for a state and projects it. Returns True after the last one."""
+        self._wake.wait()
+        self._wake.clear()
+        closing = self._closing  # read before the state, so that a final projection has the last state
+        study = self._latest
+        assert study is not None
+        self._projector.project(study, final=closing)
+        if closing and (runs := self._projector.cut_off(study)):
+            self._warn(f"W&B: {len(runs)} runs are on the server in part; bring the rest there with: {SYNC}")
+        return closing
+
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        logger.warning(message)

@@ -1,0 +1,54 @@
+"""`sync`: brings what is only on this machine to the W&B server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from slimnet.errors import SlimnetError
+from sweeps.results import StudyRecord
+from sweeps.tracking import sdk
+from sweeps.tracking.projection import Projector
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """How the upload of one run ended; `reason` says why it failed."""
+
+    run_id: str
+    ok: bool
+    reason: str | None = None
+
+
+def sync(study_dir: Path, study: StudyRecord) -> list[SyncResult]:
+    """Uploads the runs that the server does not have, or not as they are now; an empty list if it has all.
+
+    The rows come from the study itself and each run goes on at the step that the server names, so that a run
+    uploaded in part, or tracked online until the server failed, ends with every row once. (`wandb sync` would
+    send such a run again from its start, and takes a run for uploaded whose rows the server has refused.)
+    Hold the study's lock: nobody else may be projecting it.
+
+    Raises SlimnetError without wandb or without an API key.
+    """
+    _require_key()
+    warnings: list[str] = []
+    projector = Projector(study_dir, online=True, warn=warnings.append)
+    wanted = projector.missing_on_server(study)
+    projector.project(study, final=True)
+    missing = {view.id for view in projector.missing_on_server(study)}
+    failed = partial(SyncResult, ok=False, reason=" ".join(warnings))
+    return [failed(view.id) if view.id in missing else SyncResult(view.id, ok=True) for view in wanted]
+
+
+def _require_key() -> None:
+    try:
+        account = sdk.find_account()
+    except ImportError:
+        raise SlimnetError("wandb is not installed; get it with: pip install wandb") from None
+    except Exception as error:
+        raise SlimnetError(f"W&B cannot be used: {error}") from None
+    if not account.has_key:
+        raise SlimnetError(
+            f"There is no W&B API key for {account.host}: run `python -m wandb login` or set WANDB_API_KEY."
+        )

@@ -1,0 +1,100 @@
+"""How the mode is decided, with wandb's own look-up of credentials."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from fake_wandb import API_KEY
+
+from slimnet.errors import SlimnetError
+from sweeps.tracking import decide_mode
+
+
+def give_netrc(path: Path, host: str) -> None:
+    path.write_text(f"machine {host}\n  login user\n  password {API_KEY}\n")
+    path.chmod(0o600)
+
+
+def test_without_a_key_it_is_offline_and_says_how_to_upload() -> None:
+    mode = decide_mode("auto", config="fashion-mini")
+
+    assert mode.value == "offline"
+    assert "no API key" in mode.why
+    assert mode.why.endswith("Upload later with: python -m sweeps sync fashion-mini")
+
+
+def test_a_key_in_the_environment_makes_it_online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example")
+
+    mode = decide_mode("auto")
+
+    assert mode.value == "online"
+    assert "http://wandb.example" in mode.why
+
+
+@pytest.mark.parametrize("host", ["api.wandb.ai", "api.forge.coreweave.com"])
+def test_a_key_from_wandb_login_makes_it_online(host: str) -> None:
+    give_netrc(Path.home() / ".netrc", host)
+
+    assert decide_mode("auto").value == "online"
+
+
+def test_a_key_for_another_server_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    give_netrc(tmp_path / "netrc", "elsewhere.example")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    assert decide_mode("auto").value == "offline"
+
+
+def test_the_setting_comes_before_the_environment_before_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+
+    assert decide_mode("auto").value == "offline"
+    assert "WANDB_MODE is dryrun" in decide_mode("auto").why
+    assert decide_mode("online").value == "online"
+    assert decide_mode("disabled").value == "disabled"
+
+
+def test_online_without_a_key_goes_offline_instead_of_asking() -> None:
+    assert decide_mode("online").value == "offline"
+
+
+def test_a_key_that_cannot_be_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+
+    mode = decide_mode("auto")
+
+    assert mode.value == "offline"
+    assert "WANDB_API_KEY invalid" in mode.why
+
+
+def test_the_settings_file_of_wandb_counts() -> None:
+    settings = Path.home() / ".config" / "wandb" / "settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[default]\nmode = offline\n")
+    give_netrc(Path.home() / ".netrc", "api.wandb.ai")
+
+    mode = decide_mode("auto")
+
+    assert mode.value == "offline"
+    assert "settings file" in mode.why
+
+
+def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "of")
+
+    with pytest.raises(SlimnetError, match="WANDB_MODE is 'of'; use online, offline or disabled"):
+        decide_mode("auto")
+
+
+def test_without_wandb_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+
+    mode = decide_mode("auto")
+
+    assert mode.value == "disabled"
+    assert "pip install wandb" in mode.why

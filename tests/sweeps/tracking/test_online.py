@@ -1,0 +1,252 @@
+"""Online runs and uploads: the real SDK against a server on the loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_wandb import FakeWandb
+from records import failed, run_id, study, trial
+
+from slimnet.errors import SlimnetError
+from sweeps.results import StudyRecord
+from sweeps.tracking import Mode, SyncResult, Tracker, read_offline_run, sdk, sync
+
+ONLINE = Mode("online", "for the test")
+OFFLINE = Mode("offline", "for the test")
+STEPS = list(range(6))
+
+
+@pytest.fixture(autouse=True)
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdk, "INIT_TIMEOUT", 2.0)
+    monkeypatch.setattr(sdk, "FINISH_TIMEOUT", 2.0)
+
+
+def track(study_dir: Path, *states: StudyRecord, mode: Mode = ONLINE) -> list[str]:
+    tracker = Tracker(study_dir, mode)
+    for state in states:
+        tracker.update(state)
+    return tracker.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def steps(server: FakeWandb, name: int | str) -> list[int]:
+    run = server.runs.get(run_id(name))
+    return run.steps() if run else []
+
+
+def test_rows_arrive_while_the_trial_runs(study_dir: Path, server: FakeWandb) -> None:
+    tracker = Tracker(study_dir, ONLINE)
+    tracker.update(study(trial(0, 2, False, 0)))
+    wait_for(lambda: steps(server, 0) == [0, 1])
+    tracker.update(study(trial(0)))
+    assert tracker.close() == []
+
+    run = server.runs[run_id(0)]
+    assert run.steps() == STEPS
+    assert run.history[0]["sparse/gamma"]["_type"] == "histogram"
+    assert run.attributes["groupName"] == "smoke"
+    assert run.attributes["config"]["sparse"]["lambda"] == 0.01
+    assert run.summary["state"] == "complete"
+    assert run.exit_code == 0
+    assert server.runs[run_id("study")].summary["trials"]["nrows"] == 1
+
+
+def test_an_interrupted_sweep_goes_on_at_the_next_row(study_dir: Path, server: FakeWandb) -> None:
+    track(study_dir, study(trial(0, 2, False, 0)))
+    assert steps(server, 0) == [0, 1]
+    assert server.runs[run_id(0)].preempting
+
+    track(study_dir, study(trial(0, True, True, 1)))
+    track(study_dir, study(trial(0), trial(1)))
+
+    assert steps(server, 0) == STEPS
+    assert steps(server, 1) == STEPS
+    assert steps(server, "study") == [2]
+    assert server.runs[run_id(0)].exit_code == 0
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[2])
+from records import study, trial
+from sweeps.tracking import Mode, Tracker
+
+tracker = Tracker(Path(sys.argv[1]), Mode("online", ""))
+tracker.update(study(trial(0, True, True, 1)))
+time.sleep(60)
+"""
+
+
+def test_a_killed_sweep_goes_on_at_the_next_row(study_dir: Path, server: FakeWandb) -> None:
+    command = [sys.executable, "-c", KILLED, str(study_dir), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(command, env=environment) as process:
+        wait_for(lambda: len(steps(server, 0)) > 1)
+        process.kill()
+
+    track(study_dir, study(trial(0)))
+
+    assert steps(server, 0) == STEPS
+
+
+def test_what_is_complete_is_not_opened_again(study_dir: Path, server: FakeWandb) -> None:
+    record = study(trial(0), failed(trial(1, 1, False, 0), "NaN loss"), goal=2)
+    track(study_dir, record)
+    opened = {name: run.opened for name, run in server.runs.items()}
+
+    track(study_dir, record)
+
+    assert {name: run.opened for name, run in server.runs.items()} == opened
+    assert server.runs[run_id(1)].exit_code == 1
+    assert server.runs[run_id(1)].summary["reason"] == "NaN loss"
+
+
+def test_the_ledger_can_be_lost(study_dir: Path, server: FakeWandb) -> None:
+    track(study_dir, study(trial(0)))
+    (study_dir / "wandb" / "projection.json").unlink()
+
+    track(study_dir, study(trial(0)))
+
+    assert steps(server, 0) == STEPS
+
+
+def test_no_server_means_offline(study_dir: Path, server: FakeWandb) -> None:
+    server.stop()
+    start = time.monotonic()
+
+    warnings = track(study_dir, study(trial(0), trial(1)))
+
+    assert time.monotonic() - start < 15
+    assert len(warnings) == 1
+    assert "going on offline" in warnings[0]
+    written = {read_offline_run(folder).id for folder in (study_dir / "wandb").glob("offline-run-*")}
+    assert written == {run_id(name) for name in (0, 1, "dense", "study")}
+
+
+def test_a_server_that_dies_loses_nothing(study_dir: Path, server: FakeWandb) -> None:
+    tracker = Tracker(study_dir, ONLINE)
+    tracker.update(study(trial(0, 2, False, 0)))
+    wait_for(lambda: steps(server, 0) == [0, 1])
+    server.stop()
+    record = study(trial(0), trial(1))
+    tracker.update(record)
+    start = time.monotonic()
+    warnings = tracker.close(timeout=30)
+
+    assert time.monotonic() - start < 20
+    assert ["going on offline" in line for line in warnings] == [True, False]
+    assert "on the server in part" in warnings[1]
+
+    server.start()
+    assert all(result.ok for result in sync(study_dir, record))
+    assert steps(server, 0) == STEPS
+    assert steps(server, 1) == STEPS
+
+
+def test_a_server_that_refuses_rows_is_noticed(study_dir: Path, server: FakeWandb) -> None:
+    server.refuse_history = True
+    record = study(trial(0))
+    warnings = track(study_dir, record)
+
+    assert any("on the server in part" in line for line in warnings)
+    server.refuse_history = False
+    assert all(result.ok for result in sync(study_dir, record))
+    assert steps(server, 0) == STEPS
+
+
+def test_sync_uploads_what_was_tracked_offline(study_dir: Path, server: FakeWandb) -> None:
+    record = study(trial(0), failed(trial(1, 2, False, 0), "NaN loss"), goal=2)
+    track(study_dir, record, mode=OFFLINE)
+    assert server.runs == {}
+
+    results = sync(study_dir, record)
+
+    assert results == [SyncResult(run_id(name), ok=True) for name in ("dense", 0, 1, "study")]
+    assert steps(server, 0) == STEPS
+    assert steps(server, 1) == [0, 1]
+    assert server.runs[run_id(0)].attributes["config"]["params"]["prune.ratio"] == 0.7
+    assert server.runs[run_id(1)].exit_code == 1
+    assert sync(study_dir, record) == []
+
+
+def test_a_study_that_was_uploaded_goes_on(study_dir: Path, server: FakeWandb) -> None:
+    begun = study(failed(trial(0, 2, False, 0), "killed"), goal=1)
+    track(study_dir, begun, mode=OFFLINE)
+    sync(study_dir, begun)
+
+    record = study(trial(0), goal=1)
+    warnings = track(study_dir, record, mode=OFFLINE)
+    assert "on the server in part" in warnings[0]
+    assert all(result.ok for result in sync(study_dir, record))
+
+    assert steps(server, 0) == STEPS
+    assert server.runs[run_id(0)].exit_code == 0
+    assert server.runs[run_id(0)].summary.get("reason") is None
+
+
+def test_sync_by_hand_counts(study_dir: Path, server: FakeWandb) -> None:
+    record = study(trial(0))
+    track(study_dir, record, mode=OFFLINE)
+    folder = next(study_dir.glob(f"wandb/offline-run-*{run_id(0)}"))
+    command = [sys.executable, "-m", "wandb", "sync", str(folder)]
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    subprocess.run(command, check=True, capture_output=True, env=environment, cwd=study_dir)
+
+    track(study_dir, record)
+
+    assert run_id(0) not in [result.run_id for result in sync(study_dir, record)]
+    assert steps(server, 0) == STEPS
+
+
+def test_a_key_found_later_brings_everything_to_the_server(study_dir: Path, server: FakeWandb) -> None:
+    record = study(trial(0))
+    track(study_dir, record, mode=OFFLINE)
+
+    assert track(study_dir, record) == []
+
+    assert steps(server, 0) == STEPS
+    assert sync(study_dir, record) == []
+
+
+def test_sync_says_what_the_server_did_not_take(study_dir: Path, server: FakeWandb) -> None:
+    record = study(trial(0), goal=1)
+    track(study_dir, record, mode=OFFLINE)
+    server.stop()
+
+    results = sync(study_dir, record)
+
+    assert [result.ok for result in results] == [False, False, False]
+    assert "connection refused" in str(results[0].reason)
+
+
+def test_sync_says_what_the_server_refused(study_dir: Path, server: FakeWandb) -> None:
+    record = study(trial(0), goal=1)
+    track(study_dir, record, mode=OFFLINE)
+    server.refuse_history = True
+
+    results = sync(study_dir, record)
+
+    assert [result.ok for result in results] == [False, False, False]
+    server.refuse_history = False
+    assert all(result.ok for result in sync(study_dir, record))
+    assert steps(server, 0) == STEPS
+
+
+def test_sync_without_a_key_says_what_to_do(study_dir: Path) -> None:
+    with pytest.raises(SlimnetError, match="run `python -m wandb login` or set WANDB_API_KEY"):
+        sync(study_dir, study(trial(0)))
