@@ -1,0 +1,59 @@
+"""How long a network takes for a batch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slimnet.modes import evaluating
+
+WARM_UP_SECONDS = 0.2
+SECONDS = 1.0
+FEWEST, MOST = 10, 500
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one batch: the median, and the quartiles around it."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    batch_size: int
+    repeats: int
+
+
+def measure_latency(model: nn.Module, example_input: Tensor, *, seconds: float = SECONDS) -> Latency:
+    """Time the forward pass in eval mode, after a warm-up.
+
+    Fold the BatchNorms first (`slimnet.fold`) to measure what would be deployed.
+
+    Args:
+        model: on the device of `example_input`; left as it was.
+        example_input: (N, ...); N is the batch size.
+        seconds: to measure for; between 10 and 500 passes are made.
+    """
+    cuda = example_input.is_cuda
+
+    def once() -> float:
+        started = time.perf_counter()
+        model(example_input)
+        if cuda:
+            torch.cuda.synchronize(example_input.device)
+        return (time.perf_counter() - started) * 1000
+
+    with torch.inference_mode(), evaluating(model):
+        until = time.perf_counter() + WARM_UP_SECONDS * min(1.0, seconds)
+        once()
+        while time.perf_counter() < until:
+            once()
+        times = [once() for _ in range(FEWEST)]
+        spent = sum(times) / 1000
+        while spent < seconds and len(times) < MOST:
+            times.append(once())
+            spent += times[-1] / 1000
+    low, median, high = torch.tensor(times).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    return Latency(median, low, high, example_input.shape[0], len(times))
