@@ -68,22 +68,13 @@ def _absorb_into(model: nn.Module, node: fx.Node, env: dict[fx.Node, Any], kept:
     gone.index_fill_(channel_dim, torch.from_numpy(kept).to(gone.device), 0)
     response = layer(gone) - layer(torch.zeros_like(gone))
     shift = response.movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).mean(1)
-    norm = _only_norm_behind(model, node)
+    norm = flow.norm_behind(model, node)
     if layer.bias is not None:
         layer.bias += shift
     elif norm is not None:
         norm.running_mean -= shift
     else:
         layer.bias = nn.Parameter(shift)
-
-
-def _only_norm_behind(model: nn.Module, node: fx.Node) -> _BatchNorm | None:
-    users = list(node.users)
-    if len(users) == 1 and users[0].op == "call_module":
-        module = model.get_submodule(str(users[0].target))
-        if isinstance(module, _BatchNorm) and module.running_mean is not None:
-            return module
-    return None
 
 
 def _moments(model: nn.Module, node: fx.Node, env: dict[fx.Node, Any]) -> Any:

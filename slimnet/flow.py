@@ -59,10 +59,16 @@ CHUNKS = {torch.chunk, "chunk"}
 
 @dataclass(frozen=True)
 class LayerAtoms:
-    """The atom of each input and output channel of one layer."""
+    """The atom of each input and output channel of one layer.
+
+    `positions` is how often a conv or linear layer applies its weights to one image; 0 for a BatchNorm.
+    `gains_bias` says that absorbing constants into the layer would give it a bias that it does not have.
+    """
 
     inputs: Atoms
     outputs: Atoms
+    positions: int = 0
+    gains_bias: bool = False
 
 
 class ChannelFlow:
@@ -198,7 +204,10 @@ class ChannelFlow:
             return self._opaque(node, value, f"{name} is used more than once or reads mixed channels")
         count = module.out_features if isinstance(module, nn.Linear) else module.out_channels
         outgoing = self._atoms(count)
-        self.layers[name] = LayerAtoms(incoming, outgoing)
+        swept = source if getattr(module, "transposed", False) else value
+        positions = swept.numel() // swept.shape[0] // swept.shape[-1 if isinstance(module, nn.Linear) else 1]
+        gains_bias = module.bias is None and norm_behind(self.model, node) is None
+        self.layers[name] = LayerAtoms(incoming, outgoing, positions, gains_bias)
         self.producers.append(name)
         groups = 1 if isinstance(module, nn.Linear) else module.groups
         if groups > 1:
@@ -383,6 +392,16 @@ class ChannelFlow:
             labels = self._labels[source]
             found += [label for label in _items(labels) if isinstance(label, Tensor)]
         return found
+
+
+def norm_behind(model: nn.Module, node: fx.Node) -> _BatchNorm | None:
+    """The BatchNorm that alone reads a layer's output and keeps running statistics."""
+    users = list(node.users)
+    if len(users) == 1 and users[0].op == "call_module":
+        module = model.get_submodule(str(users[0].target))
+        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            return module
+    return None
 
 
 def _expand(channels: Atoms, value: Tensor, dim: int | None = 1) -> Tensor:

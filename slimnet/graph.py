@@ -25,10 +25,15 @@ Units = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LayerUnits:
-    """The unit that each input and output channel of one layer belongs to, (C_in,) and (C_out,)."""
+    """The unit that each input and output channel of one layer belongs to, (C_in,) and (C_out,).
+
+    `positions` and `gains_bias` as in `slimnet.flow.LayerAtoms`.
+    """
 
     inputs: Units
     outputs: Units
+    positions: int
+    gains_bias: bool
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,8 @@ def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) 
     """Turn tied atoms into units and units into groups."""
     unit_of = _components(flow.atom_count, flow.ties())
     layers = {
-        name: LayerUnits(unit_of[layer.inputs], unit_of[layer.outputs]) for name, layer in flow.layers.items()
+        name: LayerUnits(unit_of[layer.inputs], unit_of[layer.outputs], layer.positions, layer.gains_bias)
+        for name, layer in flow.layers.items()
     }
     unit_count = int(unit_of.max()) + 1
     producers: list[list[str]] = [[] for _ in range(unit_count)]
