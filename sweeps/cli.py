@@ -46,17 +46,25 @@ app = typer.Typer(
 ConfigArgument = Annotated[
     str,
     typer.Argument(
-        metavar="CONFIG", help=f"A YAML file, or the name of a shipped config: {', '.join(shipped_configs())}."
+        metavar="CONFIG",
+        help=f"A YAML file, or the name of a shipped config: {', '.join(shipped_configs())}.",
     ),
 ]
 SetOption = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a field, such as sparse.epochs=2. May be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a field, such as sparse.epochs=2. May be repeated."
+    ),
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where studies and stages are kept.")]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Where data sets are, or are downloaded to.", show_default="the user's cache"),
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where data sets are, or are downloaded to.",
+        show_default="the user's cache",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 RUNS = Path("runs")
@@ -65,7 +73,9 @@ RUNS = Path("runs")
 @app.command()
 def run(
     config: ConfigArgument,
-    trials: Annotated[int | None, typer.Option(metavar="N", help="The goal, instead of search.trials.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="The goal, instead of search.trials.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes, instead of workers.")] = None,
     wandb: Annotated[
         str | None, typer.Option(metavar="MODE", help="W&B: auto, online, offline or disabled.")
@@ -81,7 +91,9 @@ def run(
     3 another driver has the study; 130 or 143 interrupted, the same command goes on.
     """
     flags = {"search.trials": trials, "workers": workers, "wandb.mode": wandb}
-    settings = load_config(config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)])
+    settings = load_config(
+        config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
+    )
     console = Console(quiet=quiet)
     _check_goal(settings)
     device = choose_device(settings.device)
@@ -121,7 +133,9 @@ def run(
 @app.command()
 def plan(
     config: ConfigArgument,
-    trials: Annotated[int | None, typer.Option(metavar="N", help="The goal, instead of search.trials.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="The goal, instead of search.trials.")
+    ] = None,
     overrides: SetOption = [],  # noqa: B006
     runs: RunsOption = RUNS,
     as_json: JsonOption = False,
@@ -155,7 +169,9 @@ def plan(
     points = "endlessly many" if facts["points"] is None else f"{facts['points']:,}"
     console.say(f"study {settings.study}: {len(asked)} of {settings.search.trials} trials asked for")
     console.say(f"search space: {points} points, sampler {settings.search.sampler}")
-    console.say("stages known so far: " + ", ".join(f"{states.count(state)} {state}" for state in facts["stages"]))  # type: ignore[attr-defined]
+    console.say(
+        "stages known so far: " + ", ".join(f"{states.count(state)} {state}" for state in facts["stages"])
+    )  # type: ignore[attr-defined]
     console.say(
         f"epochs left: at most {left['sparse']:.0f} of sparse training and {left['finetune']:.0f} of fine-tuning"
     )
@@ -280,8 +296,10 @@ def _close(
         raise typer.Exit(128 + interruption.signals[0])
     _print_front(console, record)
     seconds = sum(stage.result["seconds"] for stage in _stages_once(record) if stage.result)
-    console.note(f"\n{len(record.complete)} of {record.goal} trials complete: the goal is reached "
-                 f"({duration(seconds)} of training in all)")
+    console.note(
+        f"\n{len(record.complete)} of {record.goal} trials complete: the goal is reached "
+        f"({duration(seconds)} of training in all)"
+    )
     console.say(f"report: {page}")
     for trial in failed:
         console.error(f"trial {trial.number} failed: {trial.reason}")
@@ -295,7 +313,7 @@ def _close(
     if record.front:
         best = next(trial for trial in record.trials if trial.number == record.front[-1])
         path = runs / "stages" / "finetune" / best.stages[-1].key / "checkpoint.pt"
-        console.note(f"load one:     slimnet.load(\"{path}\")  # trial {best.number}")
+        console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
     if failed or record.dense.state == "failed":
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
@@ -342,7 +360,9 @@ def _make_folder(folder: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise SlimnetError(f"{folder} cannot be written ({error.strerror}); choose another with --runs DIR") from error
+        raise SlimnetError(
+            f"{folder} cannot be written ({error.strerror}); choose another with --runs DIR"
+        ) from error
     return folder
 
 

@@ -63,7 +63,9 @@ def _embedded_data() -> Fact:
         dataset = load_dataset("fashion-mini")
     except SlimnetError as error:
         return Fact("fashion-mini", str(error), False)
-    return Fact("fashion-mini", f"{len(dataset.y_train):,} train and {len(dataset.y_test):,} test images", True)
+    return Fact(
+        "fashion-mini", f"{len(dataset.y_train):,} train and {len(dataset.y_test):,} test images", True
+    )
 
 
 def _wandb() -> Fact:

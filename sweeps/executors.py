@@ -87,7 +87,9 @@ class LocalExecutor:
     def start(self, job: Job, slot: Slot) -> None:
         """Begin a stage in a process of its own."""
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(job, theirs), name=f"{job.kind}-{job.key}", daemon=True)
+        process = self._context.Process(
+            target=_work, args=(job, theirs), name=f"{job.kind}-{job.key}", daemon=True
+        )
         process.start()
         theirs.close()  # so that the worker's end is the only one, and its death is seen
         self._running[job.key] = _Running(process, ours, slot)
@@ -98,7 +100,9 @@ class LocalExecutor:
             time.sleep(timeout)
             return []
         ready = set(
-            multiprocessing.connection.wait([running.connection for running in self._running.values()], timeout)
+            multiprocessing.connection.wait(
+                [running.connection for running in self._running.values()], timeout
+            )
         )
         events: list[Event] = []
         for key, running in list(self._running.items()):
@@ -189,7 +193,9 @@ def _work(job: Job, connection: Connection) -> None:
     except SlimnetError as error:
         end = Event(job.key, "failed", reason=str(error))
     except Exception as error:
-        end = Event(job.key, "failed", reason=f"{type(error).__name__}: {error}", detail=traceback.format_exc())
+        end = Event(
+            job.key, "failed", reason=f"{type(error).__name__}: {error}", detail=traceback.format_exc()
+        )
     connection.send(end)
     connection.close()
 

@@ -34,7 +34,9 @@ def hold(folder: Path) -> Iterator[None]:
     except Timeout:
         raise StudyBusy(f"{folder.name} is being run by {_holder(note)}; wait for it, or stop it") from None
     try:
-        write_json(note, {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        write_json(
+            note, {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        )
         yield
     finally:
         note.unlink(missing_ok=True)

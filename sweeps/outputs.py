@@ -13,7 +13,13 @@ from sweeps.pareto import hypervolume
 from sweeps.report import write_report
 from sweeps.results import StudyRecord
 
-FREE_TO_CHANGE = {"search.trials", "workers", "device", "precision", "wandb"}  # leave finished trials as they are
+FREE_TO_CHANGE = {
+    "search.trials",
+    "workers",
+    "device",
+    "precision",
+    "wandb",
+}  # leave finished trials as they are
 
 
 def keep_config(folder: Path, config: Config) -> None:
@@ -30,13 +36,15 @@ def keep_config(folder: Path, config: Config) -> None:
 
 def check_same(begun: Config, config: Config, folder: Path) -> None:
     """Refuse to go on with a study under another config; see `keep_config`."""
-    before, now = _flat(begun.model_dump(mode="json", by_alias=True)), _flat(
-        config.model_dump(mode="json", by_alias=True)
+    before, now = (
+        _flat(begun.model_dump(mode="json", by_alias=True)),
+        _flat(config.model_dump(mode="json", by_alias=True)),
     )
     changes = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+        if before.get(key) != now.get(key)
+        and not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
     ]
     if changes:
         raise ConfigError(

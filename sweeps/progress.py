@@ -91,7 +91,9 @@ def epochs_ahead(config: Config, plan: Plan, store: Store) -> dict[Kind, float]:
 
 def _sparse_points(config: Config) -> float:
     """How many different sparse trainings the space holds; infinite where it is continuous."""
-    entries = {path: entry for path, entry in config.search.space.items() if path.split(".")[0] in SPARSE_SECTIONS}
+    entries = {
+        path: entry for path, entry in config.search.space.items() if path.split(".")[0] in SPARSE_SECTIONS
+    }
     return count_points(entries) or float("inf") if entries else 1
 
 

@@ -61,7 +61,11 @@ class TrialRecord:
             "trial": self.number,
             "lambda": self.config.sparse.lambda_,
             "ratio": self.config.prune.ratio,
-            **{path: value for path, value in self.params.items() if path not in ("sparse.lambda", "prune.ratio")},
+            **{
+                path: value
+                for path, value in self.params.items()
+                if path not in ("sparse.lambda", "prune.ratio")
+            },
             "params": self.metrics["params"],
             "macs": self.metrics["macs"],
             "val_accuracy": self.metrics["val_accuracy"],

@@ -52,7 +52,9 @@ class Reader:
         return record
 
 
-def take(config: Config, runs: Path, asked: Sequence[Asked], plan: Plan, uid: str, reader: Reader) -> StudyRecord:
+def take(
+    config: Config, runs: Path, asked: Sequence[Asked], plan: Plan, uid: str, reader: Reader
+) -> StudyRecord:
     """The study as it stands now."""
     trials = []
     for trial in asked:
@@ -61,7 +63,12 @@ def take(config: Config, runs: Path, asked: Sequence[Asked], plan: Plan, uid: st
         state, reason = _outcome(first, second, third)
         trials.append(
             TrialRecord(
-                trial.number, trial.params, resolve(config, trial.params), state, reason, (first, second, third)
+                trial.number,
+                trial.params,
+                resolve(config, trial.params),
+                state,
+                reason,
+                (first, second, third),
             )
         )
     complete = [trial for trial in trials if trial.state == "complete"]

@@ -68,7 +68,10 @@ def chain(config: Config, precision: Precision) -> tuple[Stage, Stage, Stage]:
     }
     augmentation = {"crop": config.data.crop, "flip": config.data.flip}
     training = {**shared, "precision": precision}
-    penalty = {"lambda": config.sparse.lambda_, **({"penalty": config.sparse.penalty} if config.sparse.lambda_ else {})}
+    penalty = {
+        "lambda": config.sparse.lambda_,
+        **({"penalty": config.sparse.penalty} if config.sparse.lambda_ else {}),
+    }
     sparse = Stage(
         "sparse",
         {
@@ -196,4 +199,6 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _damaged(path: Path, error: Exception) -> SlimnetError:
-    return SlimnetError(f"{path} is damaged ({error}); delete the folder {path.parent} and it is computed again")
+    return SlimnetError(
+        f"{path} is damaged ({error}); delete the folder {path.parent} and it is computed again"
+    )

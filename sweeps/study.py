@@ -82,7 +82,9 @@ class Study:
         """
         points = count_points(self._search.space)
         if points is not None and len(self._study.get_trials(deepcopy=False)) >= points:
-            raise SlimnetError(f"all {points} points of search.space have been tried; widen it for more trials")
+            raise SlimnetError(
+                f"all {points} points of search.space have been tried; widen it for more trials"
+            )
         trial = self._study.ask(self._distributions)
         return Asked(trial.number, self._params(self._study.trials[trial.number]), "running")
 
@@ -184,7 +186,9 @@ class _Unrepeated(BaseSampler):
         self._search = search
         self._seed = seed
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         return {path: _distribution(entry) for path, entry in self._search.space.items()}
 
     def sample_relative(
@@ -192,7 +196,9 @@ class _Unrepeated(BaseSampler):
     ) -> dict[str, Any]:
         space = self._search.space
         taken = {
-            _point(space, other.params) for other in study.get_trials(deepcopy=False) if other.number != trial.number
+            _point(space, other.params)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number
         }
         if self._search.sampler == "grid":
             return next(point for point in _grid(space) if _point(space, point) not in taken)

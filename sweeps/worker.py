@@ -22,7 +22,6 @@ from torch import nn
 import slimnet
 from slimnet.checkpoint import build, read
 from slimnet.data import Splits, load_dataset, split, train_batches
-from slimnet.errors import SlimnetError
 from slimnet.plan import scaling_factors
 from slimnet.sparsity import histogram, near_zero
 from slimnet.training import Recipe, Row, evaluate, train
@@ -97,7 +96,11 @@ def compute(job: Job, watch: Watch) -> bool:
         metrics = {**_measure(model, splits), **metrics}
         model.cpu()
         slimnet.save(
-            job.folder / "checkpoint.pt", model, metrics=metrics, config=job.spec, training={"history": training}
+            job.folder / "checkpoint.pt",
+            model,
+            metrics=metrics,
+            config=job.spec,
+            training={"history": training},
         )
         result = {
             "kind": job.kind,
@@ -122,7 +125,11 @@ def _sparse(job: Job, splits: Splits, watch: Watch) -> Outcome | None:
     if history is None:
         return None
     layers = {name: histogram([gamma]) for name, gamma in gammas.items()}
-    return model, {**_last(history), "near_zero": near_zero(list(gammas.values())), "gamma_layers": layers}, history
+    return (
+        model,
+        {**_last(history), "near_zero": near_zero(list(gammas.values())), "gamma_layers": layers},
+        history,
+    )
 
 
 def _prune(job: Job, splits: Splits, watch: Watch) -> Outcome:
