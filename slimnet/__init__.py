@@ -6,7 +6,7 @@ from slimnet.checkpoint import load, save
 from slimnet.cost import count_macs, count_params
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph, ChannelGroup, trace
-from slimnet.plan import PruningPlan, plan
+from slimnet.plan import PruningPlan, load_plan, plan
 from slimnet.surgery import mask, prune
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "count_macs",
     "count_params",
     "load",
+    "load_plan",
     "mask",
     "models",
     "plan",

@@ -13,7 +13,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet import flow
 from slimnet.modes import evaluating
-from slimnet.plan import PruningPlan
+
+if TYPE_CHECKING:
+    from slimnet.plan import PruningPlan
 
 # Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)

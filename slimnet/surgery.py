@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet.absorb import absorb_constants
 from slimnet.errors import SlimnetError
-from slimnet.plan import LayerCut, PruningPlan
+
+if TYPE_CHECKING:  # a plan with a latency budget prunes in order to measure
+    from slimnet.plan import LayerCut, PruningPlan
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -1,0 +1,110 @@
+"""Which channels go first: scores of units, and the order that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from slimnet.errors import SlimnetError
+from slimnet.graph import ChannelGraph, ChannelGroup
+
+Score = Literal["gamma", "gamma-weight", "random"]
+Floats = NDArray[np.float64]
+Units = NDArray[np.int64]
+
+
+def norm_layers(graph: ChannelGraph) -> list[str]:
+    """The BatchNorms of the network, in the order in which they run."""
+    return [name for name in graph.layers if isinstance(graph.model.get_submodule(name), _BatchNorm)]
+
+
+def gamma_magnitudes(graph: ChannelGraph, name: str) -> Floats:
+    """|γ| of one BatchNorm, (C,); ones where it has no γ.
+
+    Raises:
+        SlimnetError: a γ is NaN or infinite.
+    """
+    module = graph.model.get_submodule(name)
+    if not isinstance(module.weight, torch.Tensor):
+        return np.ones(len(graph.layers[name].outputs))
+    values: Floats = module.weight.detach().abs().double().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise SlimnetError(f"{name} has scaling factors that are not finite; the training diverged")
+    return values
+
+
+def unit_scores(graph: ChannelGraph, score: Score, seed: int) -> Floats:
+    """What each unit is worth, (units,).
+
+    Args:
+        score: "gamma" is |γ|, averaged where a unit has several (Network Slimming); "gamma-weight" multiplies
+            it by the norm of the weights that read the unit, which makes layers comparable, since γ and those
+            weights can trade scale; "random" is the control.
+        seed: of the random scores.
+    """
+    if score == "random":
+        return np.random.default_rng(seed).random(graph.unit_count)
+    total, count = np.zeros(graph.unit_count), np.zeros(graph.unit_count)
+    for name in norm_layers(graph):
+        units = graph.layers[name].outputs
+        np.add.at(total, units, gamma_magnitudes(graph, name))
+        np.add.at(count, units, 1)
+    gamma = total / np.maximum(count, 1)
+    return gamma * _reader_norms(graph) if score == "gamma-weight" else gamma
+
+
+def removal_order(
+    groups: Sequence[ChannelGroup],
+    scores: Floats,
+    min_channels: int,
+    *,
+    per_layer: bool = False,
+    freed: Floats | None = None,
+) -> Units:
+    """All units that may go, least valuable first; the best `min_channels` of each group are not among them.
+
+    Args:
+        groups: to prune.
+        scores: of all units.
+        min_channels: units that stay in every group.
+        per_layer: take the same share of every group instead of the lowest scores overall.
+        freed: (units,) what removing a unit frees; the order is then by score per cost freed.
+    """
+    candidates, keys = [], []
+    worth = scores if freed is None else scores / np.maximum(freed, 1)
+    for group in groups:
+        order = group.units[np.argsort(worth[group.units], kind="stable")]
+        safe = set(group.units[np.argsort(-scores[group.units], kind="stable")][:min_channels].tolist())
+        open_to_choice = np.array([unit for unit in order.tolist() if unit not in safe], dtype=np.int64)
+        candidates.append(open_to_choice)
+        rank = (np.arange(len(open_to_choice)) + 1) / max(1, group.size)
+        keys.append(rank if per_layer else worth[open_to_choice])
+    return np.concatenate(candidates)[np.argsort(np.concatenate(keys), kind="stable")]
+
+
+def _reader_norms(graph: ChannelGraph) -> Floats:
+    """The norm of all weights that read each unit, (units,)."""
+    squares = np.zeros(graph.unit_count)
+    for name, layer in graph.layers.items():
+        module = graph.model.get_submodule(name)
+        if isinstance(module, _BatchNorm):
+            continue
+        np.add.at(squares, layer.inputs, _input_squares(module))
+    return np.sqrt(squares)
+
+
+def _input_squares(module: nn.Module) -> Floats:
+    """The sum of squares of the weights that read each input channel, (C_in,)."""
+    weight: torch.Tensor = module.weight.detach().double().cpu()  # type: ignore[operator,union-attr,assignment]
+    if getattr(module, "transposed", False):
+        weight = weight.transpose(0, 1)
+    groups = int(getattr(module, "groups", 1))  # type: ignore[arg-type]
+    split = weight.square().reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+    result: Floats = split.sum((1, 3)).flatten().numpy()
+    return result
