@@ -116,10 +116,14 @@ class Prune(Section):
     """Which channels go, and how what remains is repaired."""
 
     ratio: float = Field(0.5, ge=0, lt=1, description="share of channels removed")
-    threshold_over: Literal["prunable", "all"] = Field(
-        "prunable", description="all counts every BatchNorm channel when the threshold is taken"
+    threshold_over: Literal["prunable", "all", "layer"] = Field(
+        "prunable", description="all counts every BatchNorm channel; layer takes the share of each layer"
     )
     min_channels: int = Field(3, ge=1, description="kept in every layer")
+    score: Literal["gamma", "gamma-weight", "random"] = Field(
+        "gamma", description="gamma-weight also counts the weights that read a channel; random is the control"
+    )
+    streams: bool = Field(False, description="prune residual streams too, each as one; trained sparse as well")
     absorb: bool = Field(True, description="fold removed channels' constants into what follows")
     recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
 

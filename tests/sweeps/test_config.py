@@ -90,7 +90,8 @@ def test_fields_defaults_and_types(write: Write) -> None:
         "epochs": 2, "lr": 0.1, **recipe, "lambda": 0.0, "penalty": "l1",
     }  # fmt: skip
     assert config.prune.model_dump() == {
-        "ratio": 0.5, "threshold_over": "prunable", "min_channels": 3, "absorb": True, "recalibrate": 0,
+        "ratio": 0.5, "threshold_over": "prunable", "min_channels": 3, "score": "gamma", "streams": False,
+        "absorb": True, "recalibrate": 0,
     }  # fmt: skip
     assert (config.search.trials, config.search.ahead) == (5, 4)
     assert list(config.search.objectives.items()) == [("val_accuracy", "maximize"), ("params", "minimize")]
