@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from slimnet.errors import SlimnetError
 from slimnet.modes import evaluating
@@ -20,8 +25,10 @@ TOLERANCE = 1e-4  # largest deviation of onnxruntime from torch, relative to the
 def export_onnx(model: nn.Module, example_input: Tensor, path: str | Path) -> float:
     """Write a network as ONNX with a dynamic batch size, and check it against onnxruntime.
 
+    The input is called "input", a single output "output"; several are "output0", "output1", …
+
     Args:
-        model: any network, pruned or not; left as it was.
+        model: any network, pruned or not; left as it was. Its outputs may be nested in tuples and dicts.
         example_input: (N, C, ...), what the network takes.
         path: the file to write; it is there only if the check held.
 
@@ -29,24 +36,17 @@ def export_onnx(model: nn.Module, example_input: Tensor, path: str | Path) -> fl
         The largest deviation from torch over two batch sizes, relative to the largest output.
 
     Raises:
-        SlimnetError: a package of slimnet[onnx] is missing, the export fails, or the results deviate by more
-            than 1e-4.
+        SlimnetError: a package of slimnet[onnx] is missing, the export fails, the results deviate by more
+            than 1e-4, or the file cannot be written.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise SlimnetError(f"export to ONNX needs {package}; get it with: pip install 'slimnet[onnx]'")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with evaluating(model):
-            _write(model, _of_size(example_input, 2), aside)
-            deviation = max(_deviation(model, _of_size(example_input, size), aside) for size in (1, 3))
-        if not deviation <= TOLERANCE:
+    with evaluating(model), _written(Path(path), ".onnx") as aside:
+        _write_onnx(model, _of_size(example_input, 2), aside)
+        deviation = float(np.max([_deviation(model, _of_size(example_input, size), aside) for size in (1, 3)]))
+        if not deviation <= TOLERANCE:  # NaN is refused too
             raise SlimnetError(f"onnxruntime deviates from torch by {deviation:.1e}; {path} was not written")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
     return deviation
 
 
@@ -55,28 +55,34 @@ def export_program(model: nn.Module, example_input: Tensor, path: str | Path) ->
 
     Args and errors as for `export_onnx`, without the check.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part.pt2")
+    with evaluating(model), torch.no_grad(), _written(Path(path), ".pt2") as aside:
+        try:
+            with _quiet():
+                program = torch.export.export(model, (_of_size(example_input, 2),), dynamic_shapes=_any_batch())
+        except Exception as error:
+            raise SlimnetError(f"{type(model).__name__} cannot be exported: {_reason(error)}") from error
+        torch.export.save(program, aside)
+
+
+@contextmanager
+def _written(path: Path, suffix: str) -> Iterator[Path]:
+    """A name to write under, which becomes `path` if all goes well."""
+    aside = path.with_name(f".{path.name}.part{suffix}")
     try:
-        with evaluating(model), torch.no_grad():
-            batch = {0: torch.export.Dim("batch")}
-            program = torch.export.export(model, (_of_size(example_input, 2),), dynamic_shapes=(batch,))
-            torch.export.save(program, aside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
         aside.replace(path)
-    except Exception as error:
-        raise SlimnetError(f"{type(model).__name__} cannot be exported: {error}") from error
+    except OSError as error:
+        raise SlimnetError(f"cannot write {path}: {error}; make room or choose another folder") from error
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _write(model: nn.Module, example: Tensor, path: Path) -> None:
-    chatter = logging.getLogger("torch.onnx")
-    level = chatter.level
-    chatter.setLevel(logging.ERROR)
+def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
+    with torch.inference_mode():
+        count = len(_outputs(model, example))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             torch.onnx.export(
                 model,
                 (example,),
@@ -85,13 +91,13 @@ def _write(model: nn.Module, example: Tensor, path: Path) -> None:
                 external_data=False,
                 verbose=False,
                 input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                output_names=["output"] if count == 1 else [f"output{index}" for index in range(count)],
+                dynamic_shapes=_any_batch(),
             )
+    except OSError:
+        raise
     except Exception as error:
-        raise SlimnetError(f"{type(model).__name__} cannot be exported to ONNX: {error}") from error
-    finally:
-        chatter.setLevel(level)
+        raise SlimnetError(f"{type(model).__name__} cannot be exported to ONNX: {_reason(error)}") from error
 
 
 def _deviation(model: nn.Module, example: Tensor, path: Path) -> float:
@@ -99,10 +105,19 @@ def _deviation(model: nn.Module, example: Tensor, path: Path) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found, *_) = session.run(None, {session.get_inputs()[0].name: example.cpu().numpy()})
+    found = session.run(None, {session.get_inputs()[0].name: example.cpu().numpy()})
     with torch.inference_mode():
-        expected = model(example).cpu().numpy()
+        expected = [output.cpu().numpy() for output in _outputs(model, example)]
+    return float(np.max([_relative(a, b) for a, b in zip(found, expected, strict=True)]))
+
+
+def _relative(found: Any, expected: Any) -> float:
     return float(np.abs(found - expected).max() / max(1e-12, float(np.abs(expected).max())))
+
+
+def _outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
+    """The tensors that a network returns, in the order in which ONNX lists them."""
+    return [leaf for leaf in pytree.tree_leaves(model(example)) if isinstance(leaf, Tensor)]
 
 
 def _of_size(example: Tensor, size: int) -> Tensor:
@@ -110,3 +125,27 @@ def _of_size(example: Tensor, size: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     shape = (size, *example.shape[1:])
     return torch.randn(shape, generator=generator).to(example.device, example.dtype)
+
+
+def _any_batch() -> tuple[dict[int, Any]]:
+    return ({0: torch.export.Dim("batch")},)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' chatter from the terminal; what matters of it is in their exceptions."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the exception at the bottom of it: the exporters' own ones fill pages."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -3,46 +3,59 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import TypeVar
 
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from slimnet.errors import SlimnetError
 from slimnet.modes import evaluating
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def fold(model: Model) -> Model:
-    """A copy for inference in which each BatchNorm that alone reads a conv or linear layer is part of it.
+    """A copy for inference in which each BatchNorm that alone reads a conv layer is part of it.
 
-    Outputs in eval mode stay the same up to rounding; the copy cannot be trained on or pruned.
+    Outputs in eval mode stay the same up to rounding; the copy cannot be trained on or pruned. BatchNorms
+    that stand elsewhere stay: behind a linear layer (which dimension they normalise depends on the input),
+    or where the conv or the BatchNorm is used more than once.
 
     Args:
-        model: left as it was; BatchNorms that stand elsewhere stay.
+        model: left as it was.
+
+    Raises:
+        SlimnetError: torch.fx cannot trace the model.
     """
     folded = copy.deepcopy(model).eval()
     with evaluating(model):
-        nodes = fx.Tracer().trace(model)
+        try:
+            nodes = fx.Tracer().trace(model)
+        except Exception as error:
+            raise SlimnetError(f"{type(model).__name__} cannot be traced, and so not folded: {error}") from error
+    uses = _uses(model, nodes)
     for node in nodes.nodes:
         if node.op != "call_module" or len(node.users) != 1:
             continue
         user = next(iter(node.users))
-        if user.op != "call_module":
+        if user.op != "call_module" or uses[str(node.target)] != 1 or uses[str(user.target)] != 1:
             continue
         layer, norm = folded.get_submodule(str(node.target)), folded.get_submodule(str(user.target))
-        if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
-            continue
-        if isinstance(layer, _ConvNd):
+        if isinstance(layer, _ConvNd) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
             _replace(folded, str(node.target), fuse_conv_bn_eval(layer, norm, transpose=layer.transposed))
-        elif isinstance(layer, nn.Linear):
-            _replace(folded, str(node.target), fuse_linear_bn_eval(layer, norm))
-        else:
-            continue
-        _replace(folded, str(user.target), nn.Identity())
+            _replace(folded, str(user.target), nn.Identity())
     return folded
+
+
+def _uses(model: nn.Module, nodes: fx.Graph) -> dict[str, int]:
+    """How often each called module takes part: called, under whatever name, or its parameters read."""
+    called = Counter(model.get_submodule(str(node.target)) for node in nodes.nodes if node.op == "call_module")
+    read = Counter(str(node.target).rpartition(".")[0] for node in nodes.nodes if node.op == "get_attr")
+    names = {str(node.target) for node in nodes.nodes if node.op == "call_module"}
+    return {name: called[model.get_submodule(name)] + read[name] for name in names}
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
