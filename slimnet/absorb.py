@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet import flow
+from slimnet import operations as ops
+from slimnet.flow import holds_tensor, norm_behind
 from slimnet.modes import evaluating
 
 if TYPE_CHECKING:
@@ -48,29 +50,35 @@ def absorb_constants(model: nn.Module, plan: PruningPlan) -> None:
     example = torch.zeros((1, *plan.graph.input_shape[1:]), dtype=parameter.dtype, device=parameter.device)
     with torch.no_grad(), evaluating(model):
         for node in plan.graph.nodes.nodes:
-            if node.op == "placeholder":
-                first = not env
-                env[node] = Moments(example, torch.ones_like(example)) if first else node.args[0]
-            elif node.op == "output":
+            if node.op == "output":
                 return
-            else:
-                if node.op == "call_module" and str(node.target) in cuts:
-                    _absorb_into(model, node, env, cuts[str(node.target)].inputs)
-                env[node] = _moments(model, node, env)
+            if node.op == "placeholder":
+                env[node] = node.args[0] if env else Moments(example, torch.ones_like(example))
+                continue
+            module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
+            env[node] = _moments(model, node, module, env)
+            if ops.in_place(node, module):
+                env[node.args[0]] = env[node]
+            if isinstance(module, _ConvNd | nn.Linear) and str(node.target) in cuts:
+                _absorb_into(model, node, module, env, cuts[str(node.target)].inputs)
 
 
-def _absorb_into(model: nn.Module, node: fx.Node, env: dict[fx.Node, Any], kept: Any) -> None:
+def _absorb_into(
+    model: nn.Module,
+    node: fx.Node,
+    layer: _ConvNd | nn.Linear,
+    env: dict[fx.Node, Any],
+    kept: NDArray[np.int64],
+) -> None:
     """Add what a layer makes of its removed input channels to its bias or to the BatchNorm behind it."""
-    layer = model.get_submodule(str(node.target))
-    if not isinstance(layer, _ConvNd | nn.Linear) or getattr(layer, "groups", 1) > 1:
+    channel_dim = -1 if isinstance(layer, nn.Linear) else 1
+    gone = env[node.all_input_nodes[0]].mean.clone()
+    if getattr(layer, "groups", 1) > 1 or len(kept) == gone.shape[channel_dim]:
         return  # a conv group is removed with its inputs
-    mean = env[node.all_input_nodes[0]].mean
-    channel_dim = mean.dim() - 1 if isinstance(layer, nn.Linear) else 1
-    gone = mean.clone()
     gone.index_fill_(channel_dim, torch.from_numpy(kept).to(gone.device), 0)
     response = layer(gone) - layer(torch.zeros_like(gone))
-    shift = response.movedim(-1 if isinstance(layer, nn.Linear) else 1, 0).flatten(1).mean(1)
-    norm = flow.norm_behind(model, node)
+    shift = response.movedim(channel_dim, 0).flatten(1).mean(1)
+    norm = norm_behind(model, node)
     if layer.bias is not None:
         layer.bias += shift
     elif norm is not None:
@@ -79,45 +87,55 @@ def _absorb_into(model: nn.Module, node: fx.Node, env: dict[fx.Node, Any], kept:
         layer.bias = nn.Parameter(shift)
 
 
-def _moments(model: nn.Module, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
+def _moments(model: nn.Module, node: fx.Node, module: nn.Module | None, env: dict[fx.Node, Any]) -> Any:
     """Carry mean and variance over one operation; sizes and other plain values are computed as they are."""
     if node.op == "get_attr":
         value = operator.attrgetter(str(node.target))(model)
         return Moments(value, torch.zeros_like(value)) if isinstance(value, Tensor) else value
-    if node.target is operator.getitem and isinstance(env[node.all_input_nodes[0]], list):
+    if node.target is operator.getitem and isinstance(env[node.all_input_nodes[0]], list | dict):
         return env[node.all_input_nodes[0]][node.args[1]]
-    run = _operation(model, node)
-    module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
+    run = _operation(node, module)
     sources = [env[source] for source in node.all_input_nodes if isinstance(env[source], Moments)]
+    if sources and (isinstance(module, ops.POINTWISE_MODULES) or node.target in ops.POINTWISE):
+        return _activate(run, node, env)
     mean = _apply(run, node, env, lambda moments: moments.mean)
-    if not flow.holds_tensor(mean) or not sources:
+    if not sources or not holds_tensor(mean):
         return mean
     if isinstance(module, _BatchNorm):
-        shape = [1, -1] + [1] * (mean.dim() - 2)
-        gamma = module.weight if module.weight is not None else torch.ones_like(module.running_mean)
-        beta = module.bias if module.bias is not None else torch.zeros_like(gamma)
-        return Moments(beta.reshape(shape).expand_as(mean), gamma.square().reshape(shape).expand_as(mean))
+        return _normalise(module, sources[0], mean)
     if isinstance(module, _ConvNd | nn.Linear):
         return Moments(mean, _through_squares(module, sources[0].var))
-    if isinstance(module, flow.POINTWISE_MODULES) or node.target in flow.POINTWISE:
-        return _activate(run, node, env)
-    if node.target in flow.ADDS and len(sources) == 2:
-        return Moments(mean, sources[0].var + sources[1].var)
-    if node.target in flow.PRODUCTS and len(sources) == 2:
+    if node.target in ops.ADDS:
+        return Moments(mean, sum(source.var for source in sources).expand_as(mean))
+    if node.target in ops.PRODUCTS and len(sources) == 2:
         a, b = sources
         return Moments(mean, a.mean.square() * b.var + b.mean.square() * a.var + a.var * b.var)
-    if node.target in _MOVES or isinstance(module, nn.Flatten | nn.ChannelShuffle):
+    if node.target in _LINEAR or isinstance(module, (nn.Flatten, nn.ChannelShuffle, *ops.SPATIAL_MODULES)):
         var = _apply(run, node, env, lambda moments: moments.var)
+        if node.target in ops.AVERAGE_POOLS | ops.AVERAGES or isinstance(module, ops.AVERAGE_POOL_MODULES):
+            var = var * min(1.0, mean.numel() / sources[0].mean.numel())  # positions taken as independent
         return _pair(mean, var)
-    # Means over a map leave little variance behind; of other operations only the mean is followed.
-    return _pair(mean, fx.node.map_aggregate(mean, _zeros))
+    # Of other operations only the mean is followed; what varies is given the variance of the input.
+    varies = any(bool(source.var.any()) for source in sources)
+    fill = torch.ones_like if varies else torch.zeros_like
+    return _pair(
+        mean, fx.node.map_aggregate(mean, lambda item: fill(item) if isinstance(item, Tensor) else item)
+    )
 
 
-_MOVES = flow.CONCATS | flow.RESHAPES | flow.TRANSPOSES | flow.SQUEEZES | flow.CHUNKS | {operator.getitem}
+_LINEAR = ops.MOVES | ops.SPATIAL | ops.REDUCTIONS
 
 
-def _zeros(value: Any) -> Any:
-    return torch.zeros_like(value) if isinstance(value, Tensor) else value
+def _normalise(norm: _BatchNorm, source: Moments, mean: Tensor) -> Moments:
+    """β and γ², which is what BatchNorm is for; what never varies it only scales and shifts."""
+    shape = [1, -1] + [1] * (mean.dim() - 2)
+    beta = norm.bias if norm.bias is not None else mean.new_zeros(norm.num_features)
+    gamma = norm.weight if norm.weight is not None else mean.new_ones(norm.num_features)
+    fitted = Moments(beta.reshape(shape).expand_as(mean), gamma.square().reshape(shape).expand_as(mean))
+    constant = source.var == 0
+    if norm.running_mean is None or not constant.any():
+        return fitted
+    return Moments(torch.where(constant, mean, fitted.mean), torch.where(constant, 0.0, fitted.var))
 
 
 def _pair(mean: Any, var: Any) -> Any:
@@ -128,9 +146,9 @@ def _pair(mean: Any, var: Any) -> Any:
     return [_pair(one, other) for one, other in zip(mean, var, strict=True)]
 
 
-def _operation(model: nn.Module, node: fx.Node) -> Callable[..., Any]:
-    if node.op == "call_module":
-        return model.get_submodule(str(node.target))
+def _operation(node: fx.Node, module: nn.Module | None) -> Callable[..., Any]:
+    if module is not None:
+        return module
     if node.op == "call_method":
         return lambda first, *args, **kwargs: getattr(first, str(node.target))(*args, **kwargs)
     return node.target  # type: ignore[return-value]
@@ -139,10 +157,12 @@ def _operation(model: nn.Module, node: fx.Node) -> Callable[..., Any]:
 def _apply(
     run: Callable[..., Any], node: fx.Node, env: dict[fx.Node, Any], pick: Callable[[Moments], Tensor]
 ) -> Any:
-    """Run an operation on what `pick` takes of its arguments; copies keep in-place operations away from them."""
+    """Run an operation on what `pick` takes of its arguments, copied, since it may work in place."""
 
     def copy(value: Any) -> Any:
-        return pick(value).clone(memory_format=torch.contiguous_format) if isinstance(value, Moments) else value
+        if not isinstance(value, Moments):
+            return value
+        return pick(value).clone(memory_format=torch.contiguous_format)
 
     def choose(source: fx.Node) -> Any:
         return fx.node.map_aggregate(env[source], copy)
@@ -156,12 +176,13 @@ def _through_squares(layer: _ConvNd | nn.Linear, var: Tensor) -> Tensor:
     parameters = {"weight": layer.weight.square()}
     if layer.bias is not None:
         parameters["bias"] = torch.zeros_like(layer.bias)
-    return torch.func.functional_call(layer, parameters, (var,))
+    return torch.func.functional_call(layer, parameters, (var,))  # type: ignore[no-any-return]
 
 
 def _activate(run: Callable[..., Any], node: fx.Node, env: dict[fx.Node, Any]) -> Moments:
     """Mean and variance of act(x) for x ~ N(mean, var)."""
-    source = next(env[arg] for arg in node.all_input_nodes if isinstance(env[arg], Moments))
+    activated = next(arg for arg in node.all_input_nodes if isinstance(env[arg], Moments))
+    source: Moments = env[activated]
     # BatchNorm makes every position alike: compute one of them and expand.
     compact = tuple(
         slice(0, 1) if source.mean.stride(d) == 0 and source.var.stride(d) == 0 else slice(None)
@@ -170,10 +191,10 @@ def _activate(run: Callable[..., Any], node: fx.Node, env: dict[fx.Node, Any]) -
     mean, deviation = source.mean[compact], source.var[compact].clamp(min=0).sqrt()
 
     def act(value: Tensor) -> Tensor:
-        result: Tensor = _apply(run, node, {**env, **{node.all_input_nodes[0]: Moments(value, value)}}, lambda m: m.mean)
-        return result
+        inputs = {arg: env[arg] for arg in node.all_input_nodes} | {activated: Moments(value, value)}
+        return _apply(run, node, inputs, lambda moments: moments.mean)  # type: ignore[no-any-return]
 
-    if _is_relu(run, node):
+    if isinstance(run, nn.ReLU) or node.target in ops.RELUS:
         first, second = _rectified(mean, deviation)
     else:
         first, second = torch.zeros_like(mean), torch.zeros_like(mean)
@@ -184,10 +205,6 @@ def _activate(run: Callable[..., Any], node: fx.Node, env: dict[fx.Node, Any]) -
     first = torch.where(constant, act(mean), first)
     var = torch.where(constant, 0.0, (second - first.square()).clamp(min=0))
     return Moments(first.expand_as(source.mean), var.expand_as(source.mean))
-
-
-def _is_relu(run: Callable[..., Any], node: fx.Node) -> bool:
-    return isinstance(run, nn.ReLU) or node.target in (torch.relu, torch.nn.functional.relu, "relu", "relu_")
 
 
 def _rectified(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:

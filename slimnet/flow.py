@@ -1,17 +1,17 @@
 """Follows channels through a traced network.
 
-The network is run once, node by node. Beside every tensor goes an integer tensor of the same shape, its
-*labels*: for each element, the atom (producer channel) that it comes from. An operation that only moves
-data moves the labels the same way, so reshapes, shuffles and concatenations need no rules of their own.
-An operation that needs channels to stay aligned ties atoms; one that is not known blocks them.
+The network is run once, node by node. Beside every tensor go its labels (`slimnet.labels`): for each element,
+the atom (producer channel) that it comes from. An operation that only moves data moves the labels the same
+way, so reshapes, shuffles and concatenations need no rules of their own. An operation that needs channels to
+stay aligned ties atoms; one that is not known blocks them. Beside every number goes what it counts, so that
+a reshape by `x.size(1)` is told from one by 64.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,39 +22,12 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from slimnet import operations as ops
 from slimnet.errors import SlimnetError
+from slimnet.labels import Atoms, channels, expand, keeps_channels, spreads, unique, varies, view_blocks
+from slimnet.operations import describe
 
-Atoms = NDArray[np.int64]
-
-POINTWISE_MODULES = (
-    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Dropout, nn.Dropout1d,
-    nn.Dropout2d, nn.Dropout3d,
-)  # fmt: skip
-POOL_MODULES = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d,
-    nn.AdaptiveMaxPool3d, nn.Upsample,
-)  # fmt: skip
-POINTWISE = {
-    torch.relu, F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid,
-    F.hardtanh, F.sigmoid, F.tanh, F.softplus, F.dropout, F.dropout2d, torch.sigmoid, torch.tanh, torch.clamp,
-    torch.clone, torch.abs, torch.sqrt, torch.exp, torch.square, operator.neg, operator.pow, torch.pow,
-    "relu", "relu_", "sigmoid", "sigmoid_", "tanh", "clamp", "clamp_", "contiguous", "clone", "detach", "to",
-    "float", "double", "half", "bfloat16", "abs", "sqrt", "exp", "square", "pow", "neg",
-}  # fmt: skip
-POOLS = {
-    F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.max_pool1d, F.avg_pool1d,
-    F.adaptive_avg_pool1d, F.interpolate, F.upsample,
-}  # fmt: skip
-MEANS = {torch.mean, torch.sum, torch.amax, "mean", "sum", "amax"}
-ADDS = {operator.add, operator.iadd, operator.sub, operator.isub, torch.add, torch.sub, "add", "add_", "sub", "sub_"}
-PRODUCTS = {operator.mul, operator.imul, operator.truediv, torch.mul, torch.div, "mul", "mul_", "div", "div_"}
-CONCATS = {torch.cat, torch.concat, torch.concatenate}
-RESHAPES = {torch.flatten, torch.reshape, "flatten", "reshape", "view"}
-TRANSPOSES = {torch.transpose, torch.permute, "transpose", "permute"}
-SQUEEZES = {torch.squeeze, torch.unsqueeze, "squeeze", "unsqueeze"}
-CHUNKS = {torch.chunk, "chunk"}
+LAYERS = (_ConvNd, nn.Linear, _BatchNorm)
 
 
 @dataclass(frozen=True)
@@ -81,10 +54,13 @@ class ChannelFlow:
         self.producers: list[str] = []
         self.norms: list[str] = []
         self.coupled: list[Atoms] = []
-        self.blocked: list[tuple[Atoms, str]] = []
+        self._blocked: list[tuple[Atoms, str]] = []
+        self._same_size: list[tuple[Atoms, Atoms, str]] = []
+        self._pinned = _shared_parameters(model)
         self._ties: list[tuple[Atoms, Atoms]] = []
         self._values: dict[fx.Node, Any] = {}
         self._labels: dict[fx.Node, Any] = {}
+        self._counts: dict[fx.Node, Any] = {}
         self._ancestors: dict[fx.Node, int] = {}
         self._order: list[fx.Node] = []
 
@@ -93,6 +69,20 @@ class ChannelFlow:
         if not self._ties:
             return np.zeros((2, 0), dtype=np.int64)
         return np.stack([np.concatenate([pair[side] for pair in self._ties]) for side in (0, 1)])
+
+    def blocked(self, unit_of: NDArray[np.int64]) -> list[tuple[Atoms, str]]:
+        """Atoms that can never be removed, and why, given the unit of each atom."""
+        pinned = [
+            (np.union1d(layer.inputs, layer.outputs), self._pinned[name])
+            for name, layer in self.layers.items()
+            if name in self._pinned
+        ]
+        apart = [
+            (np.union1d(counted, shaped), why)
+            for counted, shaped, why in self._same_size
+            if not np.array_equal(np.sort(unit_of[counted]), np.sort(unit_of[shaped]))
+        ]
+        return self._blocked + pinned + apart
 
     def run(self, graph: fx.Graph, example_input: Tensor) -> None:
         """Run the network on the example and follow its channels.
@@ -116,7 +106,7 @@ class ChannelFlow:
     # One node
 
     def _enter(self, node: fx.Node, example_input: Tensor) -> None:
-        if len(self._values) > 0:
+        if self._values:
             if not node.args:
                 raise SlimnetError(f"the network has a second input, {node.name}; only one can be followed")
             self._values[node], self._labels[node] = node.args[0], None
@@ -125,33 +115,45 @@ class ChannelFlow:
         self._labels[node] = self._constant(example_input, "it is the network's input")
 
     def _step(self, node: fx.Node) -> None:
-        values = fx.map_arg((node.args, node.kwargs), self._values.__getitem__)
-        args, kwargs = values
-        module: nn.Module | None = None
-        try:
-            if node.op == "get_attr":
-                value = operator.attrgetter(str(node.target))(self.model)
-            elif node.op == "call_module":
-                module = self.model.get_submodule(str(node.target))
-                value = module(*args, **kwargs)
-            elif node.op == "call_method":
-                value = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            else:
-                value = node.target(*args, **kwargs)  # type: ignore[operator]
-        except Exception as error:
-            raise SlimnetError(f"the example input fails at {_describe(node)}: {error}") from error
+        versions = {source: _version(self._values[source]) for source in node.all_input_nodes}
+        module = self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
+        value = self._compute(node, module)
         self._values[node] = value
-        sources = self._read(node)
-        if not holds_tensor(value) or not sources:
-            # Sizes, and tensors that no channel flows into (parameters, constants), carry no labels.
+        untouched = [source for source in versions if value is self._values[source]]
+        if node.op == "get_attr":
             self._labels[node] = None
+            self._pinned.setdefault(str(node.target).rpartition(".")[0], "its tensors are used outside of it")
+        elif not holds_tensor(value):
+            self._labels[node] = None
+            self._counts[node] = self._count(node, value)
+        elif not self._read(node):
+            self._labels[node] = None  # made of parameters and sizes only
+            self._block_counts(node)
+        elif untouched and versions[untouched[0]] == _version(value):
+            self._labels[node] = self._labels[untouched[0]]  # does nothing in eval mode
         elif module is not None:
             self._labels[node] = self._module(node, module, value)
         else:
             self._labels[node] = self._function(node, value)
 
+    def _compute(self, node: fx.Node, module: nn.Module | None) -> Any:
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self._values.__getitem__)
+        try:
+            if node.op == "get_attr":
+                return operator.attrgetter(str(node.target))(self.model)
+            if module is not None:
+                return module(*args, **kwargs)
+            if node.op == "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        except Exception as error:
+            raise SlimnetError(f"the example input fails at {describe(node)}: {error}") from error
+
     def _module(self, node: fx.Node, module: nn.Module, value: Any) -> Any:
         name, source = str(node.target), self._first(node)
+        if name in self.layers:
+            self._pinned[name] = f"{name} is used more than once"
+            return self._opaque(node, value, self._pinned[name])
         if _changed(module):
             return self._opaque(node, value, f"{name} has a parametrization")
         if isinstance(module, _ConvNd) and module.transposed and module.groups > 1:
@@ -159,111 +161,132 @@ class ChannelFlow:
         if isinstance(module, _ConvNd | nn.Linear):
             return self._produce(node, name, module, source, value)
         if isinstance(module, _BatchNorm):
-            return self._normalise(node, name, source, value)
-        if isinstance(module, POINTWISE_MODULES):
+            return self._normalise(node, name, module, source, value)
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
             return source
-        if isinstance(module, POOL_MODULES) and isinstance(value, Tensor):
+        if isinstance(module, ops.POINTWISE_MODULES):
+            return source
+        if isinstance(module, ops.SPATIAL_MODULES) and isinstance(value, Tensor):
             return self._per_channel(node, source, value)
         if isinstance(module, nn.Flatten):
-            return self._reshape(node, source, value, fixed=[])
+            return self._reshape(node, source, value, [None] * value.dim())
         if isinstance(module, nn.ChannelShuffle):
-            split = source.shape[1] // module.groups
-            self._tie_split(_channels(source), (module.groups, split), constant=[0])
+            self._tie_rows(source, module.groups)
             return module(source)
         return self._opaque(node, value, f"{type(module).__name__} {name} is not known")
 
     def _function(self, node: fx.Node, value: Any) -> Any:
         target = node.target
+        if target in ops.RESHAPES:
+            return self._reshape(node, self._first(node), value, self._view_sizes(node, value))
+        self._block_counts(node)
+        if target in ops.FLATTENS:
+            return self._reshape(node, self._first(node), value, [None] * value.dim())
         if target is operator.getitem:
             return self._index(node, value)
-        if target in POINTWISE and len(self._read(node)) == 1:
-            return self._first(node)
-        if target in POOLS and isinstance(value, Tensor):
+        if target in ops.POINTWISE:
+            return self._pointwise(node, value)
+        if target in ops.SPATIAL and isinstance(value, Tensor) and not _pads_channels(node, value):
             return self._per_channel(node, self._first(node), value)
-        if target in MEANS:
-            return self._mean(node, value)
-        if target in ADDS or target in PRODUCTS:
-            return self._combine(node, value, adds=target in ADDS)
-        if target in CONCATS:
+        if target in ops.REDUCTIONS:
+            return self._reduce(node, value)
+        if target in ops.ADDS or target in ops.PRODUCTS:
+            return self._combine(node, value, adds=target in ops.ADDS)
+        if target in ops.CONCATS:
             return self._concat(node, value)
-        if target in RESHAPES:
-            return self._reshape(node, self._first(node), value, fixed=_fixed_sizes(node, value))
-        if target in TRANSPOSES or target in SQUEEZES:
-            return self._replay(node, value)
-        if target in CHUNKS:
-            return self._chunk(node, value)
-        return self._opaque(node, value, f"{_describe(node)} is not known")
+        if target in ops.TRANSPOSES or target in ops.SQUEEZES:
+            return self._replay(node)
+        if target in ops.CHUNKS:
+            return self._chunk(node)
+        if target == "expand_as" and not spreads(self._first(node), self._read(node)[-1]):
+            return self._first(node).expand(value.shape)
+        return self._opaque(node, value, f"{describe(node)} is not known")
 
     # Rules
 
     def _produce(
         self, node: fx.Node, name: str, module: _ConvNd | nn.Linear, source: Tensor, value: Tensor
-    ) -> Tensor:
-        incoming = _channels(source, -1 if isinstance(module, nn.Linear) else 1)
-        if incoming is None or name in self.layers:
-            return self._opaque(node, value, f"{name} is used more than once or reads mixed channels")
-        count = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+    ) -> Any:
+        dim, count, groups = -1, 0, 1
+        if isinstance(module, nn.Linear):
+            count = module.out_features
+        else:
+            dim, count, groups = 1, module.out_channels, module.groups
+            if source.dim() != module.weight.dim():
+                raise SlimnetError(
+                    f"the example input fails at {name}: it gets {source.dim()} dimensions where a batch has "
+                    f"{module.weight.dim()}"
+                )
+        incoming = channels(source, dim)
+        if incoming is None:
+            return self._opaque(node, value, f"{name} reads channels of another dimension")
         outgoing = self._atoms(count)
         swept = source if getattr(module, "transposed", False) else value
-        positions = swept.numel() // swept.shape[0] // swept.shape[-1 if isinstance(module, nn.Linear) else 1]
+        positions = swept.numel() // swept.shape[0] // swept.shape[dim]
         gains_bias = module.bias is None and norm_behind(self.model, node) is None
         self.layers[name] = LayerAtoms(incoming, outgoing, positions, gains_bias)
         self.producers.append(name)
-        groups = 1 if isinstance(module, nn.Linear) else module.groups
         if groups > 1:
             # A conv group goes or stays whole: what it reads and what it writes, together.
             reads, writes = incoming.reshape(groups, -1), outgoing.reshape(groups, -1)
             self._tie(reads, np.broadcast_to(writes[:, :1], reads.shape))
             self._tie(writes, np.broadcast_to(writes[:, :1], writes.shape))
-        return _expand(outgoing, value, -1 if isinstance(module, nn.Linear) else 1)
+        return expand(outgoing, tuple(value.shape), dim)
 
-    def _normalise(self, node: fx.Node, name: str, source: Tensor, value: Tensor) -> Tensor:
-        channels = _channels(source)
-        if channels is None or name in self.layers:
-            return self._opaque(node, value, f"{name} is used more than once or reads mixed channels")
-        self.layers[name] = LayerAtoms(channels, channels)
-        self.norms.append(name)
+    def _normalise(self, node: fx.Node, name: str, module: _BatchNorm, source: Tensor, value: Tensor) -> Any:
+        atoms = channels(source)
+        if atoms is None:
+            return self._opaque(node, value, f"{name} reads channels of another dimension")
+        self.layers[name] = LayerAtoms(atoms, atoms)
+        if module.affine:
+            self.norms.append(name)
         return source
 
-    def _per_channel(self, node: fx.Node, source: Tensor, value: Tensor) -> Tensor:
-        channels = _channels(source)
-        if channels is None or source.dim() != value.dim():
-            return self._opaque(node, value, f"{_describe(node)} mixes channels")
-        return _expand(channels, value)
+    def _pointwise(self, node: fx.Node, value: Tensor) -> Any:
+        if len(self._read(node)) > 1 or self._meets_fixed(node):
+            return self._opaque(node, value, f"{describe(node)} combines channels with another tensor")
+        return self._first(node)
 
-    def _mean(self, node: fx.Node, value: Tensor) -> Tensor:
+    def _per_channel(self, node: fx.Node, source: Tensor, value: Tensor) -> Any:
+        atoms = channels(source)
+        if atoms is None or source.dim() != value.dim() or len(atoms) != value.shape[1]:
+            return self._opaque(node, value, f"{describe(node)} mixes channels")
+        return expand(atoms, tuple(value.shape))
+
+    def _reduce(self, node: fx.Node, value: Tensor) -> Any:
         source = self._first(node)
         dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
         keep = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
         over = [dims] if isinstance(dims, int) else dims
         if not isinstance(over, list | tuple) or not all(isinstance(dim, int) for dim in over):
-            return self._opaque(node, value, f"{_describe(node)} mixes channels")
-        low, high = source, source
-        for dim in sorted((int(d) % source.dim() for d in over), reverse=True):  # type: ignore[arg-type]
-            low, high = low.amin(dim, keepdim=keep), high.amax(dim, keepdim=keep)
-        if not torch.equal(low, high):
-            return self._opaque(node, value, f"{_describe(node)} mixes channels")
-        return low
+            return self._opaque(node, value, f"{describe(node)} mixes channels")
+        sorted_dims = sorted((dim % source.dim() for dim in over), reverse=True)
+        if any(varies(source, dim) for dim in sorted_dims):
+            return self._opaque(node, value, f"{describe(node)} mixes channels")
+        for dim in sorted_dims:
+            source = source.narrow(dim, 0, 1) if keep else source.select(dim, 0)
+        return source
 
-    def _combine(self, node: fx.Node, value: Tensor, adds: bool) -> Tensor:
-        operands = [arg for arg in node.args[:2] if isinstance(arg, fx.Node) and holds_tensor(self._values[arg])]
-        carrying = [arg for arg in operands if self._labels[arg] is not None]
-        for arg in operands:
-            if self._labels[arg] is None and self._values[arg].numel() > 1:
-                return self._opaque(node, value, f"{_describe(node)} combines channels with a fixed tensor")
-        if not carrying:
-            return self._opaque(node, value, f"{_describe(node)} is not known")
+    def _combine(self, node: fx.Node, value: Tensor, adds: bool) -> Any:
+        carrying = [arg for arg in _operands(node) if isinstance(self._labels[arg], Tensor)]
+        if not carrying or self._meets_fixed(node):
+            return self._opaque(node, value, f"{describe(node)} combines channels with another tensor")
+        shape = value.shape
         if len(carrying) == 1:
-            labels: Tensor = self._labels[carrying[0]]
-            return labels.expand(value.shape)
+            return self._labels[carrying[0]].expand(shape)
         left, right = (self._labels[arg] for arg in carrying)
-        if _spread(left, right) or _spread(right, left):
-            self._block([left, right], f"{_describe(node)} spreads one channel over several")
-        self._tie_labels(left, right, value.shape)
+        for narrow, wide in ((left, right), (right, left)):
+            if spreads(narrow, wide):
+                # One channel, never removed, may meet many that are.
+                self._block([narrow], f"{describe(node)} spreads it over other channels")
+                if len(unique(narrow)) > 1:
+                    return self._opaque(node, value, f"{describe(node)} spreads one channel over several")
+                return wide.expand(shape)
+        self._tie_labels(left.expand(shape), right.expand(shape))
         if adds:
-            self.coupled.append(_unique(left))
-            self.coupled.append(_unique(self._labels[self._fork(*carrying)]))
-        return left.expand(value.shape)
+            self.coupled.append(unique(left))
+            self.coupled.append(unique(self._labels[self._fork(*carrying)]))
+        return left.expand(shape)
 
     def _fork(self, left: fx.Node, right: fx.Node) -> fx.Node:
         """Where the two sides of an add last were one: the input of a residual block."""
@@ -275,74 +298,122 @@ class ChannelFlow:
             common &= ~(1 << (common.bit_length() - 1))
         return left
 
-    def _concat(self, node: fx.Node, value: Tensor) -> Tensor:
-        parts = node.args[0] if node.args else node.kwargs["tensors"]
-        labels = [self._labels[part] if isinstance(part, fx.Node) else None for part in parts]  # type: ignore[union-attr]
-        if any(label is None for label in labels):
-            return self._opaque(node, value, f"{_describe(node)} joins channels to a fixed tensor")
-        dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-        if int(dim) % value.dim() != 1:  # type: ignore[arg-type]
-            for other in labels[1:]:
-                if other.shape[1] != labels[0].shape[1] or _channels(other) is None:
-                    return self._opaque(node, value, f"{_describe(node)} mixes channels")
-                self._tie(_channels(labels[0]), _channels(other))
-        return torch.cat(labels, dim)  # type: ignore[arg-type]
+    def _concat(self, node: fx.Node, value: Tensor) -> Any:
+        parts: Any = node.args[0] if node.args else node.kwargs["tensors"]
+        labels: list[Any] = [self._labels[part] if isinstance(part, fx.Node) else None for part in parts]
+        if not all(isinstance(label, Tensor) for label in labels):
+            return self._opaque(node, value, f"{describe(node)} joins channels to another tensor")
+        dim: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+        atoms: list[Any] = [channels(label) for label in labels]
+        if any(each is None for each in atoms):
+            return self._opaque(node, value, f"{describe(node)} mixes channels")
+        if dim % value.dim() == 1:
+            return expand(np.concatenate(atoms), tuple(value.shape))
+        for other in atoms[1:]:
+            self._tie(atoms[0], other)
+        return expand(atoms[0], tuple(value.shape))
 
-    def _reshape(self, node: fx.Node, source: Tensor, value: Tensor, fixed: list[int]) -> Tensor:
-        """Follow a view; `fixed` lists the output dimensions whose size is written as a number."""
+    def _reshape(self, node: fx.Node, source: Tensor, value: Tensor, sizes: list[Any]) -> Tensor:
+        """Follow a view; `sizes` is as from `_view_sizes`."""
         labels = source.reshape(value.shape)
-        for ins, outs in _view_blocks(tuple(source.shape), tuple(value.shape)):
-            if not any(_varies(source, dim) for dim in ins):
+        for ins, outs in view_blocks(tuple(source.shape), tuple(value.shape)):
+            if not any(varies(source, dim) for dim in ins):
                 continue
-            constant = [dim for dim in outs if dim in fixed]
-            if not constant and len(outs) == 1:
-                continue
-            if len(outs) - len(constant) != 1:
-                self._block([source], f"{_describe(node)} fixes the number of channels")
+            fixed = [dim for dim in outs if isinstance(sizes[dim], int)]
+            if len(outs) - len(fixed) != 1:
+                self._block([source], f"{describe(node)} fixes the number of channels")
                 continue
             # (C,) seen as (a, b) with a fixed: physical and original views agree if every row of a
             # keeps the same positions of b.
-            self._tie_constant_dims(labels, constant)
+            for dim in fixed:
+                self._tie_labels(labels, labels.narrow(dim, 0, 1).expand(labels.shape))
+            counted = next(sizes[dim] for dim in outs if dim not in fixed)
+            if counted is not None:
+                why = f"{describe(node)} takes the number of channels from elsewhere"
+                self._same_size.append((counted, unique(source), why))
         return labels
 
-    def _replay(self, node: fx.Node, value: Tensor) -> Tensor:
+    def _view_sizes(self, node: fx.Node, value: Tensor) -> list[Any]:
+        """Per output dimension: None where it follows from the others, its size where that is fixed, or the
+        atoms that it counts."""
+        given = node.args[1:] or (node.kwargs.get("shape", node.kwargs.get("size")),)
+        if len(given) == 1 and not isinstance(given[0], int):
+            single: Any = given[0]
+            counts = self._counts.get(single) if isinstance(single, fx.Node) else None
+            if isinstance(counts, tuple):
+                sizes = zip(counts, value.shape, strict=True)
+                return [size if counted is None else counted for counted, size in sizes]
+            given = tuple(single) if isinstance(single, list | tuple) else given
+        if len(given) != value.dim():
+            self._block_counts(node)
+            return list(value.shape)
+        return [self._view_size(size) for size in given]
+
+    def _view_size(self, size: Any) -> Any:
+        if isinstance(size, fx.Node):
+            counted = _joined(self._counts.get(size))
+            return counted if counted is not None else self._values[size]
+        return None if size == -1 else size
+
+    def _replay(self, node: fx.Node) -> Any:
         """Move the labels as the tensor was moved."""
         args, kwargs = fx.map_arg((node.args[1:], node.kwargs), self._values.__getitem__)
         source = self._first(node)
         if node.op == "call_method":
-            moved = getattr(source, str(node.target))(*args, **kwargs)
-        else:
-            moved = node.target(source, *args, **kwargs)  # type: ignore[operator]
-        return moved  # type: ignore[no-any-return]
+            return getattr(source, str(node.target))(*args, **kwargs)
+        return node.target(source, *args, **kwargs)  # type: ignore[operator]
 
-    def _chunk(self, node: fx.Node, value: Any) -> Any:
-        pieces = self._replay(node, value)
-        sizes = {piece.shape for piece in pieces}
-        first = pieces[0]
-        if len(sizes) > 1:
-            self._block([self._first(node)], f"{_describe(node)} cuts channels into unequal pieces")
-        elif any(not torch.equal(first, piece) for piece in pieces[1:]):
+    def _chunk(self, node: fx.Node) -> Any:
+        pieces = self._replay(node)
+        if len({piece.shape for piece in pieces}) > 1:
+            self._block([self._first(node)], f"{describe(node)} cuts channels into unequal pieces")
+            return pieces
+        for piece in pieces[1:]:
             # After pruning the pieces are again equal only if all keep the same positions.
-            for piece in pieces[1:]:
-                self._tie_labels(first, piece, first.shape)
+            self._tie_labels(pieces[0], piece)
         return pieces
 
     def _index(self, node: fx.Node, value: Any) -> Any:
         source = self._labels[node.args[0]]  # type: ignore[index]
-        index = fx.map_arg(node.args[1], self._values.__getitem__)
+        index: Any = fx.map_arg(node.args[1], self._values.__getitem__)
         if not isinstance(source, Tensor):
             return source[index]
-        labels = source[index]
-        if set(_unique(labels).tolist()) != set(_unique(source).tolist()):
-            self._block([source], f"{_describe(node)} picks channels by position")
-        return labels
+        if not keeps_channels(source, index):
+            return self._opaque(node, value, f"{describe(node)} picks channels by position")
+        return source[index]
 
     def _opaque(self, node: fx.Node, value: Any, why: str) -> Any:
         """Block everything that an unknown operation reads, and everything that comes of it."""
         self._block(self._read(node), why)
-        if isinstance(value, Tensor):
-            return self._constant(value, why)
-        return [self._constant(item, why) if isinstance(item, Tensor) else None for item in _items(value)]
+        return _map(value, lambda item: self._constant(item, why) if isinstance(item, Tensor) else None)
+
+    # Numbers
+
+    def _count(self, node: fx.Node, value: Any) -> Any:
+        """The atoms that a number counts, None where it counts no channels; a tuple of both for a shape."""
+        asked, read = ops.attribute(node), self._read(node)
+        first: Any = node.args[0] if node.args else None
+        if asked in ("size", "shape") and isinstance(self._labels.get(first), Tensor):
+            labels = self._first(node)
+            along = tuple(unique(labels) if varies(labels, dim) else None for dim in range(labels.dim()))
+            if isinstance(value, torch.Size):
+                return along
+            dim = node.kwargs.get("dim", node.args[-1])
+            return along[dim] if isinstance(dim, int) else _joined(along)
+        if node.target is operator.getitem and isinstance(whole := self._counts.get(first), tuple):
+            index: Any = fx.map_arg(node.args[1], self._values.__getitem__)
+            return whole[index]
+        if read and asked not in ops.FACTS:
+            self._block(read, f"{describe(node)} makes a number of it")
+        if not isinstance(value, int | float | slice | list | tuple):
+            self._block_counts(node)
+        return _joined([self._counts.get(source) for source in node.all_input_nodes])
+
+    def _block_counts(self, node: fx.Node) -> None:
+        """Block what is counted by the numbers that an operation takes: pruning would change its result."""
+        counted = _joined([self._counts.get(source) for source in node.all_input_nodes])
+        if counted is not None:
+            self._blocked.append((counted, f"{describe(node)} computes with the number of channels"))
 
     # Atoms, ties and blocks
 
@@ -352,34 +423,40 @@ class ChannelFlow:
 
     def _constant(self, value: Tensor, why: str) -> Tensor:
         """Labels of a tensor whose channels are no producer's: new atoms per channel that never go."""
-        count = value.shape[1] if value.dim() > 1 else 1
-        atoms = self._atoms(count)
-        self.blocked.append((atoms, why))
-        return _expand(atoms, value, 1 if value.dim() > 1 else None)
+        atoms = self._atoms(value.shape[1] if value.dim() > 1 else 1)
+        self._blocked.append((atoms, why))
+        if value.dim() > 1:
+            return expand(atoms, tuple(value.shape))
+        return torch.from_numpy(atoms).reshape([1] * value.dim()).expand(value.shape)
 
     def _tie(self, left: Any, right: Any) -> None:
         self._ties.append((np.ravel(left), np.ravel(right)))
 
-    def _tie_labels(self, left: Tensor, right: Tensor, shape: Iterable[int]) -> None:
-        ours, theirs = _channels(left), _channels(right)
-        if ours is not None and theirs is not None and left.dim() == right.dim() and len(ours) == len(theirs):
+    def _tie_labels(self, left: Tensor, right: Tensor) -> None:
+        """Tie what stands at the same place in labels of one shape."""
+        ours, theirs = channels(left), channels(right)
+        if ours is not None and theirs is not None:
             self._tie(ours, theirs)
             return
-        size = tuple(shape)
-        pairs = torch.stack([left.expand(size).reshape(-1), right.expand(size).reshape(-1)]).unique(dim=1)
-        self._tie(pairs[0].numpy(), pairs[1].numpy())
+        pairs = np.unique(np.stack([left.reshape(-1).numpy(), right.reshape(-1).numpy()]), axis=1)
+        self._tie(pairs[0], pairs[1])
 
-    def _tie_constant_dims(self, labels: Tensor, constant: list[int]) -> None:
-        for dim in constant:
-            self._tie_labels(labels, labels.narrow(dim, 0, 1).expand(labels.shape), labels.shape)
-
-    def _tie_split(self, channels: Atoms | None, shape: tuple[int, ...], constant: list[int]) -> None:
-        if channels is not None:
-            self._tie_constant_dims(torch.from_numpy(channels).reshape(1, *shape), [dim + 1 for dim in constant])
+    def _tie_rows(self, labels: Tensor, groups: int) -> None:
+        """Tie (groups * n,) channels so that all groups keep the same of their n."""
+        rows = channels(labels)
+        if rows is None:
+            self._block([labels], "it is shuffled together with another dimension")
+            return
+        rows = rows.reshape(groups, -1)
+        self._tie(rows, np.broadcast_to(rows[:1], rows.shape))
 
     def _block(self, labels: Iterable[Tensor], why: str) -> None:
-        for label in labels:
-            self.blocked.append((_unique(label), why))
+        self._blocked += [(unique(label), why) for label in labels]
+
+    def _meets_fixed(self, node: fx.Node) -> bool:
+        """Whether an operation also takes a tensor that is no activation, and not a single number."""
+        values = [self._values[source] for source in node.all_input_nodes if self._labels[source] is None]
+        return any(isinstance(value, Tensor) and value.numel() > 1 for value in values)
 
     def _first(self, node: fx.Node) -> Tensor:
         """The labels of the tensor that an operation acts on."""
@@ -387,75 +464,79 @@ class ChannelFlow:
 
     def _read(self, node: fx.Node) -> list[Tensor]:
         """The labels of all tensors that a node reads."""
-        found: list[Tensor] = []
-        for source in node.all_input_nodes:
-            labels = self._labels[source]
-            found += [label for label in _items(labels) if isinstance(label, Tensor)]
-        return found
+        return [label for source in node.all_input_nodes for label in _tensors(self._labels[source])]
 
 
 def norm_behind(model: nn.Module, node: fx.Node) -> _BatchNorm | None:
-    """The BatchNorm that alone reads a layer's output and keeps running statistics."""
-    users = list(node.users)
-    if len(users) == 1 and users[0].op == "call_module":
-        module = model.get_submodule(str(users[0].target))
-        if isinstance(module, _BatchNorm) and module.running_mean is not None:
-            return module
-    return None
-
-
-def _expand(channels: Atoms, value: Tensor, dim: int | None = 1) -> Tensor:
-    """Labels of the shape of `value` that vary along `dim` only, without taking its memory."""
-    labels = torch.from_numpy(channels)
-    if dim is None:
-        return labels.reshape([1] * value.dim()).expand(value.shape)
-    shape = [1] * value.dim()
-    shape[dim] = len(channels)
-    return labels.reshape(shape).expand(value.shape)
-
-
-def _varies(labels: Tensor, dim: int) -> bool:
-    """Whether labels differ along a dimension; expanded ones need no look."""
-    if labels.shape[dim] <= 1 or labels.stride(dim) == 0:
-        return False
-    return not bool((labels == labels.narrow(dim, 0, 1)).all())
-
-
-def _channels(labels: Tensor, dim: int = 1) -> Atoms | None:
-    """The atom per index of `dim`, or None where labels differ along another dimension too."""
-    dim = dim % labels.dim()
-    for other in range(labels.dim()):
-        if other != dim and _varies(labels, other):
-            return None
-    index: list[Any] = [0] * labels.dim()
-    index[dim] = slice(None)
-    return labels[tuple(index)].numpy()
-
-
-def _spread(narrow: Tensor, wide: Tensor) -> bool:
-    """Whether a one-channel tensor is broadcast over several channels."""
-    aligned = narrow.reshape((1,) * (wide.dim() - narrow.dim()) + tuple(narrow.shape))
-    return any(
-        ours == 1 and theirs > 1 and _varies(wide, dim)
-        for dim, (ours, theirs) in enumerate(zip(aligned.shape[-wide.dim() :], wide.shape, strict=True))
-    )
-
-
-def _unique(labels: Any) -> Atoms:
-    if isinstance(labels, Tensor):
-        channels = _channels(labels) if labels.dim() > 1 else None
-        return np.unique(channels if channels is not None else labels.numpy())
-    return np.unique(np.concatenate([_unique(item) for item in _items(labels) if item is not None]))
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return list(value) if isinstance(value, list | tuple) else [value]
+    """The BatchNorm with running statistics that alone reads what `node` writes, and reads nothing else."""
+    readers = list(node.users)
+    if len(readers) != 1 or readers[0].op != "call_module":
+        return None
+    module = model.get_submodule(str(readers[0].target))
+    calls = sum(other.op == "call_module" and other.target == readers[0].target for other in node.graph.nodes)
+    keeps_statistics = isinstance(module, _BatchNorm) and module.running_mean is not None
+    return module if keeps_statistics and calls == 1 else None  # type: ignore[return-value]
 
 
 def holds_tensor(value: Any) -> bool:
-    return any(isinstance(item, Tensor) for item in _items(value))
+    """Whether a value is a tensor or a structure with one in it."""
+    return bool(_tensors(value))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return [value] if isinstance(value, Tensor) else []
+
+
+def _map(value: Any, function: Any) -> Any:
+    """Apply `function` to what dicts, lists and tuples hold."""
+    if isinstance(value, dict):
+        return {key: _map(item, function) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map(item, function) for item in value]
+    return function(value)
+
+
+def _joined(counts: Any) -> Atoms | None:
+    """All atoms that some numbers count, None where they count none."""
+    if isinstance(counts, list | tuple):
+        found = [atoms for atoms in map(_joined, counts) if atoms is not None]
+        return np.unique(np.concatenate(found)) if found else None
+    return counts  # type: ignore[no-any-return]
+
+
+def _pads_channels(node: fx.Node, value: Tensor) -> bool:
+    """Whether a padding goes beyond the spatial dimensions."""
+    if node.target is not F.pad:
+        return False
+    pads: Any = node.kwargs.get("pad", node.args[1] if len(node.args) > 1 else ())
+    return not isinstance(pads, list | tuple) or len(pads) > 2 * (value.dim() - 2)
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """The two sides of an add or product, one of them twice where it is added to itself."""
+    sides = [*node.args[:2], *(node.kwargs.get(name) for name in ("input", "other"))]
+    return [side for side in sides if isinstance(side, fx.Node)]
+
+
+def _version(value: Any) -> int:
+    """Counts how often a tensor was overwritten."""
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+
+
+def _shared_parameters(model: nn.Module) -> dict[str, str]:
+    """Layers that share a parameter with another, and why that keeps their channels."""
+    owner: dict[int, str] = {}
+    pinned: dict[str, str] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            first = owner.setdefault(id(parameter), name) if parameter is not None else name
+            if first != name:
+                pinned |= dict.fromkeys((first, name), f"{first} and {name} share a parameter")
+    return pinned
 
 
 def _changed(module: nn.Module) -> bool:
@@ -463,42 +544,3 @@ def _changed(module: nn.Module) -> bool:
     return torch.nn.utils.parametrize.is_parametrized(module) or any(
         hasattr(module, name) for name in ("weight_orig", "weight_g")
     )
-
-
-def _describe(node: fx.Node) -> str:
-    """An operation as a person would name it: what it is, and the module whose forward calls it."""
-    target: Any = node.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    stack: dict[str, tuple[str, Callable[..., Any]]] = node.meta.get("nn_module_stack") or {}
-    owner = [path for path, _ in stack.values() if path and path != name]
-    return f"{name} in {owner[-1]}" if owner else name
-
-
-def _fixed_sizes(node: fx.Node, value: Tensor) -> list[int]:
-    """The output dimensions of a reshape whose size is written as a number in the code."""
-    if node.target in (torch.flatten, "flatten"):
-        return []
-    sizes = node.args[1:] or (node.kwargs.get("shape"),)
-    if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
-        sizes = tuple(sizes[0])
-    if len(sizes) != value.dim():
-        return []
-    return [dim for dim, size in enumerate(sizes) if isinstance(size, int) and size != -1]
-
-
-def _view_blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Match runs of input dimensions to the runs of output dimensions that hold the same elements."""
-    blocks: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        ins, outs = [i] if i < len(before) else [], [j] if j < len(after) else []
-        i, j = i + len(ins), j + len(outs)
-        while (a := prod(before[d] for d in ins)) != (b := prod(after[d] for d in outs)):
-            if a < b:
-                ins.append(i)
-                i += 1
-            else:
-                outs.append(j)
-                j += 1
-        blocks.append((ins, outs))
-    return blocks

@@ -9,7 +9,10 @@ what enters a residual block, are *coupled*, and coupled groups stay whole unles
 
 from __future__ import annotations
 
+import traceback
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,7 +44,7 @@ class ChannelGroup:
     """Units that the same layers produce.
 
     Attributes:
-        name: the first producer.
+        name: the first producer; with #2, #3, … where that layer's channels fall into several groups.
         producers: convs and linear layers that write these channels.
         scales: BatchNorms whose scaling factors say what the channels are worth.
         readers: layers that read them.
@@ -115,18 +118,35 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
     Raises:
         SlimnetError: the model cannot be traced at all, or does not run on the example.
     """
-    with evaluating(model):
-        try:
-            nodes = fx.Tracer().trace(model)
-        except Exception as error:
-            raise SlimnetError(
-                f"{type(model).__name__} cannot be traced: {error}. Its forward may branch on tensor values "
-                f"or loop over them; torch.fx.wrap such a function, or mark its module as a leaf"
-            ) from error
+    if not isinstance(example_input, Tensor):
+        found = type(example_input).__name__
+        raise SlimnetError(f"the example input is a {found}; it must be one tensor (N, C, ...)")
+    with evaluating(model), torch.no_grad():
+        nodes = _record(model)
         flow = ChannelFlow(model)
-        with torch.no_grad():
-            flow.run(nodes, example_input)
+        flow.run(nodes, example_input.clone())
     return _assemble(flow, nodes, tuple(example_input.shape))
+
+
+def _record(model: nn.Module) -> fx.Graph:
+    """The operations of a forward pass."""
+    tracer = fx.Tracer()
+    try:
+        return tracer.trace(model)
+    except Exception as error:
+        inside = [path for path, _ in tracer.module_stack.values() if path]
+        where = f" in its module {inside[-1]}" if inside else ""
+        line = _last_line_outside(error, Path(torch.__file__).parent)
+        raise SlimnetError(
+            f"{type(model).__name__} cannot be traced: {error}{where}, at `{line}`. A forward that branches "
+            f"on tensors or loops over them is followed only if torch.fx.wrap hides that function"
+        ) from error
+
+
+def _last_line_outside(error: Exception, package: Path) -> str:
+    """The innermost line of code that is not the package's own."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if package not in Path(f.filename).parents]
+    return frames[-1].line or "" if frames else ""
 
 
 def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) -> ChannelGraph:
@@ -148,24 +168,22 @@ def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) 
     scales = _members(unit_count, {name: layers[name].outputs for name in flow.norms})
     readers = _members(unit_count, {name: layers[name].inputs for name in flow.producers})
     coupled = _mark(unit_count, unit_of, flow.coupled)
-    blocked = _reasons(unit_of, flow.blocked)
+    blocked = _reasons(unit_of, flow.blocked(unit_of))
 
-    signatures: dict[tuple[tuple[str, ...], bool, str, int], list[int]] = {}
+    signatures: dict[tuple[tuple[str, ...], tuple[str, ...], bool, str, int], list[int]] = {}
     for unit in first_seen:
-        key = (tuple(producers[unit]), bool(coupled[unit]), blocked.get(unit, ""), int(channels[unit]))
+        made_by, scaled_by = tuple(producers[unit]), tuple(scales[unit])
+        key = (made_by, scaled_by, bool(coupled[unit]), blocked.get(unit, ""), int(channels[unit]))
         signatures.setdefault(key, []).append(unit)
-    names: set[str] = set()
-    groups = []
-    for (made_by, is_coupled, why, per_unit), units in signatures.items():
-        scaled_by = _union(scales, units)
-        if not why and not scaled_by:
-            why = "no BatchNorm follows it to go by"
-        name = made_by[0] if made_by[0] not in names else f"{made_by[0]}#{len(names)}"
-        names.add(name)
+    groups: list[ChannelGroup] = []
+    seen: Counter[str] = Counter()
+    for (made_by, scaled_by, is_coupled, why, per_unit), units in signatures.items():
+        seen[made_by[0]] += 1
+        name = made_by[0] if seen[made_by[0]] == 1 else f"{made_by[0]}#{seen[made_by[0]]}"
+        why = why or ("" if scaled_by else "no BatchNorm follows it to go by")
+        read_by = tuple(dict.fromkeys(layer for unit in units for layer in readers[unit]))
         groups.append(
-            ChannelGroup(
-                name, made_by, scaled_by, _union(readers, units), np.array(units), per_unit, is_coupled, why
-            )
+            ChannelGroup(name, made_by, scaled_by, read_by, np.array(units), per_unit, is_coupled, why)
         )
     return ChannelGraph(flow.model, tuple(groups), layers, nodes, input_shape, unit_count)
 
@@ -193,10 +211,6 @@ def _members(unit_count: int, layers: dict[str, Units]) -> list[list[str]]:
         for unit in dict.fromkeys(units.tolist()):
             members[unit].append(name)
     return members
-
-
-def _union(members: list[list[str]], units: list[int]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for unit in units for name in members[unit]))
 
 
 def _mark(unit_count: int, unit_of: Units, atoms: list[NDArray[np.int64]]) -> NDArray[np.bool_]:

@@ -1,0 +1,88 @@
+"""Labels: integer tensors that say for each element of an activation which atom (producer channel) it is of.
+
+Most vary along one dimension only and are kept expanded, so that they take no memory.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Atoms = NDArray[np.int64]
+
+
+def expand(atoms: Atoms, shape: tuple[int, ...], dim: int = 1) -> Tensor:
+    """Labels of a shape that vary along `dim` only."""
+    compact = [1] * len(shape)
+    compact[dim] = len(atoms)
+    return torch.from_numpy(atoms).reshape(compact).expand(shape)
+
+
+def varies(labels: Tensor, dim: int) -> bool:
+    """Whether labels differ along a dimension."""
+    if labels.shape[dim] <= 1 or labels.stride(dim) == 0:
+        return False
+    return not bool((labels == labels.narrow(dim, 0, 1)).all())
+
+
+def channels(labels: Tensor, dim: int = 1) -> Atoms | None:
+    """The atom per index of `dim`; None where there is no such dimension, or labels differ along another."""
+    if not -labels.dim() <= dim < labels.dim():
+        return None
+    dim = dim % labels.dim()
+    if any(varies(labels, other) for other in range(labels.dim()) if other != dim):
+        return None
+    index: list[Any] = [0] * labels.dim()
+    index[dim] = slice(None)
+    return labels[tuple(index)].numpy()
+
+
+def unique(labels: Tensor) -> Atoms:
+    """The atoms that occur."""
+    one_by_one = channels(labels)
+    return np.unique(one_by_one if one_by_one is not None else labels.numpy())
+
+
+def spreads(narrow: Tensor, wide: Tensor) -> bool:
+    """Whether broadcasting `narrow` to `wide` puts one channel over several."""
+    missing = wide.dim() - narrow.dim()
+    return any(
+        (dim < missing or narrow.shape[dim - missing] == 1) and varies(wide, dim) for dim in range(wide.dim())
+    )
+
+
+def keeps_channels(labels: Tensor, index: Any) -> bool:
+    """Whether indexing takes all channels in their order, whatever their number will be."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if not all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in parts):
+        return False
+    for dim in range(labels.dim()):
+        if varies(labels, dim):
+            size = labels.shape[dim]
+            positions = expand(np.arange(size), tuple(labels.shape), dim)[index]
+            if len(np.unique(positions.numpy())) < size:
+                return False
+    return True
+
+
+def view_blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Match runs of input dimensions to the runs of output dimensions that hold the same elements."""
+    blocks: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        ins, outs = [i] if i < len(before) else [], [j] if j < len(after) else []
+        i, j = i + len(ins), j + len(outs)
+        while (a := prod(before[d] for d in ins)) != (b := prod(after[d] for d in outs)):
+            if a < b:
+                ins.append(i)
+                i += 1
+            else:
+                outs.append(j)
+                j += 1
+        blocks.append((ins, outs))
+    return blocks
