@@ -1,0 +1,32 @@
+"""python -m benchmarks [NAME ...]: run the benchmarks, all the quick ones by default."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+import torch
+
+from benchmarks import before_finetuning, latency, pruning
+from slimnet.precision import native_precision
+from sweeps.machine import core_count, device_name
+
+QUICK = {"pruning": pruning.main, "latency": latency.main}
+LONG = {"before-finetuning": before_finetuning.main}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *QUICK, *LONG], help="default: the quick ones")
+    names = parser.parse_args().names or list(QUICK)
+    print(
+        f"{device_name('cpu')}, {core_count()} cores, {native_precision('cpu')} natively; "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    for name in names:
+        print(f"\n## {name}\n", flush=True)
+        {**QUICK, **LONG}[name]()
+
+
+if __name__ == "__main__":
+    main()

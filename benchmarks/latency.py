@@ -1,0 +1,36 @@
+"""What pruning buys at inference: dense, masked and pruned ResNet-50, BatchNorms folded, beside their MACs."""
+
+from __future__ import annotations
+
+import torch
+
+import slimnet
+from benchmarks.pruning import network
+from slimnet.fold import fold
+from slimnet.latency import measure_latency
+
+BATCHES = (1, 16)
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    model = network()
+    graph = slimnet.trace(model, torch.zeros(1, 3, 32, 32))
+    networks: dict[str, torch.nn.Module] = {"dense": model}
+    for ratio in (0.5, 0.9):
+        plan = slimnet.plan(graph, ratio=ratio)
+        networks[f"masked, ratio {ratio:g}"] = slimnet.mask(model, plan)
+        networks[f"pruned, ratio {ratio:g}"] = slimnet.prune(model, plan)
+    print("| network | MACs | fewer | " + " | ".join(f"batch {b}: ms (quartiles) | faster" for b in BATCHES) + " |")
+    print("|---|---|---|" + "---|---|" * len(BATCHES))
+    macs = {name: slimnet.count_macs(network, torch.zeros(1, 3, 32, 32)) for name, network in networks.items()}
+    dense: dict[int, float] = {}
+    for name, network in networks.items():
+        cells = [name, f"{macs[name] / 1e6:.1f} M", f"{macs['dense'] / macs[name]:.2f}x"]
+        for batch in BATCHES:
+            found = measure_latency(fold(network), torch.randn(batch, 3, 32, 32))
+            dense.setdefault(batch, found.median_ms)
+            cells.append(f"{found.median_ms:.2f} ({found.low_ms:.2f} to {found.high_ms:.2f})")
+            cells.append(f"{dense[batch] / found.median_ms:.2f}x")
+        print("| " + " | ".join(cells) + " |", flush=True)
