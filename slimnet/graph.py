@@ -152,40 +152,105 @@ def _last_line_outside(error: Exception, package: Path) -> str:
 def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) -> ChannelGraph:
     """Turn tied atoms into units and units into groups."""
     unit_of = _components(flow.atom_count, flow.ties())
+    unit_count = int(unit_of.max()) + 1
     layers = {
         name: LayerUnits(unit_of[layer.inputs], unit_of[layer.outputs], layer.positions, layer.gains_bias)
         for name, layer in flow.layers.items()
     }
-    unit_count = int(unit_of.max()) + 1
-    producers: list[list[str]] = [[] for _ in range(unit_count)]
-    channels = np.zeros(unit_count, dtype=np.int64)
-    first_seen: dict[int, None] = {}
-    for name in flow.producers:
-        np.add.at(channels, layers[name].outputs, 1)
-        for unit in dict.fromkeys(layers[name].outputs.tolist()):
-            producers[unit].append(name)
-            first_seen.setdefault(unit)
-    scales = _members(unit_count, {name: layers[name].outputs for name in flow.norms})
-    readers = _members(unit_count, {name: layers[name].inputs for name in flow.producers})
-    coupled = _mark(unit_count, unit_of, flow.coupled)
-    blocked = _reasons(unit_of, flow.blocked(unit_of))
+    made = np.concatenate([layers[name].outputs for name in flow.producers])
+    coupled = np.zeros(unit_count, dtype=np.int64)
+    for atoms in flow.coupled:
+        coupled[unit_of[atoms]] = 1
+    reasons, why = _reasons(unit_count, unit_of, flow.blocked(unit_of))
 
-    signatures: dict[tuple[tuple[str, ...], tuple[str, ...], bool, str, int], list[int]] = {}
-    for unit in first_seen:
-        made_by, scaled_by = tuple(producers[unit]), tuple(scales[unit])
-        key = (made_by, scaled_by, bool(coupled[unit]), blocked.get(unit, ""), int(channels[unit]))
-        signatures.setdefault(key, []).append(unit)
-    groups: list[ChannelGroup] = []
+    # Units are told apart by what makes and scales them, by how many channels they have, and by what is known.
+    groups = _Partition(unit_count)
+    for name in (*flow.producers, *flow.norms):
+        groups.split(layers[name].outputs)
+    for facts in (np.bincount(made, minlength=unit_count), coupled, why):
+        groups.split_by(facts)
+    members = groups.members(made)
+
+    producers = _names(groups.of, len(members), {name: layers[name].outputs for name in flow.producers})
+    scales = _names(groups.of, len(members), {name: layers[name].outputs for name in flow.norms})
+    readers = _names(groups.of, len(members), {name: layers[name].inputs for name in flow.producers})
+    channels = np.bincount(made, minlength=unit_count)
+    found: list[ChannelGroup] = []
     seen: Counter[str] = Counter()
-    for (made_by, scaled_by, is_coupled, why, per_unit), units in signatures.items():
-        seen[made_by[0]] += 1
-        name = made_by[0] if seen[made_by[0]] == 1 else f"{made_by[0]}#{seen[made_by[0]]}"
-        why = why or ("" if scaled_by else "no BatchNorm follows it to go by")
-        read_by = tuple(dict.fromkeys(layer for unit in units for layer in readers[unit]))
-        groups.append(
-            ChannelGroup(name, made_by, scaled_by, read_by, np.array(units), per_unit, is_coupled, why)
+    for index, units in enumerate(members):
+        first = units[0]
+        blocked = reasons[why[first]]
+        if not blocked and not scales[index]:
+            blocked = "no BatchNorm follows it to go by"
+        name = producers[index][0]
+        seen[name] += 1
+        found.append(
+            ChannelGroup(
+                name=name if seen[name] == 1 else f"{name}#{seen[name]}",
+                producers=tuple(producers[index]),
+                scales=tuple(scales[index]),
+                readers=tuple(readers[index]),
+                units=units,
+                unit_channels=int(channels[first]),
+                coupled=bool(coupled[first]),
+                blocked=blocked,
+            )
         )
-    return ChannelGraph(flow.model, tuple(groups), layers, nodes, input_shape, unit_count)
+    return ChannelGraph(flow.model, tuple(found), layers, nodes, input_shape, unit_count)
+
+
+class _Partition:
+    """Units in classes that are split until only those remain together that nothing tells apart."""
+
+    def __init__(self, count: int) -> None:
+        self.of = np.zeros(count, dtype=np.int64)
+        self._next = 1
+
+    def split(self, units: Units) -> None:
+        """Part these units from the others of their classes."""
+        chosen = np.unique(units)
+        classes, position = np.unique(self.of[chosen], return_inverse=True)
+        self.of[chosen] = self._next + position
+        self._next += len(classes)
+
+    def split_by(self, facts: NDArray[np.int64]) -> None:
+        """Part units with different facts, (units,)."""
+        self.of = np.unique(np.stack([self.of, facts]), axis=1, return_inverse=True)[1]
+
+    def members(self, made: Units) -> list[Units]:
+        """The units of each class in the order of `made`; classes are numbered by first appearance."""
+        units, first = np.unique(made, return_index=True)
+        units = units[np.argsort(first)]
+        old, appearance, inverse = np.unique(self.of[units], return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(appearance))
+        numbered = np.full(len(self.of), -1, dtype=np.int64)
+        numbered[units] = rank[inverse]
+        self.of = numbered
+        order = np.argsort(numbered[units], kind="stable")
+        return np.split(units[order], np.cumsum(np.bincount(numbered[units]))[:-1])
+
+
+def _names(group_of: Units, count: int, layers: dict[str, Units]) -> list[list[str]]:
+    """For each group the names of the layers in which its units occur."""
+    names: list[list[str]] = [[] for _ in range(count)]
+    for name, units in layers.items():
+        for group in np.unique(group_of[units]).tolist():
+            if group >= 0:  # channels that no layer produces, such as the image's, have no group
+                names[group].append(name)
+    return names
+
+
+def _reasons(
+    unit_count: int, unit_of: Units, blocked: list[tuple[NDArray[np.int64], str]]
+) -> tuple[list[str], NDArray[np.int64]]:
+    """The reasons, "" first, and for each unit the number of the first that holds for it."""
+    reasons, why = [""], np.zeros(unit_count, dtype=np.int64)
+    for atoms, reason in blocked:
+        units = unit_of[atoms]
+        why[units[why[units] == 0]] = len(reasons)
+        reasons.append(reason)
+    first = {reason: number for number, reason in reversed(list(enumerate(reasons)))}
+    return reasons, np.array([first[reason] for reason in reasons])[why]
 
 
 def _components(count: int, ties: NDArray[np.int64]) -> Units:
@@ -202,27 +267,3 @@ def _components(count: int, ties: NDArray[np.int64]) -> Units:
         if np.array_equal(lowered, label):
             return np.unique(label, return_inverse=True)[1]
         label = lowered
-
-
-def _members(unit_count: int, layers: dict[str, Units]) -> list[list[str]]:
-    """For each unit the names of the layers in which it occurs."""
-    members: list[list[str]] = [[] for _ in range(unit_count)]
-    for name, units in layers.items():
-        for unit in dict.fromkeys(units.tolist()):
-            members[unit].append(name)
-    return members
-
-
-def _mark(unit_count: int, unit_of: Units, atoms: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
-    marked = np.zeros(unit_count, dtype=bool)
-    for some in atoms:
-        marked[unit_of[some]] = True
-    return marked
-
-
-def _reasons(unit_of: Units, blocked: list[tuple[NDArray[np.int64], str]]) -> dict[int, str]:
-    reasons: dict[int, str] = {}
-    for atoms, why in blocked:
-        for unit in np.unique(unit_of[atoms]).tolist():
-            reasons.setdefault(unit, why)
-    return reasons
