@@ -163,7 +163,7 @@ def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) 
         coupled[unit_of[atoms]] = 1
     reasons, why = _reasons(unit_count, unit_of, flow.blocked(unit_of))
 
-    # Units are told apart by what makes and scales them, by how many channels they have, and by what is known.
+    # What makes and scales units, how many channels they have, and what is known of them tells them apart.
     groups = _Partition(unit_count)
     for name in (*flow.producers, *flow.norms):
         groups.split(layers[name].outputs)
@@ -221,7 +221,7 @@ class _Partition:
         """The units of each class in the order of `made`; classes are numbered by first appearance."""
         units, first = np.unique(made, return_index=True)
         units = units[np.argsort(first)]
-        old, appearance, inverse = np.unique(self.of[units], return_index=True, return_inverse=True)
+        _, appearance, inverse = np.unique(self.of[units], return_index=True, return_inverse=True)
         rank = np.argsort(np.argsort(appearance))
         numbered = np.full(len(self.of), -1, dtype=np.int64)
         numbered[units] = rank[inverse]
