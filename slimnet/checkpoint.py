@@ -12,10 +12,12 @@ import os
 import pickle
 import tempfile
 import zipfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,16 +64,17 @@ def save(
         metrics, config, training: primitives and tensors, nested in dicts and lists.
 
     Raises:
-        SlimnetError: the file cannot be written (a full disk, a missing permission).
+        SlimnetError: the file cannot be written (a full disk, a missing permission), or a value is nothing
+            that can be read back without pickle.
     """
     content = {
         "format": FORMAT,
         "version": VERSION,
         "architecture": getattr(model, "architecture", None),
         "state": dict(model.state_dict()),
-        "metrics": metrics or {},
-        "config": config or {},
-        "training": training or {},
+        "metrics": _plain(metrics or {}, "metrics"),
+        "config": _plain(config or {}, "config"),
+        "training": _plain(training or {}, "training"),
     }
     content["sha256"] = _digest(content)
     path = Path(path)
@@ -83,6 +86,7 @@ def save(
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
+            os.chmod(aside, 0o644)  # mkstemp makes private files
             os.replace(aside, path)
         except BaseException:
             Path(aside).unlink(missing_ok=True)
@@ -99,26 +103,51 @@ def read(path: str | Path) -> Checkpoint:
             or holds pickled code; each says which.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SlimnetError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise SlimnetError(f"{path} is truncated or no slimnet file; take another copy of it")
+    _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise SlimnetError(f"{path} holds pickled objects, which could run code when loaded; refused") from error
-    except Exception as error:
-        raise SlimnetError(f"{path} is damaged ({error}); take another copy of it") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise SlimnetError(f"{path} was not written by slimnet; slimnet.save writes files that can be loaded")
-    if content["version"] > VERSION:
         raise SlimnetError(
-            f"{path} has format version {content['version']}, this slimnet reads up to {VERSION}; upgrade slimnet"
+            f"{path} holds pickled objects, which could run code when loaded; it was not loaded"
+        ) from error
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise SlimnetError(f"{path} is damaged ({reason}); take another copy of it") from error
+    version = (
+        content.get("version") if isinstance(content, dict) and content.get("format") == FORMAT else None
+    )
+    if not isinstance(version, int):
+        raise SlimnetError(f"{path} was not written by slimnet; slimnet.save writes files that can be loaded")
+    if version > VERSION:
+        raise SlimnetError(
+            f"{path} has format version {version}, this slimnet reads up to {VERSION}; upgrade slimnet"
         )
-    digest = content.pop("sha256", None)
-    if digest != _digest(content):
-        raise SlimnetError(f"{path} has been changed or damaged: its checksum does not match its content")
-    return Checkpoint(*(content[key] for key in ("architecture", "state", "metrics", "config", "training")))
+    if content.pop("sha256", None) != _digest(content):
+        raise SlimnetError(f"{path} has been changed: its checksum does not match its content")
+    return Checkpoint(*(content[name] for name in ("architecture", "state", "metrics", "config", "training")))
+
+
+def _check_archive(path: Path) -> None:
+    """Tell a file that is missing, foreign, cut off or damaged, before anything in it is interpreted."""
+    if not path.is_file():
+        raise SlimnetError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise SlimnetError(f"{path} cannot be read: {error.strerror}") from error
+    if start != b"PK\x03\x04":
+        raise SlimnetError(f"{path} is no slimnet file; slimnet.save writes files that can be loaded")
+    try:
+        whole = zipfile.is_zipfile(path)
+        with zipfile.ZipFile(path) if whole else nullcontext() as archive:
+            damaged = archive.testzip() if archive else None
+    except Exception as error:  # zipfile has many ways to fail on damaged headers
+        raise SlimnetError(f"{path} is damaged ({error}); take another copy of it") from error
+    if not whole:
+        raise SlimnetError(f"{path} is truncated: its end is missing; take another copy of it")
+    if damaged is not None:
+        raise SlimnetError(f"{path} is damaged (in {damaged}); take another copy of it")
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -135,7 +164,9 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     return build(read(path), model, source=str(path))
 
 
-def build(checkpoint: Checkpoint, model: nn.Module | None = None, *, source: str = "the checkpoint") -> nn.Module:
+def build(
+    checkpoint: Checkpoint, model: nn.Module | None = None, *, source: str = "the checkpoint"
+) -> nn.Module:
     """The network that a `Checkpoint` holds; see `load`."""
     if model is None:
         if checkpoint.architecture is None:
@@ -143,7 +174,7 @@ def build(checkpoint: Checkpoint, model: nn.Module | None = None, *, source: str
         kwargs = dict(checkpoint.architecture)
         name = kwargs.pop("name", None)
         if name != "resnet":
-            raise SlimnetError(f"{source} holds a {name!r}, which this slimnet does not know; upgrade slimnet")
+            raise SlimnetError(f"{source} holds a {name}, which this slimnet does not know; upgrade slimnet")
         model = models.resnet(kwargs.pop("blocks"), **kwargs)
     fit_shapes(model, checkpoint.state)
     try:
@@ -151,6 +182,21 @@ def build(checkpoint: Checkpoint, model: nn.Module | None = None, *, source: str
     except RuntimeError as error:
         raise SlimnetError(f"{source} does not fit {type(model).__name__}: {error}") from error
     return model.eval()
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` with numpy's numbers made plain; anything else that only pickle could bring back is refused."""
+    if isinstance(value, dict):
+        return {_plain(key, where): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) in (str, int, float, bool, type(None)) or isinstance(value, Tensor):
+        return value
+    raise SlimnetError(
+        f"{where} is a {type(value).__name__}; files hold strings, numbers, tensors, dicts and lists"
+    )
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -29,8 +29,10 @@ class L1Penalty:
         if self.strength == 0:
             return
         with torch.no_grad():
-            gradients = [gamma.grad for gamma in self.gammas if gamma.grad is not None]
-            torch._foreach_add_(gradients, torch._foreach_sign(list(self.gammas)), alpha=self.strength)
+            pairs = [(gamma.grad, gamma) for gamma in self.gammas if gamma.grad is not None]
+            if pairs:
+                gradients, reached = map(list, zip(*pairs, strict=True))
+                torch._foreach_add_(gradients, torch._foreach_sign(reached), alpha=self.strength)
 
 
 def near_zero(gammas: Sequence[Tensor]) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # a plan with a latency budget prunes in order to measure
     from slimnet.plan import LayerCut, PruningPlan
 
 Model = TypeVar("Model", bound=nn.Module)
+PARAMETERS = ("weight", "bias")
+STATISTICS = ("running_mean", "running_var")
 
 
 def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
@@ -64,7 +67,7 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
 
 
 def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give the layers of `model` the shapes that a state_dict of a pruned sibling has; contents are left open.
+    """Give the layers of `model` the shapes that the state_dict of a pruned sibling has; contents are open.
 
     Raises:
         SlimnetError: a layer is missing from `state`, or differs in more than its number of channels.
@@ -72,16 +75,27 @@ def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
     for name, module in model.named_modules():
         if _channel_counts(module) is None:
             continue
-        for part in ("weight", "bias"):
-            saved, own = state.get(f"{name}.{part}"), getattr(module, part)
-            if saved is None and own is None:
-                continue
-            if saved is None or (own is not None and (saved.dim() != own.dim() or saved.shape[2:] != own.shape[2:])):
-                found = "nothing" if saved is None else f"a {part} of shape {tuple(saved.shape)}"
-                raise SlimnetError(f"the file is of another network: for {name} it has {found}")
-            if own is None or saved.shape != own.shape:  # absorption may have added a bias
-                setattr(module, part, nn.Parameter(saved.to(module.weight.device).clone()))
+        for part in (*PARAMETERS, *STATISTICS):
+            saved, own = state.get(f"{name}.{part}"), getattr(module, part, None)
+            if not _fits(module, part, saved, own):
+                found = "nothing" if saved is None else f"a tensor of shape {tuple(saved.shape)}"
+                wanted = "none" if own is None else f"one like {tuple(own.shape)}, give or take channels"
+                raise SlimnetError(
+                    f"the file is of another network: for the {part} of {name} it has {found}, not {wanted}"
+                )
+            if saved is not None and (own is None or saved.shape != own.shape):
+                fresh = saved.to(_device(model)).clone()
+                setattr(module, part, nn.Parameter(fresh) if part in PARAMETERS else fresh)
         _set_counts(module)
+
+
+def _fits(module: nn.Module, part: str, saved: Tensor | None, own: Tensor | None) -> bool:
+    """Whether a saved tensor can be a layer's own but for the number of channels."""
+    if saved is None:
+        return own is None
+    if own is None:  # absorption gives convs and linear layers a bias
+        return part == "bias" and not isinstance(module, _BatchNorm)
+    return saved.dim() == own.dim() and saved.shape[2:] == own.shape[2:]
 
 
 def _check(model: nn.Module, plan: PruningPlan) -> None:
@@ -89,7 +103,9 @@ def _check(model: nn.Module, plan: PruningPlan) -> None:
         try:
             module = model.get_submodule(name)
         except AttributeError:
-            raise SlimnetError(f"the plan is for another network: it has a layer {name}, this one has none") from None
+            raise SlimnetError(
+                f"the plan is for another network: it has a layer {name}, this one has none"
+            ) from None
         found = _channel_counts(module)
         expected = (len(units.inputs), len(units.outputs))
         if found != expected:
@@ -116,23 +132,23 @@ def _silence(module: nn.Module, cut: LayerCut) -> None:
     if counts is None:
         return
     gone_in, gone_out = _complement(cut.inputs, counts[0]), _complement(cut.outputs, counts[1])
-    weight = _outputs_first(module, module.weight) if module.weight is not None else None
-    if weight is not None:
-        weight[gone_out] = 0
-        if weight.dim() > 1 and getattr(module, "groups", 1) == 1:
-            weight[:, gone_in] = 0
-    if module.bias is not None:
-        module.bias[gone_out] = 0
+    for name in PARAMETERS:
+        if getattr(module, name) is None:
+            continue
+        parameter = _outputs_first(module, getattr(module, name))
+        parameter[gone_out] = 0
+        if parameter.dim() > 1 and getattr(module, "groups", 1) == 1:
+            parameter[:, gone_in] = 0
 
 
 def _shrink(module: nn.Module, cut: LayerCut) -> None:
     outputs = torch.from_numpy(cut.outputs)
     inputs = torch.from_numpy(cut.inputs) if getattr(module, "groups", 1) == 1 else None
-    for name in ("running_mean", "running_var"):
+    for name in STATISTICS:
         statistic = getattr(module, name, None)
         if statistic is not None:
             setattr(module, name, statistic[outputs.to(statistic.device)])
-    for name in ("weight", "bias"):
+    for name in PARAMETERS:
         parameter = getattr(module, name)
         if parameter is not None:
             with torch.no_grad():
@@ -141,6 +157,8 @@ def _shrink(module: nn.Module, cut: LayerCut) -> None:
                     kept = kept[:, inputs.to(parameter.device)]
                 kept = _outputs_first(module, kept).clone(memory_format=torch.preserve_format)
             setattr(module, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
+    if isinstance(module, _BatchNorm):
+        module.num_features = len(outputs)
     _set_counts(module)
 
 
@@ -149,25 +167,34 @@ def _set_counts(module: nn.Module) -> None:
     match module:
         case _ConvNd():
             weight = _outputs_first(module, module.weight)
-            if module.groups > 1:  # conv groups go whole, so the channels per group stay
-                module.groups = weight.shape[0] * module.groups // module.out_channels
+            module.groups = _conv_groups(module, weight)
             module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape
-        case _BatchNorm() if module.weight is not None:
-            module.num_features = len(module.weight)
-            for name in ("running_mean", "running_var"):
-                statistic = getattr(module, name)
-                if statistic is not None and len(statistic) != module.num_features:
-                    setattr(module, name, statistic.new_zeros(module.num_features))
+        case _BatchNorm():
+            for tensor in (module.weight, module.running_mean):
+                if tensor is not None:
+                    module.num_features = len(tensor)
 
 
-def _outputs_first(module: nn.Module, tensor: Tensor) -> Tensor:
-    """Swap the first two dimensions of a transposed conv's weight, (in, out, ...); others are (out, in, ...)."""
-    return tensor.transpose(0, 1) if getattr(module, "transposed", False) and tensor.dim() > 1 else tensor
+def _conv_groups(conv: _ConvNd, weight: Tensor) -> int:
+    """How many groups a conv of this weight has, given that groups went whole."""
+    outputs, inputs = conv.out_channels // conv.groups, conv.in_channels // conv.groups
+    whole = weight.shape[1] == inputs and weight.shape[0] % outputs == 0
+    return weight.shape[0] // outputs if conv.groups > 1 and whole else 1  # a last group may be cut further
 
 
-def _complement(kept: NDArray, count: int) -> Tensor:
+def _outputs_first(module: nn.Module, tensor: Any) -> Tensor:
+    """Swap the first two dimensions of a transposed conv's weight, (in, out, ...), to (out, in, ...)."""
+    swapped = getattr(module, "transposed", False) and tensor.dim() > 1
+    return tensor.transpose(0, 1) if swapped else tensor  # type: ignore[no-any-return]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _complement(kept: NDArray[np.int64], count: int) -> Tensor:
     gone = torch.ones(count, dtype=torch.bool)
     gone[torch.from_numpy(kept)] = False
     return gone

@@ -71,7 +71,7 @@ class Recipe:
         return self.lr
 
 
-class Diverged(SlimnetError):
+class Diverged(SlimnetError):  # noqa: N818 - an outcome of training, not a mistake
     """The loss is no longer a number."""
 
 
@@ -112,7 +112,7 @@ def train(
         Diverged: the loss became NaN or infinite; names the epoch, step and learning rate.
         SlimnetError: the checkpoint is damaged or cannot be written.
     """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, recipe)
     history: list[Row] = []
     if checkpoint is not None and checkpoint.exists():
@@ -175,7 +175,7 @@ def _train_epoch(
             logits = model(x).float()
         loss = F.cross_entropy(logits, y)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         penalty.add_to_gradients()
         optimizer.step()
         losses.append(loss.detach())
@@ -229,9 +229,17 @@ def _continue(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ep
     """Put model and optimiser where `path` left them; returns the history up to there."""
     saved = files.read(path)
     history: list[Row] = saved.training.get("history", [])
-    model.load_state_dict(saved.state)
+    try:
+        model.load_state_dict(saved.state)
+    except RuntimeError as error:
+        raise SlimnetError(f"{path} is of another network; delete it to start again") from error
     if len(history) < epochs:
         if "optimizer" not in saved.training:
             raise SlimnetError(f"{path} holds no training to go on with; delete it to start again")
-        optimizer.load_state_dict(saved.training["optimizer"])
+        try:
+            optimizer.load_state_dict(saved.training["optimizer"])
+        except ValueError as error:
+            raise SlimnetError(
+                f"{path} was trained by another optimiser; delete it to start again"
+            ) from error
     return history

@@ -41,15 +41,17 @@ def check_widths(blocks: Sequence[int], widths: Sequence[int]) -> None:
         )
     for position, value in enumerate(widths):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise SlimnetError(f"widths[{position}] is {value!r}; every width is a whole number of at least 1")
+            raise SlimnetError(
+                f"widths[{position}] is {value!r}; every width is a whole number of at least 1"
+            )
     incoming, position = widths[0], 1
     for stage, count in enumerate(blocks):
         for block in range(count):
             outgoing = widths[position + 2]
             if block > 0 and outgoing != incoming:
                 raise SlimnetError(
-                    f"stage {stage + 1}, block {block + 1} adds its input of {incoming} channels to a conv3 of "
-                    f"{outgoing} (widths[{position + 2}]); the two must be equal"
+                    f"stage {stage + 1}, block {block + 1} adds its input of {incoming} channels to a conv3 "
+                    f"of {outgoing} (widths[{position + 2}]); the two must be equal"
                 )
             incoming, position = outgoing, position + 3
 
@@ -87,7 +89,12 @@ class ResNet(nn.Module):
         self.stem = stem
         large = stem == "imagenet"
         self.conv1 = nn.Conv2d(
-            in_channels, widths[0], 7 if large else 3, stride=2 if large else 1, padding=3 if large else 1, bias=False
+            in_channels,
+            widths[0],
+            7 if large else 3,
+            stride=2 if large else 1,
+            padding=3 if large else 1,
+            bias=False,
         )
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
@@ -97,7 +104,9 @@ class ResNet(nn.Module):
             layers = []
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(Bottleneck(incoming, widths[position : position + 3], stride, project=block == 0))
+                layers.append(
+                    Bottleneck(incoming, widths[position : position + 3], stride, project=block == 0)
+                )
                 incoming, position = widths[position + 2], position + 3
             stages.append(nn.Sequential(*layers))
         self.stages = nn.Sequential(*stages)
@@ -178,4 +187,6 @@ def resnet50(
 
     Args and errors as for `resnet`; `widths` has 49 numbers.
     """
-    return resnet([3, 4, 6, 3], 64, num_classes=num_classes, in_channels=in_channels, stem=stem, widths=widths)
+    return resnet(
+        [3, 4, 6, 3], 64, num_classes=num_classes, in_channels=in_channels, stem=stem, widths=widths
+    )
