@@ -44,7 +44,9 @@ def export_onnx(model: nn.Module, example_input: Tensor, path: str | Path) -> fl
             raise SlimnetError(f"export to ONNX needs {package}; get it with: pip install 'slimnet[onnx]'")
     with evaluating(model), _written(Path(path), ".onnx") as aside:
         _write_onnx(model, _of_size(example_input, 2), aside)
-        deviation = float(np.max([_deviation(model, _of_size(example_input, size), aside) for size in (1, 3)]))
+        deviation = float(
+            np.max([_deviation(model, _of_size(example_input, size), aside) for size in (1, 3)])
+        )
         if not deviation <= TOLERANCE:  # NaN is refused too
             raise SlimnetError(f"onnxruntime deviates from torch by {deviation:.1e}; {path} was not written")
     return deviation
@@ -58,7 +60,9 @@ def export_program(model: nn.Module, example_input: Tensor, path: str | Path) ->
     with evaluating(model), torch.no_grad(), _written(Path(path), ".pt2") as aside:
         try:
             with _quiet():
-                program = torch.export.export(model, (_of_size(example_input, 2),), dynamic_shapes=_any_batch())
+                program = torch.export.export(
+                    model, (_of_size(example_input, 2),), dynamic_shapes=_any_batch()
+                )
         except Exception as error:
             raise SlimnetError(f"{type(model).__name__} cannot be exported: {_reason(error)}") from error
         torch.export.save(program, aside)
@@ -70,12 +74,13 @@ def _written(path: Path, suffix: str) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.part{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
+        try:
+            yield aside
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
         raise SlimnetError(f"cannot write {path}: {error}; make room or choose another folder") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _write_onnx(model: nn.Module, example: Tensor, path: Path) -> None:

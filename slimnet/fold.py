@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,7 +22,7 @@ def fold(model: Model) -> Model:
 
     Outputs in eval mode stay the same up to rounding; the copy cannot be trained on or pruned. BatchNorms
     that stand elsewhere stay: behind a linear layer (which dimension they normalise depends on the input),
-    or where the conv or the BatchNorm is used more than once.
+    behind a transposed conv with groups, or where the conv or the BatchNorm is used more than once.
 
     Args:
         model: left as it was.
@@ -35,7 +35,9 @@ def fold(model: Model) -> Model:
         try:
             nodes = fx.Tracer().trace(model)
         except Exception as error:
-            raise SlimnetError(f"{type(model).__name__} cannot be traced, and so not folded: {error}") from error
+            raise SlimnetError(
+                f"{type(model).__name__} cannot be traced, and so not folded: {error}"
+            ) from error
     uses = _uses(model, nodes)
     for node in nodes.nodes:
         if node.op != "call_module" or len(node.users) != 1:
@@ -44,15 +46,22 @@ def fold(model: Model) -> Model:
         if user.op != "call_module" or uses[str(node.target)] != 1 or uses[str(user.target)] != 1:
             continue
         layer, norm = folded.get_submodule(str(node.target)), folded.get_submodule(str(user.target))
-        if isinstance(layer, _ConvNd) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+        if _fuses(layer) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
             _replace(folded, str(node.target), fuse_conv_bn_eval(layer, norm, transpose=layer.transposed))
             _replace(folded, str(user.target), nn.Identity())
-    return folded
+    return folded.eval()
+
+
+def _fuses(layer: nn.Module) -> TypeGuard[_ConvNd]:
+    """Whether torch can fuse a BatchNorm into it: not where a transposed conv has groups."""
+    return isinstance(layer, _ConvNd) and not (layer.transposed and layer.groups > 1)
 
 
 def _uses(model: nn.Module, nodes: fx.Graph) -> dict[str, int]:
     """How often each called module takes part: called, under whatever name, or its parameters read."""
-    called = Counter(model.get_submodule(str(node.target)) for node in nodes.nodes if node.op == "call_module")
+    called = Counter(
+        model.get_submodule(str(node.target)) for node in nodes.nodes if node.op == "call_module"
+    )
     read = Counter(str(node.target).rpartition(".")[0] for node in nodes.nodes if node.op == "get_attr")
     names = {str(node.target) for node in nodes.nodes if node.op == "call_module"}
     return {name: called[model.get_submodule(name)] + read[name] for name in names}

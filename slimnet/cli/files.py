@@ -1,0 +1,78 @@
+"""Files that commands write: checked before the work, and resumable trainings beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from slimnet.errors import SlimnetError
+from slimnet.training import Diverged
+
+EXIT_INTERRUPTED = 130
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse, before any work, a file that is there already or cannot be written."""
+    if path.is_dir():
+        raise SlimnetError(f"{path} is a folder; give the name of a file in it")
+    if path.exists() and not force:
+        raise SlimnetError(f"{path} is there already; choose another name, or replace it with --force")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise SlimnetError(f"{path} cannot be written: {folder} is no folder that you may write to")
+
+
+def partial_file(out: Path, settings: dict[str, Any], force: bool) -> Path:
+    """Where the training for `out` with these settings is kept until it is complete.
+
+    Raises:
+        SlimnetError: one with other settings is there and `force`, which drops it, is not given.
+    """
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    partial = out.with_name(f"{out.name}.{key}.partial")
+    for other in out.parent.glob(f"{escape(out.name)}.*.partial"):
+        if other == partial:
+            continue
+        if not force:
+            raise SlimnetError(
+                f"{other} is a training begun with other settings; repeat that command to go on with it, "
+                f"or drop it with --force"
+            )
+        other.unlink()
+    return partial
+
+
+def content_hash(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def resumable(partial: Path) -> Iterator[None]:
+    """A training that stays in `partial` when Ctrl-C ends it; `partial` goes when it is done or diverged."""
+    try:
+        yield
+        partial.unlink(missing_ok=True)
+    except Diverged:
+        partial.unlink(missing_ok=True)
+        raise
+    except KeyboardInterrupt:
+        kept = f"the epochs done are kept in {partial}" if partial.exists() else "no epoch was complete"
+        typer.echo(f"\ninterrupted; {kept}. Go on with: {_this_command()}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _this_command() -> str:
+    program = "python -m slimnet" if sys.argv[0].endswith("__main__.py") else "slimnet"
+    return f"{program} {shlex.join(sys.argv[1:])}"

@@ -1,0 +1,92 @@
+"""Networks as the commands take them: from a file, from slimnet's own family, from the user's code."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from slimnet.checkpoint import Checkpoint, build, read
+from slimnet.data import Splits
+from slimnet.errors import SlimnetError
+from slimnet.models import resnet, resnet50
+from slimnet.models.resnet import Stem
+from slimnet.modes import evaluating
+
+BLOCKS, WIDTH = (1, 1, 1), 16  # of the default network
+
+
+def open_network(path: Path, factory: str | None) -> tuple[nn.Module, Checkpoint]:
+    """The network in a finished file, and everything else that the file holds."""
+    saved = read(path)
+    if "optimizer" in saved.training:
+        epochs = len(saved.training.get("history", []))
+        raise SlimnetError(f"{path} is a training in progress, {epochs} epochs in; let it finish first")
+    if factory is None and saved.architecture is None:
+        made_by = saved.config.get("model", "MODULE:FACTORY")
+        raise SlimnetError(f"{path} holds a network of your own; say what makes it with --model {made_by}")
+    return build(saved, make_network(factory) if factory else None, source=str(path)), saved
+
+
+def make_network(spec: str) -> nn.Module:
+    """Call the factory "package.module:name", found as Python finds modules, the current folder included."""
+    module_name, colon, name = spec.partition(":")
+    if not (module_name and colon and name):
+        raise SlimnetError(f"--model is {spec}; it is package.module:factory, such as nets:SmallNet")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        model = operator.attrgetter(name)(importlib.import_module(module_name))()
+    except Exception as error:  # the user's code may raise anything
+        raise SlimnetError(f"--model {spec} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise SlimnetError(f"--model {spec} makes a {type(model).__name__}; a torch.nn.Module is needed")
+    return model
+
+
+def new_network(
+    spec: str, blocks: Sequence[int] | None, width: int | None, stem: Stem | None, splits: Splits
+) -> nn.Module:
+    """A fresh network for a data set: "resnet", "resnet50" or the user's own."""
+    if spec != "resnet" and (blocks or width):
+        raise SlimnetError(f"--blocks and --width are of resnet; {spec} has its own")
+    classes, channels = splits.num_classes, splits.image_shape[0]
+    if spec == "resnet":
+        return resnet(
+            blocks or BLOCKS, width or WIDTH, num_classes=classes, in_channels=channels, stem=stem or "cifar"
+        )
+    if spec == "resnet50":
+        return resnet50(classes, channels, stem=stem or "cifar-maxpool")
+    if stem:
+        raise SlimnetError(f"--stem is of resnet and resnet50; {spec} has its own")
+    return make_network(spec)
+
+
+def check_fit(model: nn.Module, splits: Splits, what: str) -> None:
+    """Refuse a network that does not take these images, or does not tell their classes apart."""
+    shape = "x".join(map(str, splits.image_shape))
+    try:
+        with torch.inference_mode(), evaluating(model):
+            output = model(example_of(splits))
+    except Exception as error:  # whatever a forward may raise
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SlimnetError(f"{what} does not take images of {shape}: {first}") from error
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < splits.num_classes:
+        found = (
+            f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
+        )
+        raise SlimnetError(
+            f"{what} makes of one image an output of {found}; the data need (1, {splits.num_classes}), "
+            f"a number per class"
+        )
+
+
+def example_of(splits: Splits) -> Tensor:
+    """One empty image, (1, C, H, W), on the device of the data."""
+    return torch.zeros((1, *splits.image_shape), device=splits.train.x.device)

@@ -1,0 +1,105 @@
+"""The options that several commands share, and the values they take."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+
+from slimnet.data import NAMES
+from slimnet.errors import SlimnetError
+from slimnet.precision import Precision, native_precision
+from slimnet.training import Optimizer, Schedule
+
+
+def positive(value: float | None) -> float | None:
+    """Refuse what is not a finite number above 0."""
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise typer.BadParameter(f"{value} is not above 0")
+    return value
+
+
+def not_negative(value: float | None) -> float | None:
+    """Refuse what is not a finite number of at least 0."""
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise typer.BadParameter(f"{value} is not at least 0")
+    return value
+
+
+Place = Literal["auto", "cpu", "cuda"]
+SETS = ", ".join(name for name in NAMES if name != "npz")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A network saved by slimnet or by a sweep.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+OwnModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODULE:FACTORY", help="What makes your own network, such as nets:SmallNet."
+    ),
+]
+Device = Annotated[Place, typer.Option(help="Where to compute.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Where published data sets are, or are downloaded to."),
+]
+OtherData = Annotated[
+    str | None,
+    typer.Option("--data", metavar="NAME", help=f"Another data set than FILE names: {SETS}, or an npz file."),
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, metavar="PIXELS", help="Pool the images to this side by a whole factor.")
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(metavar="CxHxW", help="Shape of an image, such as 3x32x32, if FILE does not say."),
+]
+
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
+Lr = Annotated[float, typer.Option(callback=positive, help="Highest learning rate.")]
+BatchSize = Annotated[int, typer.Option(min=2, help="Images per step.")]
+Optimiser = Annotated[Optimizer, typer.Option(help="sgd is with Nesterov momentum.")]
+Momentum = Annotated[float, typer.Option(min=0, max=0.999, help="Of sgd.")]
+WeightDecay = Annotated[
+    float, typer.Option(callback=not_negative, help="On weights only, never on scaling factors and biases.")
+]
+Scheduled = Annotated[
+    Schedule, typer.Option(help="Of the learning rate; steps divides it by 10 at 50 % and 75 %.")
+]
+Arithmetic = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option("--precision", help="auto takes bfloat16 where the hardware multiplies it."),
+]
+
+
+def choose_device(wish: Place) -> torch.device:
+    """The device to compute on: a GPU if there is one, unless told otherwise."""
+    available = torch.cuda.is_available()
+    if wish == "cuda" and not available:
+        raise SlimnetError("--device is cuda, but torch finds no GPU here; use cpu or auto")
+    return torch.device("cuda" if available and wish != "cpu" else "cpu")
+
+
+def choose_precision(wish: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+    """The arithmetic to train in."""
+    return native_precision(device) if wish == "auto" else wish
+
+
+def parse_blocks(text: str) -> list[int]:
+    """Bottlenecks per stage from "3,4,6,3"."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SlimnetError(f"--blocks is {text}; it is numbers with commas, such as 1,1,1") from None
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """The shape of an image from "3x32x32"."""
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise SlimnetError(f"--input-shape is {text}; it is channels, height and width, such as 3x32x32")
+    return tuple(map(int, parts))

@@ -1,0 +1,93 @@
+"""Plain text for terminals and pipes: tables, small histograms, and the progress of a training."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+BARS = " ▁▂▃▄▅▆▇█"
+REDRAW_SECONDS = 0.1
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Columns under headings, each set to the left or right by its character of `align`: "<" or ">"."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)
+        ).rstrip()
+        for row in [headings, *rows]
+    )
+
+
+def small_histogram(counts: Sequence[int]) -> str:
+    """One character per bin; any count above 0 can be seen."""
+    top = max(*counts, 1)
+    return "".join(BARS[-(-count * (len(BARS) - 1) // top)] for count in counts)
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """Size and accuracy in a line."""
+    return (
+        f"{metrics['params']:,} parameters, {metrics['macs']:,} MACs, "
+        f"validation {metrics['val_accuracy']:.1%}, test {metrics['test_accuracy']:.1%}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Progress:
+    """A line per epoch, and on a terminal one more that moves with the steps."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._live = sys.stdout.isatty()
+        self._began, self._before = time.monotonic(), 0.0
+        self._stepped, self._drawn = False, 0.0
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """A step of an epoch is done."""
+        self._stepped = True
+        now = time.monotonic()
+        if self._live and now - self._drawn >= REDRAW_SECONDS:
+            self._drawn = now
+            done = epoch - 1 + step / steps
+            print(
+                f"\r\x1b[Kepoch {epoch} of {self._epochs}, step {step} of {steps}{self._left(done)}",
+                end="",
+                flush=True,
+            )
+
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        """An epoch is done; a first call before any step tells of the epochs that were done already."""
+        done = len(history)
+        if not self._stepped:
+            self._began, self._before = time.monotonic(), done
+            print(f"going on after epoch {done} of {self._epochs}", flush=True)
+            return
+        row = history[-1]
+        self.clear()
+        print(
+            f"epoch {done:{len(str(self._epochs))}} of {self._epochs}: loss {row['loss']:.3f}, "
+            f"train {row['train_accuracy']:.1%}, validation {row['val_accuracy']:.1%}, "
+            f"γ near 0 {row['near_zero']:.0%}{self._left(done)}",
+            flush=True,
+        )
+
+    def clear(self) -> None:
+        """Take the moving line away."""
+        if self._live:
+            print("\r\x1b[K", end="", flush=True)
+
+    def _left(self, done: float) -> str:
+        if done >= self._epochs or done <= self._before:
+            return ""
+        pace = (time.monotonic() - self._began) / (done - self._before)
+        return f", {duration(pace * (self._epochs - done))} left"

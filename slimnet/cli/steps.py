@@ -1,0 +1,109 @@
+"""What the commands do to a network: train, recalibrate, measure; and the record of it in the file."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import slimnet
+from slimnet.cli import show
+from slimnet.cli.datasets import DataSettings
+from slimnet.cli.files import resumable
+from slimnet.cli.networks import example_of
+from slimnet.data import Splits, train_batches
+from slimnet.plan import scaling_factors
+from slimnet.training import Recipe, evaluate, train
+
+CALIBRATION_BATCH = 128
+
+
+def train_to(
+    out: Path,
+    partial: Path,
+    network: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    made_from: dict[str, Any],
+    purpose: str,
+) -> None:
+    """Train by the last step of a record, measure, and write the file.
+
+    Args:
+        out: written when all epochs are done.
+        partial: kept after every epoch and, if it is there, gone on from.
+        network: trained in place.
+        splits: what it is trained and measured on.
+        recipe: as in that step.
+        made_from: the record, which becomes the file's config.
+        purpose: of the batches' seed.
+    """
+    step = made_from["steps"][-1]
+    gammas = scaling_factors(slimnet.trace(network, example_of(splits)), streams=step["streams"])
+    progress = show.Progress(recipe.epochs)
+    with resumable(partial):
+        history = train(
+            network,
+            splits,
+            recipe,
+            seed=derive_seed(made_from["seed"], purpose, "batches"),
+            gammas=gammas,
+            strength=step["lambda"],
+            precision=step["precision"],
+            checkpoint=partial,
+            on_epoch=progress.epoch,
+            on_step=progress.step,
+        )
+        metrics = {
+            **measure(network, splits),
+            **{name: history[-1][name] for name in ("loss", "train_accuracy", "near_zero")},
+        }
+        config = {**made_from, "image_shape": list(splits.image_shape)}
+        slimnet.save(out, network.cpu(), metrics=metrics, config=config, training={"history": history})
+    print(f"{show.describe(metrics)}\nwritten: {out}")
+
+
+def extend_record(
+    config: dict[str, Any], settings: DataSettings, splits: Splits, model: str | None, step: dict[str, Any]
+) -> dict[str, Any]:
+    """The config of a file made from one with `config` by one more step."""
+    return {
+        "seed": settings.seed,
+        "data": settings.record(),
+        "image_shape": list(splits.image_shape),
+        "model": model or config.get("model"),
+        "steps": [*config.get("steps", []), step],
+    }
+
+
+def recalibrate_statistics(network: nn.Module, splits: Splits, settings: DataSettings, count: int) -> None:
+    """New BatchNorm statistics from `count` batches of training images, the same ones every time."""
+    batches = train_batches(
+        splits.train,
+        splits,
+        CALIBRATION_BATCH,
+        seed=derive_seed(settings.seed, "prune", "recalibrate"),
+        epoch=0,
+        crop=settings.crop,
+        flip=settings.flip,
+    )
+    slimnet.recalibrate(network, (images for images, _ in islice(batches, count)))
+
+
+def measure(network: nn.Module, splits: Splits) -> dict[str, Any]:
+    """Size and accuracy, in float32 whatever the network was trained in."""
+    return {
+        "params": slimnet.count_params(network),
+        "macs": slimnet.count_macs(network, example_of(splits)),
+        "val_accuracy": evaluate(network, splits, splits.validation),
+        "test_accuracy": evaluate(network, splits, splits.test),
+    }
+
+
+def derive_seed(seed: int, *names: str) -> int:
+    """A seed for one purpose, the same as in a sweep; purposes do not share random numbers."""
+    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
