@@ -170,8 +170,9 @@ def resnet(
         raise SlimnetError(f"stem is {stem!r}; it is one of {', '.join(get_args(Stem))}")
     if not blocks or any(count < 1 for count in blocks):
         raise SlimnetError(f"blocks is {list(blocks)}; it needs at least one stage of at least one block")
-    if width < 1:
-        raise SlimnetError(f"width is {width}; it is at least 1")
+    for name, value in {"width": width, "num_classes": num_classes, "in_channels": in_channels}.items():
+        if value < 1:
+            raise SlimnetError(f"{name} is {value}; it is at least 1")
     chosen = list(widths) if widths is not None else default_widths(blocks, width)
     check_widths(blocks, chosen)
     return ResNet(blocks, chosen, num_classes=num_classes, in_channels=in_channels, stem=stem)
