@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,21 +14,30 @@ import typer
 
 from slimnet.data import load_dataset, split
 from slimnet.errors import SlimnetError
-from slimnet.precision import native_precision
+from slimnet.precision import Precision, native_precision
 from sweeps import doctor as doctor_facts
 from sweeps.config import Config, load_config, shipped_configs
 from sweeps.console import Console, duration
-from sweeps.driver import Driver, Interruption, watch_signals
+from sweeps.driver import Driver
 from sweeps.executors import LocalExecutor
-from sweeps.lock import StudyBusy, hold
+from sweeps.interruption import Interruption, StoppedAtOnce, command_line, watch_signals
+from sweeps.lock import StudyBusyError, hold
 from sweeps.machine import choose_device, slots
-from sweeps.outputs import dense_row, keep_config, pareto_table, write_outputs
+from sweeps.outputs import (
+    check_config,
+    dense_row,
+    keep_config,
+    kept_config,
+    pareto_table,
+    write_outputs,
+)
 from sweeps.progress import epochs_ahead
-from sweeps.results import StudyRecord
+from sweeps.results import StageRecord, StudyRecord
+from sweeps.retry import forget_failures
 from sweeps.snapshot import Reader, plan_stages, take
 from sweeps.space import count_points
 from sweeps.stages import Store
-from sweeps.study import open_study, reopen_trials
+from sweeps.study import make_study, open_study
 from sweeps.tracking import Tracker, decide_mode
 from sweeps.tracking import sync as upload
 
@@ -97,19 +106,16 @@ def run(
     console = Console(quiet=quiet)
     _check_goal(settings)
     device = choose_device(settings.device)
-    mode = decide_mode(settings.wandb.mode, config)
-    # Downloads what is missing, once and with a progress bar, before anything is written.
-    dataset = load_dataset(
-        settings.data.name, path=settings.data.path, data_dir=data_dir, image_size=settings.data.image_size
-    )
-    split(dataset, validation=settings.data.validation, seed=settings.seed)
-    folder = _make_folder(runs / settings.study)
+    reference = _reference(config, settings, runs)
+    mode = decide_mode(settings.wandb.mode, reference)
+    _check_data(settings, data_dir)
+    folder = _make_folders(runs, settings.study)
 
     with hold(folder), watch_signals() as interruption:
-        keep_config(folder, settings)
-        precision = settings.precision if settings.precision != "auto" else native_precision(device)
-        study = open_study(folder, settings, precision)
+        check_config(folder, settings)
+        study = make_study(folder, settings, _precision(settings))
         study.complete_asking()
+        keep_config(folder, settings)
         _log_to(folder / "driver.log")
         places = slots(settings.workers, device, useful=settings.search.ahead + 1)
         console.note(
@@ -123,11 +129,14 @@ def run(
                 settings, runs, data_dir, study, LocalExecutor(places), tracker, console, interruption
             )
             record = driver.run()
-        warnings = tracker.close(timeout=60.0 if interruption.level < 2 else 2.0)
-        page = write_outputs(folder, record)
-        for warning in warnings:
-            console.error(warning)
-    _close(console, record, page, config, runs, interruption)
+        page = _wind_up(folder, record, tracker, interruption, console)
+    if page is None or (interruption.signals and not _goal_reached(record)):
+        console.say(
+            f"interrupted with {len(record.complete)} of {record.goal} trials complete; nothing is lost. "
+            f"Go on with: {command_line()}"
+        )
+        raise typer.Exit(interruption.exit_status)
+    _close(console, record, page, reference, runs)
 
 
 @app.command()
@@ -144,36 +153,34 @@ def plan(
     extra = [f"search.trials={trials}"] if trials is not None else []
     settings = load_config(config, [*overrides, *extra])
     _check_goal(settings)
-    store = Store(runs)
-    asked, precision = [], settings.precision
+    check_config(runs / settings.study, settings)
+    store, asked, precision = Store(runs), [], _precision(settings)
     if (runs / settings.study / "study.db").exists():
-        study = open_study(runs / settings.study, settings, "float32")
+        study = open_study(runs / settings.study, settings)
         asked, precision = study.trials(), study.precision
-    if precision == "auto":
-        precision = native_precision(choose_device(settings.device))
     stages = plan_stages(settings, asked, precision)
     states = [store.state(stage) for stage in stages.stages()]
     left = epochs_ahead(settings, stages, store)
+    counts = {state: states.count(state) for state in ("done", "partial", "missing", "failed")}
+    points = count_points(settings.search.space)
     facts = {
         "study": settings.study,
         "goal": settings.search.trials,
         "asked": len(asked),
-        "points": count_points(settings.search.space),
-        "stages": {state: states.count(state) for state in ("done", "partial", "missing", "failed")},
+        "points": points,
+        "stages": counts,
         "epochs_left": {kind: int(epochs) for kind, epochs in left.items()},
     }
     if as_json:
         _print_json(facts)
         return
     console = Console()
-    points = "endlessly many" if facts["points"] is None else f"{facts['points']:,}"
+    size = "endlessly many" if points is None else f"{points:,}"
     console.say(f"study {settings.study}: {len(asked)} of {settings.search.trials} trials asked for")
-    console.say(f"search space: {points} points, sampler {settings.search.sampler}")
+    console.say(f"search space: {size} points, sampler {settings.search.sampler}")
+    console.say("stages known so far: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     console.say(
-        "stages known so far: " + ", ".join(f"{states.count(state)} {state}" for state in facts["stages"])
-    )  # type: ignore[attr-defined]
-    console.say(
-        f"epochs left: at most {left['sparse']:.0f} of sparse training and {left['finetune']:.0f} of fine-tuning"
+        f"epochs left: at most {left['sparse']:.0f} of sparse training, {left['finetune']:.0f} of fine-tuning"
     )
 
 
@@ -240,19 +247,19 @@ def sync(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = 
 @app.command()
 def retry(
     config: ConfigArgument,
-    trials: Annotated[list[int], typer.Argument(metavar="TRIAL...", help="Numbers of failed trials.")],
+    trials: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[TRIAL]...", help="Numbers of failed trials.", show_default="all of them"),
+    ] = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Let failed trials run again, under their own numbers, with the next `run`."""
     settings = _saved_config(config, runs)
-    folder = runs / settings.study
-    with hold(folder):
-        reopen_trials(folder, settings, trials)
-        study = open_study(folder, settings, "float32")
-        chosen = [trial for trial in study.trials() if trial.number in trials]
-        stages = plan_stages(settings, chosen, study.precision).stages()
-        Store(runs).clear(stages)
-    Console().say(f"{len(trials)} to run again; start with: {_command('run', config, runs)}")
+    with hold(runs / settings.study):
+        again = forget_failures(runs, settings, trials or [])
+    numbers = ", ".join(map(str, again)) or "none"
+    start = _command("run", _reference(config, settings, runs))
+    Console().say(f"trials to run again: {numbers}; start with: {start}")
 
 
 @app.command()
@@ -273,27 +280,44 @@ def main() -> None:
     """Run the command line; a mistake of the user's is a message and an exit status, never a traceback."""
     try:
         app()
-    except StudyBusy as error:
+    except StudyBusyError as error:
         Console().error(f"Error: {error}")
         sys.exit(EXIT_BUSY)
     except SlimnetError as error:
         Console().error(f"Error: {error}")
         sys.exit(EXIT_USAGE)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-
-
-def _close(
-    console: Console, record: StudyRecord, page: Path, config: str, runs: Path, interruption: Interruption
-) -> None:
-    """The last lines of a run, and its exit status."""
-    failed = [trial for trial in record.trials if trial.state == "failed"]
-    if interruption.signals and len(record.complete) + len(failed) < record.goal:
-        console.say(
-            f"interrupted with {len(record.complete)} of {record.goal} trials complete; nothing is lost. "
-            f"Go on with: {_command('run', config, runs)}"
+    except OSError as error:  # a full disk, a folder that has become unwritable
+        Console().error(
+            f"Error: {error.filename}: {error.strerror}; put that right and give the command again"
         )
-        raise typer.Exit(128 + interruption.signals[0])
+        sys.exit(EXIT_USAGE)
+
+
+def _wind_up(
+    folder: Path, record: StudyRecord, tracker: Tracker, interruption: Interruption, console: Console
+) -> Path | None:
+    """Bring W&B, the front and the report up to date; None where a second signal has cut that short."""
+    interruption.closing = True
+    try:
+        warnings = tracker.close(timeout=60.0 if interruption.level < 2 else 2.0)
+        page = write_outputs(folder, record)
+    except StoppedAtOnce:
+        return None
+    finally:
+        interruption.closing = False
+    for warning in warnings:
+        console.error(warning)
+    return page
+
+
+def _goal_reached(record: StudyRecord) -> bool:
+    ended = [trial for trial in record.trials if trial.state != "running"]
+    return len(ended) >= record.goal and record.dense.state in ("done", "failed")
+
+
+def _close(console: Console, record: StudyRecord, page: Path, reference: str, runs: Path) -> None:
+    """The last lines of a run that has reached its goal, and its exit status."""
+    failed = [trial for trial in record.trials if trial.state == "failed"]
     _print_front(console, record)
     seconds = sum(stage.result["seconds"] for stage in _stages_once(record) if stage.result)
     console.note(
@@ -303,13 +327,15 @@ def _close(
     console.say(f"report: {page}")
     for trial in failed:
         console.error(f"trial {trial.number} failed: {trial.reason}")
-    if failed:
-        numbers = " ".join(str(trial.number) for trial in failed)
-        console.error(f"try again with: {_command('retry', config, runs)} {numbers}")
-    if record.dense.state == "failed" and record.dense.failure:
+    if record.dense.failure and record.dense.state == "failed":
         console.error(f"the dense baseline failed: {record.dense.failure['reason']}")
-    console.note(f"more trials:  {_command('run', config, runs)} --trials {record.goal + 8}")
-    console.note(f"every trial:  {_command('status', config, runs)}")
+    if failed or record.dense.state == "failed":
+        console.error(f"try again with: {_command('retry', reference)}")
+    points = count_points(record.config.search.space)
+    more = record.goal + 8 if points is None else min(record.goal + 8, points)
+    if more > record.goal:
+        console.note(f"more trials:  {_command('run', reference)} --trials {more}")
+    console.note(f"every trial:  {_command('status', reference)}")
     if record.front:
         best = next(trial for trial in record.trials if trial.number == record.front[-1])
         path = runs / "stages" / "finetune" / best.stages[-1].key / "checkpoint.pt"
@@ -333,15 +359,15 @@ def _print_front(console: Console, record: StudyRecord) -> None:
     console.table(rows, f"Pareto front of {record.name} (selected on the validation split)")
 
 
-def _stages_once(record: StudyRecord) -> list[Any]:
+def _stages_once(record: StudyRecord) -> list[StageRecord]:
     every = [record.dense, *(stage for trial in record.trials for stage in trial.stages)]
     return list({stage.key: stage for stage in every}.values())
 
 
-def _stage_state(stage: Any) -> str:
+def _stage_state(stage: StageRecord) -> str:
     if stage.state == "partial":
         return f"epoch {len(stage.history)} of {stage.spec['recipe']['epochs']}"
-    return str(stage.state)
+    return stage.state
 
 
 def _check_goal(config: Config) -> None:
@@ -353,39 +379,58 @@ def _check_goal(config: Config) -> None:
         )
 
 
-def _make_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise SlimnetError(
-            f"{folder} cannot be written ({error.strerror}); choose another with --runs DIR"
-        ) from error
+def _check_data(config: Config, data_dir: Path | None) -> None:
+    """Find mistakes in the data before anything is written, after downloading what is missing."""
+    data = config.data
+    dataset = load_dataset(data.name, path=data.path, data_dir=data_dir, image_size=data.image_size)
+    split(dataset, validation=data.validation, seed=config.seed)
+
+
+def _precision(config: Config) -> Precision:
+    """The precision of a new study."""
+    return native_precision(choose_device(config.device)) if config.precision == "auto" else config.precision
+
+
+def _make_folders(runs: Path, study: str) -> Path:
+    for folder in (runs / "stages", runs / study):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise SlimnetError(
+                f"{folder} cannot be written ({error.strerror}); choose another with --runs DIR"
+            ) from error
     return folder
 
 
 def _saved_config(config: str, runs: Path) -> Config:
     """The config that a study was last run with, found by the name in `config`."""
-    study = load_config(config).study
-    path = runs / study / "config.yaml"
-    if not path.exists():
-        raise SlimnetError(f"{runs} has no study {study} yet; start it with: {_command('run', config, runs)}")
-    return load_config(path)
+    named = load_config(config)
+    if not (runs / named.study / "config.yaml").exists():
+        command = _command("run", _reference(config, named, runs))
+        raise SlimnetError(f"{runs} has no study {named.study} yet; start it with: {command}")
+    return kept_config(runs / named.study)
 
 
 def _read(config: str, runs: Path) -> StudyRecord:
     settings = _saved_config(config, runs)
-    study = open_study(runs / settings.study, settings, "float32")
+    study = open_study(runs / settings.study, settings)
     asked = study.trials()
     stages = plan_stages(settings, asked, study.precision)
     return take(settings, runs, asked, stages, study.uid, Reader(Store(runs)))
 
 
-def _command(name: str, config: str, runs: Path) -> str:
-    where = "" if runs == RUNS else f" --runs {runs}"
-    return f"python -m sweeps {name} {config}{where}"
+def _reference(config: str, settings: Config, runs: Path) -> str:
+    """The arguments by which other commands find the study, also one that --set has given another name."""
+    known = load_config(config).study == settings.study
+    name = config if known else str(runs / settings.study / "config.yaml")
+    return shlex.join([name] if runs == RUNS else [name, "--runs", str(runs)])
+
+
+def _command(name: str, reference: str) -> str:
+    return f"{shlex.join([sys.orig_argv[0], '-m', 'sweeps', name])} {reference}"
 
 
 def _log_to(path: Path) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 from sweeps.config import Config
 from sweeps.console import Console
 from sweeps.executors import Event, Executor
+from sweeps.interruption import Interruption
 from sweeps.machine import Slot
 from sweeps.progress import Clock, Progress, RunningStage, epochs_ahead, epochs_at
 from sweeps.results import StudyRecord, TrialRecord
@@ -24,36 +22,8 @@ from sweeps.tracking import Tracker
 from sweeps.worker import Job
 
 POLL_SECONDS = 0.25
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 logger = logging.getLogger("sweeps.driver")
-
-
-@dataclass
-class Interruption:
-    """Signals received. The first asks to stop after the epochs in hand, the second to stop at once."""
-
-    signals: list[int] = field(default_factory=list)
-
-    @property
-    def level(self) -> Literal[0, 1, 2]:
-        return min(len(self.signals), 2)  # type: ignore[return-value]
-
-
-@contextmanager
-def watch_signals() -> Iterator[Interruption]:
-    """Collect Ctrl-C, SIGTERM and the terminal's closing instead of dying of them."""
-    interruption = Interruption()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        interruption.signals.append(number)
-
-    before = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
-        yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass
@@ -81,19 +51,24 @@ class Driver:
 
     def run(self) -> StudyRecord:
         """Work until the goal is reached or a signal ends it; returns the study as it then stands."""
-        while True:
-            self._heed_signals()
-            if self._stop_level < 2:
-                self._tell_and_ask()
-            if self._stop_level == 0:
-                self._start_stages()
-            if not self._running:
-                break
-            for event in self.executor.poll(POLL_SECONDS):
-                self._take_event(event)
-            self.console.show(self._progress())
+        try:
+            while self._work():
+                for event in self.executor.poll(POLL_SECONDS):
+                    self._take_event(event)
+                self.console.show(self._progress())
+        finally:
+            self.executor.kill()  # where an error has left stages running
         self._refresh()
         return self._record
+
+    def _work(self) -> bool:
+        """Do what can be done now; False when no stage is running after it."""
+        self._heed_signals()
+        if self._stop_level < 2:
+            self._tell_and_ask()
+        if self._stop_level == 0:
+            self._start_stages()
+        return bool(self._running)
 
     # Trials
 
@@ -188,7 +163,7 @@ class Driver:
             return
         del self._running[event.key]
         logger.info("%s %s %s %s", stage.kind, stage.key, event.kind, event.reason)
-        if event.kind == "failed":
+        if event.kind == "failed" and self._store.state(stage) != "done":
             self._store.fail(stage, event.reason, event.detail)
             self.console.event(f"{stage.kind} {stage.key} failed: {event.reason}")
         self._refresh()

@@ -9,17 +9,20 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
 
 from slimnet.errors import SlimnetError
+from sweeps.interruption import SIGNALS
 from sweeps.machine import Slot
 from sweeps.worker import Job, Watch, compute
 
 REPORT_EVERY = 0.2  # seconds between reports from within an epoch
+PRELOADED = ["sweeps.worker", "torch._dynamo"]  # the latter because every optimiser imports it, for a second
 
 
 @dataclass(frozen=True)
@@ -144,22 +147,26 @@ class LocalExecutor:
 def _forkserver() -> Any:
     """A context whose processes start in a fraction of the time that importing torch takes.
 
-    The server is started with SIGINT and SIGTERM ignored: a Ctrl-C in the terminal reaches every process of
-    the group, but only the driver decides what follows from it.
+    Its processes inherit a mask that blocks signals: a Ctrl-C in the terminal reaches every process of the
+    group, but only the driver decides what follows from it.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sweeps.worker"])
-    from multiprocessing.forkserver import ensure_running
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        ensure_running()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    context.set_forkserver_preload(PRELOADED)
+    with _signals_blocked():
+        resource_tracker.ensure_running()  # first and by itself, as it unblocks signals when it is done
+    with _signals_blocked():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Signals that come in between reach this process afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death(exitcode: int | None) -> str:
@@ -172,20 +179,24 @@ def _death(exitcode: int | None) -> str:
 
 def _work(job: Job, connection: Connection) -> None:
     """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, stop), daemon=True).start()
     reported = 0.0
+
+    def send(event: Event) -> None:
+        try:
+            connection.send(event)
+        except OSError:
+            os._exit(1)  # as `_listen` is about to
 
     def step(epoch: int, step: int, steps: int) -> None:
         nonlocal reported
         if time.monotonic() - reported >= REPORT_EVERY:
             reported = time.monotonic()
-            connection.send(Event(job.key, "step", epoch, step, steps))
+            send(Event(job.key, "step", epoch, step, steps))
 
     def epoch(done: int) -> None:
-        connection.send(Event(job.key, "epoch", done))
+        send(Event(job.key, "epoch", done))
 
     try:
         finished = compute(job, Watch(epoch=epoch, step=step, stop=stop.is_set))
@@ -196,8 +207,7 @@ def _work(job: Job, connection: Connection) -> None:
         end = Event(
             job.key, "failed", reason=f"{type(error).__name__}: {error}", detail=traceback.format_exc()
         )
-    connection.send(end)
-    connection.close()
+    send(end)
 
 
 def _listen(connection: Connection, stop: threading.Event) -> None:

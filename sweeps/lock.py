@@ -16,7 +16,7 @@ from slimnet.errors import SlimnetError
 from sweeps.files import write_json
 
 
-class StudyBusy(SlimnetError):
+class StudyBusyError(SlimnetError):
     """Another driver has the study."""
 
 
@@ -25,14 +25,16 @@ def hold(folder: Path) -> Iterator[None]:
     """Hold a study's folder for this process.
 
     Raises:
-        StudyBusy: naming the process that holds it.
+        StudyBusyError: naming the process that holds it.
     """
     note = folder / "driver.json"
     lock = FileLock(folder / "driver.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise StudyBusy(f"{folder.name} is being run by {_holder(note)}; wait for it, or stop it") from None
+        raise StudyBusyError(
+            f"{folder.name} is being run by {_holder(note)}; wait for it, or stop it"
+        ) from None
     try:
         write_json(
             note, {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}

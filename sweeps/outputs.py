@@ -13,38 +13,48 @@ from sweeps.pareto import hypervolume
 from sweeps.report import write_report
 from sweeps.results import StudyRecord
 
-FREE_TO_CHANGE = {
+FREE_TO_CHANGE = {  # what leaves finished trials as they are, or is pinned in the study itself
     "search.trials",
     "workers",
     "device",
-    "precision",
     "wandb",
-}  # leave finished trials as they are
+    "precision",
+    "data.path",
+}
 
 
 def keep_config(folder: Path, config: Config) -> None:
-    """Write the config beside the study, after checking that it goes on with what was begun there.
+    """Write the config beside the study."""
+    write_text(folder / "config.yaml", dump_config(config))
+
+
+def kept_config(folder: Path) -> Config:
+    """The config that the study in `folder` was last run with.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    try:
+        return load_config(folder / "config.yaml")
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}\nThe file was written by `run`; put it right, or delete it and the next `run` makes it."
+        ) from error
+
+
+def check_config(folder: Path, config: Config) -> None:
+    """Check that a config goes on with the study in `folder`, if there is one.
 
     Raises:
         ConfigError: it differs from the config that the study was begun with in what changes results.
     """
-    path = folder / "config.yaml"
-    if path.exists():
-        check_same(load_config(path), config, folder)
-    write_text(path, dump_config(config))
-
-
-def check_same(begun: Config, config: Config, folder: Path) -> None:
-    """Refuse to go on with a study under another config; see `keep_config`."""
-    before, now = (
-        _flat(begun.model_dump(mode="json", by_alias=True)),
-        _flat(config.model_dump(mode="json", by_alias=True)),
-    )
+    if not (folder / "config.yaml").exists():
+        return
+    before, now = _flat(kept_config(folder)), _flat(config)
     changes = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
     ]
     if changes:
         raise ConfigError(
@@ -66,7 +76,7 @@ def pareto_table(study: StudyRecord) -> dict[str, Any]:
     if table["dense"] is not None:
         # The volume between a network of no accuracy at the dense network's size, and the front.
         worst = {
-            metric: 0.0 if direction == "maximize" else float(table["dense"][metric])
+            str(metric): 0.0 if direction == "maximize" else float(table["dense"][metric])
             for metric, direction in study.config.search.objectives.items()
         }
         table["hypervolume"] = hypervolume(table["front"], study.config.search.objectives, worst)
@@ -97,10 +107,10 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or prefix in ("search.space", "search.objectives"):
-        return {prefix: value}
+def _flat(config: Config) -> dict[str, Any]:
+    """The fields that may not change, by dotted path."""
     flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    for section, value in config.model_dump(mode="json", by_alias=True).items():
+        fields = {f"{section}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {}
+        flat |= fields or {section: value}
+    return {key: value for key, value in flat.items() if not {key, key.split(".")[0]} & FREE_TO_CHANGE}

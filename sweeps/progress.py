@@ -81,12 +81,17 @@ def epochs_ahead(config: Config, plan: Plan, store: Store) -> dict[Kind, float]:
     """Training epochs still to compute, trials not asked for yet included as far as can be known."""
     left: dict[Kind, float] = {"sparse": 0.0, "finetune": 0.0}
     for stage in plan.stages():
-        if stage.kind != "prune" and store.state(stage) != "failed":
+        if stage.kind != "prune" and not _has_failed(stage, store):
             left[stage.kind] += stage.epochs - store.epochs_done(stage)
     unasked = max(0, config.search.trials - len(plan.chains))
     left["finetune"] += unasked * config.finetune.epochs
     left["sparse"] += min(unasked, _sparse_points(config) - _sparse_seen(plan)) * config.sparse.epochs
     return left
+
+
+def _has_failed(stage: Stage | None, store: Store) -> bool:
+    """Whether the stage or one that it starts from has failed, so that it will not be computed."""
+    return stage is not None and (store.state(stage) == "failed" or _has_failed(stage.parent, store))
 
 
 def _sparse_points(config: Config) -> float:

@@ -75,7 +75,11 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A whole study. `dense` is the unpruned baseline: the sparse stage at λ = 0. `front` lists trial numbers."""
+    """A whole study.
+
+    `dense` is the unpruned baseline: the sparse stage at λ = 0. `front` lists trial numbers. `uid` is made
+    with the study and tells it from an earlier one of the same name.
+    """
 
     name: str
     uid: str

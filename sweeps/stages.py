@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from slimnet.checkpoint import read
 from slimnet.data import fingerprint
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision
@@ -173,10 +173,19 @@ class Store:
         write_json(self.folder(stage) / "failure.json", {"reason": reason, "detail": detail})
 
     def clear(self, stages: Iterable[Stage]) -> None:
-        """Forget failed stages and what they left, so that they are computed again."""
-        for stage in stages:
-            if self.state(stage) == "failed":
-                shutil.rmtree(self.folder(stage))
+        """Forget that stages failed: they go on from their last epoch, or start anew if it is damaged."""
+        for folder in map(self.folder, stages):
+            if not _readable(folder / "checkpoint.pt"):
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
+            (folder / "failure.json").unlink(missing_ok=True)
+
+
+def _readable(checkpoint: Path) -> bool:
+    try:
+        read(checkpoint)
+    except SlimnetError:
+        return False
+    return True
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -10,24 +10,28 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 import slimnet
 from slimnet.checkpoint import build, read
 from slimnet.data import Splits, load_dataset, split, train_batches
+from slimnet.errors import SlimnetError
 from slimnet.plan import scaling_factors
 from slimnet.sparsity import histogram, near_zero
 from slimnet.training import Recipe, Row, evaluate, train
 from sweeps.files import write_json, write_lines
 from sweeps.machine import device_name
 from sweeps.stages import Kind
+
+LOCK_POLL = 0.2  # seconds between looks at `Watch.stop` while another study computes the same stage
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Watch:
     """How a stage reports while it runs.
 
     Attributes:
-        epoch: called with the epochs done after each one.
+        epoch: called with the epochs done after each one that is computed, not for those found done.
         step: called with (epoch, steps done, steps) within one.
-        stop: whether to end after the epoch in hand.
+        stop: whether to end after the epoch in hand, or while waiting for another process to end.
     """
 
     epoch: Callable[[int], None] = lambda done: None
@@ -78,39 +82,60 @@ def compute(job: Job, watch: Watch) -> bool:
         SlimnetError: the training diverged, or a file is damaged or cannot be written.
     """
     _make_deterministic(job.device, job.threads)
-    with FileLock(job.folder / ".lock"):  # another study may want the same stage
+    with _alone_in(job.folder, watch.stop) as alone:
+        if not alone:
+            return False
         if (job.folder / "result.json").exists():
             return True
-        before, started = _seconds_spent(job), time.monotonic()
+        _remove_halves(job.folder)
+        return _compute(job, watch)
 
-        def note_epoch(done: int) -> None:
-            write_json(job.folder / "timing.json", {"seconds": before + time.monotonic() - started})
-            watch.epoch(done)
 
-        splits = _load_splits(job)
-        run = {"sparse": _sparse, "prune": _prune, "finetune": _finetune}[job.kind]
-        outcome = run(job, splits, replace(watch, epoch=note_epoch))
-        if outcome is None:
-            return False
-        model, metrics, training = outcome
-        metrics = {**_measure(model, splits), **metrics}
-        model.cpu()
-        slimnet.save(
-            job.folder / "checkpoint.pt",
-            model,
-            metrics=metrics,
-            config=job.spec,
-            training={"history": training},
-        )
-        result = {
-            "kind": job.kind,
-            "key": job.key,
-            "metrics": metrics,
-            "seconds": before + time.monotonic() - started,
-            "environment": _environment(job),
-        }
-        write_json(job.folder / "result.json", result)
-        return True
+def _compute(job: Job, watch: Watch) -> bool:
+    before, started = _seconds_spent(job), time.monotonic()
+
+    def note_epoch(done: int) -> None:
+        write_json(job.folder / "timing.json", {"seconds": before + time.monotonic() - started})
+        watch.epoch(done)
+
+    splits = _load_splits(job)
+    run = {"sparse": _sparse, "prune": _prune, "finetune": _finetune}[job.kind]
+    outcome = run(job, splits, replace(watch, epoch=note_epoch))
+    if outcome is None:
+        return False
+    model, metrics, history = outcome
+    metrics = {**_measure(model, splits), **metrics}
+    checkpoint = job.folder / "checkpoint.pt"
+    slimnet.save(checkpoint, model.cpu(), metrics=metrics, config=job.spec, training={"history": history})
+    result = {
+        "kind": job.kind,
+        "key": job.key,
+        "metrics": metrics,
+        "seconds": before + time.monotonic() - started,
+        "environment": _environment(job),
+    }
+    write_json(job.folder / "result.json", result)
+    return True
+
+
+@contextmanager
+def _alone_in(folder: Path, stop: Callable[[], bool]) -> Iterator[bool]:
+    """Hold a stage's folder, waiting while another process has it; False if told to stop before that."""
+    lock = FileLock(folder / ".lock")
+    while not (stop() or lock.is_locked):
+        with suppress(Timeout):
+            lock.acquire(timeout=LOCK_POLL)
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+def _remove_halves(folder: Path) -> None:
+    """Delete files that a killed worker was still writing aside."""
+    for name in ("checkpoint.pt", "history.jsonl", "timing.json", "result.json"):
+        for half in folder.glob(f".{name}.*"):
+            half.unlink()
 
 
 Outcome = tuple[nn.Module, dict[str, Any], list[Row]]
@@ -120,7 +145,7 @@ def _sparse(job: Job, splits: Splits, watch: Watch) -> Outcome | None:
     """Train a fresh network while λ·|γ| draws its scaling factors to zero."""
     torch.manual_seed(derive_seed(job.spec["seed"], "sparse", "weights"))
     model = _new_model(job.spec["model"], splits).to(job.device)
-    gammas = _gammas(model, splits)
+    gammas = _gammas(model, splits, streams=job.spec.get("streams", False))
     history = _train(job, model, splits, watch, gammas, strength=job.spec["lambda"])
     if history is None:
         return None
@@ -173,10 +198,13 @@ def _train(
 ) -> list[Row] | None:
     """Train by the spec's recipe; None if stopped before its last epoch."""
     recipe = Recipe(**job.spec["recipe"])
+    checkpoint, path = job.folder / "checkpoint.pt", job.folder / "history.jsonl"
+    noted = len(path.read_bytes().splitlines()) if checkpoint.exists() and path.exists() else 0
 
     def note_epoch(history: list[Row]) -> None:
-        write_lines(job.folder / "history.jsonl", history)
-        watch.epoch(len(history))
+        if len(history) > noted:
+            write_lines(path, history)
+            watch.epoch(len(history))
 
     history = train(
         model,
@@ -186,7 +214,7 @@ def _train(
         gammas=gammas,
         strength=strength,
         precision=job.spec["precision"],
-        checkpoint=job.folder / "checkpoint.pt",
+        checkpoint=checkpoint,
         on_epoch=note_epoch,
         on_step=watch.step,
         stop=watch.stop,
@@ -215,8 +243,8 @@ def _new_model(spec: dict[str, Any], splits: Splits) -> nn.Module:
     )
 
 
-def _gammas(model: nn.Module, splits: Splits) -> dict[str, nn.Parameter]:
-    return scaling_factors(slimnet.trace(model, _example(splits)))
+def _gammas(model: nn.Module, splits: Splits, *, streams: bool = False) -> dict[str, nn.Parameter]:
+    return scaling_factors(slimnet.trace(model, _example(splits)), streams=streams)
 
 
 def _example(splits: Splits) -> torch.Tensor:
@@ -225,7 +253,10 @@ def _example(splits: Splits) -> torch.Tensor:
 
 def _parent_model(job: Job) -> nn.Module:
     assert job.parent is not None, f"a {job.kind} stage has a parent"
-    return build(read(job.parent / "checkpoint.pt")).to(job.device)
+    try:
+        return build(read(job.parent / "checkpoint.pt")).to(job.device)
+    except SlimnetError as error:
+        raise SlimnetError(f"{error}; or delete the folder {job.parent} and it is computed again") from error
 
 
 def _load_splits(job: Job) -> Splits:
