@@ -69,7 +69,7 @@ def resumable(partial: Path) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         kept = f"the epochs done are kept in {partial}" if partial.exists() else "no epoch was complete"
-        typer.echo(f"\ninterrupted; {kept}. Go on with: {_this_command()}", err=True)
+        typer.echo(f"interrupted; {kept}. Go on with: {_this_command()}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

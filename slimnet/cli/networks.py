@@ -26,8 +26,8 @@ def open_network(path: Path, factory: str | None) -> tuple[nn.Module, Checkpoint
     """The network in a finished file, and everything else that the file holds."""
     saved = read(path)
     if "optimizer" in saved.training:
-        epochs = len(saved.training.get("history", []))
-        raise SlimnetError(f"{path} is a training in progress, {epochs} epochs in; let it finish first")
+        done = len(saved.training.get("history", []))
+        raise SlimnetError(f"{path} is a training in progress, after epoch {done}; let it finish first")
     if factory is None and saved.architecture is None:
         made_by = saved.config.get("model", "MODULE:FACTORY")
         raise SlimnetError(f"{path} holds a network of your own; say what makes it with --model {made_by}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 BARS = " ▁▂▃▄▅▆▇█"
 REDRAW_SECONDS = 0.1
@@ -52,6 +52,13 @@ class Progress:
         self._began, self._before = time.monotonic(), 0.0
         self._stepped, self._drawn = False, 0.0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave no moving line behind, however the training ends."""
+        self._clear()
+
     def step(self, epoch: int, step: int, steps: int) -> None:
         """A step of an epoch is done."""
         self._stepped = True
@@ -73,7 +80,7 @@ class Progress:
             print(f"going on after epoch {done} of {self._epochs}", flush=True)
             return
         row = history[-1]
-        self.clear()
+        self._clear()
         print(
             f"epoch {done:{len(str(self._epochs))}} of {self._epochs}: loss {row['loss']:.3f}, "
             f"train {row['train_accuracy']:.1%}, validation {row['val_accuracy']:.1%}, "
@@ -81,8 +88,7 @@ class Progress:
             flush=True,
         )
 
-    def clear(self) -> None:
-        """Take the moving line away."""
+    def _clear(self) -> None:
         if self._live:
             print("\r\x1b[K", end="", flush=True)
 

@@ -43,8 +43,7 @@ def train_to(
     """
     step = made_from["steps"][-1]
     gammas = scaling_factors(slimnet.trace(network, example_of(splits)), streams=step["streams"])
-    progress = show.Progress(recipe.epochs)
-    with resumable(partial):
+    with resumable(partial), show.Progress(recipe.epochs) as progress:
         history = train(
             network,
             splits,

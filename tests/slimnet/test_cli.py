@@ -1,0 +1,402 @@
+"""The command line: the chain of steps, files that carry what later steps need, interruption, wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import slimnet
+from slimnet.checkpoint import read
+from slimnet.cli import main
+
+ROOT = Path(slimnet.__file__).parents[1]
+SMALL = ["--image-size", "7", "--blocks", "1,1", "--width", "8"]
+CHAIN = (
+    f"train {' '.join(SMALL)} --epochs 1 --batch-size 256 --crop 1 --flip --out sparse.pt",
+    "prune sparse.pt --ratio 0.5 --out pruned.pt",
+    "finetune pruned.pt --epochs 1 --batch-size 256 --out tuned.pt",
+)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+NETS = """
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        '''A skip, a concatenation and a depthwise conv.'''
+
+        def __init__(self):
+            super().__init__()
+            self.stem, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.expand, self.expanded = nn.Conv2d(8, 16, 1, bias=False), nn.BatchNorm2d(16)
+            self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False)
+            self.filtered = nn.BatchNorm2d(16)
+            self.project, self.projected = nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8)
+            self.branch, self.branched = nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+            self.classify = nn.Linear(14, 10)
+
+        def forward(self, x):
+            x = self.norm(self.stem(x)).relu()
+            inner = self.filtered(self.depthwise(self.expanded(self.expand(x)).relu())).relu()
+            x = x + self.projected(self.project(inner))
+            x = torch.cat([x, self.branched(self.branch(x)).relu()], 1)
+            return self.classify(x.mean((2, 3)))
+
+    def one_class():
+        return nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def nothing():
+        return None
+
+    def broken():
+        raise RuntimeError("no weights today")
+"""
+
+Slimnet = Callable[..., "Outcome"]
+
+
+class Outcome:
+    """What a command left: its exit status and what it printed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "slimnet", *args]
+    return subprocess.Popen(
+        command, cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err == ""
+    return out
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Slimnet:
+    """Runs a command in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    (tmp_path / "nets.py").write_text(textwrap.dedent(NETS))
+
+    def call(*args: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["slimnet", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Outcome(int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sparse.pt, pruned.pt and tuned.pt, each made from the one before."""
+    folder = tmp_path_factory.mktemp("chain")
+    for command in CHAIN:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", ["slimnet", *command.split()])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert not ended.value.code
+    return folder
+
+
+@pytest.fixture
+def files(chain: Path, tmp_path: Path) -> Path:
+    """A folder of the test's own with the files of the chain."""
+    for path in chain.iterdir():
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def numbers_in(text: str) -> tuple[int, ...]:
+    """Parameters and multiply-accumulates of a line."""
+    found = re.search(r"([\d,]+) parameters, ([\d,]+) MACs", text)
+    assert found is not None, text
+    return tuple(int(number.replace(",", "")) for number in found.groups())
+
+
+@pytest.mark.slow  # six processes, each of which imports torch
+def test_every_step_leads_to_the_next(tmp_path: Path) -> None:
+    train, prune, finetune = (finish(start(tmp_path, *command.split())) for command in CHAIN)
+    last = (
+        start(tmp_path, "evaluate", "tuned.pt"),
+        start(tmp_path, "inspect", "tuned.pt"),
+        start(tmp_path, "export", "tuned.pt", "--onnx", "tuned.onnx", "--program", "tuned.pt2"),
+    )
+    evaluate, inspect, export = map(finish, last)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"sparse.pt", "pruned.pt", "tuned.pt", "tuned.onnx", "tuned.pt2"}
+    assert "epoch 1 of 1: loss" in train
+    before, after = prune.splitlines()[-3:-1]
+    assert before.startswith("before")
+    assert numbers_in(after) < numbers_in(before)
+    assert re.search(r"stages\.0\.0\.conv1 +8 +\d", prune)
+    assert "24 of 48 prunable channels removed" in prune
+    assert numbers_in(evaluate) == numbers_in(finetune) == numbers_in(after)
+    assert "made by: train (1 epoch, λ 0.005), then prune (ratio 0.5), then finetune (1 epoch)" in inspect
+    assert re.search(r"stages\.0\.0\.conv3 and 1 more +32 .*its channels meet in a residual add", inspect)
+    assert "onnxruntime within" in export
+
+
+def test_files_carry_what_they_were_made_from(chain: Path) -> None:
+    saved = [read(chain / name) for name in ("sparse.pt", "pruned.pt", "tuned.pt")]
+    assert [[step["kind"] for step in one.config["steps"]] for one in saved] == [
+        ["train"],
+        ["train", "prune"],
+        ["train", "prune", "finetune"],
+    ]
+    for one in saved:
+        data = one.config["data"]
+        assert (data["name"], data["image_size"], data["crop"], data["flip"]) == ("fashion-mini", 7, 1, True)
+        assert one.config["seed"] == 0
+    assert saved[2].config["steps"][2]["recipe"]["crop"] == 1
+    assert [len(one.training.get("history", [])) for one in saved] == [1, 0, 1]
+    model = slimnet.load(chain / "tuned.pt")
+    assert model.widths == saved[1].metrics["widths"]
+    assert slimnet.count_params(model) == saved[2].metrics["params"]
+
+
+def test_evaluate_measures_what_was_saved(run: Slimnet, files: Path) -> None:
+    facts = json.loads(run("evaluate", "tuned.pt", "--json").out)
+    metrics = read(files / "tuned.pt").metrics
+    for name in ("params", "macs"):
+        assert facts[name] == metrics[name]
+    for name in ("val_accuracy", "test_accuracy"):  # another number of threads may tip an image
+        assert facts[name] == pytest.approx(metrics[name], abs=0.01)
+
+
+def test_inspect_counts_every_scaling_factor_once(run: Slimnet, files: Path) -> None:
+    facts = json.loads(run("inspect", "sparse.pt", "--json").out)
+    groups = {group["name"]: group for group in facts["groups"]}
+    assert groups["stages.0.0.conv1"]["width"] == sum(groups["stages.0.0.conv1"]["gamma"]) == 8
+    assert groups["stages.0.0.conv1"]["prunable"]
+    assert not groups["fc"]["prunable"]
+    assert sum(group["width"] for group in groups.values() if group["prunable"]) == 48
+    assert facts["image_shape"] == [1, 7, 7]
+
+
+def test_budgets_are_met(run: Slimnet, files: Path) -> None:
+    for name, budget in (("params", 6000), ("macs", 120_000)):
+        outcome = run(
+            "prune", "sparse.pt", f"--{name}", str(budget), "--recalibrate", "0", "--out", f"{name}.pt"
+        )
+        assert outcome.code == 0, outcome.err
+        assert 0.9 * budget < read(files / f"{name}.pt").metrics[name] <= budget
+
+
+def test_a_second_pruning_starts_from_the_first(run: Slimnet, files: Path) -> None:
+    assert (
+        run("prune", "tuned.pt", "--ratio", "0.3", "--streams", "--no-absorb", "--out", "again.pt").code == 0
+    )
+    again, once = read(files / "again.pt"), read(files / "tuned.pt")
+    assert again.metrics["params"] < once.metrics["params"]
+    assert run("evaluate", "again.pt").code == 0
+
+
+def test_a_sweeps_file_needs_no_options_either(run: Slimnet, files: Path) -> None:
+    data = {"name": "fashion-mini", "image_size": 7, "validation": 0.2}
+    spec = {"kind": "sparse", "seed": 3, "data": data, "recipe": {"crop": 1, "flip": True, "epochs": 1}}
+    slimnet.save(files / "checkpoint.pt", slimnet.load(files / "tuned.pt"), config=spec)
+    assert run("prune", "checkpoint.pt", "--ratio", "0.2", "--out", "smaller.pt").code == 0
+    config = read(files / "smaller.pt").config
+    assert (config["seed"], config["data"]["validation"], config["data"]["crop"]) == (3, 0.2, 1)
+
+
+def test_a_network_of_your_own_from_training_to_onnx(run: Slimnet, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    own = ["--model", "nets:Net"]
+    train = run(
+        "train", *own, "--image-size", "7", "--epochs", "1", "--batch-size", "256", "--out", "sparse.pt"
+    )
+    assert train.code == 0, train.err
+    assert run("prune", "sparse.pt", *own, "--ratio", "0.5", "--out", "pruned.pt").code == 0
+    script = """
+        import sys, nets, slimnet, torch
+        assert "typer" not in sys.modules
+        model = slimnet.load("pruned.pt", model=nets.Net())
+        x = torch.linspace(-1, 1, 147).reshape(3, 1, 7, 7)
+        print(slimnet.count_params(model), model.depthwise.groups, *model(x).flatten().tolist())
+    """
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout.split()
+    import nets  # type: ignore[import-not-found]
+
+    model = slimnet.load("pruned.pt", model=nets.Net())
+    x = torch.linspace(-1, 1, 147).reshape(3, 1, 7, 7)
+    assert [int(text) for text in elsewhere[:2]] == [slimnet.count_params(model), model.depthwise.groups]
+    assert slimnet.count_params(model) < slimnet.count_params(nets.Net())
+    assert model.depthwise.groups < 16
+    torch.testing.assert_close(
+        torch.tensor([float(text) for text in elsewhere[2:]]), model(x).flatten().detach()
+    )
+    export = run("export", "pruned.pt", *own, "--onnx", "pruned.onnx")
+    assert export.code == 0, export.err
+    assert (tmp_path / "pruned.onnx").exists()
+    refused = run("evaluate", "pruned.pt")
+    assert (refused.code, "--model nets:Net" in refused.err) == (2, True)
+
+
+@pytest.mark.slow  # three processes, each of which imports torch
+def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    args = ["train", *SMALL, "--epochs", "4", "--batch-size", "256", "--out", "sparse.pt"]
+    for name in ("through", "broken"):
+        (tmp_path / name).mkdir()
+    through = start(tmp_path / "through", *args)
+    first = start(tmp_path / "broken", *args)
+    assert first.stdout is not None
+    while not first.stdout.readline().startswith("epoch 1 of 4"):
+        assert first.poll() is None
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert "Go on with: python -m slimnet train" in err
+    assert "Traceback" not in err
+    (partial,) = (tmp_path / "broken").iterdir()
+    assert partial.name.endswith(".partial")
+
+    said = finish(start(tmp_path / "broken", *args))
+    assert re.search(r"going on after epoch [123] of 4", said)
+    assert "epoch 4 of 4" in said
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["sparse.pt"]
+    finish(through)
+    ends = [read(tmp_path / name / "sparse.pt").state for name in ("through", "broken")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_a_training_begun_with_other_settings_is_not_gone_on_with(run: Slimnet, tmp_path: Path) -> None:
+    (tmp_path / "sparse.pt.01234567.partial").touch()
+    args = ["train", *SMALL, "--epochs", "1", "--batch-size", "500", "--out", "sparse.pt"]
+    refused = run(*args)
+    assert refused.code == 2
+    assert "other settings" in refused.err
+    assert run(*args, "--force").code == 0
+    assert sorted(path.name for path in tmp_path.glob("sparse*")) == ["sparse.pt"]
+
+
+def test_a_diverged_training_leaves_nothing(run: Slimnet, tmp_path: Path) -> None:
+    args = ["train", *SMALL, "--epochs", "1", "--lr", "1e30", "--batch-size", "500", "--out", "sparse.pt"]
+    outcome = run(*args)
+    assert outcome.code == 2
+    assert "lower lr" in outcome.err
+    assert list(tmp_path.glob("*sparse*")) == []
+
+
+def test_npz_files_are_found_again_and_changes_noticed(run: Slimnet, tmp_path: Path) -> None:
+    def write(seed: int) -> None:
+        random = np.random.default_rng(seed)
+        images = {f"x_{part}": random.integers(0, 256, (40, 6, 6, 3), np.uint8) for part in ("train", "test")}
+        np.savez(tmp_path / "own.npz", **images, y_train=np.arange(40) % 2, y_test=np.arange(40) % 2)
+
+    write(0)
+    args = ["--blocks", "1", "--width", "4", "--epochs", "1", "--batch-size", "16"]
+    assert run("train", "--data", "own.npz", *args, "--out", "sparse.pt").code == 0
+    assert run("evaluate", "sparse.pt").code == 0
+    write(1)
+    refused = run("evaluate", "sparse.pt")
+    assert refused.code == 2
+    assert "not what sparse.pt was trained on" in refused.err
+    assert run("evaluate", "sparse.pt", "--data", "own.npz").code == 0
+
+
+@pytest.mark.parametrize("command", ["train", "prune", "finetune", "evaluate", "inspect", "export"])
+def test_help(run: Slimnet, command: str) -> None:
+    outcome = run(command, "--help")
+    assert outcome.code == 0
+    assert "Usage: " in outcome.out
+    assert command in run("--help").out
+
+
+TRAIN = f"train {' '.join(SMALL)} --epochs 1 --out new.pt"
+
+WRONG = [
+    ("evaluate none.pt", "none.pt: no such file"),
+    ("evaluate truncated.pt", "truncated.pt is "),
+    ("evaluate pickled.pt", "no slimnet file"),
+    ("evaluate running.pt", "a training in progress, after epoch 1"),
+    ("evaluate bare.pt", "does not say which data set it was trained on; name it with --data"),
+    ("evaluate sparse.pt --image-size 5", "image_size 5 does not divide"),
+    ("evaluate sparse.pt --data nowhere.npz", "no such file is there"),
+    ("evaluate sparse.pt --data colour.npz", "does not take images of 3x7x7"),
+    ("evaluate sparse.pt --model nets:Net", "the file is of another network"),
+    ("inspect bare.pt", "--input-shape"),
+    ("inspect bare.pt --input-shape 28x28", "such as 3x32x32"),
+    ("inspect sparse.pt --input-shape 3x7x7", "fails at"),
+    ("prune sparse.pt --out new.pt", "exactly one of ratio, params, macs"),
+    ("prune sparse.pt --ratio 0.5 --macs 10 --out new.pt", "exactly one of ratio, params, macs"),
+    ("prune sparse.pt --ratio 1.5 --out new.pt", "ratio is 1.5"),
+    ("prune sparse.pt --ratio nan --out new.pt", "ratio is nan"),
+    ("prune sparse.pt --ratio much --out new.pt", "'--ratio'"),
+    ("prune sparse.pt --params 10 --out new.pt", "cannot be met"),
+    ("prune sparse.pt --ratio 0.5 --min-channels 0 --out new.pt", "min-channels"),
+    ("prune sparse.pt --ratio 0.5 --out pruned.pt", "pruned.pt is there already"),
+    ("prune sparse.pt --ratio 0.5 --out .", "is a folder"),
+    ("prune sparse.pt --ratio 0.5 --out sparse.pt/new.pt", "cannot be written"),
+    ("finetune sparse.pt --lr 0 --out new.pt", "0.0 is not above 0"),
+    ("finetune sparse.pt --lr nan --out new.pt", "nan is not above 0"),
+    ("finetune sparse.pt --epochs 0 --out new.pt", "epochs"),
+    (f"{TRAIN} --data fashion-mimi", "it is one of fashion-mini"),
+    (f"{TRAIN} --data npz", "or an npz file"),
+    (f"{TRAIN} --validation 0.9", "validation is 0.9"),
+    (f"{TRAIN} --lambda -1", "-1.0 is not at least 0"),
+    (f"{TRAIN} --blocks one", "--blocks is one"),
+    (f"{TRAIN} --model resnet50", "--blocks and --width are of resnet"),
+    (f"{TRAIN} --optimiser sgd", "No such option"),
+    ("train --out new.pt --model nets", "package.module:factory"),
+    ("train --out new.pt --model nest:Net", "No module named 'nest'"),
+    ("train --out new.pt --model nets:Nut", "has no attribute 'Nut'"),
+    ("train --out new.pt --model nets:broken", "no weights today"),
+    ("train --out new.pt --model nets:nothing", "makes a NoneType"),
+    ("train --out new.pt --model nets:one_class", "an output of shape (1, 4); the data need (1, 10)"),
+    ("export sparse.pt", "--onnx FILE or --program FILE"),
+    ("export sparse.pt --onnx pruned.pt", "pruned.pt is there already"),
+    ("train", "--out"),
+    ("prone", "No such command 'prone'"),
+]
+
+
+@pytest.mark.parametrize(("command", "reason"), WRONG, ids=[command for command, _ in WRONG])
+def test_a_mistake_is_one_message_and_nothing_written(
+    run: Slimnet, files: Path, command: str, reason: str
+) -> None:
+    content = (files / "sparse.pt").read_bytes()
+    (files / "truncated.pt").write_bytes(content[: len(content) // 2])
+    (files / "pickled.pt").write_bytes(pickle.dumps({"format": "slimnet"}))
+    network = slimnet.load(files / "sparse.pt")
+    slimnet.save(files / "bare.pt", network)
+    slimnet.save(files / "running.pt", network, training={"optimizer": {}, "history": [{}]})
+    colour = np.zeros((20, 7, 7, 3), np.uint8)
+    labels = np.arange(20) % 2
+    np.savez(files / "colour.npz", x_train=colour, x_test=colour, y_train=labels, y_test=labels)
+    there = {path.name: path.stat().st_mtime_ns for path in files.iterdir() if path.is_file()}
+
+    outcome = run(*command.split())
+    assert outcome.code == 2
+    assert reason in outcome.err
+    assert "Traceback" not in outcome.err
+    assert {path.name: path.stat().st_mtime_ns for path in files.iterdir() if path.is_file()} == there
