@@ -28,8 +28,23 @@ rm -rf .venv
     echo "could not make .venv with $python; on Debian and Ubuntu: apt-get install python3-venv" >&2
     exit 1
 }
-.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -e '.[dev]' || {
-    echo "pip could not install the packages; see above, and run make setup again when it can" >&2
+
+# One line that moves on a terminal, and a line per large download elsewhere; everything is in setup.log.
+log=.venv/setup.log
+[ -t 1 ] && moving=1 || moving=0
+{
+    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' 2>&1
+    echo "status $?"
+} | tee "$log" | awk -v moving="$moving" '
+    /^ *Downloading .*(MB|GB)\)/ || /^Installing/ {
+        sub(/^ */, ""); name = $1 " " substr($2, 1, 60) " " $3 " " $4
+        if (moving) printf "\r\033[K  %s", name; else if (/GB\)|[0-9][0-9][0-9]\.[0-9] MB|^Installing/) print "  " name
+        fflush()
+    }
+    END { if (moving) printf "\r\033[K" }'
+if [ "$(tail -n 1 "$log")" != "status 0" ]; then
+    grep -v '^WARNING' "$log" | tail -n 15 >&2
+    echo "pip could not install the packages; see above and $log, and run make setup again when it can" >&2
     exit 1
-}
+fi
 echo "$wanted" > .venv/stamp
