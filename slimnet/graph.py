@@ -116,7 +116,7 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
         example_input: one input (N, C, ...) that the model accepts, on its device.
 
     Raises:
-        SlimnetError: the model cannot be traced at all, or does not run on the example.
+        SlimnetError: the model cannot be traced at all, does not run on the example, or has no layers.
     """
     if not isinstance(example_input, Tensor):
         found = type(example_input).__name__
@@ -125,6 +125,10 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
         nodes = _record(model)
         flow = ChannelFlow(model)
         flow.run(nodes, example_input.clone())
+    if not flow.producers:
+        raise SlimnetError(
+            f"{type(model).__name__} has no convolution or linear layer that could be followed"
+        )
     return _assemble(flow, nodes, tuple(example_input.shape))
 
 

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.absorb import absorb_constants
+from slimnet.blocks import drop_branch, find_branches
 from slimnet.errors import SlimnetError
 
 if TYPE_CHECKING:  # a plan with a latency budget prunes in order to measure
@@ -47,7 +48,8 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
 def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     """A physically smaller copy.
 
-    BatchNorms keep the entries of their own channels, convs [out kept][:, in kept], linear layers too.
+    BatchNorms keep the entries of their own channels, convs [out kept][:, in kept], linear layers too. Blocks
+    that the plan drops become the constant that they add.
 
     Args:
         model: the network that was traced; left as it was.
@@ -57,11 +59,18 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     Raises:
         SlimnetError: the plan is for another network, naming the first layer that disagrees.
     """
-    smaller = copy.deepcopy(model)
-    _check(smaller, plan)
+    _check(model, plan)
+    cuts = plan.cuts()
+    # Weights that are about to be replaced by slices of themselves need no copy of their own.
+    weights = [model.get_submodule(name).weight for name in cuts]
+    smaller = copy.deepcopy(model, {id(w): w for w in weights if isinstance(w, Tensor) and w.dim() > 1})
     if absorb:
         absorb_constants(smaller, plan)
-    for name, cut in plan.cuts().items():
+    for branch in find_branches(model, plan.graph.nodes) if plan.dropped else []:
+        if branch.name in plan.dropped:
+            drop_branch(smaller, branch, {name: cut.outputs for name, cut in cuts.items()})
+            cuts = {name: cut for name, cut in cuts.items() if name not in branch.layers}
+    for name, cut in cuts.items():
         _shrink(smaller.get_submodule(name), cut)
     return smaller
 
@@ -152,14 +161,26 @@ def _shrink(module: nn.Module, cut: LayerCut) -> None:
         parameter = getattr(module, name)
         if parameter is not None:
             with torch.no_grad():
-                kept = _outputs_first(module, parameter)[outputs.to(parameter.device)]
-                if inputs is not None and kept.dim() > 1:
-                    kept = kept[:, inputs.to(parameter.device)]
-                kept = _outputs_first(module, kept).clone(memory_format=torch.preserve_format)
+                kept = _select(_outputs_first(module, parameter), outputs, inputs)
+                kept = _outputs_first(module, kept).contiguous(memory_format=_memory_format(parameter))
             setattr(module, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
     if isinstance(module, _BatchNorm):
         module.num_features = len(outputs)
     _set_counts(module)
+
+
+def _select(tensor: Tensor, outputs: Tensor, inputs: Tensor | None) -> Tensor:
+    """A new tensor with the channels kept of an (out, in, ...) weight or an (out,) vector."""
+    selected = tensor
+    for dim, kept in ((0, outputs), (1, inputs)):
+        if kept is not None and dim < tensor.dim() and len(kept) < tensor.shape[dim]:
+            selected = selected.index_select(dim, kept.to(tensor.device))
+    return selected.clone() if selected is tensor else selected
+
+
+def _memory_format(tensor: Tensor) -> torch.memory_format:
+    strided = tensor.dim() == 4 and not tensor.is_contiguous()
+    return torch.channels_last if strided else torch.contiguous_format
 
 
 def _set_counts(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def _scatter(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every BatchNorm random γ, β and statistics; the network becomes float64 and is put in eval mode."""
+    """Give every BatchNorm random γ, β and statistics; the network becomes float64, in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     model.double().eval()
     with torch.no_grad():

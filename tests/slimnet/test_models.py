@@ -40,7 +40,9 @@ def test_imagenet_stem_has_the_macs_of_the_paper() -> None:
 def test_default_widths_are_the_published_layout() -> None:
     with torch.device("meta"):
         widths = resnet50().widths
-    assert widths == [64] + [64, 64, 256] * 3 + [128, 128, 512] * 4 + [256, 256, 1024] * 6 + [512, 512, 2048] * 3
+    assert (
+        widths == [64] + [64, 64, 256] * 3 + [128, 128, 512] * 4 + [256, 256, 1024] * 6 + [512, 512, 2048] * 3
+    )
 
 
 def test_architecture_builds_the_same_network_again() -> None:
@@ -75,7 +77,10 @@ def test_widths_that_cannot_be_added_name_block_and_numbers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"blocks": [1], "stem": "cifar10"}, "stem is 'cifar10'; it is one of cifar-maxpool, cifar, imagenet"),
+        (
+            {"blocks": [1], "stem": "cifar10"},
+            "stem is 'cifar10'; it is one of cifar-maxpool, cifar, imagenet",
+        ),
         ({"blocks": []}, "at least one stage"),
         ({"blocks": [1, 0]}, r"\[1, 0\]"),
         ({"blocks": [1], "width": 0}, "width is 0"),

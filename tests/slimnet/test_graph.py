@@ -1,0 +1,488 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slimnet import ChannelGraph, SlimnetError, models, trace
+
+
+class Net(nn.Module):
+    """Layers by name, and a forward given as a function of them and the input."""
+
+    def __init__(self, forward: Callable[..., object], **layers: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        self.run = forward
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor) -> object:
+        return self.run(self, x)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 1, **options: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, **options), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def traced(
+    forward: Callable[..., object], *, size: int = 4, **layers: nn.Module | nn.Parameter
+) -> ChannelGraph:
+    return trace(Net(forward, **layers), torch.randn(1, 3, size, size))
+
+
+def tied(graph: ChannelGraph, *layers: str) -> bool:
+    return set(layers) <= set(graph[layers[0]].producers)
+
+
+# The seed's network
+
+
+@pytest.fixture(scope="module")
+def seed_graph() -> ChannelGraph:
+    return trace(models.resnet50(), torch.zeros(1, 3, 32, 32))
+
+
+def test_seed_network_has_its_prunable_channels(seed_graph: ChannelGraph) -> None:
+    prunable = [group for group in seed_graph.groups if group.prunable]
+    assert len(prunable) == 32
+    assert sum(group.size * group.unit_channels for group in prunable) == 7_552
+    assert {group.name.rpartition(".")[2] for group in prunable} == {"conv1", "conv2"}
+    assert all(group.scales == (group.name.replace("conv", "bn"),) for group in prunable)
+
+
+def test_seed_network_couples_stem_shortcuts_and_bn3(seed_graph: ChannelGraph) -> None:
+    coupled = [group for group in seed_graph.groups if group.coupled]
+    assert [group.size for group in coupled] == [64, 256, 512, 1024, 2048]
+    assert coupled[0].producers == ("conv1",)
+    assert coupled[1].producers == (
+        "stages.0.0.conv3", "stages.0.0.shortcut", "stages.0.1.conv3", "stages.0.2.conv3",
+    )  # fmt: skip
+    assert coupled[1].scales == ("stages.0.0.bn3", "stages.0.1.bn3", "stages.0.2.bn3")
+    assert coupled[1].readers[-2:] == ("stages.1.0.conv1", "stages.1.0.shortcut")
+    assert {group.reason for group in coupled} == {"its channels meet in a residual add"}
+
+
+def test_seed_network_keeps_its_classes(seed_graph: ChannelGraph) -> None:
+    assert seed_graph["fc"].reason == "it is the network's output"
+    assert seed_graph["fc"].size == 10
+
+
+def test_groups_partition_the_produced_channels(seed_graph: ChannelGraph) -> None:
+    names = [group.name for group in seed_graph.groups]
+    assert len(set(names)) == len(names)
+    made = sum(group.size * group.unit_channels for group in seed_graph.groups)
+    convs = [m for m in seed_graph.model.modules() if isinstance(m, nn.Conv2d)]
+    assert made == sum(m.out_channels for m in convs) + 10
+
+
+def test_unknown_layer_has_no_group(seed_graph: ChannelGraph) -> None:
+    with pytest.raises(KeyError):
+        seed_graph["bn1"]
+
+
+def test_tracing_leaves_model_and_input_as_they_were() -> None:
+    network = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout())
+    network[3].eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(2, 3, 4, 4)
+    kept = x.clone()
+    trace(network, x)
+    assert torch.equal(x, kept)
+    assert network.training
+    assert not network[3].training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+# What is followed
+
+
+def test_depthwise_conv_goes_with_its_input() -> None:
+    graph = traced(
+        lambda m, x: m.c(m.b(m.a(x))),
+        a=conv(3, 8),
+        b=conv(8, 8, 3, padding=1, groups=8),
+        c=nn.Conv2d(8, 2, 1),
+    )
+    group = graph["a.0"]
+    assert group.producers == ("a.0", "b.0")
+    assert group.scales == ("a.1", "b.1")
+    assert group.readers == ("b.0", "c")
+    assert (group.size, group.unit_channels) == (8, 2)
+    assert group.prunable
+
+
+def test_grouped_conv_goes_by_whole_groups() -> None:
+    graph = traced(
+        lambda m, x: m.c(m.b(m.a(x))), a=conv(3, 8), b=conv(8, 12, groups=4), c=nn.Conv2d(12, 2, 1)
+    )
+    assert (graph["a.0"].size, graph["a.0"].unit_channels) == (4, 5)
+
+
+def test_concatenation_keeps_its_parts_apart() -> None:
+    graph = traced(
+        lambda m, x: m.c(m.n(torch.cat([m.a(x), m.b(x)], dim=-3))),
+        a=conv(3, 4), b=conv(3, 6), n=nn.BatchNorm2d(10), c=nn.Conv2d(10, 2, 1),
+    )  # fmt: skip
+    assert graph["a.0"].scales == ("a.1", "n")
+    assert graph["b.0"].scales == ("b.1", "n")
+    assert (graph["a.0"].size, graph["b.0"].size) == (4, 6)
+    assert graph["a.0"].prunable
+    assert graph["b.0"].prunable
+
+
+def test_concatenation_along_another_dimension_ties() -> None:
+    graph = traced(
+        lambda m, x: m.c(torch.cat([m.a(x), m.b(x)], 3)), a=conv(3, 4), b=conv(3, 4), c=nn.Conv2d(4, 2, 1)
+    )
+    assert tied(graph, "a.0", "b.0")
+
+
+def squeeze_and_excite(m: nn.Module, x: Tensor) -> Tensor:
+    x = m.a(x)
+    b, c, _, _ = x.size()
+    gate = m.up(m.down(m.pool(x).view(b, c))).view(b, c, 1, 1)
+    return m.c(x * gate.expand_as(x))
+
+
+def test_squeeze_and_excitation_ties_its_gate() -> None:
+    graph = traced(
+        squeeze_and_excite, a=conv(3, 8), pool=nn.AdaptiveAvgPool2d(1), c=nn.Conv2d(8, 2, 1),
+        down=nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.ReLU()),
+        up=nn.Sequential(nn.Linear(4, 8), nn.Sigmoid()),
+    )  # fmt: skip
+    assert tied(graph, "a.0", "up.0")
+    assert graph["a.0"].prunable
+    assert graph["down.0"].prunable
+
+
+def shuffle(m: nn.Module, x: Tensor) -> Tensor:
+    x = m.a(x)
+    n, c, h, w = x.shape
+    x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+    left, right = x.chunk(2, dim=1)
+    return m.c(torch.cat([left, m.b(right)], 1))
+
+
+def test_shuffle_and_chunk_keep_the_same_positions() -> None:
+    graph = traced(shuffle, a=conv(3, 8), b=conv(4, 4), c=nn.Conv2d(8, 2, 1))
+    assert graph["a.0"].prunable
+    # Rows of the shuffle and halves of the chunk: (0, 4, 2, 6) and (1, 5, 3, 7) each go as one.
+    assert (graph["a.0"].size, graph["a.0"].unit_channels) == (2, 4)
+
+
+def test_channel_shuffle_module() -> None:
+    graph = traced(lambda m, x: m.c(m.s(m.a(x))), a=conv(3, 6), s=nn.ChannelShuffle(3), c=nn.Conv2d(6, 2, 1))
+    assert (graph["a.0"].size, graph["a.0"].unit_channels) == (2, 3)
+
+
+def test_flatten_of_a_map_gives_a_reader_several_inputs_per_channel() -> None:
+    graph = traced(lambda m, x: m.fc(torch.flatten(m.a(x), 1)), a=conv(3, 4), fc=nn.Linear(64, 2))
+    assert graph["a.0"].prunable
+    assert len(graph.layers["fc"].inputs) == 64
+    assert sorted(set(graph.layers["fc"].inputs.tolist())) == sorted(graph["a.0"].units.tolist())
+
+
+def test_one_channel_gate_spreads_over_channels_that_stay_prunable() -> None:
+    def attend(m: nn.Module, x: Tensor) -> Tensor:
+        x = m.a(x)
+        return m.c(x * torch.sigmoid(m.gate(x)))
+
+    graph = traced(attend, a=conv(3, 8), gate=conv(8, 1, 3, padding=1), c=nn.Conv2d(8, 2, 1))
+    assert graph["a.0"].prunable
+    assert "spreads it over other channels" in graph["gate.0"].reason
+
+
+def test_operations_that_do_nothing_in_eval_mode_are_followed() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    graph = traced(
+        lambda m, x: m.c(m.drop(m.a(x))),
+        a=conv(3, 4),
+        drop=torchvision.ops.StochasticDepth(0.5, "row"),
+        c=nn.Conv2d(4, 2, 1),
+    )
+    assert graph["a.0"].prunable
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda x, y: x + y,
+        lambda x, y: torch.add(x, other=y),
+        lambda x, y: x.add(other=y),
+        lambda x, y: x.add_(y),
+        lambda x, y: torch.sub(x, y, alpha=2),
+    ],
+)
+def test_every_way_to_add_ties_and_couples(add: Callable[[Tensor, Tensor], Tensor]) -> None:
+    graph = traced(lambda m, x: m.c(add(m.a(x), m.b(x))), a=conv(3, 4), b=conv(3, 4), c=nn.Conv2d(4, 2, 1))
+    assert tied(graph, "a.0", "b.0")
+    assert graph["a.0"].coupled
+
+
+def residual_block(m: nn.Module, x: Tensor) -> Tensor:
+    x = m.a(x)
+    return m.c(m.b2(m.b1(x)) + m.short(x))
+
+
+def test_what_enters_a_residual_block_is_coupled() -> None:
+    graph = traced(
+        residual_block, a=conv(3, 4), b1=conv(4, 5), b2=conv(5, 6), short=conv(4, 6), c=nn.Conv2d(6, 2, 1),
+    )  # fmt: skip
+    assert graph["a.0"].coupled
+    assert graph["b2.0"].coupled
+    assert graph["b1.0"].prunable
+
+
+def test_one_and_three_dimensional_and_transposed_convs() -> None:
+    line = nn.Sequential(
+        nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(4, 2, 1)
+    )
+    assert trace(line, torch.randn(1, 2, 12))["0"].prunable
+    cube = nn.Sequential(nn.Conv3d(1, 4, 2), nn.BatchNorm3d(4), nn.AvgPool3d(2), nn.ConvTranspose3d(4, 2, 2))
+    assert trace(cube, torch.randn(1, 1, 6, 6, 6))["0"].prunable
+    up = nn.Sequential(
+        nn.ConvTranspose2d(3, 4, 2), nn.BatchNorm2d(4), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 1)
+    )
+    assert trace(up, torch.randn(1, 3, 4, 4))["0"].prunable
+
+
+def test_several_outputs_of_any_structure_are_kept() -> None:
+    graph = traced(
+        lambda m, x: {"main": m.b(m.a(x)), "more": [m.side(m.a2(x))]},
+        a=conv(3, 4), a2=conv(3, 4), b=conv(4, 5), side=conv(4, 6),
+    )  # fmt: skip
+    assert graph["b.0"].reason == graph["side.0"].reason == "it is the network's output"
+    assert graph["a.0"].prunable
+    assert graph["a2.0"].prunable
+
+
+# What is not followed stays whole, and says why
+
+
+def alone(work: Callable[[nn.Module, Tensor], Tensor], **more: nn.Module | nn.Parameter) -> str:
+    """The reason for which the 8 channels of a conv stay, given what happens to them afterwards."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        return work(m, m.a(x))
+
+    return traced(forward, a=conv(3, 8), c=nn.Conv2d(8, 2, 1), **more)["a.0"].reason
+
+
+def test_reshape_by_a_written_number_of_channels() -> None:
+    assert "view" in alone(lambda m, x: m.c(x.view(-1, 8, 4, 4)))
+    assert "fixes the number of channels" in alone(lambda m, x: m.c(torch.reshape(x, (x.size(0), 8, 4, 4))))
+    assert "fixes the number of channels" in alone(lambda m, x: m.c(x.view(size=(1, 8, 4, 4))))
+
+
+def test_reshape_by_the_channels_of_something_else() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        c = m.b(x).size(1)
+        return m.c(m.a(x).view(1, c, -1, 4))
+
+    graph = traced(forward, a=conv(3, 8), b=conv(3, 8), c=nn.Conv2d(8, 2, 1))
+    assert "takes the number of channels from elsewhere" in graph["a.0"].reason
+    assert "takes the number of channels from elsewhere" in graph["b.0"].reason
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda x: x / x.size(1),
+        lambda x: x * (1 / x.shape[1]),
+        lambda x: x + x.shape[-3],
+        lambda x: x / x.numel(),
+    ],
+)
+def test_arithmetic_with_the_number_of_channels(scale: Callable[[Tensor], Tensor]) -> None:
+    assert alone(lambda m, x: m.c(scale(x))) != ""
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda x: x[:, :8:1][:, [7, 6, 5, 4, 3, 2, 1, 0]],
+        lambda x: x[:, torch.arange(8)],
+        lambda x: torch.cat([x[:, :4], x[:, 4:]], 1),
+        lambda x: x.flip(1),
+        lambda x: x.roll(1, 1),
+        lambda x: F.pad(x, (0, 0, 0, 0, 1, -1)),
+    ],
+)
+def test_channels_picked_by_position(pick: Callable[[Tensor], Tensor]) -> None:
+    assert alone(lambda m, x: m.c(pick(x))) != ""
+
+
+def test_positions_picked_within_a_map_are_followed() -> None:
+    assert alone(lambda m, x: m.c(x[:, :, 1:, ::2])) == ""
+    assert alone(lambda m, x: m.c(x[..., :2])) == ""
+    assert alone(lambda m, x: m.c(F.pad(x, (1, 1)))) == ""
+
+
+def test_flattened_maps_picked_by_position_stay_whole() -> None:
+    reason = alone(lambda m, x: m.fc(x.flatten(1)[:, ::2]), fc=nn.Linear(64, 2))
+    assert "picks channels by position" in reason
+
+
+@pytest.mark.parametrize(
+    ("mix", "word"),
+    [
+        (lambda x: x - x.mean(1, keepdim=True), "mean"),
+        (lambda x: x.softmax(1), "softmax"),
+        (lambda x: F.normalize(x), "normalize"),
+        (lambda x: x * x.sum(), "sum"),
+        (lambda x: torch.einsum("nchw,nchw->nchw", x, x), "einsum"),
+        (lambda x: x.permute(0, 2, 1, 3).relu().cumsum(2).permute(0, 2, 1, 3), "cumsum"),
+    ],
+)
+def test_operations_over_channels(mix: Callable[[Tensor], Tensor], word: str) -> None:
+    assert word in alone(lambda m, x: m.c(mix(x)))
+
+
+def test_means_over_positions_are_followed() -> None:
+    assert alone(lambda m, x: m.fc(x.mean((2, 3))), fc=nn.Linear(8, 2)) == ""
+    assert alone(lambda m, x: m.fc(x.mean(dim=[-1, -2])), fc=nn.Linear(8, 2)) == ""
+    assert alone(lambda m, x: m.c(x - x.mean((2, 3), keepdim=True))) == "its channels meet in a residual add"
+
+
+@pytest.mark.parametrize(
+    ("layer", "word"),
+    [
+        (nn.LayerNorm([8, 4, 4]), "LayerNorm"),
+        (nn.GroupNorm(2, 8), "GroupNorm"),
+        (nn.PReLU(8), "PReLU"),
+        (nn.PixelShuffle(1), "PixelShuffle"),
+        (nn.Softmax2d(), "Softmax2d"),
+    ],
+)
+def test_unknown_modules_are_named(layer: nn.Module, word: str) -> None:
+    assert alone(lambda m, x: m.c(m.layer(x)), layer=layer) == f"{word} layer is not known"
+
+
+def test_one_parameter_activation_is_followed() -> None:
+    assert alone(lambda m, x: m.c(m.layer(x)), layer=nn.PReLU()) == ""
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [
+        lambda x, p: x * p,
+        lambda x, p: p + x,
+        lambda x, p: x.clamp(min=p),
+        lambda x, p: torch.cat([x, p.expand(1, 8, 4, 4)], 0),
+    ],
+)
+def test_parameters_of_a_channel_each(meet: Callable[[Tensor, Tensor], Tensor]) -> None:
+    assert alone(lambda m, x: m.c(meet(x, m.p)), p=nn.Parameter(torch.rand(8, 1, 1))) != ""
+
+
+def test_a_single_parameter_is_followed() -> None:
+    assert alone(lambda m, x: m.c(x * m.p), p=nn.Parameter(torch.rand(1))) == ""
+
+
+def test_a_number_made_of_channels_keeps_them() -> None:
+    assert "makes a number of it" in alone(lambda m, x: m.c(x * torch.numel(x)))
+    assert alone(lambda m, x: m.c(x) * x.view(-1)[0].item()) != ""
+
+
+def test_layer_used_twice_keeps_both_sides() -> None:
+    graph = traced(
+        lambda m, x: m.c(m.shared(m.shared(m.a(x)))), a=conv(3, 8), shared=conv(8, 8), c=nn.Conv2d(8, 2, 1)
+    )
+    assert graph["shared.0"].reason == graph["a.0"].reason == "shared.0 is used more than once"
+
+
+def test_norm_used_twice_keeps_what_it_reads() -> None:
+    graph = traced(
+        lambda m, x: m.c(m.n(m.a(x))) + m.d(m.n(m.b(x))),
+        a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 4, 1), n=nn.BatchNorm2d(4),
+        c=nn.Conv2d(4, 2, 1), d=nn.Conv2d(4, 2, 1),
+    )  # fmt: skip
+    assert graph["a"].reason == graph["b"].reason == "n is used more than once"
+
+
+def test_layers_that_share_a_parameter_keep_their_channels() -> None:
+    first, second = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+    second.weight = first.weight
+    graph = traced(
+        lambda m, x: m.c(m.n2(m.second(m.n1(m.first(m.a(x)))))),
+        a=conv(3, 8), c=nn.Conv2d(8, 2, 1),
+        first=first, n1=nn.BatchNorm2d(8), second=second, n2=nn.BatchNorm2d(8),
+    )  # fmt: skip
+    assert graph["a.0"].reason == graph["second"].reason == "first and second share a parameter"
+
+
+def test_layer_whose_weight_is_read_elsewhere_keeps_its_channels() -> None:
+    graph = traced(
+        lambda m, x: m.c(m.n(m.b(m.a(x)))) * m.b.weight.norm(),
+        a=conv(3, 8), b=nn.Conv2d(8, 8, 1), n=nn.BatchNorm2d(8), c=nn.Conv2d(8, 2, 1),
+    )  # fmt: skip
+    assert graph["b"].reason == graph["a.0"].reason == "its tensors are used outside of it"
+
+
+def test_parametrized_layer_keeps_its_channels() -> None:
+    b = nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1))
+    graph = traced(
+        lambda m, x: m.c(m.n(m.b(m.a(x)))), a=conv(3, 8), b=b, n=nn.BatchNorm2d(8), c=nn.Conv2d(8, 2, 1)
+    )
+    assert graph["a.0"].reason != ""
+
+
+def test_channels_without_a_norm_are_not_ranked() -> None:
+    graph = traced(lambda m, x: m.b(m.a(x).relu()), a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 2, 1))
+    assert graph["a"].reason == "no BatchNorm follows it to go by"
+    graph = traced(
+        lambda m, x: m.b(m.n(m.a(x))),
+        a=nn.Conv2d(3, 8, 1),
+        n=nn.BatchNorm2d(8, affine=False),
+        b=nn.Conv2d(8, 2, 1),
+    )
+    assert graph["a"].reason == "no BatchNorm follows it to go by"
+
+
+# What cannot be traced is refused
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.mean() > 0 else -x
+
+
+def test_untraceable_model_names_module_and_line() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(Branching()))
+    with pytest.raises(
+        SlimnetError, match=r"Sequential cannot be traced: .* in its module 1\.0, at `return x if"
+    ):
+        trace(network, torch.zeros(1, 3, 4, 4))
+
+
+def test_failing_example_names_the_layer() -> None:
+    with pytest.raises(SlimnetError, match=r"the example input fails at 0: .*channels"):
+        trace(nn.Sequential(nn.Conv2d(3, 4, 1)), torch.zeros(1, 1, 4, 4))
+
+
+def test_example_without_a_batch_is_refused() -> None:
+    with pytest.raises(SlimnetError, match="fails at 0: it gets 3 dimensions where a batch has 4"):
+        trace(nn.Sequential(nn.Conv2d(3, 4, 1)), torch.zeros(3, 4, 4))
+
+
+def test_example_that_is_no_tensor_is_refused() -> None:
+    with pytest.raises(SlimnetError, match="is a dict; it must be one tensor"):
+        trace(nn.Sequential(nn.Conv2d(3, 4, 1)), {"x": torch.zeros(1, 3, 4, 4)})  # type: ignore[arg-type]
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+def test_second_input_is_refused_by_name() -> None:
+    with pytest.raises(SlimnetError, match="a second input, y"):
+        trace(TwoInputs(), torch.zeros(1, 3, 4, 4))
+
+
+def test_network_without_layers_is_refused() -> None:
+    with pytest.raises(SlimnetError, match="no convolution or linear layer"):
+        trace(nn.Sequential(nn.ReLU()), torch.zeros(1, 3, 4, 4))
