@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,13 +110,14 @@ def train(
 
     Raises:
         Diverged: the loss became NaN or infinite; names the epoch, step and learning rate.
-        SlimnetError: the checkpoint is damaged or cannot be written.
+        SlimnetError: the checkpoint is damaged, cannot be written, or is of another network or recipe.
     """
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, recipe)
     history: list[Row] = []
+    settings = {**asdict(recipe), "seed": seed, "strength": strength}
     if checkpoint is not None and checkpoint.exists():
-        history = _continue(checkpoint, model, optimizer, recipe.epochs)
+        history = _continue(checkpoint, model, optimizer, settings)
         on_epoch(history)
     penalty = L1Penalty(list(gammas.values()), strength)
     while len(history) < recipe.epochs and not (history and stop()):
@@ -129,7 +130,7 @@ def train(
             row["gamma"] = histogram(penalty.gammas)
         history.append(row)
         if checkpoint is not None:
-            training = {"optimizer": optimizer.state_dict(), "history": history}
+            training = {"optimizer": optimizer.state_dict(), "history": history, "settings": settings}
             files.save(checkpoint, model, training=training)
         on_epoch(history)
     return history
@@ -225,7 +226,9 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             return torch.optim.AdamW(groups, recipe.lr, fused=True)
 
 
-def _continue(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> list[Row]:
+def _continue(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+) -> list[Row]:
     """Put model and optimiser where `path` left them; returns the history up to there."""
     saved = files.read(path)
     history: list[Row] = saved.training.get("history", [])
@@ -233,13 +236,15 @@ def _continue(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ep
         model.load_state_dict(saved.state)
     except RuntimeError as error:
         raise SlimnetError(f"{path} is of another network; delete it to start again") from error
-    if len(history) < epochs:
-        if "optimizer" not in saved.training:
-            raise SlimnetError(f"{path} holds no training to go on with; delete it to start again")
-        try:
-            optimizer.load_state_dict(saved.training["optimizer"])
-        except ValueError as error:
+    if len(history) >= settings["epochs"]:
+        return history
+    if "optimizer" not in saved.training:
+        raise SlimnetError(f"{path} holds no training to go on with; delete it to start again")
+    for name, value in settings.items():
+        found = saved.training["settings"].get(name)
+        if found != value:
             raise SlimnetError(
-                f"{path} was trained by another optimiser; delete it to start again"
-            ) from error
+                f"{path} was trained with {name} {found}, not {value}; delete it to start again"
+            )
+    optimizer.load_state_dict(saved.training["optimizer"])
     return history
