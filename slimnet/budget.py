@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from slimnet.cost import count_params
 from slimnet.graph import ChannelGraph
@@ -69,7 +71,9 @@ class CostModel:
 
 def cost_model(graph: ChannelGraph) -> CostModel:
     """The cost model of a traced network."""
-    products, per_output, grouped = [], [], []
+    products: list[int] = []
+    per_output: list[int] = []
+    grouped: list[int] = []
     for name in graph.layers:
         module = graph.model.get_submodule(name)
         biased = 0 if module.bias is None else 1
@@ -78,11 +82,11 @@ def cost_model(graph: ChannelGraph) -> CostModel:
             grouped.append(0)
             per_output.append(biased + (0 if module.weight is None else 1))
             continue
-        weight = module.weight
-        kernel = weight[0, 0].numel()  # type: ignore[index,operator]
-        many = getattr(module, "groups", 1) > 1  # type: ignore[operator]
+        assert isinstance(module.weight, Tensor)
+        per_group, kernel = module.weight.shape[1], module.weight[0, 0].numel()
+        many = isinstance(module, _ConvNd) and module.groups > 1
         products.append(0 if many else kernel)
-        grouped.append(weight.shape[1] * kernel if many else 0)  # type: ignore[index,union-attr,operator]
+        grouped.append(per_group * kernel if many else 0)
         per_output.append(biased)
     layers = list(graph.layers.values())
     gained = [int(layer.gains_bias) for layer in layers]

@@ -13,7 +13,7 @@ import pickle
 import tempfile
 import zipfile
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet import models
+from slimnet.blocks import dropped_layers, restore_dropped
 from slimnet.errors import SlimnetError
 from slimnet.surgery import fit_shapes
 
@@ -35,6 +36,7 @@ class Checkpoint:
 
     Attributes:
         architecture: how to build the network again; None for a class that is not slimnet's.
+        dropped: layers of blocks that pruning dropped, as `slimnet.blocks.dropped_layers` tells them.
         state: the state_dict, on the CPU.
         metrics: whatever was measured of it.
         config: whatever it was made from.
@@ -42,6 +44,7 @@ class Checkpoint:
     """
 
     architecture: dict[str, Any] | None
+    dropped: dict[str, str]
     state: dict[str, Tensor]
     metrics: dict[str, Any]
     config: dict[str, Any]
@@ -71,6 +74,7 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "architecture": getattr(model, "architecture", None),
+        "dropped": dropped_layers(model),
         "state": dict(model.state_dict()),
         "metrics": _plain(metrics or {}, "metrics"),
         "config": _plain(config or {}, "config"),
@@ -124,7 +128,7 @@ def read(path: str | Path) -> Checkpoint:
         )
     if content.pop("sha256", None) != _digest(content):
         raise SlimnetError(f"{path} has been changed: its checksum does not match its content")
-    return Checkpoint(*(content[name] for name in ("architecture", "state", "metrics", "config", "training")))
+    return Checkpoint(**{field.name: content[field.name] for field in fields(Checkpoint)})
 
 
 def _check_archive(path: Path) -> None:
@@ -175,12 +179,19 @@ def build(
         name = kwargs.pop("name", None)
         if name != "resnet":
             raise SlimnetError(f"{source} holds a {name}, which this slimnet does not know; upgrade slimnet")
-        model = models.resnet(kwargs.pop("blocks"), **kwargs)
+        widths = [max(1, width) for width in kwargs.pop("widths")]  # 0 in dropped blocks, replaced below
+        model = models.resnet(kwargs.pop("blocks"), widths=widths, **kwargs)
+        model.to(next(iter(checkpoint.state.values())).dtype)
+    try:
+        restore_dropped(model, checkpoint.dropped, checkpoint.state)
+    except (AttributeError, KeyError) as error:
+        raise SlimnetError(f"{source} is of another network than {type(model).__name__}: {error}") from error
     fit_shapes(model, checkpoint.state)
     try:
         model.load_state_dict(checkpoint.state)
     except RuntimeError as error:
-        raise SlimnetError(f"{source} does not fit {type(model).__name__}: {error}") from error
+        details = " ".join(str(error).split("\n")[1:]).replace("\t", "")
+        raise SlimnetError(f"{source} does not fit {type(model).__name__}: {details}") from error
     return model.eval()
 
 

@@ -8,9 +8,8 @@ channels, or from a budget of parameters, multiply-accumulates or milliseconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import gcd
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from slimnet.budget import CostModel, Stays, cost_model
+from slimnet.blocks import find_branches
+from slimnet.budget import Stays, cost_model
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph, ChannelGroup
 from slimnet.latency import measure_latency
-from slimnet.ranking import Floats, Score, Units, gamma_magnitudes, norm_layers, removal_order, unit_scores
+from slimnet.ranking import Score, gamma_magnitudes, norm_layers, removal_order, unit_scores
+from slimnet.selection import Candidates
 from slimnet.surgery import prune
 
 ThresholdOver = Literal["prunable", "all", "layer"]
 MIN_CHANNELS = 3  # the seed experiment's floor
-FILL_TRIES = 500  # units looked at to use up what a budget leaves over
 LATENCY_SECONDS = 0.3  # of measuring per candidate of a latency budget
 
 
@@ -50,6 +50,7 @@ class PruningPlan:
         threshold: the largest score removed (for threshold_over="all": the threshold itself).
         prunable_channels: channels that the plan could choose from.
         removed_channels: channels that it removes.
+        dropped: identity blocks that go whole, by the name of their module.
     """
 
     graph: ChannelGraph = field(repr=False)
@@ -57,6 +58,7 @@ class PruningPlan:
     threshold: float
     prunable_channels: int
     removed_channels: int
+    dropped: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -91,7 +93,9 @@ class PruningPlan:
         rows = self.table()
         width = max(len(name) for name, _, _ in rows)
         lines = [f"{name:{width}}  {before:6} -> {after:6}" for name, before, after in rows]
-        return "\n".join([*lines, f"{self.ratio:.1%} of {self.prunable_channels:,} prunable channels removed"])
+        return "\n".join(
+            [*lines, f"{self.ratio:.1%} of {self.prunable_channels:,} prunable channels removed"]
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON; it applies to every network of the same structure."""
@@ -103,6 +107,7 @@ class PruningPlan:
             "threshold": self.threshold,
             "prunable_channels": self.prunable_channels,
             "removed_channels": self.removed_channels,
+            "dropped": list(self.dropped),
         }
         path = Path(path)
         aside = path.with_name(f".{path.name}.part")
@@ -135,8 +140,8 @@ def load_plan(path: str | Path, graph: ChannelGraph) -> PruningPlan:
     for name in [*layers, *own]:
         if layers.get(name) != own.get(name):
             raise SlimnetError(
-                f"{path} is a plan for another network: {name} has (in, out) channels {layers.get(name)} in the "
-                f"plan and {own.get(name)} here"
+                f"{path} is a plan for another network: {name} has (in, out) channels {layers.get(name)} "
+                f"in the plan and {own.get(name)} here"
             )
     return PruningPlan(
         graph,
@@ -144,6 +149,7 @@ def load_plan(path: str | Path, graph: ChannelGraph) -> PruningPlan:
         content["threshold"],
         content["prunable_channels"],
         content["removed_channels"],
+        tuple(content["dropped"]),
     )
 
 
@@ -171,6 +177,7 @@ def plan(
     min_channels: int = MIN_CHANNELS,
     round_to: int = 1,
     streams: bool = False,
+    drop_blocks: bool = False,
     seed: int = 0,
 ) -> PruningPlan:
     """Choose the channels to keep, by a share of channels or by one budget.
@@ -190,6 +197,7 @@ def plan(
         min_channels: units that stay in every group, so that no layer is ever emptied.
         round_to: widths of pruned layers become multiples of this, upwards.
         streams: prune coupled groups (residual streams) too.
+        drop_blocks: let identity blocks go whole, where one of their inner layers would lose all channels.
         seed: of score "random".
 
     Raises:
@@ -202,37 +210,36 @@ def plan(
     if threshold_over == "all" and ratio is None:
         raise SlimnetError('threshold_over="all" goes with a ratio; a budget finds its own threshold')
     groups = _choose_groups(graph, streams)
+    blocks = _inner_groups(graph, groups) if drop_blocks else {}
+    inner = {group.name for inside in blocks.values() for group in inside}
     costs = cost_model(graph)
     scores = unit_scores(graph, score, seed)
     ranked = removal_order(
         groups,
         scores,
-        min_channels,
+        [0 if group.name in inner else min_channels for group in groups],
         per_layer=threshold_over == "layer",
         freed=costs.freed(cost_aware) if cost_aware else None,
     )
+    candidates = Candidates(groups, scores, ranked, blocks, min_channels, round_to)
 
-    def stays_after(count: int) -> Stays:
-        stays = np.ones(graph.unit_count, dtype=bool)
-        stays[ranked[:count]] = False
-        return _rounded(stays, groups, scores, round_to) if round_to > 1 else stays
-
-    threshold = None
+    if ratio is not None and threshold_over == "all":
+        threshold = _seed_threshold(graph, ratio) if ratio else -1.0
+        count = int(np.searchsorted(scores[ranked], threshold, side="right"))
+        return _plan(graph, candidates, candidates.stays_after(count), max(0.0, threshold))
     if ratio is not None:
-        if threshold_over == "all":
-            threshold = _seed_threshold(graph, ratio)
-            stays = stays_after(int(np.searchsorted(scores[ranked], threshold, side="right")) if ratio else 0)
-        else:
-            stays = stays_after(_count_for_ratio(ratio, ranked, groups, graph.unit_count))
-    elif budget == "latency_ms":
-        stays = _within(latency_ms, "ms", lambda s: _latency(_plan(graph, groups, s, scores)), stays_after, len(ranked), 0.02)
-    else:
-        measure: Callable[[Stays], float] = costs.params if budget == "params" else costs.macs
-        limit = float(params if params is not None else macs)  # type: ignore[arg-type]
-        stays = _within(limit, "parameters" if budget == "params" else "MACs", measure, stays_after, len(ranked), 0.0)
-        if round_to == 1:
-            stays = _filled(stays, ranked, measure, limit)
-    return _plan(graph, groups, stays, scores, threshold)
+        return _plan(graph, candidates, candidates.stays_after(candidates.count_for(ratio)))
+    if latency_ms is not None:
+        stays = candidates.within(
+            latency_ms, "ms", lambda s: _latency(_plan(graph, candidates, s)), slack=0.02
+        )
+        return _plan(graph, candidates, stays)
+    limit, unit, measure = (
+        (params, "parameters", costs.params) if budget == "params" else (macs, "MACs", costs.macs)
+    )
+    assert limit is not None
+    stays = candidates.within(limit, unit, measure)
+    return _plan(graph, candidates, candidates.filled(stays, limit, measure) if round_to == 1 else stays)
 
 
 def _one_target(**targets: float | None) -> str:
@@ -240,7 +247,7 @@ def _one_target(**targets: float | None) -> str:
     given = {name: value for name, value in targets.items() if value is not None}
     if len(given) != 1:
         raise SlimnetError(f"give exactly one of {', '.join(targets)}; given: {', '.join(given) or 'none'}")
-    (name, value), = given.items()
+    ((name, value),) = given.items()
     if name == "ratio" and not 0 <= value < 1:
         raise SlimnetError(f"ratio is {value}; it is a share of at least 0 and below 1")
     if name != "ratio" and not value > 0:
@@ -256,77 +263,22 @@ def _choose_groups(graph: ChannelGraph, streams: bool) -> list[ChannelGroup]:
     return groups
 
 
-def _count_for_ratio(ratio: float, ranked: Units, groups: Sequence[ChannelGroup], unit_count: int) -> int:
-    """How many units of the ranking make up a share of the channels."""
-    channels = _unit_channels(groups, unit_count)
-    # 1e-9 keeps 0.3 * 10 from counting as less than 3.
-    return int(np.searchsorted(np.cumsum(channels[ranked]), ratio * channels.sum() + 1e-9, side="right"))
+def _inner_groups(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> dict[str, list[ChannelGroup]]:
+    """The groups inside each block that can be dropped, by the block's name."""
+    inner = {}
+    for branch in find_branches(graph.model, graph.nodes):
+        inside = [
+            group for group in groups if not group.coupled and set(group.producers) <= set(branch.layers)
+        ]
+        if inside:
+            inner[branch.name] = inside
+    return inner
 
 
 def _seed_threshold(graph: ChannelGraph, ratio: float) -> float:
     """The seed experiment's threshold: the |γ| at `ratio` of all BatchNorm channels in ascending order."""
     every = np.sort(np.concatenate([gamma_magnitudes(graph, name) for name in norm_layers(graph)]))
     return float(every[int(len(every) * ratio)])
-
-
-def _unit_channels(groups: Sequence[ChannelGroup], unit_count: int) -> NDArray[np.int64]:
-    channels = np.zeros(unit_count, dtype=np.int64)
-    for group in groups:
-        channels[group.units] = group.unit_channels
-    return channels
-
-
-def _rounded(stays: Stays, groups: Sequence[ChannelGroup], scores: Floats, multiple: int) -> Stays:
-    """Bring back the best removed units of each group until its layers' widths are multiples."""
-    stays = stays.copy()
-    for group in groups:
-        per_layer = group.unit_channels // len(group.producers)
-        step = multiple // gcd(multiple, max(1, per_layer))
-        kept = int(stays[group.units].sum())
-        missing = min(group.size, -(-kept // step) * step) - kept
-        gone = group.units[~stays[group.units]]
-        stays[gone[np.argsort(-scores[gone], kind="stable")][:missing]] = True
-    return stays
-
-
-def _within(
-    limit: float | None,
-    unit: str,
-    measure: Callable[[Stays], float],
-    stays_after: Callable[[int], Stays],
-    most: int,
-    slack: float,
-) -> Stays:
-    """The fewest removals whose cost is within the limit; cost falls as more is removed.
-
-    Raises:
-        SlimnetError: even removing everything that may go is not enough; `slack` allows for noise there.
-    """
-    assert limit is not None
-    floor = measure(stays_after(most))
-    if floor > limit * (1 + slack):
-        raise SlimnetError(
-            f"a budget of {limit:,.6g} {unit} cannot be met: what can be pruned ends at {floor:,.6g} {unit}; "
-            f"lower min_channels, or prune the residual streams too (streams=True)"
-        )
-    low, high = 0, most
-    while low < high:
-        middle = (low + high) // 2
-        if measure(stays_after(middle)) <= limit:
-            high = middle
-        else:
-            low = middle + 1
-    return stays_after(low)
-
-
-def _filled(stays: Stays, ranked: Units, measure: Callable[[Stays], float], limit: float) -> Stays:
-    """Bring back removed units, the best first, that still fit into the budget."""
-    stays = stays.copy()
-    for unit in ranked[~stays[ranked]][::-1][:FILL_TRIES]:
-        stays[unit] = True
-        if measure(stays) > limit:
-            stays[unit] = False
-    return stays
 
 
 def _latency(candidate: PruningPlan) -> float:
@@ -338,15 +290,15 @@ def _latency(candidate: PruningPlan) -> float:
 
 
 def _plan(
-    graph: ChannelGraph,
-    groups: Sequence[ChannelGroup],
-    stays: Stays,
-    scores: Floats,
-    threshold: float | None = None,
+    graph: ChannelGraph, candidates: Candidates, stays: Stays, threshold: float | None = None
 ) -> PruningPlan:
-    channels = _unit_channels(groups, graph.unit_count)
-    gone = ~stays
+    channels, gone = candidates.channels, ~stays
     if threshold is None:
-        threshold = float(scores[gone].max()) if gone.any() else 0.0
-    kept = {group.name: np.flatnonzero(stays[group.units]) for group in groups if gone[group.units].any()}
-    return PruningPlan(graph, kept, threshold, int(channels.sum()), int(channels[gone].sum()))
+        threshold = float(candidates.scores[gone].max()) if gone.any() else 0.0
+    kept = {
+        group.name: np.flatnonzero(stays[group.units])
+        for group in candidates.groups
+        if gone[group.units].any()
+    }
+    dropped = tuple(name for name, inside in candidates.blocks.items() if not stays[inside[0].units].any())
+    return PruningPlan(graph, kept, threshold, int(channels.sum()), int(channels[gone].sum()), dropped)

@@ -62,25 +62,25 @@ def unit_scores(graph: ChannelGraph, score: Score, seed: int) -> Floats:
 def removal_order(
     groups: Sequence[ChannelGroup],
     scores: Floats,
-    min_channels: int,
+    floors: Sequence[int],
     *,
     per_layer: bool = False,
     freed: Floats | None = None,
 ) -> Units:
-    """All units that may go, least valuable first; the best `min_channels` of each group are not among them.
+    """All units that may go, least valuable first; the best of each group, its floor, are not among them.
 
     Args:
         groups: to prune.
         scores: of all units.
-        min_channels: units that stay in every group.
+        floors: units that stay, for each group.
         per_layer: take the same share of every group instead of the lowest scores overall.
         freed: (units,) what removing a unit frees; the order is then by score per cost freed.
     """
     candidates, keys = [], []
     worth = scores if freed is None else scores / np.maximum(freed, 1)
-    for group in groups:
+    for group, floor in zip(groups, floors, strict=True):
         order = group.units[np.argsort(worth[group.units], kind="stable")]
-        safe = set(group.units[np.argsort(-scores[group.units], kind="stable")][:min_channels].tolist())
+        safe = set(group.units[np.argsort(-scores[group.units], kind="stable")][:floor].tolist())
         open_to_choice = np.array([unit for unit in order.tolist() if unit not in safe], dtype=np.int64)
         candidates.append(open_to_choice)
         rank = (np.arange(len(open_to_choice)) + 1) / max(1, group.size)
@@ -101,10 +101,11 @@ def _reader_norms(graph: ChannelGraph) -> Floats:
 
 def _input_squares(module: nn.Module) -> Floats:
     """The sum of squares of the weights that read each input channel, (C_in,)."""
-    weight: torch.Tensor = module.weight.detach().double().cpu()  # type: ignore[operator,union-attr,assignment]
+    assert isinstance(module.weight, torch.Tensor)
+    weight = module.weight.detach().double().cpu()
     if getattr(module, "transposed", False):
         weight = weight.transpose(0, 1)
-    groups = int(getattr(module, "groups", 1))  # type: ignore[arg-type]
+    groups = int(getattr(module, "groups", 1))
     split = weight.square().reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
     result: Floats = split.sum((1, 3)).flatten().numpy()
     return result

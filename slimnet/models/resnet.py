@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from slimnet.blocks import Constant
 from slimnet.errors import SlimnetError
 
 Stem = Literal["cifar-maxpool", "cifar", "imagenet"]
@@ -123,12 +124,13 @@ class ResNet(nn.Module):
 
     @property
     def widths(self) -> list[int]:
-        """The flat widths, read off the layers: they stay true through pruning."""
-        convs = [self.conv1]
+        """The flat widths, read off the layers: they stay true through pruning; 0 inside a dropped block."""
+        widths = [self.conv1.out_channels]
         for module in self.modules():
             if isinstance(module, Bottleneck):
-                convs += [module.conv1, module.conv2, module.conv3]
-        return [conv.out_channels for conv in convs]
+                last = module.bn3 if isinstance(module.bn3, Constant) else module.conv3
+                widths += [layer.out_channels for layer in (module.conv1, module.conv2, last)]
+        return widths
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""How far down a ranking to cut: for a share of channels, or until a cost is within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimnet.budget import Stays
+from slimnet.errors import SlimnetError
+from slimnet.graph import ChannelGroup
+from slimnet.ranking import Floats, Units
+
+FILL_TRIES = 500  # units looked at to use up what a budget leaves over
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Units that may go, and what has to hold whichever of them go.
+
+    Attributes:
+        groups: those that are pruned.
+        scores: (units,) of all units.
+        ranked: units that may go, least valuable first.
+        blocks: for each identity block that may go whole, the groups inside it.
+        min_channels: units that stay in every group, but for groups of dropped blocks.
+        round_to: multiple that the widths of pruned layers are brought up to.
+    """
+
+    groups: Sequence[ChannelGroup]
+    scores: Floats
+    ranked: Units
+    blocks: dict[str, list[ChannelGroup]]
+    min_channels: int
+    round_to: int
+
+    @property
+    def channels(self) -> NDArray[np.int64]:
+        """(units,) producer channels of each unit that the groups hold; 0 for others."""
+        channels = np.zeros(len(self.scores), dtype=np.int64)
+        for group in self.groups:
+            channels[group.units] = group.unit_channels
+        return channels
+
+    def count_for(self, ratio: float) -> int:
+        """How many units of the ranking make up a share of the channels."""
+        channels = self.channels
+        # 1e-9 keeps 0.3 * 10 from counting as less than 3.
+        taken = np.cumsum(channels[self.ranked])
+        return int(np.searchsorted(taken, ratio * channels.sum() + 1e-9, side="right"))
+
+    def stays_after(self, count: int) -> Stays:
+        """(units,) what remains without the first `count` of the ranking."""
+        stays = np.ones(len(self.scores), dtype=bool)
+        stays[self.ranked[:count]] = False
+        for inside in self.blocks.values():
+            self._drop_or_keep(stays, inside)
+        if self.round_to > 1:
+            self._round(stays)
+        return stays
+
+    def within(self, limit: float, unit: str, measure: Callable[[Stays], float], slack: float = 0.0) -> Stays:
+        """The fewest removals whose cost is within the limit; cost falls as more is removed.
+
+        Args:
+            limit: in `unit`.
+            unit: how the error calls it.
+            measure: the cost of what remains.
+            slack: how far above the limit the floor may lie, for costs that are measured with noise.
+
+        Raises:
+            SlimnetError: even removing everything that may go is not enough.
+        """
+        floor = measure(self.stays_after(len(self.ranked)))
+        if floor > limit * (1 + slack):
+            raise SlimnetError(
+                f"a budget of {limit:,.6g} {unit} cannot be met: pruning ends at {floor:,.6g} {unit}; "
+                f"lower min_channels, or let streams and blocks go too (streams=True, drop_blocks=True)"
+            )
+        low, high = 0, len(self.ranked)
+        while low < high:
+            middle = (low + high) // 2
+            if measure(self.stays_after(middle)) <= limit:
+                high = middle
+            else:
+                low = middle + 1
+        return self.stays_after(low)
+
+    def filled(self, stays: Stays, limit: float, measure: Callable[[Stays], float]) -> Stays:
+        """Bring back removed units, the best first, that still fit into the budget."""
+        stays = stays.copy()
+        whole = [
+            group.units for inside in self.blocks.values() for group in inside if not stays[group.units].any()
+        ]
+        may_return = self.ranked[~stays[self.ranked] & ~np.isin(self.ranked, np.concatenate([[], *whole]))]
+        for unit in may_return[::-1][:FILL_TRIES]:
+            stays[unit] = True
+            if measure(stays) > limit:
+                stays[unit] = False
+        return stays
+
+    def _best_first(self, units: Units) -> Units:
+        return units[np.argsort(-self.scores[units], kind="stable")]
+
+    def _drop_or_keep(self, stays: Stays, inside: Sequence[ChannelGroup]) -> None:
+        """Empty all groups of a block if one of them is empty; else see that each keeps its minimum."""
+        drop = any(not stays[group.units].any() for group in inside)
+        for group in inside:
+            if drop:
+                stays[group.units] = False
+            elif stays[group.units].sum() < self.min_channels:
+                stays[self._best_first(group.units)[: self.min_channels]] = True
+
+    def _round(self, stays: Stays) -> None:
+        """Bring back the best removed units of each group until its layers' widths are multiples."""
+        for group in self.groups:
+            kept = int(stays[group.units].sum())
+            per_layer = max(1, group.unit_channels // len(group.producers))
+            step = self.round_to // gcd(self.round_to, per_layer)
+            wanted = min(group.size, -(-kept // step) * step)  # nothing for a group of a dropped block
+            gone = group.units[~stays[group.units]]
+            stays[self._best_first(gone)[: wanted - kept]] = True
