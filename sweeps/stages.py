@@ -68,10 +68,9 @@ def chain(config: Config, precision: Precision) -> tuple[Stage, Stage, Stage]:
     }
     augmentation = {"crop": config.data.crop, "flip": config.data.flip}
     training = {**shared, "precision": precision}
-    penalty = {
-        "lambda": config.sparse.lambda_,
-        **({"penalty": config.sparse.penalty} if config.sparse.lambda_ else {}),
-    }
+    penalty: dict[str, Any] = {"lambda": config.sparse.lambda_}
+    if config.sparse.lambda_:  # without it these make no difference, and all such stages are one
+        penalty |= {"penalty": config.sparse.penalty, "streams": config.prune.streams}
     sparse = Stage(
         "sparse",
         {
