@@ -21,14 +21,21 @@ from slimnet.training import Recipe, evaluate, train
 SEEDS = (0, 1, 2)
 LAMBDAS = (0.01, 0.02, 0.04)
 RATIOS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-WAYS = {"copied": (False, False), "absorbed": (True, False), "recalibrated": (False, True), "both": (True, True)}
+WAYS = {  # absorb, recalibrate
+    "copied": (False, False),
+    "absorbed": (True, False),
+    "recalibrated": (False, True),
+    "both": (True, True),
+}
 RECIPE = Recipe(epochs=30, lr=0.1, crop=1, flip=True)
 RECALIBRATION_BATCHES = 40
 
 
 def main() -> None:
     """Train, prune, print the table."""
-    print(f"fashion-mini 14x14, 126,458 parameters, {RECIPE.epochs} epochs, seeds {SEEDS}; mean and spread in %\n")
+    print(
+        f"fashion-mini 14x14, 126,458 parameters, {RECIPE.epochs} epochs, seeds {SEEDS}; mean ± deviation, %\n"
+    )
     print("| λ | dense | ratio | " + " | ".join(WAYS) + " | parameters |")
     print("|---|---|---|" + "---|" * (len(WAYS) + 1))
     for strength in LAMBDAS:
@@ -37,7 +44,8 @@ def main() -> None:
         for ratio in RATIOS:
             cells = [_spread([table[ratio][way] for _, table in runs]) for way in WAYS]
             params = statistics.mean(table[ratio]["params"] for _, table in runs)
-            print(f"| {strength:g} | {dense} | {ratio:g} | " + " | ".join(cells) + f" | {params:,.0f} |", flush=True)
+            row = [f"{strength:g}", dense, f"{ratio:g}", *cells, f"{params:,.0f}"]
+            print("| " + " | ".join(row) + " |", flush=True)
 
 
 def _one_seed(strength: float, seed: int) -> tuple[float, dict[float, dict[str, float]]]:
@@ -56,7 +64,8 @@ def _one_seed(strength: float, seed: int) -> tuple[float, dict[float, dict[str, 
         precision=native_precision("cpu"),
     )
     model.eval()
-    return evaluate(model, splits, splits.test), {ratio: _prune(model, graph, splits, ratio, seed) for ratio in RATIOS}
+    pruned = {ratio: _prune(model, graph, splits, ratio, seed) for ratio in RATIOS}
+    return evaluate(model, splits, splits.test), pruned
 
 
 def _prune(

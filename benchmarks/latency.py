@@ -1,4 +1,4 @@
-"""What pruning buys at inference: dense, masked and pruned ResNet-50, BatchNorms folded, beside their MACs."""
+"""What pruning buys at inference: dense, masked and pruned ResNet-50, BatchNorms folded."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def main() -> None:
         plan = slimnet.plan(graph, ratio=ratio)
         networks[f"masked, ratio {ratio:g}"] = slimnet.mask(model, plan)
         networks[f"pruned, ratio {ratio:g}"] = slimnet.prune(model, plan)
-    print("| network | MACs | fewer | " + " | ".join(f"batch {b}: ms (quartiles) | faster" for b in BATCHES) + " |")
+    timed = " | ".join(f"batch {batch}: ms (quartiles) | faster" for batch in BATCHES)
+    print(f"| network | MACs | fewer | {timed} |")
     print("|---|---|---|" + "---|---|" * len(BATCHES))
-    macs = {name: slimnet.count_macs(network, torch.zeros(1, 3, 32, 32)) for name, network in networks.items()}
+    macs = {name: slimnet.count_macs(model, torch.zeros(1, 3, 32, 32)) for name, model in networks.items()}
     dense: dict[int, float] = {}
-    for name, network in networks.items():
+    for name, model in networks.items():
         cells = [name, f"{macs[name] / 1e6:.1f} M", f"{macs['dense'] / macs[name]:.2f}x"]
         for batch in BATCHES:
-            found = measure_latency(fold(network), torch.randn(batch, 3, 32, 32))
+            found = measure_latency(fold(model), torch.randn(batch, 3, 32, 32))
             dense.setdefault(batch, found.median_ms)
             cells.append(f"{found.median_ms:.2f} ({found.low_ms:.2f} to {found.high_ms:.2f})")
             cells.append(f"{dense[batch] / found.median_ms:.2f}x")

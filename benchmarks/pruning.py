@@ -1,4 +1,4 @@
-"""Cutting the same channels out of the same ResNet-50: slimnet beside Torch-Pruning, each in its own process."""
+"""Cutting the same channels out of the same ResNet-50: slimnet beside Torch-Pruning."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def main() -> None:
 
 
 def _in_process(tool: str) -> dict[str, float]:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.pruning", tool], capture_output=True, text=True, check=True)
+    """Peak memory is a process's own, so each tool gets one."""
+    command = [sys.executable, "-m", "benchmarks.pruning", tool]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     facts: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return facts
 

@@ -93,9 +93,9 @@ class PruningPlan:
         rows = self.table()
         width = max(len(name) for name, _, _ in rows)
         lines = [f"{name:{width}}  {before:6} -> {after:6}" for name, before, after in rows]
-        return "\n".join(
-            [*lines, f"{self.ratio:.1%} of {self.prunable_channels:,} prunable channels removed"]
-        )
+        lines += [f"{name} dropped whole" for name in self.dropped]
+        lines.append(f"{self.ratio:.1%} of {self.prunable_channels:,} prunable channels removed")
+        return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON; it applies to every network of the same structure."""

@@ -77,7 +77,7 @@ class Candidates:
         floor = measure(self.stays_after(len(self.ranked)))
         if floor > limit * (1 + slack):
             raise SlimnetError(
-                f"a budget of {limit:,.6g} {unit} cannot be met: pruning ends at {floor:,.6g} {unit}; "
+                f"a budget of {_show(limit)} {unit} cannot be met: pruning ends at {_show(floor)} {unit}; "
                 f"lower min_channels, or let streams and blocks go too (streams=True, drop_blocks=True)"
             )
         low, high = 0, len(self.ranked)
@@ -123,3 +123,7 @@ class Candidates:
             wanted = min(group.size, -(-kept // step) * step)  # nothing for a group of a dropped block
             gone = group.units[~stays[group.units]]
             stays[self._best_first(gone)[: wanted - kept]] = True
+
+
+def _show(cost: float) -> str:
+    return f"{cost:,}" if isinstance(cost, int) else f"{cost:.4g}"
