@@ -33,9 +33,7 @@ RECALIBRATION_BATCHES = 40
 
 def main() -> None:
     """Train, prune, print the table."""
-    print(
-        f"fashion-mini 14x14, 126,458 parameters, {RECIPE.epochs} epochs, seeds {SEEDS}; mean ± deviation, %\n"
-    )
+    print(f"fashion-mini 14x14, {RECIPE.epochs} epochs, seeds {SEEDS}; mean ± standard deviation in %\n")
     print("| λ | dense | ratio | " + " | ".join(WAYS) + " | parameters |")
     print("|---|---|---|" + "---|" * (len(WAYS) + 1))
     for strength in LAMBDAS:
