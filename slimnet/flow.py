@@ -84,6 +84,10 @@ class ChannelFlow:
         ]
         return self._blocked + pinned + apart
 
+    def block(self, atoms: Atoms, why: str) -> None:
+        """Keep atoms whole."""
+        self._blocked.append((atoms, why))
+
     def run(self, graph: fx.Graph, example_input: Tensor) -> None:
         """Run the network on the example and follow its channels.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from slimnet.errors import SlimnetError
-from slimnet.flow import ChannelFlow
+from slimnet.flow import LAYERS, ChannelFlow
 from slimnet.modes import evaluating
 
 Units = NDArray[np.int64]
@@ -108,8 +108,9 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
     """Find the channel groups of any network that torch.fx can trace.
 
     Convs (grouped and depthwise too), linear layers, BatchNorm, activations, pooling, adds, products,
-    concatenation, flatten, reshape, chunk and transpose are followed. Where something else reads or
-    writes channels, their groups are unprunable and say why.
+    concatenation, flatten, reshape, chunk and transpose are followed, as in eval mode. Where something
+    else reads or writes channels, or a layer does that only runs in training, their groups are unprunable
+    and say why.
 
     Args:
         model: left as it was.
@@ -125,6 +126,7 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
         nodes = _record(model)
         flow = ChannelFlow(model)
         flow.run(nodes, example_input.clone())
+        _keep_for_training(flow, nodes, example_input)
     if not flow.producers:
         raise SlimnetError(
             f"{type(model).__name__} has no convolution or linear layer that could be followed"
@@ -132,11 +134,31 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
     return _assemble(flow, nodes, tuple(example_input.shape))
 
 
-def _record(model: nn.Module) -> fx.Graph:
-    """The operations of a forward pass."""
+def _keep_for_training(flow: ChannelFlow, nodes: fx.Graph, example_input: Tensor) -> None:
+    """Block what is read by layers that only run in training mode, such as auxiliary classifiers."""
+    model = flow.model
+    called = {str(node.target) for node in nodes.nodes if node.op == "call_module"}
+    idle = {name for name, module in model.named_modules() if isinstance(module, LAYERS)} - called
+    if not idle:
+        return
+    other = ChannelFlow(model)
+    try:
+        other.run(_record(model, training=True), example_input.clone())
+    except SlimnetError:
+        return  # in training mode the network does not take this input at all
+    own = np.full(other.atom_count, -1)
+    for name in set(other.producers) & set(flow.producers):
+        own[other.layers[name].outputs] = flow.layers[name].outputs
+    for name in sorted(idle & set(other.layers)):
+        atoms = own[other.layers[name].inputs]
+        flow.block(atoms[atoms >= 0], f"{name}, which only runs in training, reads it")
+
+
+def _record(model: nn.Module, training: bool = False) -> fx.Graph:
+    """The operations of a forward pass; nothing is computed, and the model is left in eval mode."""
     tracer = fx.Tracer()
     try:
-        return tracer.trace(model)
+        return tracer.trace(model.train(training))
     except Exception as error:
         inside = [path for path, _ in tracer.module_stack.values() if path]
         where = f" in its module {inside[-1]}" if inside else ""
@@ -145,6 +167,8 @@ def _record(model: nn.Module) -> fx.Graph:
             f"{type(model).__name__} cannot be traced: {error}{where}, at `{line}`. A forward that branches "
             f"on tensors or loops over them is followed only if torch.fx.wrap hides that function"
         ) from error
+    finally:
+        model.eval()
 
 
 def _last_line_outside(error: Exception, package: Path) -> str:

@@ -261,3 +261,14 @@ def test_plans_are_of_the_public_type(trained: ResNet) -> None:
     chosen = plan(trace(trained, torch.zeros(1, 3, 16, 16, dtype=torch.float64)), ratio=0.5)
     assert isinstance(chosen, PruningPlan)
     assert chosen.ratio == pytest.approx(0.5, abs=0.01)
+
+
+def test_layers_that_only_run_in_training_still_fit(scatter: Scatter) -> None:
+    network = scatter(torchvision.models.googlenet(weights=None, init_weights=False, num_classes=10))
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    graph = trace(network, x)
+    reason = "aux1.conv.conv, which only runs in training, reads it"
+    assert graph["inception4a.branch1.conv"].reason == reason
+    assert graph["inception4a.branch2.0.conv"].prunable
+    smaller = prune(network, plan(graph, ratio=0.5))
+    assert [t.shape for t in smaller.train()(x)] == [(2, 10)] * 3
