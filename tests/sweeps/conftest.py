@@ -1,0 +1,47 @@
+"""What the tests of the sweeps share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
+
+from running import Command, Sweep
+
+from sweeps import cli
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """A command given in this process: its exit status, output and errors."""
+
+    def give(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["sweeps", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return give
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Sweep]:
+    """A sweep in an empty runs folder."""
+    sweep = Sweep(tmp_path / "runs")
+    yield sweep
+    sweep.stop_all()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """The smoke sweep, run to its end. Its folder is for reading."""
+    sweep = Sweep(tmp_path_factory.mktemp("finished") / "runs")
+    result = sweep.run()
+    assert result.returncode == 0, result.stderr
+    (sweep.runs / "output.txt").write_text(result.stdout)
+    return sweep

@@ -1,0 +1,101 @@
+"""Sweeps as a user runs them: `python -m sweeps` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Command = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).parents[2]
+PATIENCE = 300.0  # seconds; a machine that is busy with something else must not fail a test
+
+
+class Sweep:
+    """The smoke config in one runs folder."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self.folder = runs / "smoke"
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *options: str, core: int | None = None, **popen: Any) -> subprocess.Popen[str]:
+        """Begin a run, on one core where that is said, and return its process."""
+        fixed = ("smoke", "--runs", str(self.runs), "--wandb", "disabled")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweeps", "run", *fixed, *options],
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen},
+            preexec_fn=None if core is None else lambda: _stay_on(core),
+            text=True,
+            cwd=ROOT,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        process = self.start(*options)
+        out, err = process.communicate(timeout=PATIENCE)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def log(self, study: str = "smoke") -> list[str]:
+        """The driver's log without the time stamps."""
+        path = self.runs / study / "driver.log"
+        return [line.split(" ", 3)[3] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def epochs(self, study: str = "smoke") -> list[str]:
+        """A line per epoch that has been computed."""
+        return [line for line in self.log(study) if " epoch " in line]
+
+    def pareto(self) -> dict[str, Any]:
+        table: dict[str, Any] = json.loads((self.folder / "pareto.json").read_text())
+        return table
+
+    def wait_for_epochs(self, count: int, process: subprocess.Popen[str]) -> None:
+        """Wait until so many epochs have been computed."""
+        wait_until(lambda: len(self.epochs()) >= count or process.poll() is not None)
+        assert len(self.epochs()) >= count, process.communicate()
+
+    def stop_all(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+
+
+def _stay_on(core: int) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """All processes below a driver: its two servers, then the workers."""
+    pids = [process.pid]
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            pids += map(int, task.read_text().split())
+    return pids[1:]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))

@@ -1,0 +1,263 @@
+"""The commands: what they print and leave, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import Command, Sweep
+
+
+def copy(finished: Sweep, folder: Path) -> Sweep:
+    """The finished sweep, to be changed."""
+    shutil.copytree(finished.runs, folder / "runs")
+    return Sweep(folder / "runs")
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# What a sweep leaves
+
+
+def test_a_sweep_ends_with_its_front_its_report_and_the_next_commands(finished: Sweep) -> None:
+    output = (finished.runs / "output.txt").read_text()
+    assert "3 of 3 trials complete: the goal is reached" in output
+    assert f"report: {finished.folder / 'report' / 'index.html'}" in output
+    assert "-m sweeps status smoke" in output
+    assert "--trials 8" in output  # the space has no more
+    assert (finished.folder / "report" / "index.html").read_text().startswith("<!DOCTYPE html>")
+
+    table = finished.pareto()
+    assert table["trials"] == 3
+    assert table["front"]
+    assert table["hypervolume"] > 0
+    assert table["dense"]["params"] > max(row["params"] for row in table["front"])
+    with (finished.folder / "pareto.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["params"]) for row in rows] == [row["params"] for row in table["front"]]
+    names = {"config.yaml", "study.db", "pareto.json", "pareto.csv", "report", "driver.log"}
+    assert names <= {path.name for path in finished.folder.iterdir()}
+    assert "driver.json" not in {path.name for path in finished.folder.iterdir()}
+
+
+def test_every_epoch_was_computed_once_and_sparse_networks_are_shared(finished: Sweep) -> None:
+    assert len(finished.epochs()) == len(set(finished.epochs()))
+    kinds = {kind: len(list((finished.runs / "stages" / kind).iterdir())) for kind in ("sparse", "finetune")}
+    assert kinds == {"sparse": 3, "finetune": 3}  # two values of λ and the dense baseline
+
+
+def test_the_network_that_is_named_can_be_loaded(finished: Sweep) -> None:
+    import slimnet
+
+    output = (finished.runs / "output.txt").read_text()
+    path = output.partition('slimnet.load("')[2].partition('"')[0]
+    assert slimnet.count_params(slimnet.load(path)) == max(
+        row["params"] for row in finished.pareto()["front"]
+    )
+
+
+def test_status_pareto_and_plan_as_json(finished: Sweep, command: Command) -> None:
+    at = ("--runs", finished.runs, "--json")
+    before = snapshot(finished.runs)
+
+    status, out, _ = command("status", "smoke", *at)
+    facts = json.loads(out)
+    assert (status, facts["goal"]) == (0, 3)
+    assert [(row["trial"], row["state"], row["finetune"]) for row in facts["trials"]] == [
+        (number, "complete", "done") for number in range(3)
+    ]
+
+    status, out, _ = command("pareto", "smoke", *at)
+    assert (status, json.loads(out)) == (0, finished.pareto())
+
+    status, out, _ = command("plan", "smoke", *at)
+    facts = json.loads(out)
+    assert (status, facts["asked"], facts["points"]) == (0, 3, 8)
+    assert facts["stages"] == {"done": 9, "partial": 0, "missing": 0, "failed": 0}
+    assert facts["epochs_left"] == {"sparse": 0, "finetune": 0}
+
+    status, out, _ = command("plan", "smoke", "--trials", 5, *at)
+    assert json.loads(out)["epochs_left"] == {"sparse": 0, "finetune": 2}  # both λ are there
+
+    assert snapshot(finished.runs) == before
+
+
+def test_the_same_facts_for_people(finished: Sweep, command: Command) -> None:
+    at = ("--runs", finished.runs)
+    assert "3 of 3 trials complete" in command("status", "smoke", *at)[1]
+    assert "Pareto front of smoke" in command("pareto", "smoke", *at)[1]
+    assert "9 done, 0 partial, 0 missing, 0 failed" in command("plan", "smoke", *at)[1]
+
+
+def test_a_plan_of_a_study_that_is_not_begun_writes_nothing(tmp_path: Path, command: Command) -> None:
+    status, out, _ = command("plan", "smoke", "--runs", tmp_path / "runs", "--json")
+    facts = json.loads(out)
+    assert (status, facts["asked"]) == (0, 0)
+    assert facts["epochs_left"] == {"sparse": 6, "finetune": 3}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_finds_what_a_sweep_needs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    status, out, _ = command("doctor", "--json")
+    facts = {fact["what"]: fact for fact in json.loads(out)}
+    assert status == 0
+    assert {"python", "torch", "optuna", "wandb", "cpu", "fashion-mini", "W&B"} <= facts.keys()
+    assert "5,000 train" in facts["fashion-mini"]["found"]
+    assert "WANDB_MODE is offline" in facts["W&B"]["found"]
+    assert "ok       torch" in command("doctor")[1]
+
+
+def test_the_report_is_written_again(finished: Sweep, tmp_path: Path, command: Command) -> None:
+    sweep = copy(finished, tmp_path)
+    shutil.rmtree(sweep.folder / "report")
+    (sweep.folder / "pareto.json").unlink()
+    status, out, _ = command("report", "smoke", "--runs", sweep.runs)
+    assert (status, out.strip()) == (0, f"report: {sweep.folder / 'report' / 'index.html'}")
+    assert (sweep.folder / "report" / "index.html").exists()
+    assert sweep.pareto() == finished.pareto()
+
+
+# What is refused
+
+
+def npz(folder: Path, **arrays: np.ndarray[Any, Any]) -> Path:
+    path = folder / "own.npz"
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["smok"], ["smok", "Did you mean smoke?"]),
+        (["missing.yaml"], ["missing.yaml"]),
+        (["smoke", "--set", "sparse.epoch=2"], ["sparse.epoch", "sparse.epochs"]),
+        (["smoke", "--set", "sparse.epochs=two"], ["sparse.epochs", "two"]),
+        (["smoke", "--set", "sparse.epochs=0"], ["sparse.epochs", "0"]),
+        (["smoke", "--set", "sparse.epochs"], ["sparse.epochs", "key=value"]),
+        (["smoke", "--set", "search.space.prune.ratio={range: [0.9, 0.3]}"], ["prune.ratio", "0.9", "0.3"]),
+        (["smoke", "--trials", "0"], ["search.trials", "0"]),
+        (["smoke", "--trials", "9"], ["search.trials", "9", "8 points"]),
+        (["smoke", "--workers", "0"], ["workers", "0"]),
+        (["smoke", "--wandb", "maybe"], ["wandb.mode", "maybe"]),
+        (["smoke", "--trials", "many"], ["--trials", "integer"]),
+        (["smoke", "--no-such-option"], ["--no-such-option"]),
+        (["smoke", "--set", "device=cuda"], ["cuda", "cpu"]),
+        (["smoke", "--set", "data={name: npz, path: none.npz}"], ["none.npz"]),
+    ],
+)
+def test_bad_usage_is_one_message_and_writes_nothing(
+    arguments: list[str], named: list[str], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "device=cuda" in arguments:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = command("run", *arguments, "--runs", tmp_path / "runs")
+    assert (status, out) == (2, "")
+    assert err.count("Error") == 1
+    for part in named:
+        assert part in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_data_are_found_before_anything_is_written(tmp_path: Path, command: Command) -> None:
+    images, labels = np.zeros((40, 8, 8), np.uint8), np.arange(40, dtype=np.uint8) % 4
+    path = npz(tmp_path, x_train=images, y_train=labels[:30], x_test=images, y_test=labels)
+    status, _, err = command(
+        "run", "smoke", "--set", f"data={{name: npz, path: {path}}}", "--runs", tmp_path / "runs"
+    )
+    assert status == 2
+    assert str(path) in err
+    assert "40" in err
+    assert "30" in err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["own.npz"]
+
+
+def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status, out, err = command("run", "smoke", "--runs", tmp_path / "file", "--wandb", "disabled")
+    assert (status, out) == (2, "")
+    assert f"{tmp_path / 'file'}" in err
+    assert "--runs" in err
+
+
+def test_no_traceback_in_a_process_of_its_own(sweep: Sweep) -> None:
+    result = sweep.run("--set", "prune.ratios=0.5")
+    assert (result.returncode, result.stdout) == (2, "")
+    (message,) = result.stderr.splitlines()
+    assert message.startswith("Error: --set prune.ratios=0.5: ")
+    assert message.endswith("did you mean prune.ratio?")
+    assert not sweep.runs.exists()
+
+
+@pytest.mark.parametrize("name", ["status", "pareto", "report", "sync", "retry"])
+def test_a_study_that_is_not_begun_is_said_to_be_so(name: str, tmp_path: Path, command: Command) -> None:
+    status, out, err = command(name, "smoke", "--runs", tmp_path / "runs")
+    assert (status, out) == (2, "")
+    assert "has no study smoke yet" in err
+    assert f"run smoke --runs {tmp_path / 'runs'}" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("sparse.epochs=3", "sparse.epochs was 2, is 3"),
+        ("seed=5", "seed was 0, is 5"),
+        ("search.sampler=tpe", "search.sampler was random, is tpe"),
+        ("precision=float16", "precision"),
+    ],
+)
+def test_another_config_under_the_same_name_is_refused(
+    change: str, named: str, finished: Sweep, command: Command
+) -> None:
+    before = snapshot(finished.runs)
+    for name in ("run", "plan"):
+        status, _, err = command(name, "smoke", "--runs", finished.runs, "--set", change)
+        assert status == 2
+        assert named in err
+    after = snapshot(finished.runs)
+    assert {path for path in after if not path.endswith("driver.lock")} == {
+        path for path in before if not path.endswith("driver.lock")
+    }
+    assert all(after[path] == before[path] for path in before)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("study.db", b"no database, whatever its name says" * 40), ("config.yaml", b"study: [")],
+)
+def test_a_damaged_study_is_named_with_what_to_do(
+    name: str, content: bytes, finished: Sweep, tmp_path: Path, command: Command
+) -> None:
+    sweep = copy(finished, tmp_path)
+    (sweep.folder / name).write_bytes(content)
+    for given in ("run", "status", "pareto", "retry"):
+        status, _, err = command(given, "smoke", "--runs", sweep.runs)
+        assert status == 2
+        assert name in err
+        assert "next `run`" in err
+    assert (sweep.folder / name).read_bytes() == content
+
+
+def test_a_damaged_stage_is_named_with_what_to_do(finished: Sweep, tmp_path: Path, command: Command) -> None:
+    sweep = copy(finished, tmp_path)
+    result = next((sweep.runs / "stages" / "finetune").glob("*/result.json"))
+    result.write_text("{")
+    status, _, err = command("pareto", "smoke", "--runs", sweep.runs)
+    assert status == 2
+    assert f"delete the folder {result.parent}" in err
+
+
+def test_only_failed_trials_can_be_retried(finished: Sweep, command: Command) -> None:
+    status, _, err = command("retry", "smoke", 1, "--runs", finished.runs)
+    assert status == 2
+    assert "trial 1 has not failed; failed trials: none" in err
