@@ -1,38 +1,146 @@
-"""Penalties that push scaling factors to zero while the network trains."""
+"""Penalties that push scaling factors to zero while the network trains.
+
+A penalty acts twice in a step: on the gradients before the optimiser, or on the scaling factors γ after it.
+None of it waits for the device, and nothing is kept from one step to the next.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+PenaltyName = Literal["l1", "proximal", "polarization"]
+LambdaSchedule = Literal["constant", "warmup-tail"]
+
 NEAR_ZERO = 0.01  # |γ| below this counts as off; a network starts at γ = 1
+WARM_UP = 0.2  # share of the steps in which λ rises under "warmup-tail"
+TAIL = 0.2  # share of the steps at λ = 0 that end it
 
 
 @dataclass(frozen=True)
-class L1Penalty:
-    """λ·Σ|γ| by its subgradient (Network Slimming, arXiv 1708.06519, equation 1).
+class Sparsity:
+    """How scaling factors are drawn to zero.
+
+    Attributes:
+        penalty: "l1" (subgradient), "proximal" (soft threshold after the step, exact zeros) or
+            "polarization" (some to zero, the others left alone).
+        lambda_schedule: "constant", or "warmup-tail": λ rises for a fifth of the steps, holds, and is 0 for
+            the last fifth.
+    """
+
+    penalty: PenaltyName = "l1"
+    lambda_schedule: LambdaSchedule = "constant"
+
+    def share_at(self, progress: float) -> float:
+        """The share of λ in force after a share `progress`, in [0, 1), of all steps."""
+        if self.lambda_schedule == "constant":
+            return 1.0
+        return min(progress / WARM_UP, 1.0) if progress < 1 - TAIL else 0.0
+
+    def penalise(self, gammas: Sequence[nn.Parameter], gain: float) -> Penalty:
+        """The penalty on `gammas` under an optimiser with this gain (`Recipe.gain`)."""
+        match self.penalty:
+            case "l1":
+                return L1(gammas)
+            case "proximal":
+                return Proximal(gammas, gain)
+            case "polarization":
+                return Polarization(gammas)
+
+
+PLAIN_L1 = Sparsity()
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """No penalty, and the interface of all: what happens to γ around the optimiser's step.
 
     Attributes:
         gammas: the scaling factors under the penalty.
-        strength: λ.
     """
 
     gammas: Sequence[nn.Parameter]
-    strength: float
 
-    def add_to_gradients(self) -> None:
-        """Add λ·sign(γ) to the gradients, after the backward pass and before the optimiser's step."""
-        if self.strength == 0:
-            return
-        with torch.no_grad():
-            pairs = [(gamma.grad, gamma) for gamma in self.gammas if gamma.grad is not None]
-            if pairs:
-                gradients, reached = map(list, zip(*pairs, strict=True))
-                torch._foreach_add_(gradients, torch._foreach_sign(reached), alpha=self.strength)
+    def before_step(self, strength: float) -> None:
+        """Change the gradients, once they are there; `strength` is λ."""
+
+    def after_step(self, strength: float, lr: float) -> None:
+        """Change γ after a step at learning rate `lr`."""
+
+    def _reached(self) -> list[Tensor]:
+        return [gamma for gamma in self.gammas if gamma.grad is not None]
+
+
+class L1(Penalty):
+    """λ·Σ|γ| by its subgradient (Network Slimming, arXiv 1708.06519, equation 1).
+
+    Adam divides this pull by the gradient's spread, so that λ then says little; `Proximal` is not affected.
+    """
+
+    @torch.no_grad()
+    def before_step(self, strength: float) -> None:
+        """Add λ·sign(γ) to the gradients."""
+        if strength and (gammas := self._reached()):
+            torch._foreach_add_(_gradients(gammas), torch._foreach_sign(gammas), alpha=strength)
+
+
+@dataclass(frozen=True)
+class Proximal(Penalty):
+    """λ·Σ|γ| by its proximal operator, apart from gradients, momentum and Adam's normaliser.
+
+    Attributes:
+        gain: what momentum makes of a constant gradient, 1 / (1 - momentum) for SGD, so that λ pulls as hard
+            as in `L1`; 1 for Adam.
+    """
+
+    gain: float = 1.0
+
+    @torch.no_grad()
+    def after_step(self, strength: float, lr: float) -> None:
+        """γ <- sign(γ)·max(|γ| - lr·λ·gain, 0), which leaves exact zeros."""
+        if strength and (gammas := self._reached()):
+            shrinkage = lr * strength * self.gain
+            pulls = torch._foreach_clamp_max(gammas, shrinkage)
+            torch._foreach_clamp_min_(pulls, -shrinkage)
+            torch._foreach_sub_(gammas, pulls)
+
+
+@dataclass(frozen=True)
+class Polarization(Penalty):
+    """λ·(t·Σ|γ| - Σ|γ - mean γ|) by its subgradient, γ in [0, 1] (Zhuang et al., NeurIPS 2020).
+
+    γ below the mean are pulled about (t + 1)·λ, those above only about (t - 1)·λ.
+
+    Attributes:
+        t: the weight of the L1 term; the paper's range is 1 to 1.4.
+    """
+
+    t: float = 1.2
+
+    @torch.no_grad()
+    def before_step(self, strength: float) -> None:
+        """Add the subgradient, in which the mean is a function of every γ."""
+        if strength and (gammas := self._reached()):
+            values = torch.cat([gamma.flatten() for gamma in gammas])
+            sides = (values - values.mean()).sign()
+            pulls = self.t * values.sign() - sides + sides.mean()
+            parts = torch.split_with_sizes(pulls, [gamma.numel() for gamma in gammas])
+            torch._foreach_add_(_gradients(gammas), list(parts), alpha=strength)
+
+    @torch.no_grad()
+    def after_step(self, strength: float, lr: float) -> None:
+        """Clamp γ to [0, 1]."""
+        if gammas := self._reached():
+            torch._foreach_clamp_min_(gammas, 0.0)
+            torch._foreach_clamp_max_(gammas, 1.0)
+
+
+def _gradients(gammas: Sequence[Tensor]) -> list[Tensor]:
+    return [gamma.grad for gamma in gammas if gamma.grad is not None]
 
 
 def near_zero(gammas: Sequence[Tensor]) -> float:

@@ -23,7 +23,7 @@ from slimnet.data import Images, Splits, eval_batches, train_batch_count, train_
 from slimnet.errors import SlimnetError
 from slimnet.modes import evaluating
 from slimnet.precision import Precision, autocast
-from slimnet.sparsity import L1Penalty, histogram, near_zero
+from slimnet.sparsity import PLAIN_L1, Penalty, Sparsity, histogram, near_zero
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "steps", "constant"]
@@ -59,6 +59,11 @@ class Recipe:
     crop: int = 0
     flip: bool = False
 
+    @property
+    def gain(self) -> float:
+        """What a constant gradient is multiplied by in the long run: 1 / (1 - momentum) under SGD, else 1."""
+        return 1 / (1 - self.momentum) if self.optimizer == "sgd" else 1.0
+
     def lr_at(self, progress: float) -> float:
         """The learning rate after a share `progress`, in [0, 1), of all steps."""
         match self.schedule:
@@ -83,6 +88,7 @@ def train(
     seed: int,
     gammas: Mapping[str, nn.Parameter],
     strength: float = 0.0,
+    sparsity: Sparsity = PLAIN_L1,
     precision: Precision = "float32",
     checkpoint: Path | None = None,
     on_epoch: Callable[[list[Row]], None] = lambda history: None,
@@ -97,7 +103,8 @@ def train(
         recipe: see `Recipe`.
         seed: of the batches.
         gammas: the prunable scaling factors, which are watched and, with `strength`, penalised.
-        strength: λ of the L1 penalty.
+        strength: λ; 0 trains without penalty.
+        sparsity: the penalty and the schedule of λ.
         precision: of convolutions and products.
         checkpoint: written after every epoch; a training found there is continued.
         on_epoch: called with the history after each epoch, once it is saved.
@@ -105,8 +112,9 @@ def train(
         stop: asked after each epoch; True ends the call early.
 
     Returns:
-        The history so far, a row per epoch: epoch (from 1), epochs, lr, loss, train_accuracy, val_accuracy,
-        test_accuracy, near_zero, gamma (a histogram). Shorter than `recipe.epochs` if `stop` said so.
+        The history so far, a row per epoch: epoch (from 1), epochs, lr and lambda of its last step,
+        loss, train_accuracy, val_accuracy, test_accuracy, near_zero, gamma (a histogram). Shorter than
+        `recipe.epochs` if `stop` said so.
 
     Raises:
         Diverged: the loss became NaN or infinite; names the epoch, step and learning rate.
@@ -114,20 +122,21 @@ def train(
     """
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, recipe)
+    factors = list(gammas.values())
+    penalty = sparsity.penalise(factors, recipe.gain) if strength else Penalty(factors)
+    run = _Run(model, splits, recipe, optimizer, penalty, sparsity, precision, seed, on_step)
     history: list[Row] = []
-    settings = {**asdict(recipe), "seed": seed, "strength": strength}
+    settings = {**asdict(recipe), **asdict(sparsity), "seed": seed, "strength": strength}
     if checkpoint is not None and checkpoint.exists():
         history = _continue(checkpoint, model, optimizer, settings)
         on_epoch(history)
-    penalty = L1Penalty(list(gammas.values()), strength)
     while len(history) < recipe.epochs and not (history and stop()):
-        epoch = len(history) + 1
-        row = _train_epoch(model, splits, recipe, optimizer, penalty, precision, seed, epoch, on_step)
+        row = _train_epoch(run, len(history) + 1, strength)
         row["val_accuracy"] = evaluate(model, splits, splits.validation, precision)
         row["test_accuracy"] = evaluate(model, splits, splits.test, precision)
-        if penalty.gammas:
-            row["near_zero"] = near_zero(penalty.gammas)
-            row["gamma"] = histogram(penalty.gammas)
+        if factors:
+            row["near_zero"] = near_zero(factors)
+            row["gamma"] = histogram(factors)
         history.append(row)
         if checkpoint is not None:
             training = {"optimizer": optimizer.state_dict(), "history": history, "settings": settings}
@@ -146,43 +155,57 @@ def evaluate(model: nn.Module, splits: Splits, images: Images, precision: Precis
     return float(correct) / len(images)
 
 
-def _train_epoch(
-    model: nn.Module,
-    splits: Splits,
-    recipe: Recipe,
-    optimizer: torch.optim.Optimizer,
-    penalty: L1Penalty,
-    precision: Precision,
-    seed: int,
-    epoch: int,
-    on_step: Callable[[int, int, int], None],
-) -> Row:
-    """One pass over the training images; nothing waits for the device before its end."""
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from the first epoch of a training to its last."""
+
+    model: nn.Module
+    splits: Splits
+    recipe: Recipe
+    optimizer: torch.optim.Optimizer
+    penalty: Penalty
+    sparsity: Sparsity
+    precision: Precision
+    seed: int
+    on_step: Callable[[int, int, int], None]
+
+
+def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
+    """One pass over the training images at λ = `strength`; nothing waits for the device before its end."""
+    model, splits, recipe, optimizer, penalty = run.model, run.splits, run.recipe, run.optimizer, run.penalty
     model.train()
     device = splits.train.y.device
     steps = train_batch_count(len(splits.train), recipe.batch_size)
     batches = train_batches(
-        splits.train, splits, recipe.batch_size, seed=seed, epoch=epoch, crop=recipe.crop, flip=recipe.flip
+        splits.train,
+        splits,
+        recipe.batch_size,
+        seed=run.seed,
+        epoch=epoch,
+        crop=recipe.crop,
+        flip=recipe.flip,
     )
     losses: list[Tensor] = []
     sizes: list[int] = []
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    lr = recipe.lr
+    lr, pull = recipe.lr, strength
     for step, (x, y) in enumerate(batches):
-        lr = recipe.lr_at((epoch - 1 + step / steps) / recipe.epochs)
+        progress = (epoch - 1 + step / steps) / recipe.epochs
+        lr, pull = recipe.lr_at(progress), strength * run.sparsity.share_at(progress)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        with autocast(device, precision):
+        with autocast(device, run.precision):
             logits = model(x).float()
         loss = F.cross_entropy(logits, y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        penalty.add_to_gradients()
+        penalty.before_step(pull)
         optimizer.step()
+        penalty.after_step(pull, lr)
         losses.append(loss.detach())
         sizes.append(len(y))
         correct += (logits.detach().argmax(1) == y).sum()
-        on_step(epoch, step + 1, steps)
+        run.on_step(epoch, step + 1, steps)
     per_step = torch.stack(losses).double().cpu()
     _check_finite(per_step, recipe, epoch, steps)
     weights = torch.tensor(sizes, dtype=torch.float64)
@@ -190,6 +213,7 @@ def _train_epoch(
         "epoch": epoch,
         "epochs": recipe.epochs,
         "lr": lr,
+        "lambda": pull,
         "loss": float(per_step @ weights / weights.sum()),
         "train_accuracy": float(correct) / sum(sizes),
     }

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from slimnet.precision import autocast
-from slimnet.sparsity import L1Penalty, histogram, near_zero
+from slimnet.sparsity import L1, Penalty, Polarization, Proximal, Sparsity, histogram, near_zero
 
 
 def gradients(strength: float, precision: str) -> tuple[nn.BatchNorm2d, torch.Tensor]:
@@ -15,7 +15,7 @@ def gradients(strength: float, precision: str) -> tuple[nn.BatchNorm2d, torch.Te
     with autocast(torch.device("cpu"), precision):  # type: ignore[arg-type]
         loss = network(torch.randn(2, 3, 6, 6)).float().square().mean()
     loss.backward()
-    L1Penalty([norm.weight], strength).add_to_gradients()
+    L1([norm.weight]).before_step(strength)
     assert norm.weight.grad is not None
     return norm, norm.weight.grad
 
@@ -34,11 +34,56 @@ def test_penalty_adds_lambda_times_the_sign(precision: str) -> None:
 def test_penalty_skips_what_has_no_gradient() -> None:
     reached, frozen = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3), requires_grad=False)
     reached.grad = torch.zeros(2)
-    L1Penalty([frozen, reached], 0.5).add_to_gradients()
+    L1([frozen, reached]).before_step(0.5)
     assert frozen.grad is None
     assert reached.grad.tolist() == [0.5, 0.5]
-    L1Penalty([frozen], 0.5).add_to_gradients()
-    L1Penalty([], 0.5).add_to_gradients()
+
+
+@pytest.mark.parametrize("penalty", [Penalty, L1, Proximal, Polarization])
+def test_no_penalty_minds_that_nothing_has_a_gradient(penalty: type[Penalty]) -> None:
+    frozen = nn.Parameter(torch.full((3,), 2.0), requires_grad=False)
+    for gammas in ([frozen], []):
+        penalty(gammas).before_step(0.5)
+        penalty(gammas).after_step(0.5, lr=0.1)
+    assert frozen.tolist() == [2.0, 2.0, 2.0]
+
+
+def factors(*values: float) -> nn.Parameter:
+    gamma = nn.Parameter(torch.tensor(values))
+    gamma.grad = torch.zeros_like(gamma)
+    return gamma
+
+
+def test_proximal_step_is_a_soft_threshold_with_exact_zeros() -> None:
+    first, second = factors(1.0, -1.0, 0.1), factors(-0.2, 0.0, -0.3)
+    Proximal([first, second], gain=10).after_step(0.5, lr=0.05)
+    assert first.tolist() == [0.75, -0.75, 0.0]
+    assert second.tolist() == [0.0, 0.0, pytest.approx(-0.05)]
+    Proximal([first], gain=10).before_step(0.5)
+    assert first.grad is not None
+    assert first.grad.count_nonzero() == 0
+
+
+def test_polarization_is_the_gradient_of_its_formula() -> None:
+    gammas = [factors(0.9, 0.1, 0.4), factors(0.7, 0.05)]
+    Polarization(gammas, t=1.2).before_step(0.5)
+    copies = [gamma.detach().clone().requires_grad_() for gamma in gammas]
+    every = torch.cat(copies)
+    (0.5 * (1.2 * every.abs().sum() - (every - every.mean()).abs().sum())).backward()
+    for gamma, copy in zip(gammas, copies, strict=True):
+        torch.testing.assert_close(gamma.grad, copy.grad)
+
+
+def test_polarization_keeps_factors_between_0_and_1() -> None:
+    gamma = factors(1.5, -0.25, 0.5)
+    Polarization([gamma]).after_step(0.0, lr=0.1)
+    assert gamma.tolist() == [1.0, 0.0, 0.5]
+
+
+def test_lambda_is_constant_or_rises_holds_and_ends_early() -> None:
+    assert [Sparsity().share_at(at) for at in (0, 0.5, 0.99)] == [1.0, 1.0, 1.0]
+    shares = [Sparsity(lambda_schedule="warmup-tail").share_at(at) for at in (0, 0.1, 0.2, 0.79, 0.8, 0.99)]
+    assert shares == [0.0, 0.5, 1.0, 1.0, 0.0, 0.0]
 
 
 def test_near_zero_is_a_share_of_magnitudes() -> None:

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from slimnet import SlimnetError, models, plan, prune, save, trace
+from slimnet.checkpoint import read
 from slimnet.data import Splits, split
 from slimnet.data.sets import Dataset
 from slimnet.plan import scaling_factors
+from slimnet.sparsity import LambdaSchedule, PenaltyName, Sparsity
 from slimnet.training import Diverged, Optimizer, Recipe, Row, Schedule, evaluate, train
 
 QUICK = Recipe(epochs=4, lr=0.05, batch_size=32, crop=1, flip=True)
@@ -76,7 +78,7 @@ def test_network_learns_and_the_history_says_so(splits: Splits) -> None:
     assert history[-1]["test_accuracy"] > 0.9
     assert history[-1]["test_accuracy"] == evaluate(model, splits, splits.test)
     measured = {"loss", "train_accuracy", "val_accuracy", "test_accuracy", "near_zero", "gamma"}
-    assert set(history[0]) == {"epoch", "epochs", "lr", *measured}
+    assert set(history[0]) == {"epoch", "epochs", "lr", "lambda", *measured}
     assert sum(history[0]["gamma"]["counts"]) == 48
 
 
@@ -114,6 +116,68 @@ def test_zero_gradient_leaves_gamma_and_beta(splits: Splits, optimizer: Optimize
         if isinstance(module, nn.BatchNorm2d):
             assert torch.equal(module.weight, torch.ones_like(module.weight))
             assert torch.equal(module.bias, torch.zeros_like(module.bias))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_proximal_pull_is_nobodys_to_scale(splits: Splits, optimizer: Optimizer) -> None:
+    """With no gradient γ falls by lr·λ a step, times 1 / (1 - momentum): not divided by Adam's normaliser."""
+    model = network()
+    for parameter in model.parameters():
+        parameter.register_hook(torch.zeros_like)
+    recipe = Recipe(epochs=2, lr=0.01, batch_size=32, optimizer=optimizer, momentum=0.75, schedule="constant")
+    run(splits, recipe, model, strength=0.5, sparsity=Sparsity("proximal"))
+    gain = 4 if optimizer == "sgd" else 1
+    for gamma in scaling_factors(trace(model, torch.zeros(1, 3, 8, 8))).values():
+        torch.testing.assert_close(gamma.detach(), torch.full_like(gamma, 1 - 6 * 0.01 * 0.5 * gain))
+
+
+@pytest.mark.parametrize("scale", [1.0, 65536.0])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_proximal_pull_knows_no_scale_of_the_loss(splits: Splits, scale: float, precision: str) -> None:
+    """The gradient of γ is a large constant: after it has been taken away, what is left is the pull."""
+    model = network()
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: torch.full_like(gradient, scale))
+    recipe = Recipe(epochs=1, lr=2**-20, batch_size=32, optimizer="adam", schedule="constant")
+    run(splits, recipe, model, strength=2.0**14, sparsity=Sparsity("proximal"), precision=precision)
+    for gamma in scaling_factors(trace(model, torch.zeros(1, 3, 8, 8))).values():
+        expected = 1 - 3 * 2**-20 * (2**14 + 1)  # Adam moves by lr whatever the scale
+        torch.testing.assert_close(gamma.detach(), torch.full_like(gamma, expected), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_lambda_means_the_same_pull_as_l1_and_proximal(splits: Splits, momentum: float) -> None:
+    """With no gradient but l1's own, both fall alike, but for the steps in which momentum builds up."""
+    falls = []
+    for penalty in ("l1", "proximal"):
+        model = network()
+        for parameter in model.parameters():
+            parameter.register_hook(torch.zeros_like)
+        recipe = Recipe(epochs=12, lr=0.001, batch_size=8, momentum=momentum, schedule="constant")
+        run(splits, recipe, model, strength=0.5, sparsity=Sparsity(penalty))
+        gammas = scaling_factors(trace(model, torch.zeros(1, 3, 8, 8)))
+        falls.append(1 - float(next(iter(gammas.values())).detach().mean()))
+    assert falls[0] == pytest.approx(falls[1], rel=1e-4 if momentum == 0 else 0.1)
+
+
+def test_weight_decay_spares_penalised_layers(splits: Splits) -> None:
+    model = network()
+    for parameter in model.parameters():
+        parameter.register_hook(torch.zeros_like)
+    recipe = Recipe(epochs=1, lr=0.1, batch_size=32, weight_decay=0.5, schedule="constant")
+    run(splits, recipe, model, strength=2**-6, sparsity=Sparsity("proximal"))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.bias.count_nonzero() == 0
+    for gamma in scaling_factors(trace(model, torch.zeros(1, 3, 8, 8))).values():
+        torch.testing.assert_close(gamma.detach(), torch.full_like(gamma, 1 - 3 * 2**-6))
+
+
+def test_history_tells_lambda_through_warm_up_and_tail(splits: Splits) -> None:
+    recipe = Recipe(epochs=5, lr=0.01, batch_size=32)
+    history = run(splits, recipe, strength=0.25, sparsity=Sparsity("l1", "warmup-tail"))
+    assert [row["lambda"] for row in history] == pytest.approx([0.25 * 2 / 3, 0.25, 0.25, 0.25, 0.0])
+    assert [row["lambda"] for row in run(splits, recipe, strength=0.0)] == [0.0] * 5
 
 
 def test_evaluation_leaves_the_mode(splits: Splits) -> None:
@@ -161,6 +225,34 @@ def test_resumed_training_ends_bit_for_bit_the_same(
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
         assert torch.equal(value, killed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("lambda_schedule", ["constant", "warmup-tail"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("penalty", ["l1", "proximal", "polarization"])
+def test_every_penalty_is_taken_up_bit_for_bit(
+    splits: Splits,
+    tmp_path: Path,
+    penalty: PenaltyName,
+    optimizer: Optimizer,
+    lambda_schedule: LambdaSchedule,
+) -> None:
+    recipe = Recipe(epochs=4, lr=0.01, batch_size=32, optimizer=optimizer)
+    assert_taken_up(splits, tmp_path, recipe, strength=0.05, sparsity=Sparsity(penalty, lambda_schedule))
+
+
+def assert_taken_up(splits: Splits, tmp_path: Path, recipe: Recipe, **options: Any) -> None:
+    """Two epochs and the rest end as all in one go: every tensor, the optimiser's too, and every row."""
+    files = tmp_path / "whole.pt", tmp_path / "parts.pt"
+    history = run(splits, recipe, checkpoint=files[0], **options)
+    assert len(run(splits, recipe, checkpoint=files[1], stop=stop_after(2), **options)) == 2
+    assert run(splits, recipe, checkpoint=files[1], **options) == history
+    whole, parts = map(read, files)
+    assert all(torch.equal(value, parts.state[name]) for name, value in whole.state.items())
+    states = whole.training["optimizer"]["state"], parts.training["optimizer"]["state"]
+    for index, state in states[0].items():
+        for name, value in state.items():
+            torch.testing.assert_close(value, states[1][index][name], rtol=0, atol=0)
 
 
 def stop_after(epochs: int) -> Any:
