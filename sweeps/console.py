@@ -100,8 +100,11 @@ def _draw(progress: Progress) -> RenderableType:
     left = f"{left} left" if progress.seconds_left is not None else left
     failed = f", {progress.trials_failed} failed" if progress.trials_failed else ""
     head = Table.grid(padding=(0, 2))
+    head.add_column(max_width=30, ratio=1)  # the bar gives way in a narrow terminal, not the numbers
+    for _ in range(3):
+        head.add_column(no_wrap=True)
     head.add_row(
-        ProgressBar(total=max(progress.epochs_total, 1), completed=progress.epochs_done, width=30),
+        ProgressBar(total=max(progress.epochs_total, 1), completed=progress.epochs_done),
         f"{progress.trials_done} of {progress.goal} trials{failed}",
         f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
         left,

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from running import PATIENCE, Sweep, children, wait_until_gone
+from running import PATIENCE, Sweep, children, wait_until, wait_until_gone
 
 KILLS = 10
-SHORTEST, LONGEST = 0.5, 9.0  # seconds that a driver lives; the first workers need five to seven to begin
+LONGEST = 2.5  # seconds that a driver lives, after it was started or after its first worker was
 OPTIONS = (
     *("--workers", "1", "--trials", "4"),
     *("--set", "sparse.epochs=8", "--set", "finetune.epochs=3"),
@@ -26,12 +26,14 @@ def test_a_sweep_killed_at_ten_random_moments_finds_what_an_undisturbed_one_find
 ) -> None:
     alone = Sweep(tmp_path / "alone")
     undisturbed = alone.start(*OPTIONS, core=1)
-    moments = random.Random()
-    lives = [round(moments.uniform(SHORTEST, LONGEST), 2) for _ in range(KILLS)]
+    lives = [round(random.uniform(0, LONGEST), 2) for _ in range(KILLS)]
     print("lives of the drivers in seconds:", lives)
 
-    for life in lives:
+    for number, life in enumerate(lives):
+        before = len(sweep.log())
         process = sweep.start(*OPTIONS, core=0)
+        if number % 4:  # every fourth dies while it starts
+            wait_until(lambda before=before: len(sweep.log()) > before)
         time.sleep(life)
         below = children(process)
         process.send_signal(signal.SIGKILL)

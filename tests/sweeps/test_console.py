@@ -1,0 +1,190 @@
+"""What is seen of a sweep: lines in a pipe, a live display on a terminal, little with --quiet."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import termios
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from running import PATIENCE, Sweep
+
+from sweeps.console import Console, duration
+from sweeps.progress import Progress, RunningStage
+
+LINE = re.compile(r"\d\d:\d\d:\d\d (trial|dense|prune|stopping)")
+
+RUNNING = [
+    RunningStage("sparse", (), 0.0, None, 1.5, 12, 0.713),
+    RunningStage("finetune", (3, 4), 0.02, 0.7, 2.0, 4, None),
+]
+FRONT = [
+    {"trial": n, "lambda": 0.01, "ratio": 0.5, "params": 1000 + n, "val_accuracy": 0.8} for n in range(12)
+]
+
+
+def progress(**changes: Any) -> Progress:
+    facts: dict[str, Any] = {
+        "trials_done": 5,
+        "trials_failed": 0,
+        "goal": 12,
+        "epochs_done": 40.25,
+        "epochs_total": 100.0,
+        "seconds_left": 125.0,
+        "running": RUNNING,
+        "front": FRONT,
+    }
+    return Progress(**facts | changes)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Console], None]], str]:
+    """What a terminal gets from a console."""
+
+    def watch(show: Callable[[Console], None], columns: int = 100) -> str:
+        ours, theirs = open_terminal()
+        with monkeypatch.context() as patch, os.fdopen(theirs, "w") as screen:
+            patch.setenv("TERM", "xterm-256color")
+            patch.setenv("COLUMNS", str(columns))
+            patch.setattr("sys.stdout", screen)
+            show(Console())
+        return read_all(ours)
+
+    return watch
+
+
+def open_terminal() -> tuple[int, int]:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    return ours, theirs
+
+
+def read_all(terminal: int) -> str:
+    """Everything until all writers have closed it."""
+    content = b""
+    while True:
+        try:
+            chunk = os.read(terminal, 65536)
+        except OSError:  # that is how Linux says that it is over
+            chunk = b""
+        if not chunk:
+            os.close(terminal)
+            return content.decode()
+        content += chunk
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_the_display_shows_progress_what_runs_and_the_front(terminal: Callable[..., str]) -> None:
+    def show(console: Console) -> None:
+        with console:
+            console.show(progress())
+            console.event("trial 4 done")
+
+    raw = terminal(show)
+    text = plain(raw)
+    assert "5 of 12 trials" in text
+    assert "40 of 100 epochs" in text
+    assert "2 min left" in text
+    assert re.search(r"dense +sparse +1\.5 of 12 +0 +71\.3%", text)
+    assert re.search(r"3, 4 +finetune +2\.0 of 4 +0\.02 +0\.7", text)
+    assert "front so far (and 2 more)" in text
+    assert re.search(r"\d\d:\d\d:\d\d trial 4 done", text)
+    assert "\x1b[?25l" in raw  # the cursor is hidden,
+    assert raw.rindex("\x1b[?25h") > raw.rindex("\x1b[?25l")  # and comes back
+
+
+def test_the_display_before_anything_is_known(terminal: Callable[..., str]) -> None:
+    def show(console: Console) -> None:
+        with console:
+            console.show(progress(seconds_left=None, front=[], running=[], trials_failed=2))
+
+    text = plain(terminal(show, columns=80))
+    assert re.search(r"5 of 12 trials, 2 failed +40 of 100 epochs +estimating the time left", text)
+    assert "front so far" not in text
+
+
+def test_epochs_are_lines_only_where_nothing_is_drawn(
+    terminal: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show(console: Console) -> None:
+        with console:
+            console.epoch(RUNNING[0])
+
+    assert "epoch 2 of 12" not in plain(terminal(show))
+
+
+def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        console.epoch(RUNNING[0])
+        console.show(progress())
+        console.note("a note")
+    out, _ = capsys.readouterr()
+    first, second = out.splitlines()
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d dense network: sparse at λ 0: epoch 2 of 12, validation 71\.3%", first
+    )
+    assert second == "a note"
+
+
+def test_quiet_leaves_the_answer_and_the_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(quiet=True) as console:
+        console.event("an event")
+        console.epoch(RUNNING[0])
+        console.note("a note")
+        console.say("[the] answer")
+        console.error("a mistake")
+    assert capsys.readouterr() == ("[the] answer\n", "a mistake\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "estimating the time left"),
+        (0.2, "1 s"),
+        (89, "89 s"),
+        (125, "2 min"),
+        (5399, "90 min"),
+        (9000, "2.5 h"),
+    ],
+)
+def test_durations(seconds: float | None, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_a_sweep_in_a_pipe_prints_stamped_lines_and_no_control_characters(finished: Sweep) -> None:
+    output = (finished.runs / "output.txt").read_text()
+    assert "\x1b" not in output
+    assert "\r" not in output
+    events = [line for line in output.splitlines() if re.match(r"\d\d:\d\d", line)]
+    assert all(LINE.match(line) for line in events)
+    assert sum(" epoch " in line for line in events) == len(finished.epochs())
+    assert sum(" done: " in line for line in events) == 3
+
+
+def test_a_sweep_on_a_terminal_draws_while_it_runs(sweep: Sweep) -> None:
+    ours, theirs = open_terminal()
+    process = sweep.start(stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm-256color"})
+    os.close(theirs)
+    raw = read_all(ours)
+    assert process.wait(PATIENCE) == 0
+    text = plain(raw)
+    assert re.search(r"[012] of 3 trials", text)
+    assert "running" in text
+    assert "the goal is reached" in text.replace("\r\n", " ")
+    assert raw.rindex("\x1b[?25h") > raw.rindex("\x1b[?25l")
+
+
+def test_a_quiet_sweep_prints_its_result_only(finished: Sweep) -> None:
+    result = finished.run("--quiet")
+    assert (result.returncode, result.stderr) == (0, "")
+    first, *_, last = result.stdout.splitlines()
+    assert first.startswith("Pareto front of smoke")
+    assert last == f"report: {finished.folder / 'report' / 'index.html'}"
