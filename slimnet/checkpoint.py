@@ -28,6 +28,19 @@ from slimnet.surgery import fit_shapes
 
 FORMAT = "slimnet"
 VERSION = 1
+OTHER_COPY = "take another copy of it"
+
+
+class DamagedFileError(SlimnetError):
+    """A file is not as it was written.
+
+    Attributes:
+        defect: what is wrong with it, to follow the name of the file.
+    """
+
+    def __init__(self, path: Path, defect: str, advice: str = OTHER_COPY) -> None:
+        super().__init__(f"{path} {defect}; {advice}")
+        self.defect = defect
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ def save(
     metrics: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
+    keep_old: Path | None = None,
 ) -> None:
     """Write a network and what is known of it; an interrupted save leaves the file that was there.
 
@@ -65,6 +79,7 @@ def save(
         path: the file; its folder is made.
         model: its state_dict is written, and its `architecture` where it has one.
         metrics, config, training: primitives and tensors, nested in dicts and lists.
+        keep_old: where the file that was there goes, if any; by default it is replaced.
 
     Raises:
         SlimnetError: the file cannot be written (a full disk, a missing permission), or a value is nothing
@@ -91,20 +106,24 @@ def save(
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(aside, 0o644)  # mkstemp makes private files
+            if keep_old is not None and path.exists():
+                os.replace(path, keep_old)
             os.replace(aside, path)
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
     except (OSError, RuntimeError) as error:
-        raise SlimnetError(f"cannot write {path}: {error}; make room or choose another folder") from error
+        # When a write fails, torch complains of its own position in the file while the OSError is handled.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise SlimnetError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
 def read(path: str | Path) -> Checkpoint:
     """Read and verify a file without building anything.
 
     Raises:
-        SlimnetError: no such file, or it is truncated, changed, from another program, of a newer version,
-            or holds pickled code; each says which.
+        DamagedFileError: it is truncated or changed.
+        SlimnetError: no such file, or it is from another program, of a newer version, or holds pickled code.
     """
     path = Path(path)
     _check_archive(path)
@@ -116,7 +135,7 @@ def read(path: str | Path) -> Checkpoint:
         ) from error
     except Exception as error:
         reason = str(error).split("\n")[0]
-        raise SlimnetError(f"{path} is damaged ({reason}); take another copy of it") from error
+        raise DamagedFileError(path, f"is damaged ({reason})") from error
     version = (
         content.get("version") if isinstance(content, dict) and content.get("format") == FORMAT else None
     )
@@ -127,7 +146,7 @@ def read(path: str | Path) -> Checkpoint:
             f"{path} has format version {version}, this slimnet reads up to {VERSION}; upgrade slimnet"
         )
     if content.pop("sha256", None) != _digest(content):
-        raise SlimnetError(f"{path} has been changed: its checksum does not match its content")
+        raise DamagedFileError(path, "has been changed: its checksum does not match its content")
     return Checkpoint(**{field.name: content[field.name] for field in fields(Checkpoint)})
 
 
@@ -141,17 +160,17 @@ def _check_archive(path: Path) -> None:
     except OSError as error:
         raise SlimnetError(f"{path} cannot be read: {error.strerror}") from error
     if start != b"PK\x03\x04":
-        raise SlimnetError(f"{path} is no slimnet file; slimnet.save writes files that can be loaded")
+        raise DamagedFileError(path, "is no slimnet file", "slimnet.save writes files that can be loaded")
     try:
         whole = zipfile.is_zipfile(path)
         with zipfile.ZipFile(path) if whole else nullcontext() as archive:
             damaged = archive.testzip() if archive else None
     except Exception as error:  # zipfile has many ways to fail on damaged headers
-        raise SlimnetError(f"{path} is damaged ({error}); take another copy of it") from error
+        raise DamagedFileError(path, f"is damaged ({error})") from error
     if not whole:
-        raise SlimnetError(f"{path} is truncated: its end is missing; take another copy of it")
+        raise DamagedFileError(path, "is truncated: its end is missing")
     if damaged is not None:
-        raise SlimnetError(f"{path} is damaged (in {damaged}); take another copy of it")
+        raise DamagedFileError(path, f"is damaged (in {damaged})")
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimnet import checkpoint as files
+from slimnet.checkpoint import Checkpoint
 from slimnet.data import Images, Splits, eval_batches, train_batch_count, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.modes import evaluating
 from slimnet.precision import Precision, autocast
+from slimnet.recovery import keep, recover
 from slimnet.sparsity import PLAIN_L1, Penalty, Sparsity, histogram, near_zero
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -106,7 +107,8 @@ def train(
         strength: λ; 0 trains without penalty.
         sparsity: the penalty and the schedule of λ.
         precision: of convolutions and products.
-        checkpoint: written after every epoch; a training found there is continued.
+        checkpoint: written after every epoch; a training found there is continued, or in the checkpoint
+            before it (`slimnet.recovery`) where this one is damaged.
         on_epoch: called with the history after each epoch, once it is saved.
         on_step: called with (epoch, steps done, steps) while an epoch runs.
         stop: asked after each epoch; True ends the call early.
@@ -118,7 +120,7 @@ def train(
 
     Raises:
         Diverged: the loss became NaN or infinite; names the epoch, step and learning rate.
-        SlimnetError: the checkpoint is damaged, cannot be written, or is of another network or recipe.
+        SlimnetError: the checkpoint cannot be written, or is of another network or recipe.
     """
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, recipe)
@@ -127,8 +129,8 @@ def train(
     run = _Run(model, splits, recipe, optimizer, penalty, sparsity, precision, seed, on_step)
     history: list[Row] = []
     settings = {**asdict(recipe), **asdict(sparsity), "seed": seed, "strength": strength}
-    if checkpoint is not None and checkpoint.exists():
-        history = _continue(checkpoint, model, optimizer, settings)
+    if checkpoint is not None and (saved := recover(checkpoint)):
+        history = _continue(saved, checkpoint, model, optimizer, settings)
         on_epoch(history)
     while len(history) < recipe.epochs and not (history and stop()):
         row = _train_epoch(run, len(history) + 1, strength)
@@ -140,7 +142,7 @@ def train(
         history.append(row)
         if checkpoint is not None:
             training = {"optimizer": optimizer.state_dict(), "history": history, "settings": settings}
-            files.save(checkpoint, model, training=training)
+            keep(checkpoint, model, training)
         on_epoch(history)
     return history
 
@@ -251,10 +253,13 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _continue(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+    saved: Checkpoint,
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
 ) -> list[Row]:
-    """Put model and optimiser where `path` left them; returns the history up to there."""
-    saved = files.read(path)
+    """Put model and optimiser where `saved`, of `path`, left them; returns the history up to there."""
     history: list[Row] = saved.training.get("history", [])
     try:
         model.load_state_dict(saved.state)

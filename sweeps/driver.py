@@ -142,6 +142,7 @@ class Driver:
             spec=stage.spec,
             folder=folder,
             parent=self._store.folder(stage.parent) if stage.parent else None,
+            teacher=self._store.folder(teacher) if (teacher := stage.teacher) else None,
             data_path=self.config.data.path,
             data_dir=self.data_dir,
             device=slot.device,
@@ -153,6 +154,10 @@ class Driver:
 
     def _take_event(self, event: Event) -> None:
         stage, _ = self._running[event.key]
+        if event.kind == "warning":
+            logger.warning("%s %s: %s", stage.kind, stage.key, event.reason)
+            self.console.event(f"{stage.kind} {stage.key}: {event.reason}")
+            return
         if event.kind in ("step", "epoch"):
             self._clock.note(stage, event)
             self._running[event.key] = (stage, event)

@@ -31,13 +31,13 @@ class Event:
 
     Attributes:
         key: of the stage.
-        kind: "step", "epoch", "done", "stopped" (asked to, resumable) or "failed".
+        kind: "step", "epoch", "warning", "done", "stopped" (asked to, resumable) or "failed".
         epoch, step, steps: how far it is, for "step" and "epoch".
-        reason, detail: one sentence, and a traceback where there is one, for "failed".
+        reason, detail: one sentence, for "warning" and "failed", and a traceback where there is one.
     """
 
     key: str
-    kind: Literal["step", "epoch", "done", "stopped", "failed"]
+    kind: Literal["step", "epoch", "warning", "done", "stopped", "failed"]
     epoch: int = 0
     step: int = 0
     steps: int = 0
@@ -132,7 +132,7 @@ class LocalExecutor:
         try:
             while running.connection.poll():
                 event: Event = running.connection.recv()
-                if event.kind in ("step", "epoch"):
+                if event.kind in ("step", "epoch", "warning"):
                     events.append(event)
                 else:
                     running.ended = event
@@ -198,8 +198,11 @@ def _work(job: Job, connection: Connection) -> None:
     def epoch(done: int) -> None:
         send(Event(job.key, "epoch", done))
 
+    def warning(text: str) -> None:
+        send(Event(job.key, "warning", reason=text))
+
     try:
-        finished = compute(job, Watch(epoch=epoch, step=step, stop=stop.is_set))
+        finished = compute(job, Watch(epoch=epoch, step=step, warning=warning, stop=stop.is_set))
         end = Event(job.key, "done" if finished else "stopped")
     except SlimnetError as error:
         end = Event(job.key, "failed", reason=str(error))

@@ -9,9 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from slimnet.errors import SlimnetError
+
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the content of `path`, making its folder if needed."""
+    """Replace the content of `path`, making its folder if needed.
+
+    Raises:
+        SlimnetError: it cannot be written (a full disk, a missing permission); what was there stays.
+    """
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise SlimnetError(
+            f"cannot write {path}: {error.strerror}; make room or choose another folder"
+        ) from error
+
+
+def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from slimnet.errors import SlimnetError
+from slimnet.recovery import discard
 from slimnet.training import Diverged
 
 EXIT_INTERRUPTED = 130
@@ -48,7 +49,7 @@ def partial_file(out: Path, settings: dict[str, Any], force: bool) -> Path:
                 f"{other} is a training begun with other settings; repeat that command to go on with it, "
                 f"or drop it with --force"
             )
-        other.unlink()
+        discard(other)
     return partial
 
 
@@ -63,9 +64,9 @@ def resumable(partial: Path) -> Iterator[None]:
     """A training that stays in `partial` when Ctrl-C ends it; `partial` goes when it is done or diverged."""
     try:
         yield
-        partial.unlink(missing_ok=True)
+        discard(partial)
     except Diverged:
-        partial.unlink(missing_ok=True)
+        discard(partial)
         raise
     except KeyboardInterrupt:
         kept = f"the epochs done are kept in {partial}" if partial.exists() else "no epoch was complete"
