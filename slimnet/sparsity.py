@@ -30,10 +30,13 @@ class Sparsity:
             "polarization" (some to zero, the others left alone).
         lambda_schedule: "constant", or "warmup-tail": λ rises for a fifth of the steps, holds, and is 0 for
             the last fifth.
+        target: instead of a λ, the share of scaling factors that should end near zero, in (0, 1): λ is
+            steered (`slimnet.steering`).
     """
 
     penalty: PenaltyName = "l1"
     lambda_schedule: LambdaSchedule = "constant"
+    target: float | None = None
 
     def share_at(self, progress: float) -> float:
         """The share of λ in force after a share `progress`, in [0, 1), of all steps."""

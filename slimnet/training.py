@@ -21,13 +21,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slimnet.checkpoint import Checkpoint
 from slimnet.data import Images, Splits, eval_batches, train_batch_count, train_batches
 from slimnet.errors import SlimnetError
+from slimnet.losses import distillation
 from slimnet.modes import evaluating
 from slimnet.precision import Precision, autocast
 from slimnet.recovery import keep, recover
 from slimnet.sparsity import PLAIN_L1, Penalty, Sparsity, histogram, near_zero
+from slimnet.steering import steer
 
 Optimizer = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["one-cycle", "cosine", "steps", "constant"]
+Schedule = Literal["one-cycle", "cosine", "steps", "constant", "rewind"]
 Row = dict[str, Any]
 
 EVAL_BATCH = 500
@@ -46,8 +48,12 @@ class Recipe:
         momentum: of SGD.
         weight_decay: on conv and linear weights only, never on γ, β or biases.
         schedule: "one-cycle" (linear up for a quarter, linear down to 0), "cosine" (to 0), "steps" (a tenth
-            after half and again after three quarters) or "constant".
+            after half and again after three quarters), "constant", or "rewind" (a one-cycle from its peak on,
+            linear to 0: with the same lr, learning-rate rewinding after a one-cycle; Renda et al., 2020,
+            arXiv 2003.02389).
         crop, flip: augmentation, as in `slimnet.data.train_batches`.
+        distill: the weight, from 0 to 1, of matching a teacher's outputs; the labels have the rest.
+        temperature: that softens both outputs for it.
     """
 
     epochs: int
@@ -59,6 +65,8 @@ class Recipe:
     schedule: Schedule = "one-cycle"
     crop: int = 0
     flip: bool = False
+    distill: float = 0.0
+    temperature: float = 4.0
 
     @property
     def gain(self) -> float:
@@ -74,7 +82,13 @@ class Recipe:
                 return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
             case "steps":
                 return self.lr * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
+            case "rewind":
+                return self.lr * (1 - progress)
         return self.lr
+
+    def reach(self, steps: int) -> float:
+        """How far λ = 1 would draw a scaling factor in a training of so many steps."""
+        return self.gain * sum(self.lr_at(step / steps) for step in range(steps))
 
 
 class Diverged(SlimnetError):  # noqa: N818 - an outcome of training, not a mistake
@@ -90,6 +104,7 @@ def train(
     gammas: Mapping[str, nn.Parameter],
     strength: float = 0.0,
     sparsity: Sparsity = PLAIN_L1,
+    teacher: nn.Module | None = None,
     precision: Precision = "float32",
     checkpoint: Path | None = None,
     on_epoch: Callable[[list[Row]], None] = lambda history: None,
@@ -104,8 +119,9 @@ def train(
         recipe: see `Recipe`.
         seed: of the batches.
         gammas: the prunable scaling factors, which are watched and, with `strength`, penalised.
-        strength: λ; 0 trains without penalty.
-        sparsity: the penalty and the schedule of λ.
+        strength: λ; 0 trains without penalty. Not used where `sparsity` has a target.
+        sparsity: the penalty, and the schedule or the target of λ.
+        teacher: needed with `recipe.distill`: a network on the same device, which is put in evaluation mode.
         precision: of convolutions and products.
         checkpoint: written after every epoch; a training found there is continued, or in the checkpoint
             before it (`slimnet.recovery`) where this one is damaged.
@@ -122,17 +138,24 @@ def train(
         Diverged: the loss became NaN or infinite; names the epoch, step and learning rate.
         SlimnetError: the checkpoint cannot be written, or is of another network or recipe.
     """
+    if recipe.distill and teacher is None:
+        raise SlimnetError(f"distill is {recipe.distill:g}, which needs a teacher")
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, recipe)
     factors = list(gammas.values())
-    penalty = sparsity.penalise(factors, recipe.gain) if strength else Penalty(factors)
-    run = _Run(model, splits, recipe, optimizer, penalty, sparsity, precision, seed, on_step)
+    pulled = bool(strength) or sparsity.target is not None
+    penalty = sparsity.penalise(factors, recipe.gain) if pulled else Penalty(factors)
+    teach = teacher.eval() if teacher is not None and recipe.distill else None
+    run = _Run(model, splits, recipe, optimizer, penalty, sparsity, teach, precision, seed, on_step)
     history: list[Row] = []
     settings = {**asdict(recipe), **asdict(sparsity), "seed": seed, "strength": strength}
     if checkpoint is not None and (saved := recover(checkpoint)):
         history = _continue(saved, checkpoint, model, optimizer, settings)
         on_epoch(history)
     while len(history) < recipe.epochs and not (history and stop()):
+        if sparsity.target is not None:
+            steps = recipe.epochs * train_batch_count(len(splits.train), recipe.batch_size)
+            strength = steer(sparsity.target, history, recipe.epochs, recipe.reach(steps))
         row = _train_epoch(run, len(history) + 1, strength)
         row["val_accuracy"] = evaluate(model, splits, splits.validation, precision)
         row["test_accuracy"] = evaluate(model, splits, splits.test, precision)
@@ -167,6 +190,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     penalty: Penalty
     sparsity: Sparsity
+    teacher: nn.Module | None
     precision: Precision
     seed: int
     on_step: Callable[[int, int, int], None]
@@ -198,7 +222,7 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
             group["lr"] = lr
         with autocast(device, run.precision):
             logits = model(x).float()
-        loss = F.cross_entropy(logits, y)
+        loss = _loss(run, x, logits, y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         penalty.before_step(pull)
@@ -219,6 +243,15 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         "loss": float(per_step @ weights / weights.sum()),
         "train_accuracy": float(correct) / sum(sizes),
     }
+
+
+def _loss(run: _Run, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    loss = F.cross_entropy(logits, y)
+    if run.teacher is None:
+        return loss
+    with torch.no_grad(), autocast(x.device, run.precision):
+        taught = run.teacher(x).float()
+    return torch.lerp(loss, distillation(logits, taught, run.recipe.temperature), run.recipe.distill)
 
 
 def _check_finite(losses: Tensor, recipe: Recipe, epoch: int, steps: int) -> None:

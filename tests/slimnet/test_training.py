@@ -62,6 +62,7 @@ def test_other_schedules() -> None:
 
     assert rates("constant") == [0.2] * 6
     assert rates("steps") == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
+    assert rates("rewind") == pytest.approx([0.2, 0.102, 0.1, 0.052, 0.05, 0.002])
     assert rates("cosine")[0] == 0.2
     assert rates("cosine")[2] == pytest.approx(0.1)
     assert rates("cosine")[-1] == pytest.approx(0, abs=1e-4)
@@ -180,6 +181,37 @@ def test_history_tells_lambda_through_warm_up_and_tail(splits: Splits) -> None:
     assert [row["lambda"] for row in run(splits, recipe, strength=0.0)] == [0.0] * 5
 
 
+def test_lambda_is_steered_to_the_share_wanted(splits: Splits) -> None:
+    recipe = Recipe(epochs=12, lr=0.1, batch_size=16)
+    shares = []
+    for target in (0.5, 0.8):
+        history = run(splits, recipe, strength=0.0, sparsity=Sparsity("proximal", target=target))
+        assert all(row["lambda"] > 0 for row in history)
+        shares.append(history[-1]["near_zero"])
+    assert shares == pytest.approx([0.5, 0.8], abs=0.15)
+
+
+def test_distillation_alone_makes_the_teacher_s_outputs(splits: Splits) -> None:
+    teacher = network()
+    run(splits, Recipe(epochs=6, lr=0.1, batch_size=16), teacher)
+    state = {name: value.clone() for name, value in teacher.state_dict().items()}
+    torch.manual_seed(1)
+    student = models.resnet([1], 8, num_classes=4)
+    recipe = Recipe(epochs=6, lr=0.1, batch_size=16, distill=1.0)
+    splits.train.y.copy_((splits.train.y + 1) % 4)  # wrong labels, which the student is not to look at
+    try:
+        run(splits, recipe, student, teacher=teacher, strength=0.0)
+    finally:
+        splits.train.y.copy_((splits.train.y - 1) % 4)
+    assert evaluate(student, splits, splits.test) > 0.8
+    assert all(torch.equal(value, state[name]) for name, value in teacher.state_dict().items())
+
+
+def test_distillation_without_a_teacher_is_refused(splits: Splits) -> None:
+    with pytest.raises(SlimnetError, match=r"distill is 0\.5, which needs a teacher"):
+        run(splits, replace(QUICK, distill=0.5))
+
+
 def test_evaluation_leaves_the_mode(splits: Splits) -> None:
     model = network().train()
     evaluate(model, splits, splits.test)
@@ -239,6 +271,15 @@ def test_every_penalty_is_taken_up_bit_for_bit(
 ) -> None:
     recipe = Recipe(epochs=4, lr=0.01, batch_size=32, optimizer=optimizer)
     assert_taken_up(splits, tmp_path, recipe, strength=0.05, sparsity=Sparsity(penalty, lambda_schedule))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_steering_and_distillation_are_taken_up_bit_for_bit(
+    splits: Splits, tmp_path: Path, optimizer: Optimizer
+) -> None:
+    steered = Sparsity("proximal", target=0.7)
+    recipe = Recipe(epochs=4, lr=0.01, batch_size=16, optimizer=optimizer, distill=0.5)
+    assert_taken_up(splits, tmp_path, recipe, strength=0.0, sparsity=steered, teacher=network())
 
 
 def assert_taken_up(splits: Splits, tmp_path: Path, recipe: Recipe, **options: Any) -> None:
