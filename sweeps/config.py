@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_serializer, fiel
 
 from sweeps.config_messages import Schema, cut, describe, explain, refusal, show
 from sweeps.config_sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse, Wandb
-from sweeps.space import Entry, count_points, parse_entry
+from sweeps.space import Choices, Entry, count_points, parse_entry
 from sweeps.yaml_source import ConfigError, KeyPath, Source, dotted, parse_document, parse_value, to_yaml
 
 __all__ = ["Config", "ConfigError", "dump_config", "load_config", "resolve", "shipped_configs"]
@@ -161,12 +161,15 @@ class Config(Section):
     def _searched_values_keep_the_rules(self) -> Self:
         """Rules between fields, such as the image sizes of a data set, hold for searched values too."""
         problems: list[tuple[KeyPath, str]] = []
+        if {"sparse.lambda", "sparse.target"} <= set(self.search.space):
+            clause = "is searched beside sparse.lambda, but a target finds lambda; remove one."
+            problems.append((("search", "space", "sparse.target"), clause))
         for path, entry in self.search.space.items():
             section, _, key = path.partition(".")
             if section not in SECTIONS:
                 continue
             values = getattr(self, section).model_dump(by_alias=True)
-            for value in entry.values() or []:
+            for value in entry.values() or _highest(entry):
                 try:
                     SECTIONS[section].model_validate({**values, key: value})
                 except ValidationError as error:
@@ -281,6 +284,11 @@ def _apply(override: str, source: Source) -> None:
         source.problems.append((source.next_origin(label), f"{key} {_schema().unknown(path)}"))
         return
     source.override(path, parse_value(text, label), label)
+
+
+def _highest(entry: Entry) -> list[Any]:
+    """The value that stands for all of an interval that has no end of them."""
+    return [] if isinstance(entry, Choices) else [entry.high]
 
 
 def _unsearchable(path: str) -> str:

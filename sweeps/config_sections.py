@@ -95,8 +95,8 @@ class Recipe(Section):
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd is with Nesterov momentum")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(5e-4, ge=0, description="never on scaling factors and biases of BatchNorm")
-    schedule: Literal["one-cycle", "cosine", "steps", "constant"] = Field(
-        "one-cycle", description="steps divides lr by 10 at 50 % and 75 %"
+    schedule: Literal["one-cycle", "cosine", "steps", "constant", "rewind"] = Field(
+        "one-cycle", description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle after its peak"
     )
     batch_size: int = Field(128, ge=1, description="images per step")
 
@@ -105,11 +105,34 @@ class Sparse(Recipe):
     """Sparse training: a penalty draws scaling factors to zero."""
 
     lambda_: float = Field(0.0, ge=0, alias="lambda", description="strength of the penalty")
-    penalty: Literal["l1"] = Field("l1", description="on the prunable scaling factors")
+    lambda_schedule: Literal["constant", "warmup-tail"] = Field(
+        "constant", description="warmup-tail raises lambda for a fifth of the steps, the last fifth is at 0"
+    )
+    target: float | None = Field(
+        None, gt=0, lt=1, description="share of channels to bring near zero; lambda is steered to it"
+    )
+    penalty: Literal["l1", "proximal", "polarization"] = Field(
+        "l1", description="on the prunable scaling factors; proximal leaves exact zeros"
+    )
+
+    @model_validator(mode="after")
+    def _a_target_steers_lambda(self) -> Self:
+        if self.target is not None and self.lambda_:
+            clause = f"is {self.target:g}, which finds lambda, but lambda is {self.lambda_:g}; remove one."
+            raise refusal((("target",), clause))
+        if self.target is not None and self.lambda_schedule != "constant":
+            clause = f"is {self.lambda_schedule}, but a target steers lambda itself; remove one."
+            raise refusal((("lambda_schedule",), clause))
+        return self
 
 
 class Finetune(Recipe):
     """Training of the pruned network, without penalty."""
+
+    distill: float = Field(
+        0.0, ge=0, le=1, description="weight of matching the outputs of the network before pruning"
+    )
+    temperature: float = Field(4.0, gt=0, description="that softens both outputs where distill is above 0")
 
 
 class Prune(Section):
@@ -123,7 +146,9 @@ class Prune(Section):
     score: Literal["gamma", "gamma-weight", "random"] = Field(
         "gamma", description="gamma-weight also counts the weights that read a channel; random is the control"
     )
-    streams: bool = Field(False, description="prune residual streams too, each as one; trained sparse as well")
+    streams: bool = Field(
+        False, description="prune residual streams too, each as one; trained sparse as well"
+    )
     absorb: bool = Field(True, description="fold removed channels' constants into what follows")
     recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
 

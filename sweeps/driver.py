@@ -142,6 +142,7 @@ class Driver:
             spec=stage.spec,
             folder=folder,
             parent=self._store.folder(stage.parent) if stage.parent else None,
+            teacher=self._store.folder(teacher) if (teacher := stage.teacher) else None,
             data_path=self.config.data.path,
             data_dir=self.data_dir,
             device=slot.device,

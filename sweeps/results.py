@@ -15,10 +15,11 @@ TrialState = Literal["running", "complete", "failed"]
 class StageRecord:
     """One stage folder.
 
-    `history` has a row per finished epoch: epoch (from 1), epochs, lr, loss, train_accuracy, val_accuracy,
-    test_accuracy, near_zero (share of prunable |γ| < 0.01) and gamma, a histogram {"counts": [n],
-    "edges": [n + 1]}. `result` is the content of result.json: metrics (params, macs, val_accuracy,
-    test_accuracy and what the kind adds), seconds, environment. `failure` has reason and detail.
+    `history` has a row per finished epoch: epoch (from 1), epochs, lr, lambda, loss, train_accuracy,
+    val_accuracy, test_accuracy, near_zero (share of prunable |γ| < 0.01) and gamma, a histogram
+    {"counts": [n], "edges": [n + 1]}. `result` is the content of result.json: metrics (params, macs,
+    val_accuracy, test_accuracy and what the kind adds), seconds, environment. `failure` has reason and
+    detail.
     """
 
     kind: Literal["sparse", "prune", "finetune"]
@@ -55,11 +56,19 @@ class TrialRecord:
         """The metrics of the fine-tuned network; empty until it is there."""
         return self.stages[-1].metrics
 
+    @property
+    def _strength(self) -> float:
+        """λ; the one reached at the end where it was steered to a target."""
+        if self.config.sparse.target is None:
+            return self.config.sparse.lambda_
+        reached: float = self.stages[0].history[-1]["lambda"]
+        return reached
+
     def row(self) -> dict[str, Any]:
         """The facts of a finished trial that tables, files and fronts show."""
         return {
             "trial": self.number,
-            "lambda": self.config.sparse.lambda_,
+            "lambda": self._strength,
             "ratio": self.config.prune.ratio,
             **{
                 path: value

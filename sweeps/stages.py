@@ -49,6 +49,11 @@ class Stage:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
+    def teacher(self) -> Stage | None:
+        """The stage whose network fine-tuning may learn from: the one that was pruned."""
+        return self.parent.parent if self.parent else None
+
+    @property
     def epochs(self) -> int:
         """Training epochs in the stage; pruning has none."""
         return int(self.spec["recipe"]["epochs"]) if self.kind != "prune" else 0
@@ -69,8 +74,13 @@ def chain(config: Config, precision: Precision) -> tuple[Stage, Stage, Stage]:
     augmentation = {"crop": config.data.crop, "flip": config.data.flip}
     training = {**shared, "precision": precision}
     penalty: dict[str, Any] = {"lambda": config.sparse.lambda_}
-    if config.sparse.lambda_:  # without it these make no difference, and all such stages are one
-        penalty |= {"penalty": config.sparse.penalty, "streams": config.prune.streams}
+    if config.sparse.lambda_ or config.sparse.target:  # else these change nothing: all such stages are one
+        penalty |= {
+            "penalty": config.sparse.penalty,
+            "lambda_schedule": config.sparse.lambda_schedule,
+            "target": config.sparse.target,
+            "streams": config.prune.streams,
+        }
     sparse = Stage(
         "sparse",
         {
@@ -99,7 +109,7 @@ def chain(config: Config, precision: Precision) -> tuple[Stage, Stage, Stage]:
             "kind": "finetune",
             **training,
             "parent": prune.key,
-            "recipe": {**_recipe(config.finetune), **augmentation},
+            "recipe": {**_recipe(config.finetune), **augmentation, **_distillation(config)},
         },
         prune,
     )
@@ -108,11 +118,17 @@ def chain(config: Config, precision: Precision) -> tuple[Stage, Stage, Stage]:
 
 def dense_stage(config: Config, precision: Precision) -> Stage:
     """The unpruned baseline: the study's own sparse training at λ = 0."""
-    return chain(resolve(config, {"sparse.lambda": 0.0}), precision)[0]
+    return chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision)[0]
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in Recipe.model_fields}
+
+
+def _distillation(config: Config) -> dict[str, Any]:
+    """The settings of a teacher's part, which make no difference where it has none."""
+    finetune = config.finetune
+    return {"distill": finetune.distill, "temperature": finetune.temperature} if finetune.distill else {}
 
 
 class Store:

@@ -26,12 +26,13 @@ from slimnet.data import Splits, load_dataset, split, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.plan import scaling_factors
 from slimnet.recovery import previous, recover
-from slimnet.sparsity import histogram, near_zero
+from slimnet.sparsity import PLAIN_L1, Sparsity, histogram, near_zero
 from slimnet.training import Recipe, Row, evaluate, train
 from sweeps.files import write_json, write_lines
 from sweeps.machine import device_name
 from sweeps.stages import Kind
 
+SPARSITY = ("penalty", "lambda_schedule", "target")  # of the spec, absent at λ = 0
 LOCK_POLL = 0.2  # seconds between looks at `Watch.stop` while another study computes the same stage
 
 
@@ -41,7 +42,8 @@ class Job:
 
     Attributes:
         spec: of the stage.
-        folder: the stage's own; `parent` is that of the stage before it.
+        folder: the stage's own; `parent` is that of the stage before it, `teacher` that of the network that
+            fine-tuning may learn from.
         data_path, data_dir: where the data set is; the spec holds its fingerprint.
         device: "cpu" or "cuda:<n>".
         threads: for operations on the CPU.
@@ -56,6 +58,7 @@ class Job:
     data_dir: Path | None
     device: str
     threads: int
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ def _sparse(job: Job, splits: Splits, watch: Watch) -> Outcome | None:
     torch.manual_seed(derive_seed(job.spec["seed"], "sparse", "weights"))
     model = _new_model(job.spec["model"], splits).to(job.device)
     gammas = _gammas(model, splits, streams=job.spec.get("streams", False))
-    history = _train(job, model, splits, watch, gammas, strength=job.spec["lambda"])
+    sparsity = Sparsity(**{name: job.spec[name] for name in SPARSITY if name in job.spec})
+    history = _train(job, model, splits, watch, gammas, strength=job.spec["lambda"], sparsity=sparsity)
     if history is None:
         return None
     layers = {name: histogram([gamma]) for name, gamma in gammas.items()}
@@ -183,10 +187,11 @@ def _prune(job: Job, splits: Splits, watch: Watch) -> Outcome:
 
 
 def _finetune(job: Job, splits: Splits, watch: Watch) -> Outcome | None:
-    """Train the pruned network without penalty."""
+    """Train the pruned network without penalty, taught by the network before pruning if asked to."""
     model = _parent_model(job)
     gammas = _gammas(model, splits)
-    history = _train(job, model, splits, watch, gammas, strength=0.0)
+    teacher = _network_in(job.teacher, job) if job.spec["recipe"].get("distill") else None
+    history = _train(job, model, splits, watch, gammas, strength=0.0, teacher=teacher)
     if history is None:
         return None
     return model, {**_last(history), "near_zero": near_zero(list(gammas.values()))}, history
@@ -199,6 +204,8 @@ def _train(
     watch: Watch,
     gammas: dict[str, nn.Parameter],
     strength: float,
+    sparsity: Sparsity = PLAIN_L1,
+    teacher: nn.Module | None = None,
 ) -> list[Row] | None:
     """Train by the spec's recipe; None if stopped before its last epoch."""
     recipe = Recipe(**job.spec["recipe"])
@@ -221,6 +228,8 @@ def _train(
         seed=derive_seed(job.spec["seed"], job.kind, "batches"),
         gammas=gammas,
         strength=strength,
+        sparsity=sparsity,
+        teacher=teacher,
         precision=job.spec["precision"],
         checkpoint=checkpoint,
         on_epoch=note_epoch,
@@ -260,11 +269,15 @@ def _example(splits: Splits) -> torch.Tensor:
 
 
 def _parent_model(job: Job) -> nn.Module:
-    assert job.parent is not None, f"a {job.kind} stage has a parent"
+    return _network_in(job.parent, job)
+
+
+def _network_in(folder: Path | None, job: Job) -> nn.Module:
+    assert folder is not None, f"a {job.kind} stage has stages before it"
     try:
-        return build(read(job.parent / "checkpoint.pt")).to(job.device)
+        return build(read(folder / "checkpoint.pt")).to(job.device)
     except SlimnetError as error:
-        raise SlimnetError(f"{error}; or delete the folder {job.parent} and it is computed again") from error
+        raise SlimnetError(f"{error}; or delete the folder {folder} and it is computed again") from error
 
 
 def _load_splits(job: Job) -> Splits:

@@ -85,9 +85,12 @@ def test_fields_defaults_and_types(write: Write) -> None:
         "schedule": "one-cycle",
         "batch_size": 128,
     }
-    assert config.finetune.model_dump() == {"epochs": 1, "lr": 0.01, **recipe}
+    assert config.finetune.model_dump() == {
+        "epochs": 1, "lr": 0.01, **recipe, "distill": 0.0, "temperature": 4.0,
+    }  # fmt: skip
     assert config.sparse.model_dump(by_alias=True) == {
-        "epochs": 2, "lr": 0.1, **recipe, "lambda": 0.0, "penalty": "l1",
+        "epochs": 2, "lr": 0.1, **recipe, "lambda": 0.0, "lambda_schedule": "constant", "target": None,
+        "penalty": "l1",
     }  # fmt: skip
     assert config.prune.model_dump() == {
         "ratio": 0.5, "threshold_over": "prunable", "min_channels": 3, "score": "gamma", "streams": False,
@@ -219,6 +222,7 @@ def test_entries_of_a_space(write: Write, spelling: str, expected: list[Any] | N
         ("sparse.lr: []", ["at least one choice"]),
         ("prune.ration: [0.5]", ["cannot be searched", "did you mean prune.ratio?"]),
         ("search.trials: [3]", ["cannot be searched", "seed, or a field of data, model, sparse"]),
+        ("sparse.target: [0.5, 1.0]", ["sparse.target takes", "below 1", "not 1"]),
         ("data.image_size: [7, 13]", ["holds 13", "2, 4, 7, 14, 28"]),
         ("", ["at least one field"]),
     ],
@@ -239,6 +243,42 @@ def test_a_grid_takes_all_its_points_by_default(write: Write) -> None:
     (line,) = refused(grid, "search.space.prune.ratio={range: [0.3, 0.9]}")
     assert "prune.ratio" in line
     assert "a step or choices" in line
+
+
+TARGET = ("lr: 0.1", "lr: 0.1\n  target: 0.9")
+
+
+def test_a_target_is_searched_like_any_field(write: Write) -> None:
+    config = load_config(write(), space("sparse.target: [0.5, 0.9]"))
+    assert resolve(config, {"sparse.target": 0.9}).sparse.target == 0.9
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (
+            ["sparse.lambda=0.01", *space("seed: [1, 2]")],
+            ["sparse.target is 0.9", "lambda is 0.01; remove one"],
+        ),
+        (
+            ["sparse.lambda_schedule=warmup-tail", *space("seed: [1, 2]")],
+            ["sparse.lambda_schedule is warmup-tail"],
+        ),
+        (space("sparse.lambda: [0, 0.01]"), ["search.space.sparse.lambda holds 0.01", "finds lambda"]),
+        (
+            space("sparse.lambda: {log: [0.001, 0.01]}"),
+            ["search.space.sparse.lambda holds 0.01", "finds lambda"],
+        ),
+    ],
+)
+def test_a_target_leaves_no_room_for_lambda(write: Write, overrides: list[str], parts: list[str]) -> None:
+    (line,) = refused(write(TARGET), *overrides)
+    assert [part for part in parts if part not in line] == []
+
+
+def test_lambda_and_a_target_are_not_searched_together(write: Write) -> None:
+    (line,) = refused(write(), *space("sparse.lambda: [0, 0.01], sparse.target: [0.9]"))
+    assert "search.space.sparse.target is searched beside sparse.lambda" in line
 
 
 def test_samplers_but_grid_need_trials(write: Write) -> None:
@@ -274,7 +314,7 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
             "lr: 1e-2}",
             "lr: 1, schedule: step}",
             11,
-            'finetune.schedule is "step"; * cosine, steps or constant*',
+            'finetune.schedule is "step"; * cosine, steps, constant or rewind*',
         ),
         ("image_size: 14", "flip: yes", 4, 'data.flip is "yes"; it takes true or false*'),
         ("image_size: 14", "image_size: 13", 4, "data.image_size is 13; *pooled to 2, 4, 7, 14, 28."),

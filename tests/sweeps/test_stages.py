@@ -55,6 +55,8 @@ def test_the_key_follows_from_the_spec_alone() -> None:
         "sparse.weight_decay=0",
         "sparse.schedule=cosine",
         "sparse.batch_size=64",
+        "sparse.penalty=proximal",
+        "sparse.lambda_schedule=warmup-tail",
     ],
 )
 def test_what_sparse_training_depends_on_changes_every_key(override: str) -> None:
@@ -70,6 +72,9 @@ def test_what_sparse_training_depends_on_changes_every_key(override: str) -> Non
         ("prune.threshold_over=all", ["prune", "finetune"]),
         ("finetune.epochs=2", ["finetune"]),
         ("finetune.lr=0.01", ["finetune"]),
+        ("finetune.schedule=rewind", ["finetune"]),
+        ("finetune.distill=0.5", ["finetune"]),
+        ("finetune.temperature=2", []),  # of no distillation
     ],
 )
 def test_later_settings_leave_earlier_stages_as_they_are(override: str, kinds: list[str]) -> None:
@@ -109,6 +114,22 @@ def test_a_trial_without_penalty_shares_the_dense_baseline() -> None:
     dense = dense_stage(load_config("smoke"), "float32")
     assert stages(**{"sparse.lambda": 0.0})[0].key == dense.key
     assert stages()[0].key != dense.key
+
+
+def test_the_dense_baseline_is_one_whatever_the_penalty() -> None:
+    dense = dense_stage(load_config("smoke"), "float32")
+    for override in ("sparse.penalty=proximal", "sparse.lambda_schedule=warmup-tail"):
+        assert dense_stage(load_config("smoke", [override]), "float32").key == dense.key
+    steered = load_config("smoke", ["search.space={sparse.target: [0.5, 0.9]}"])
+    assert dense_stage(steered, "float32").key == dense.key
+    half, most = (chain(resolve(steered, {"sparse.target": target}), "float32")[0] for target in (0.5, 0.9))
+    assert len({dense.key, half.key, most.key}) == 3
+
+
+def test_temperature_counts_where_there_is_a_teacher() -> None:
+    warm, cold = (stages("finetune.distill=0.5", f"finetune.temperature={t}")[2] for t in (4, 2))
+    assert warm.key != cold.key
+    assert warm.teacher == stages()[0]
 
 
 def test_recalibration_draws_batches_of_the_training(tmp_path: Path) -> None:

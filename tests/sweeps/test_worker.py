@@ -39,6 +39,7 @@ def job(store: Store, stage: Stage) -> Job:
         spec=stage.spec,
         folder=store.prepare(stage),
         parent=store.folder(stage.parent) if stage.parent else None,
+        teacher=store.folder(stage.teacher) if stage.teacher else None,
         data_path=None,
         data_dir=None,
         device="cpu",
@@ -100,6 +101,27 @@ def test_pruning_makes_it_smaller_and_fine_tuning_keeps_its_size(
     assert finetune["val_accuracy"] >= prune["val_accuracy"]
     network = slimnet.load(store.folder(stages[2]) / "checkpoint.pt")
     assert network.widths == prune["widths"]
+
+
+def test_lambda_is_steered_to_a_target_and_told_for_every_epoch(tmp_path: Path) -> None:
+    store, settings = Store(tmp_path), load_config("smoke", ["search.space={sparse.target: [0.5]}"])
+    stage = chain(resolve(settings, {"sparse.target": 0.5}), "float32")[0]
+    assert not compute(job(store, stage), stop_after(1))
+    assert compute(job(store, stage), Watch())
+    path = [row["lambda"] for row in store.read(stage).history]
+    assert len(path) == 2
+    assert 0 < path[0] < path[1]
+
+
+def test_fine_tuning_may_learn_from_the_network_before_pruning(
+    computed: tuple[Store, tuple[Stage, ...]],
+) -> None:
+    store, (_, _, plain) = computed
+    taught = trial("finetune.distill=0.9")[2]
+    assert compute(job(store, taught), Watch())
+    first, second = store.read(plain), store.read(taught)
+    assert first.metrics["params"] == second.metrics["params"]
+    assert first.history[0]["loss"] != second.history[0]["loss"]
 
 
 def test_a_stage_that_has_its_result_is_not_computed_again(computed: tuple[Store, tuple[Stage, ...]]) -> None:
@@ -174,7 +196,13 @@ def test_a_damaged_parent_is_named_with_what_to_do(
     assert f"delete the folder {checkpoint.parent}" in str(caught.value)
 
 
-HOLD = "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); print(flush=True); sys.stdin.read()"
+HOLD = """
+import sys, filelock
+lock = filelock.FileLock(sys.argv[1])
+lock.acquire()
+print(flush=True)
+sys.stdin.read()
+"""
 
 
 @contextmanager
