@@ -57,18 +57,17 @@ class TrialRecord:
         return self.stages[-1].metrics
 
     @property
-    def _strength(self) -> float:
-        """λ; the one reached at the end where it was steered to a target."""
-        if self.config.sparse.target is None:
-            return self.config.sparse.lambda_
-        reached: float = self.stages[0].history[-1]["lambda"]
-        return reached
+    def strength(self) -> float:
+        """λ; where it is steered to a target, the one that it has reached, 0 before the first epoch."""
+        history = self.stages[0].history
+        steered = self.config.sparse.target is not None and history
+        return float(history[-1]["lambda"]) if steered else self.config.sparse.lambda_
 
     def row(self) -> dict[str, Any]:
         """The facts of a finished trial that tables, files and fronts show."""
         return {
             "trial": self.number,
-            "lambda": self._strength,
+            "lambda": self.strength,
             "ratio": self.config.prune.ratio,
             **{
                 path: value

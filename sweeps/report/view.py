@@ -33,7 +33,7 @@ def path_name(path: str) -> str:
 def value_at(trial: TrialRecord, path: str) -> Any:
     """What a trial has at a searched path; λ and ratio also where they are not searched."""
     if path == LAMBDA:
-        return trial.config.sparse.lambda_
+        return trial.strength
     if path == RATIO:
         return trial.config.prune.ratio
     value = trial.params[path]
@@ -138,7 +138,7 @@ def sparse_runs(study: StudyRecord, shading: Shading) -> list[SparseRun]:
             stage.key,
             SparseRun(
                 stage,
-                trial.config.sparse.lambda_,
+                trial.strength,
                 describe(trial, stages=("sparse",)),
                 shading.colour(trial)
                 if shading.path.partition(".")[0] not in ("prune", "finetune")

@@ -81,13 +81,14 @@ def _trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
     state: RunState = trial.state
     if state == "running" and not any(stage.history for stage in trial.stages):
         state = "waiting"
-    λ, ratio = trial.config.sparse.lambda_, trial.config.prune.ratio
+    sparse, ratio = trial.config.sparse, trial.config.prune.ratio
+    pull = f"λ {sparse.lambda_:g}" if sparse.target is None else f"target {sparse.target:g}"
     summary = {"state": state, "reason": trial.reason}
     if state == "complete":
         summary |= trial.row()
     return RunView(
         id=run_id(study, trial.number),
-        name=f"trial {trial.number} · λ {λ:g} · ratio {ratio:g}",
+        name=f"trial {trial.number} · {pull} · ratio {ratio:g}",
         group=study.name,
         job_type="trial",
         tags=_tags(study),
@@ -121,7 +122,7 @@ def _dense_view(study: StudyRecord) -> RunView:
         group=study.name,
         job_type="dense",
         tags=_tags(study),
-        config={**config, "sparse": {**config["sparse"], "lambda": 0.0}},
+        config={**config, "sparse": {**config["sparse"], "lambda": 0.0, "target": None}},
         state=state,
         mark=_mark(state, reason, _progress(dense)),
         rows=partial(_dense_rows, dense),
