@@ -110,13 +110,14 @@ def _draw(progress: Progress) -> RenderableType:
         left,
     )
     running = Table(box=None, padding=(0, 2, 0, 0), title="running", title_justify="left")
-    for heading in ("trial", "stage", "epoch", "λ", "ratio", "validation"):
+    for heading in ("trial", "stage", "epoch", "images/s", "λ", "ratio", "validation"):
         running.add_column(heading, style="cyan" if heading == "stage" else "", justify="left")
     for stage in progress.running:
         running.add_row(
             _trials(stage),
             stage.kind,
             f"{stage.epoch:.1f} of {stage.epochs}" if stage.epochs else "",
+            "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}",
             f"{stage.lambda_:g}",
             "" if stage.ratio is None else f"{stage.ratio:g}",
             "" if stage.accuracy is None else f"{stage.accuracy:.1%}",

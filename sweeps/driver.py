@@ -226,6 +226,9 @@ class Driver:
             epoch=epochs_at(event) if event is not None else float(len(history)),
             epochs=stage.epochs,
             accuracy=history[-1]["val_accuracy"] if history else None,
+            images_per_second=event.pace * stage.spec["recipe"]["batch_size"]
+            if event and event.pace
+            else None,
         )
 
 

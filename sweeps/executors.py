@@ -33,6 +33,7 @@ class Event:
         key: of the stage.
         kind: "step", "epoch", "warning", "done", "stopped" (asked to, resumable) or "failed".
         epoch, step, steps: how far it is, for "step" and "epoch".
+        pace: steps per second, evaluation left out, for "step"; 0 until it is known.
         reason, detail: one sentence, for "warning" and "failed", and a traceback where there is one.
     """
 
@@ -43,6 +44,7 @@ class Event:
     steps: int = 0
     reason: str = ""
     detail: str = ""
+    pace: float = 0.0
 
 
 class Executor(Protocol):
@@ -181,7 +183,8 @@ def _work(job: Job, connection: Connection) -> None:
     """The life of a worker process."""
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, stop), daemon=True).start()
-    reported = 0.0
+    reported = (0.0, 0, 0)  # moment, epoch and step of the last report
+    pace = 0.0
 
     def send(event: Event) -> None:
         try:
@@ -190,10 +193,14 @@ def _work(job: Job, connection: Connection) -> None:
             os._exit(1)  # as `_listen` is about to
 
     def step(epoch: int, step: int, steps: int) -> None:
-        nonlocal reported
-        if time.monotonic() - reported >= REPORT_EVERY:
-            reported = time.monotonic()
-            send(Event(job.key, "step", epoch, step, steps))
+        nonlocal reported, pace
+        moment, its_epoch, its_step = reported
+        now = time.monotonic()
+        if now - moment >= REPORT_EVERY:
+            if epoch == its_epoch:
+                pace = (step - its_step) / (now - moment)
+            reported = (now, epoch, step)
+            send(Event(job.key, "step", epoch, step, steps, pace=pace))
 
     def epoch(done: int) -> None:
         send(Event(job.key, "epoch", done))

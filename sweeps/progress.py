@@ -27,6 +27,7 @@ class RunningStage:
     epoch: float
     epochs: int
     accuracy: float | None
+    images_per_second: float | None = None
 
 
 @dataclass(frozen=True)

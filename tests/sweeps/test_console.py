@@ -21,7 +21,7 @@ LINE = re.compile(r"\d\d:\d\d:\d\d (trial|dense|prune|stopping)")
 
 RUNNING = [
     RunningStage("sparse", (), 0.0, None, 1.5, 12, 0.713),
-    RunningStage("finetune", (3, 4), 0.02, 0.7, 2.0, 4, None),
+    RunningStage("finetune", (3, 4), 0.02, 0.7, 2.0, 4, None, images_per_second=5432.1),
 ]
 FRONT = [
     {"trial": n, "lambda": 0.01, "ratio": 0.5, "params": 1000 + n, "val_accuracy": 0.8} for n in range(12)
@@ -94,7 +94,7 @@ def test_the_display_shows_progress_what_runs_and_the_front(terminal: Callable[.
     assert "40 of 100 epochs" in text
     assert "2 min left" in text
     assert re.search(r"dense +sparse +1\.5 of 12 +0 +71\.3%", text)
-    assert re.search(r"3, 4 +finetune +2\.0 of 4 +0\.02 +0\.7", text)
+    assert re.search(r"3, 4 +finetune +2\.0 of 4 +5,432 +0\.02 +0\.7", text)
     assert "front so far (and 2 more)" in text
     assert re.search(r"\d\d:\d\d:\d\d trial 4 done", text)
     assert "\x1b[?25l" in raw  # the cursor is hidden,
