@@ -1,10 +1,10 @@
 """Follows channels through a traced network.
 
-The network is run once, node by node. Beside every tensor go its labels (`slimnet.labels`): for each element,
-the atom (producer channel) that it comes from. An operation that only moves data moves the labels the same
-way, so reshapes, shuffles and concatenations need no rules of their own. An operation that needs channels to
-stay aligned ties atoms; one that is not known blocks them. Beside every number goes what it counts, so that
-a reshape by `x.size(1)` is told from one by 64.
+The network is run once, node by node, for the shapes. Beside every tensor go its labels (`slimnet.labels`):
+for each element, the atom (producer channel) that it comes from. An operation that only moves data moves the
+labels the same way, so reshapes, shuffles and concatenations need no rules of their own. An operation that
+needs channels to stay aligned ties atoms; one that is not known blocks them. Beside every number goes what
+it counts, so that a reshape by `x.size(1)` is told from one by 64.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from slimnet import operations as ops
 from slimnet.errors import SlimnetError
 from slimnet.labels import Atoms, channels, expand, keeps_channels, spreads, unique, varies, view_blocks
 from slimnet.operations import describe
+from slimnet.shapes import result_shape
 
 LAYERS = (_ConvNd, nn.Linear, _BatchNorm)
 
@@ -49,6 +50,7 @@ class ChannelFlow:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self._modules = dict(model.named_modules(remove_duplicate=False))
         self.atom_count = 0
         self.layers: dict[str, LayerAtoms] = {}
         self.producers: list[str] = []
@@ -120,7 +122,7 @@ class ChannelFlow:
 
     def _step(self, node: fx.Node) -> None:
         versions = {source: _version(self._values[source]) for source in node.all_input_nodes}
-        module = self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
+        module = self._modules[str(node.target)] if node.op == "call_module" else None
         value = self._compute(node, module)
         self._values[node] = value
         untouched = [source for source in versions if value is self._values[source]]
@@ -146,7 +148,7 @@ class ChannelFlow:
             if node.op == "get_attr":
                 return operator.attrgetter(str(node.target))(self.model)
             if module is not None:
-                return module(*args, **kwargs)
+                return _call(module, args, kwargs)
             if node.op == "call_method":
                 return getattr(args[0], str(node.target))(*args[1:], **kwargs)
             return node.target(*args, **kwargs)  # type: ignore[operator]
@@ -471,13 +473,19 @@ class ChannelFlow:
         return [label for source in node.all_input_nodes for label in _tensors(self._labels[source])]
 
 
+def _call(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """What a layer returns, or zeros of its shape, as most of the time would go into convs."""
+    shape = None if kwargs else result_shape(module, *args)
+    return args[0].new_zeros(shape) if shape else module(*args, **kwargs)
+
+
 def norm_behind(model: nn.Module, node: fx.Node) -> _BatchNorm | None:
     """The BatchNorm with running statistics that alone reads what `node` writes, and reads nothing else."""
     readers = list(node.users)
     if len(readers) != 1 or readers[0].op != "call_module":
         return None
     module = model.get_submodule(str(readers[0].target))
-    calls = sum(other.op == "call_module" and other.target == readers[0].target for other in node.graph.nodes)
+    calls = len(node.graph.find_nodes(op="call_module", target=readers[0].target))
     keeps_statistics = isinstance(module, _BatchNorm) and module.running_mean is not None
     return module if keeps_statistics and calls == 1 else None  # type: ignore[return-value]
 

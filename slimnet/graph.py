@@ -232,18 +232,22 @@ class _Partition:
 
     def __init__(self, count: int) -> None:
         self.of = np.zeros(count, dtype=np.int64)
-        self._next = 1
+        self._count = 1
 
     def split(self, units: Units) -> None:
         """Part these units from the others of their classes."""
-        chosen = np.unique(units)
-        classes, position = np.unique(self.of[chosen], return_inverse=True)
-        self.of[chosen] = self._next + position
-        self._next += len(classes)
+        before = self.of[units]
+        classes = _distinct(before, self._count)
+        renumbered = np.arange(self._count)
+        renumbered[classes] = self._count + np.arange(len(classes))
+        self.of[units] = renumbered[before]
+        self._count += len(classes)
 
     def split_by(self, facts: NDArray[np.int64]) -> None:
-        """Part units with different facts, (units,)."""
-        self.of = np.unique(np.stack([self.of, facts]), axis=1, return_inverse=True)[1]
+        """Part units with different facts, (units,), each at least 0."""
+        pairs = self.of * (facts.max() + 1) + facts
+        classes, self.of = np.unique(pairs, return_inverse=True)
+        self._count = len(classes)
 
     def members(self, made: Units) -> list[Units]:
         """The units of each class in the order of `made`; classes are numbered by first appearance."""
@@ -262,10 +266,17 @@ def _names(group_of: Units, count: int, layers: dict[str, Units]) -> list[list[s
     """For each group the names of the layers in which its units occur."""
     names: list[list[str]] = [[] for _ in range(count)]
     for name, units in layers.items():
-        for group in np.unique(group_of[units]).tolist():
-            if group >= 0:  # channels that no layer produces, such as the image's, have no group
-                names[group].append(name)
+        found = group_of[units]
+        for group in _distinct(found[found >= 0], count):  # the image's channels, made by no layer, have none
+            names[group].append(name)
     return names
+
+
+def _distinct(numbers: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """The numbers that occur, sorted; all are below `limit`. Without sorting, as np.unique would."""
+    occurs = np.zeros(limit, dtype=bool)
+    occurs[numbers] = True
+    return np.flatnonzero(occurs)
 
 
 def _reasons(

@@ -212,14 +212,13 @@ def plan(
     groups = _choose_groups(graph, streams)
     blocks = _inner_groups(graph, groups) if drop_blocks else {}
     inner = {group.name for inside in blocks.values() for group in inside}
-    costs = cost_model(graph)
     scores = unit_scores(graph, score, seed)
     ranked = removal_order(
         groups,
         scores,
         [0 if group.name in inner else min_channels for group in groups],
         per_layer=threshold_over == "layer",
-        freed=costs.freed(cost_aware) if cost_aware else None,
+        freed=cost_model(graph).freed(cost_aware) if cost_aware else None,
     )
     candidates = Candidates(groups, scores, ranked, blocks, min_channels, round_to)
 
@@ -234,6 +233,7 @@ def plan(
             latency_ms, "ms", lambda s: _latency(_plan(graph, candidates, s)), slack=0.02
         )
         return _plan(graph, candidates, stays)
+    costs = cost_model(graph)
     limit, unit, measure = (
         (params, "parameters", costs.params) if budget == "params" else (macs, "MACs", costs.macs)
     )

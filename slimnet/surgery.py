@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -63,7 +65,7 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     cuts = plan.cuts()
     # Weights that are about to be replaced by slices of themselves need no copy of their own.
     weights = [model.get_submodule(name).weight for name in cuts]
-    smaller = copy.deepcopy(model, {id(w): w for w in weights if isinstance(w, Tensor) and w.dim() > 1})
+    smaller = _copy(model, sharing=[w for w in weights if isinstance(w, Tensor) and w.dim() > 1])
     if absorb:
         absorb_constants(smaller, plan)
     for branch in find_branches(model, plan.graph.nodes) if plan.dropped else []:
@@ -107,11 +109,21 @@ def _fits(module: nn.Module, part: str, saved: Tensor | None, own: Tensor | None
     return saved.dim() == own.dim() and saved.shape[2:] == own.shape[2:]
 
 
+def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:
+    """A deep copy that shares some tensors."""
+    known: dict[int, Any] = {id(tensor): tensor for tensor in sharing}
+    for module in model.modules():
+        # Every module has a dozen empty containers for hooks, on which deepcopy would spend most of its time.
+        known |= {id(v): type(v)() for v in vars(module).values() if type(v) in (OrderedDict, set) and not v}
+    return copy.deepcopy(model, known)
+
+
 def _check(model: nn.Module, plan: PruningPlan) -> None:
+    modules = dict(model.named_modules(remove_duplicate=False))
     for name, units in plan.graph.layers.items():
         try:
-            module = model.get_submodule(name)
-        except AttributeError:
+            module = modules[name]
+        except KeyError:
             raise SlimnetError(
                 f"the plan is for another network: it has a layer {name}, this one has none"
             ) from None
