@@ -7,15 +7,16 @@ import platform
 
 import torch
 
-from benchmarks import before_finetuning, finetuning, latency, penalties, pruning
+from benchmarks import before_finetuning, finetuning, latency, penalties, pruning, training
 from slimnet.precision import native_precision
 from sweeps.machine import core_count, device_name
 
-QUICK = {"pruning": pruning.main, "latency": latency.main}
+QUICK = {"pruning": pruning.main, "latency": latency.main, "training": training.main}
 LONG = {
     "before-finetuning": before_finetuning.main,
     "finetuning": finetuning.main,
     "penalties": penalties.main,
+    "training-accuracy": training.accuracy,
 }
 
 

@@ -1,0 +1,277 @@
+"""Training: slimnet's loop beside the plain loop that people write, on the same network, data and batches.
+
+The two take turns, so that whatever else the machine does meets both. How close to the limit is told by a
+large matrix product that takes its turn too: forward and backward are three times the multiply-accumulates
+of inference.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+import slimnet
+from slimnet.data import Images, Splits, load_dataset, split
+from slimnet.plan import scaling_factors
+from slimnet.precision import native_precision
+from slimnet.training import Recipe, evaluate, train
+from sweeps.machine import core_count
+
+ROUNDS = 5
+STRENGTH = 1e-3
+SEEDS = (0, 1, 2)
+ACCURACY_EPOCHS = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and what it is trained on in one turn."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    splits: Splits
+    recipe: Recipe
+
+
+def main() -> None:
+    """Print the tables: speed, and what is spent beside the steps."""
+    torch.set_num_threads(core_count())
+    precision = native_precision("cpu")
+    cases = _cases()
+    print(
+        f"λ = {STRENGTH:g}, SGD, crop and flip, {core_count()} threads, {precision}; "
+        f"medians of {ROUNDS} turns after one to warm up\n"
+    )
+    print("| network | batch x steps | plain: images/s | slimnet: images/s | ratio (range) | of a product |")
+    print("|---|---|---|---|---|---|")
+    for case in cases:
+        print(_speed(case), flush=True)
+    print()
+    _print_costs(cases[0])
+
+
+def accuracy() -> None:
+    """Print the test accuracies that both loops end at, over three seeds."""
+    torch.set_num_threads(core_count())
+    print(f"The default sweep's network on fashion-mini, {ACCURACY_EPOCHS} epochs; test accuracy in %\n")
+    print("| loop | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean and spread |")
+    print("|---|" + "---|" * (len(SEEDS) + 1))
+    for name, loop in {"plain": train_plainly, "slimnet": _train}.items():
+        found = [_accuracy(loop, seed) for seed in SEEDS]
+        spread = f"{100 * statistics.mean(found):.1f} ± {100 * statistics.stdev(found):.1f}"
+        print(
+            "| " + " | ".join([name, *(f"{100 * value:.1f}" for value in found), spread]) + " |", flush=True
+        )
+
+
+# ------------------------------------------------------------------------------------------------------ loops
+
+
+def train_plainly(model: nn.Module, splits: Splits, recipe: Recipe, seed: int) -> None:
+    """What is found in most repositories: transforms per image, float32, NCHW, a loop over BatchNorms."""
+    torch.manual_seed(seed)
+    mean, std = ((value / 255).flatten().tolist() for value in (splits.mean, splits.std))
+    transform = transforms.Compose(
+        [
+            transforms.ToPILImage(),
+            transforms.RandomCrop(splits.image_shape[1:], padding=recipe.crop),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
+    loader = DataLoader(_Samples(splits.train, transform), batch_size=recipe.batch_size, shuffle=True)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=True,
+    )
+    model.train()
+    for epoch in range(recipe.epochs):
+        seen, total_loss, correct = 0, 0.0, 0
+        for step, (x, y) in enumerate(loader):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr_at((epoch + step / len(loader)) / recipe.epochs)
+            optimizer.zero_grad()
+            logits = model(x)
+            loss = F.cross_entropy(logits, y)
+            loss.backward()
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.weight.grad.add_(STRENGTH * torch.sign(module.weight.data))
+            optimizer.step()
+            seen += len(y)
+            total_loss += loss.item() * len(y)
+            correct += int((logits.argmax(1) == y).sum())
+
+
+class _Samples(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Images one by one, as torchvision's data sets give them."""
+
+    def __init__(self, images: Images, transform: Callable[[Any], Tensor]) -> None:
+        self.x = images.x.permute(0, 2, 3, 1).numpy()
+        self.y = images.y.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.x[index]), self.y[index]
+
+
+def _train(model: nn.Module, splits: Splits, recipe: Recipe, seed: int, **more: Any) -> None:
+    gammas = scaling_factors(slimnet.trace(model, torch.zeros(1, *splits.image_shape)))
+    precision = native_precision("cpu")
+    train(model, splits, recipe, seed=seed, gammas=gammas, strength=STRENGTH, precision=precision, **more)
+
+
+# --------------------------------------------------------------------------------------------------- measures
+
+
+def _speed(case: Case) -> str:
+    """A row of the table."""
+    # No evaluation in either: ours has one image to look at.
+    splits = replace(case.splits, validation=_first(case.splits, 1), test=_first(case.splits, 1))
+    models = {name: case.build() for name in ("plain", "slimnet")}
+    size = 2048
+    left, right = (torch.randn(size, size).to(getattr(torch, native_precision("cpu"))) for _ in range(2))
+    seconds = _take_turns(
+        {
+            "plain": lambda: train_plainly(models["plain"], splits, case.recipe, 0),
+            "slimnet": lambda: _train(models["slimnet"], splits, case.recipe, 0),
+            "product": lambda: torch.mm(left, right),
+        }
+    )
+    images = len(splits.train) * case.recipe.epochs
+    steps = -(-len(splits.train) // case.recipe.batch_size) * case.recipe.epochs
+    rates = {name: images / statistics.median(seconds[name]) for name in models}
+    ratios = [plain / ours for plain, ours in zip(seconds["plain"], seconds["slimnet"], strict=True)]
+    macs = 3 * slimnet.count_macs(models["slimnet"], torch.zeros(1, *splits.image_shape))
+    limit = size**3 / statistics.median(seconds["product"])
+    return (
+        f"| {case.name} | {case.recipe.batch_size} x {steps} "
+        f"| {rates['plain']:,.0f} | {rates['slimnet']:,.0f} "
+        f"| {statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f}) "
+        f"| {macs * rates['slimnet'] / limit:.0%} of {limit / 1e9:,.0f} GMAC/s |"
+    )
+
+
+def _take_turns(runs: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Seconds of each in every round; the first round is for warming up."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def _print_costs(case: Case) -> None:
+    """What an epoch of the default sweep spends beside its steps."""
+    watch = _Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = replace(case.recipe, epochs=ROUNDS + 1)
+        checkpoint = Path(folder) / "checkpoint.pt"
+        reports = {"on_step": watch.step, "on_epoch": watch.epoch}
+        _train(case.build(), case.splits, recipe, 0, checkpoint=checkpoint, **reports)
+    epoch, beside = (statistics.median(values[1:]) for values in (watch.epochs, watch.beside))
+    print(
+        f"An epoch of the default sweep ({len(case.splits.train):,} images trained, "
+        f"{len(case.splits.validation) + len(case.splits.test):,} evaluated) takes {epoch:.2f} s; "
+        f"evaluation, histogram and checkpoint are {beside / epoch:.1%} of it."
+    )
+
+
+class _Watch:
+    """Times whole epochs, and what comes after their last step."""
+
+    def __init__(self) -> None:
+        self.epochs: list[float] = []
+        self.beside: list[float] = []
+        self._began = self._trained = time.perf_counter()
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        if step == steps:
+            self._trained = time.perf_counter()
+
+    def epoch(self, history: Iterable[object]) -> None:
+        now = time.perf_counter()
+        self.epochs.append(now - self._began)
+        self.beside.append(now - self._trained)
+        self._began = now
+
+
+def _accuracy(loop: Callable[[nn.Module, Splits, Recipe, int], None], seed: int) -> float:
+    splits = _fashion(seed)
+    torch.manual_seed(seed)
+    model = _default_network()
+    loop(model, splits, Recipe(epochs=ACCURACY_EPOCHS, lr=0.1, crop=1, flip=True), seed)
+    return evaluate(model, splits, splits.test)
+
+
+# ------------------------------------------------------------------------------------------------------ cases
+
+
+def _cases() -> list[Case]:
+    wide = partial(slimnet.models.resnet, [2, 2, 2], 32)
+    params = {build: slimnet.count_params(build()) for build in (_default_network, wide)}
+    return [
+        Case(
+            f"the default sweep's, {params[_default_network]:,} parameters, 14x14",
+            _default_network,
+            _fashion(seed=0),
+            Recipe(epochs=1, lr=0.1, crop=1, flip=True),
+        ),
+        Case(
+            f"ResNet [2, 2, 2], {params[wide]:,} parameters, 32x32",
+            wide,
+            _synthetic(images=512),
+            Recipe(epochs=1, lr=0.1, crop=4, flip=True),
+        ),
+        *(
+            Case(
+                f"ResNet-50, stem {stem}, 32x32",
+                partial(slimnet.models.resnet50, stem=stem),
+                _synthetic(images=count),
+                Recipe(epochs=1, lr=0.01, batch_size=batch, crop=4, flip=True),
+            )
+            for stem, batch, count in (("cifar-maxpool", 64, 256), ("cifar", 32, 96))
+        ),
+    ]
+
+
+def _default_network() -> nn.Module:
+    return slimnet.models.resnet([1, 1, 1], 16, in_channels=1)
+
+
+def _fashion(seed: int) -> Splits:
+    return split(load_dataset("fashion-mini", image_size=14), validation=0.2, seed=seed)
+
+
+def _synthetic(images: int) -> Splits:
+    """Noise of CIFAR's shape, for speed only."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (images, 32, 32, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+    noise = Images(x, torch.randint(10, (images,), generator=generator))
+    statistic = torch.full((1, 3, 1, 1), 127.5), torch.full((1, 3, 1, 1), 74.0)
+    return Splits(noise, noise, noise, *statistic, num_classes=10)
+
+
+def _first(splits: Splits, count: int) -> Images:
+    return Images(splits.test.x[:count], splits.test.y[:count])
