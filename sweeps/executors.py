@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
@@ -80,7 +81,10 @@ class LocalExecutor:
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = list(slots)
         self._running: dict[str, _Running] = {}
-        self._context = _forkserver()
+
+    @cached_property
+    def _context(self) -> Any:
+        return _forkserver()  # not before the first stage, as a sweep at its goal needs none
 
     def free_slots(self) -> list[Slot]:
         """Slots without a stage."""
