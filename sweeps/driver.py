@@ -218,10 +218,11 @@ class Driver:
             root = root.parent
         prune = stage if stage.kind == "prune" else stage.parent
         history = self._reader.read(stage).history
+        steered = self._reader.read(root).history if "target" in root.spec else []
         return RunningStage(
             kind=stage.kind,
             trials=tuple(users),
-            lambda_=root.spec["lambda"],
+            lambda_=steered[-1]["lambda"] if steered else root.spec["lambda"],
             ratio=prune.spec["prune"]["ratio"] if prune is not None else None,
             epoch=epochs_at(event) if event is not None else float(len(history)),
             epochs=stage.epochs,
