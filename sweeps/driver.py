@@ -218,7 +218,7 @@ class Driver:
             root = root.parent
         prune = stage if stage.kind == "prune" else stage.parent
         history = self._reader.read(stage).history
-        steered = self._reader.read(root).history if "target" in root.spec else []
+        steered = self._reader.read(root).history if root.spec.get("target") else []
         return RunningStage(
             kind=stage.kind,
             trials=tuple(users),
