@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from running import PATIENCE, Command, Sweep, children, wait_until, wait_until_gone
 
+pytestmark = pytest.mark.slow  # whole sweeps, each of which imports torch in two processes
+
 LONG = ("--set", "sparse.epochs=400", "--set", "sparse.batch_size=8")  # minutes, unless it is interrupted
 SOME = ("--set", "sparse.epochs=5")
 
