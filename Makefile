@@ -21,7 +21,8 @@ report: setup ## Write the HTML report of CONFIG as it stands
 test: setup ## Run the tests: ARGS="-m 'not slow'" leaves out the slow ones
 	@exec $(PYTHON_IN_VENV) -m pytest $(ARGS)
 
-bench: setup ## Measure speed, as ratios of two things in one run
+bench: setup ## Measure speed, as ratios of two things in one run: ARGS="pruning latency"
+	@$(PYTHON_IN_VENV) -c 'import torch_pruning' 2>/dev/null || $(PYTHON_IN_VENV) -m pip install -qq -e '.[bench]'
 	@exec $(PYTHON_IN_VENV) -m benchmarks $(ARGS)
 
 lint: setup ## Check style and types
