@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,12 +99,12 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
         for node in branch.nodes[reader + 1 : end + 1]:
             value = _run(model, node, value)
     for position, layer in enumerate(branch.layers):
-        _replace(model, layer, Dropped(fresh=position == 0))
+        model.set_submodule(layer, Dropped(fresh=position == 0))
     last = str(branch.nodes[end].target)
     constant = value.flatten().detach().clone()
     if last in kept:
         constant = constant[torch.from_numpy(kept[last]).to(constant.device)]
-    _replace(model, last, Constant(constant))
+    model.set_submodule(last, Constant(constant))
 
 
 def dropped_layers(model: nn.Module) -> dict[str, str]:
@@ -124,7 +124,7 @@ def restore_dropped(model: nn.Module, layers: dict[str, str], state: dict[str, T
         stand_in = (
             Constant(state[f"{name}.value"].clone()) if kind == "constant" else Dropped(fresh=kind == "zeros")
         )
-        _replace(model, name, stand_in)
+        model.set_submodule(name, stand_in)
 
 
 def _behind_identities(model: nn.Module, node: fx.Node) -> fx.Node:
@@ -177,19 +177,9 @@ def _run(model: nn.Module, node: fx.Node, value: Tensor) -> Tensor:
 
 
 def _common_parent(names: Sequence[str]) -> str:
-    parts = [name.split(".") for name in names]
     shared: list[str] = []
-    for level in _zip(parts):
+    for level in zip(*(name.split(".") for name in names), strict=False):
         if len(set(level)) > 1:
             break
         shared.append(level[0])
     return ".".join(shared) or names[0]
-
-
-def _zip(parts: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
-    return zip(*parts, strict=False)
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

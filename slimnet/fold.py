@@ -47,8 +47,8 @@ def fold(model: Model) -> Model:
             continue
         layer, norm = folded.get_submodule(str(node.target)), folded.get_submodule(str(user.target))
         if _fuses(layer) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
-            _replace(folded, str(node.target), fuse_conv_bn_eval(layer, norm, transpose=layer.transposed))
-            _replace(folded, str(user.target), nn.Identity())
+            folded.set_submodule(str(node.target), fuse_conv_bn_eval(layer, norm, transpose=layer.transposed))
+            folded.set_submodule(str(user.target), nn.Identity())
     return folded.eval()
 
 
@@ -65,8 +65,3 @@ def _uses(model: nn.Module, nodes: fx.Graph) -> dict[str, int]:
     read = Counter(str(node.target).rpartition(".")[0] for node in nodes.nodes if node.op == "get_attr")
     names = {str(node.target) for node in nodes.nodes if node.op == "call_module"}
     return {name: called[model.get_submodule(name)] + read[name] for name in names}
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

@@ -5,7 +5,6 @@ Everything a stage does follows from its spec; what a `Job` adds (folders, devic
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from slimnet.data import Splits, load_dataset, split, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.plan import scaling_factors
 from slimnet.recovery import previous, recover
+from slimnet.seeds import derive_seed
 from slimnet.sparsity import PLAIN_L1, Sparsity, histogram, near_zero
 from slimnet.training import Recipe, Row, evaluate, train
 from sweeps.files import write_json, write_lines
@@ -314,9 +314,3 @@ def _make_deterministic(device: str, threads: int) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def derive_seed(seed: int, *names: str) -> int:
-    """A seed for one purpose; purposes do not share random numbers."""
-    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
-    return int.from_bytes(digest[:4], "big")

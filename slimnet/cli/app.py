@@ -20,13 +20,14 @@ from slimnet.cli.datasets import DataSettings, recorded_data, recorded_shape
 from slimnet.cli.files import check_output, content_hash, partial_file
 from slimnet.cli.inspection import inspect_network, print_inspection
 from slimnet.cli.networks import check_fit, example_of, new_network, open_network
-from slimnet.cli.steps import derive_seed, extend_record, measure, recalibrate_statistics, train_to
+from slimnet.cli.steps import extend_record, measure, recalibrate_statistics, train_to
 from slimnet.data import Splits
 from slimnet.errors import SlimnetError
 from slimnet.export import export_onnx, export_program
 from slimnet.models.resnet import Stem
 from slimnet.plan import MIN_CHANNELS, PruningPlan, ThresholdOver
 from slimnet.ranking import Score
+from slimnet.seeds import derive_seed
 from slimnet.training import Recipe
 
 EXIT_USAGE = 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from slimnet.cli.files import resumable
 from slimnet.cli.networks import example_of
 from slimnet.data import Splits, train_batches
 from slimnet.plan import scaling_factors
+from slimnet.seeds import derive_seed
 from slimnet.training import Recipe, evaluate, train
 
 CALIBRATION_BATCH = 128
@@ -100,9 +100,3 @@ def measure(network: nn.Module, splits: Splits) -> dict[str, Any]:
         "val_accuracy": evaluate(network, splits, splits.validation),
         "test_accuracy": evaluate(network, splits, splits.test),
     }
-
-
-def derive_seed(seed: int, *names: str) -> int:
-    """A seed for one purpose, the same as in a sweep; purposes do not share random numbers."""
-    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
-    return int.from_bytes(digest[:4], "big")
