@@ -7,12 +7,13 @@ import platform
 
 import torch
 
-from benchmarks import before_finetuning, finetuning, latency, penalties, pruning, training
+from benchmarks import before_finetuning, finetuning, latency, networks, penalties, pruning, training
 from slimnet.precision import native_precision
 from sweeps.machine import core_count, device_name
 
 QUICK = {"pruning": pruning.main, "latency": latency.main, "training": training.main}
 LONG = {
+    "networks": networks.main,
     "before-finetuning": before_finetuning.main,
     "finetuning": finetuning.main,
     "penalties": penalties.main,

@@ -98,7 +98,7 @@ class Recipe(Section):
     schedule: Literal["one-cycle", "cosine", "steps", "constant", "rewind"] = Field(
         "one-cycle", description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle after its peak"
     )
-    batch_size: int = Field(128, ge=1, description="images per step")
+    batch_size: int = Field(128, ge=2, description="images per step; BatchNorm takes two")
 
 
 class Sparse(Recipe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import signal
@@ -62,8 +63,13 @@ def watch_signals() -> Iterator[Interruption]:
 
 
 def end_on_signals() -> None:
-    """End this process at once, without a traceback, on the first signal: there is nothing to save yet."""
+    """End this process at once, without a traceback, on the first signal: there is nothing to save yet.
+
+    Once Python has begun to end by itself, signals are ignored: all is saved and said, and the exit status
+    stays what it was to be. Call this first of all, so that it holds after every other exit handler.
+    """
     _handle(_end)
+    atexit.register(_handle, signal.SIG_IGN)
 
 
 def command_line() -> str:

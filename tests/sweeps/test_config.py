@@ -189,7 +189,7 @@ def test_the_first_experiment_has_its_recipe() -> None:
         ("sparse.lambda: {log: [0.003, 0.04], steps: 2}", [0.003, 0.04]),
         ("sparse.lambda: {log: [0.003, 0.04]}", None),
         ("sparse.batch_size: {log: [16, 256], steps: 5}", [16, 32, 64, 128, 256]),
-        ("sparse.batch_size: {log: [1, 4], steps: 9}", [1, 2, 3, 4]),
+        ("sparse.epochs: {log: [1, 4], steps: 9}", [1, 2, 3, 4]),
         ("finetune.optimizer: [sgd, adam]", ["sgd", "adam"]),
         ("data.flip: {choices: [true, false]}", [True, False]),
         ("model.blocks: [[1, 1], [2, 2]]", [(1, 1), (2, 2)]),

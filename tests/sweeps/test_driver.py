@@ -96,12 +96,12 @@ def test_a_second_driver_is_told_who_has_the_study_and_sigterm_ends_the_first(
 
 
 def test_a_hangup_fails_nothing_and_a_second_signal_stops_at_once(sweep: Sweep) -> None:
-    process = sweep.start(*LONG, "--set", "sparse.batch_size=1", start_new_session=True)
-    wait_until(lambda: len(children(process)) > 2)
+    process = sweep.start(*LONG, "--set", "sparse.batch_size=2", start_new_session=True)
+    sweep.wait_for_epochs(1, process)
     workers = children(process)
     os.killpg(process.pid, signal.SIGHUP)
     time.sleep(0.5)
-    assert process.poll() is None  # an epoch takes longer
+    assert process.poll() is None  # an epoch of 2,000 steps takes longer
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (128 + signal.SIGHUP, "")

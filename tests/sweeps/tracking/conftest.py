@@ -28,13 +28,19 @@ def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "1")  # seconds; 15 by default
     monkeypatch.chdir(cwd)
+    _forget_settings()
     yield
-    if wandb := sys.modules.get("wandb"):
-        wandb.teardown()
+    _forget_settings()
     os.environ.clear()
     os.environ.update(before)
     assert list(cwd.iterdir()) == [], "something was written into the working folder"
     assert not (home / ".local").exists(), "something was written into the home"
+
+
+def _forget_settings() -> None:
+    """The SDK reads its environment once per process; another test file may have had it read already."""
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()
 
 
 @pytest.fixture
