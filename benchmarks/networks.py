@@ -69,7 +69,7 @@ def _largest_deviation(model: nn.Module, graph: slimnet.ChannelGraph, x: Tensor)
 def _build(name: str) -> nn.Module:
     if name == "fcn_resnet50":
         return segmentation.fcn_resnet50(weights=None, weights_backbone=None)
-    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     network: nn.Module = getattr(models, name)(weights=None, **options)
     return network
 

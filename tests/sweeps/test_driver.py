@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import PATIENCE, Command, Sweep, children, wait_until, wait_until_gone
+from running import PATIENCE, Command, Sweep, children, wait_until_gone
 
 pytestmark = pytest.mark.slow  # whole sweeps, each of which imports torch in two processes
 
