@@ -19,7 +19,7 @@ from slimnet.models import ResNet
 from slimnet.models.resnet import Bottleneck
 
 RATIO = 0.5
-REPEATS = 5
+REPEATS = 9
 TOOLS = ("slimnet", "torch-pruning")
 
 

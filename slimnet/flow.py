@@ -553,6 +553,5 @@ def _shared_parameters(model: nn.Module) -> dict[str, str]:
 
 def _changed(module: nn.Module) -> bool:
     """Whether parametrizations compute the weights (weight norm, spectral norm, masks of other tools)."""
-    return torch.nn.utils.parametrize.is_parametrized(module) or any(
-        hasattr(module, name) for name in ("weight_orig", "weight_g")
-    )
+    hooked = not module._parameters.keys().isdisjoint(("weight_orig", "weight_g"))
+    return hooked or torch.nn.utils.parametrize.is_parametrized(module)

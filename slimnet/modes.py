@@ -12,7 +12,8 @@ from torch import nn
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Hold `model` in eval mode; each module's own mode returns afterwards."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training:
+        model.eval()
     try:
         yield
     finally:

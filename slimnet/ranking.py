@@ -21,7 +21,8 @@ Units = NDArray[np.int64]
 
 def norm_layers(graph: ChannelGraph) -> list[str]:
     """The BatchNorms of the network, in the order in which they run."""
-    return [name for name in graph.layers if isinstance(graph.model.get_submodule(name), _BatchNorm)]
+    modules = dict(graph.model.named_modules(remove_duplicate=False))
+    return [name for name in graph.layers if isinstance(modules[name], _BatchNorm)]
 
 
 def gamma_magnitudes(graph: ChannelGraph, name: str) -> Floats:
@@ -50,12 +51,11 @@ def unit_scores(graph: ChannelGraph, score: Score, seed: int) -> Floats:
     """
     if score == "random":
         return np.random.default_rng(seed).random(graph.unit_count)
-    total, count = np.zeros(graph.unit_count), np.zeros(graph.unit_count)
-    for name in norm_layers(graph):
-        units = graph.layers[name].outputs
-        np.add.at(total, units, gamma_magnitudes(graph, name))
-        np.add.at(count, units, 1)
-    gamma = total / np.maximum(count, 1)
+    names = norm_layers(graph)
+    units = np.concatenate([np.zeros(0, dtype=np.int64), *(graph.layers[name].outputs for name in names)])
+    values = np.concatenate([np.zeros(0), *(gamma_magnitudes(graph, name) for name in names)])
+    total = np.bincount(units, weights=values, minlength=graph.unit_count)
+    gamma = total / np.maximum(np.bincount(units, minlength=graph.unit_count), 1)
     return gamma * _reader_norms(graph) if score == "gamma-weight" else gamma
 
 
@@ -79,12 +79,13 @@ def removal_order(
     candidates, keys = [], []
     worth = scores if freed is None else scores / np.maximum(freed, 1)
     for group, floor in zip(groups, floors, strict=True):
-        order = group.units[np.argsort(worth[group.units], kind="stable")]
-        safe = set(group.units[np.argsort(-scores[group.units], kind="stable")][:floor].tolist())
-        open_to_choice = np.array([unit for unit in order.tolist() if unit not in safe], dtype=np.int64)
+        best = np.argsort(-scores[group.units], kind="stable")[:floor]
+        open_to_choice = np.delete(group.units, best)
+        key = worth[open_to_choice]
+        if per_layer:
+            key[np.argsort(key, kind="stable")] = (np.arange(len(key)) + 1) / max(1, group.size)
         candidates.append(open_to_choice)
-        rank = (np.arange(len(open_to_choice)) + 1) / max(1, group.size)
-        keys.append(rank if per_layer else worth[open_to_choice])
+        keys.append(key)
     return np.concatenate(candidates)[np.argsort(np.concatenate(keys), kind="stable")]
 
 
