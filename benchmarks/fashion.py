@@ -18,7 +18,7 @@ from slimnet.sparsity import Sparsity
 from slimnet.training import Recipe, train
 
 SEEDS = (0, 1, 2)
-SPARSE = Recipe(epochs=6, lr=0.1, crop=1, flip=True)
+SPARSE = Recipe(epochs=16, lr=0.1, crop=1, flip=True)
 BATCHES = 20  # for new BatchNorm statistics after pruning
 
 

@@ -12,9 +12,9 @@ from slimnet.sparsity import Sparsity, near_zero
 from slimnet.training import Recipe, evaluate
 
 PENALTIES = {
-    "l1": (0.013, Sparsity("l1")),
-    "proximal": (0.013, Sparsity("proximal")),
-    "polarization": (0.0065, Sparsity("polarization")),
+    "l1": (0.008, Sparsity("l1")),
+    "proximal": (0.008, Sparsity("proximal")),
+    "polarization": (0.004, Sparsity("polarization")),
 }
 PARAMS = 30_000
 FINE_TUNING = Recipe(epochs=3, lr=0.05, crop=1, flip=True)

@@ -8,7 +8,8 @@ killed and taken up again ends bit for bit where it would have ended.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -106,6 +107,7 @@ def train(
     sparsity: Sparsity = PLAIN_L1,
     teacher: nn.Module | None = None,
     precision: Precision = "float32",
+    compiled: bool = False,
     checkpoint: Path | None = None,
     on_epoch: Callable[[list[Row]], None] = lambda history: None,
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
@@ -123,6 +125,8 @@ def train(
         sparsity: the penalty, and the schedule or the target of λ.
         teacher: needed with `recipe.distill`: a network on the same device, which is put in evaluation mode.
         precision: of convolutions and products.
+        compiled: train with torch.compile: faster steps after up to a minute of compiling, which pays on a
+            GPU, or for long trainings; the results differ in the last bits.
         checkpoint: written after every epoch; a training found there is continued, or in the checkpoint
             before it (`slimnet.recovery`) where this one is damaged.
         on_epoch: called with the history after each epoch, once it is saved.
@@ -136,7 +140,8 @@ def train(
 
     Raises:
         Diverged: the loss became NaN or infinite; names the epoch, step and learning rate.
-        SlimnetError: the checkpoint cannot be written, or is of another network or recipe.
+        SlimnetError: the checkpoint cannot be written, or is of another network or recipe; or `compiled` and
+            torch cannot compile the network here.
     """
     if recipe.distill and teacher is None:
         raise SlimnetError(f"distill is {recipe.distill:g}, which needs a teacher")
@@ -146,7 +151,8 @@ def train(
     pulled = bool(strength) or sparsity.target is not None
     penalty = sparsity.penalise(factors, recipe.gain) if pulled else Penalty(factors)
     teach = teacher.eval() if teacher is not None and recipe.distill else None
-    run = _Run(model, splits, recipe, optimizer, penalty, sparsity, teach, precision, seed, on_step)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    run = _Run(model, forward, splits, recipe, optimizer, penalty, sparsity, teach, precision, seed, on_step)
     history: list[Row] = []
     settings = {**asdict(recipe), **asdict(sparsity), "seed": seed, "strength": strength}
     if checkpoint is not None and (saved := recover(checkpoint)):
@@ -156,7 +162,8 @@ def train(
         if sparsity.target is not None:
             steps = recipe.epochs * train_batch_count(len(splits.train), recipe.batch_size)
             strength = steer(sparsity.target, history, recipe.epochs, recipe.reach(steps))
-        row = _train_epoch(run, len(history) + 1, strength)
+        with _explain_compiler():
+            row = _train_epoch(run, len(history) + 1, strength)
         row["val_accuracy"] = evaluate(model, splits, splits.validation, precision)
         row["test_accuracy"] = evaluate(model, splits, splits.test, precision)
         if factors:
@@ -185,6 +192,7 @@ class _Run:
     """What stays the same from the first epoch of a training to its last."""
 
     model: nn.Module
+    forward: Callable[[Tensor], Tensor]
     splits: Splits
     recipe: Recipe
     optimizer: torch.optim.Optimizer
@@ -194,6 +202,21 @@ class _Run:
     precision: Precision
     seed: int
     on_step: Callable[[int, int, int], None]
+
+
+@contextmanager
+def _explain_compiler() -> Iterator[None]:
+    """Say what to do where torch.compile finds no compiler, or a network that it cannot compile."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = str(error).strip().partition("\n")[0]
+            raise SlimnetError(
+                f"torch.compile does not work here: {reason}. It needs a C++ compiler (g++ or clang) and a "
+                f"network that it can follow; or train without compile"
+            ) from error
+        raise
 
 
 def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
@@ -221,7 +244,7 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         for group in optimizer.param_groups:
             group["lr"] = lr
         with autocast(device, run.precision):
-            logits = model(x).float()
+            logits = run.forward(x).float()
         loss = _loss(run, x, logits, y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

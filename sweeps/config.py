@@ -148,6 +148,7 @@ class Config(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where they compute")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the forward pass")
+    compile: bool = Field(False, description="train with torch.compile: pays on a GPU and in long trainings")
     wandb: Wandb = Wandb()
 
     @field_validator("study")

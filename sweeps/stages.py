@@ -72,7 +72,8 @@ def chain(config: Config, precision: Precision) -> tuple[Stage, Stage, Stage]:
         },
     }
     augmentation = {"crop": config.data.crop, "flip": config.data.flip}
-    training = {**shared, "precision": precision}
+    compiled = {"compile": True} if config.compile else {}
+    training = {**shared, "precision": precision, **compiled}
     penalty: dict[str, Any] = {"lambda": config.sparse.lambda_}
     if config.sparse.lambda_ or config.sparse.target:  # else these change nothing: all such stages are one
         penalty |= {

@@ -231,6 +231,7 @@ def _train(
         sparsity=sparsity,
         teacher=teacher,
         precision=job.spec["precision"],
+        compiled=job.spec.get("compile", False),
         checkpoint=checkpoint,
         on_epoch=note_epoch,
         on_step=watch.step,

@@ -28,9 +28,11 @@ from slimnet.models.resnet import Stem
 from slimnet.plan import MIN_CHANNELS, PruningPlan, ThresholdOver
 from slimnet.ranking import Score
 from slimnet.seeds import derive_seed
+from slimnet.sparsity import LambdaSchedule, PenaltyName, Sparsity
 from slimnet.training import Recipe
 
 EXIT_USAGE = 2
+STRENGTH = 0.005  # λ of train where neither it nor a target is given
 
 app = typer.Typer(
     name="slimnet",
@@ -67,11 +69,27 @@ def train_command(
     epochs: opt.Epochs = 16,
     lr: opt.Lr = 0.1,
     strength: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--lambda", callback=opt.not_negative, help="Penalty on the scaling factors; 0 trains densely."
+            "--lambda",
+            callback=opt.not_negative,
+            help="Strength of the penalty on the scaling factors; 0 trains densely.",
+            show_default=str(STRENGTH),
         ),
-    ] = 0.005,
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            callback=opt.share, help="Instead: the share of channels to bring near zero; λ is steered to it."
+        ),
+    ] = None,
+    penalty: Annotated[
+        PenaltyName, typer.Option(help="proximal leaves exact zeros; polarization spares the strong.")
+    ] = "l1",
+    lambda_schedule: Annotated[
+        LambdaSchedule,
+        typer.Option(help="warmup-tail raises λ for a fifth of the steps; the last fifth is at 0."),
+    ] = "constant",
     streams: Annotated[bool, typer.Option(help="Penalise the residual streams too, to prune them.")] = False,
     batch_size: opt.BatchSize = 128,
     optimizer: opt.Optimiser = "sgd",
@@ -79,6 +97,7 @@ def train_command(
     weight_decay: opt.WeightDecay = 5e-4,
     schedule: opt.Scheduled = "one-cycle",
     precision: opt.Arithmetic = "auto",
+    compiled: opt.Compiled = False,
     seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
     device: opt.Device = "auto",
     force: opt.Force = False,
@@ -93,13 +112,16 @@ def train_command(
         data, image_size
     )
     recipe = Recipe(epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, crop, flip)
+    sparsity = _sparsity(penalty, lambda_schedule, target, strength)
     stages = opt.parse_blocks(blocks) if blocks else None
     step = {
         "kind": "train",
         "recipe": asdict(recipe),
-        "lambda": strength,
+        "lambda": 0.0 if target else STRENGTH if strength is None else strength,
+        "sparsity": asdict(sparsity),
         "streams": streams,
         "precision": opt.choose_precision(precision, place),
+        "compile": compiled,
     }
     made_from = {"seed": seed, "data": settings.record(), "model": model, "steps": [step]}
     partial = partial_file(out, {**made_from, "blocks": stages, "width": width, "stem": stem}, force)
@@ -108,7 +130,7 @@ def train_command(
     network = new_network(model, stages, width, stem, splits).to(place)
     check_fit(network, splits, model)
     print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {place}")
-    train_to(out, partial, network, splits, recipe, made_from, "sparse")
+    train_to(out, partial, network, splits, recipe, made_from, "sparse", sparsity=sparsity)
 
 
 @app.command("prune")
@@ -196,6 +218,17 @@ def finetune_command(
     weight_decay: opt.WeightDecay = 5e-4,
     schedule: opt.Scheduled = "one-cycle",
     precision: opt.Arithmetic = "auto",
+    compiled: opt.Compiled = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A network to learn from as well: the one before pruning."),
+    ] = None,
+    distill: Annotated[
+        float, typer.Option(min=0, max=1, help="The teacher's weight; the labels have the rest.")
+    ] = 0.5,
+    temperature: Annotated[
+        float, typer.Option(callback=opt.positive, help="That softens both outputs for the teacher's part.")
+    ] = 4.0,
     crop: Annotated[
         int | None,
         typer.Option(min=0, help="Pixels of padding before a random crop.", show_default="as in FILE"),
@@ -226,17 +259,24 @@ def finetune_command(
         epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, settings.crop, settings.flip
     )
     place = splits.train.x.device
+    taught_by = None
+    if teacher is not None:
+        recipe = replace(recipe, distill=distill, temperature=temperature)
+        taught_by = open_network(teacher, model)[0].to(place)
+        check_fit(taught_by, splits, str(teacher))
     step = {
         "kind": "finetune",
         "recipe": asdict(recipe),
         "lambda": 0.0,
         "streams": False,
         "precision": opt.choose_precision(precision, place),
+        "compile": compiled,
+        "teacher": content_hash(teacher) if teacher else None,
     }
     made_from = extend_record(saved.config, settings, splits, model, step)
     partial = partial_file(out, {**made_from, "parent": content_hash(file)}, force)
     print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {place}")
-    train_to(out, partial, network, splits, recipe, made_from, "finetune")
+    train_to(out, partial, network, splits, recipe, made_from, "finetune", teacher=taught_by)
 
 
 @app.command("evaluate")
@@ -323,6 +363,17 @@ def _open(
     network.to(place)
     check_fit(network, splits, str(file))
     return network, saved, settings, splits
+
+
+def _sparsity(
+    penalty: PenaltyName, lambda_schedule: LambdaSchedule, target: float | None, strength: float | None
+) -> Sparsity:
+    """How train draws scaling factors to zero; a target finds λ, and so goes without one."""
+    if target is not None and strength is not None:
+        raise SlimnetError("--target finds λ by itself; leave out --lambda, or --target")
+    if target is not None and lambda_schedule != "constant":
+        raise SlimnetError("--target steers λ by itself; leave out --lambda-schedule, or --target")
+    return Sparsity(penalty, lambda_schedule, target)
 
 
 def _print_plan(plan: PruningPlan) -> None:

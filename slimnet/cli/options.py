@@ -29,6 +29,13 @@ def not_negative(value: float | None) -> float | None:
     return value
 
 
+def share(value: float | None) -> float | None:
+    """Refuse what is not between 0 and 1, both excluded."""
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"{value} is not between 0 and 1")
+    return value
+
+
 Place = Literal["auto", "cpu", "cuda"]
 SETS = ", ".join(name for name in NAMES if name != "npz")
 
@@ -73,6 +80,9 @@ Scheduled = Annotated[
 Arithmetic = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option("--precision", help="auto takes bfloat16 where the hardware multiplies it."),
+]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Train with torch.compile; pays on a GPU and in long trainings.")
 ]
 
 

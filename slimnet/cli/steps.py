@@ -16,6 +16,7 @@ from slimnet.cli.networks import example_of
 from slimnet.data import Splits, train_batches
 from slimnet.plan import scaling_factors
 from slimnet.seeds import derive_seed
+from slimnet.sparsity import PLAIN_L1, Sparsity
 from slimnet.training import Recipe, evaluate, train
 
 CALIBRATION_BATCH = 128
@@ -29,6 +30,9 @@ def train_to(
     recipe: Recipe,
     made_from: dict[str, Any],
     purpose: str,
+    *,
+    sparsity: Sparsity = PLAIN_L1,
+    teacher: nn.Module | None = None,
 ) -> None:
     """Train by the last step of a record, measure, and write the file.
 
@@ -40,6 +44,8 @@ def train_to(
         recipe: as in that step.
         made_from: the record, which becomes the file's config.
         purpose: of the batches' seed.
+        sparsity: how λ acts.
+        teacher: of distillation.
     """
     step = made_from["steps"][-1]
     gammas = scaling_factors(slimnet.trace(network, example_of(splits)), streams=step["streams"])
@@ -51,7 +57,10 @@ def train_to(
             seed=derive_seed(made_from["seed"], purpose, "batches"),
             gammas=gammas,
             strength=step["lambda"],
+            sparsity=sparsity,
+            teacher=teacher,
             precision=step["precision"],
+            compiled=step["compile"],
             checkpoint=partial,
             on_epoch=progress.epoch,
             on_step=progress.step,

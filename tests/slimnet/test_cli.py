@@ -204,6 +204,37 @@ def test_budgets_are_met(run: Slimnet, files: Path) -> None:
         assert 0.9 * budget < read(files / f"{name}.pt").metrics[name] <= budget
 
 
+def test_a_latency_budget_prunes_until_it_is_met_or_names_the_floor(run: Slimnet, files: Path) -> None:
+    generous = run("prune", "sparse.pt", "--latency-ms", "1000", "--recalibrate", "0", "--out", "all.pt")
+    assert generous.code == 0, generous.err
+    assert read(files / "all.pt").metrics["params"] == read(files / "sparse.pt").metrics["params"]
+    impossible = run("prune", "sparse.pt", "--latency-ms", "0.0001", "--out", "none.pt")
+    assert impossible.code == 2
+    assert re.match(r"Error: a budget of 0.0001 ms cannot be met: pruning ends at [\d.]+ ms", impossible.err)
+
+
+def test_a_target_is_trained_to_without_a_lambda(run: Slimnet, tmp_path: Path) -> None:
+    options = ["--penalty", "proximal", "--target", "0.6", "--epochs", "6", "--batch-size", "64"]
+    outcome = run("train", *SMALL, *options, "--lr", "0.05", "--out", "aimed.pt")
+    assert outcome.code == 0, outcome.err
+    history = read(tmp_path / "aimed.pt").training["history"]
+    assert len({row["lambda"] for row in history}) > 1
+    assert history[-1]["near_zero"] == pytest.approx(0.6, abs=0.2)
+
+
+def test_a_teacher_changes_what_fine_tuning_finds(run: Slimnet, files: Path) -> None:
+    plain, taught = (
+        ["finetune", "pruned.pt", "--epochs", "1", "--batch-size", "256", "--out"],
+        ["--teacher", "sparse.pt"],
+    )
+    assert run(*plain, "plain.pt").code == 0
+    outcome = run(*plain, "taught.pt", *taught, "--distill", "1")
+    assert outcome.code == 0, outcome.err
+    losses = [read(files / name).metrics["loss"] for name in ("plain.pt", "tuned.pt", "taught.pt")]
+    assert losses[0] == losses[1] != losses[2]
+    assert read(files / "taught.pt").config["steps"][-1]["recipe"]["distill"] == 1
+
+
 def test_a_second_pruning_starts_from_the_first(run: Slimnet, files: Path) -> None:
     assert (
         run("prune", "tuned.pt", "--ratio", "0.3", "--streams", "--no-absorb", "--out", "again.pt").code == 0
@@ -364,6 +395,10 @@ WRONG = [
     (f"{TRAIN} --data npz", "or an npz file"),
     (f"{TRAIN} --validation 0.9", "validation is 0.9"),
     (f"{TRAIN} --lambda -1", "-1.0 is not at least 0"),
+    (f"{TRAIN} --target 1", "1.0 is not between 0 and 1"),
+    (f"{TRAIN} --target 0.5 --lambda 0.1", "leave out --lambda, or --target"),
+    (f"{TRAIN} --target 0.5 --lambda-schedule warmup-tail", "leave out --lambda-schedule, or --target"),
+    ("finetune pruned.pt --teacher none.pt --out new.pt", "none.pt: no such file"),
     (f"{TRAIN} --blocks one", "--blocks is one"),
     (f"{TRAIN} --model resnet50", "--blocks and --width are of resnet"),
     (f"{TRAIN} --optimiser sgd", "No such option"),

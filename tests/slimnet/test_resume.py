@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import product
@@ -20,13 +21,24 @@ from slimnet import SlimnetError, models
 from slimnet.checkpoint import read
 from slimnet.data import split
 from slimnet.data.sets import Dataset
+from slimnet.precision import Precision
 from slimnet.recovery import previous
-from slimnet.sparsity import Sparsity
+from slimnet.sparsity import LambdaSchedule, PenaltyName, Sparsity
 from slimnet.training import Recipe, Row, train
 
 EPOCHS = 4
 KILLS = 6  # of each combination: a third each in the loop, while saving, and after a random time
-COMBINATIONS = list(product(("sgd", "adamw"), ("float32", "bfloat16"), ("l1", "proximal", "polarization")))
+COMBINATIONS: list[dict[str, Any]] = [
+    *(
+        {"optimizer": optimizer, "precision": precision, "penalty": penalty}
+        for optimizer, precision, penalty in product(
+            ("sgd", "adamw"), ("float32", "bfloat16"), ("l1", "proximal", "polarization")
+        )
+    ),
+    {"penalty": "proximal", "target": 0.5},
+    {"penalty": "proximal", "lambda_schedule": "warmup-tail"},
+    {"schedule": "rewind", "distill": 0.5, "precision": "bfloat16"},
+]
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "torn": lambda content: content[: len(content) // 2],
     "flipped": lambda content: content[:3000] + bytes([content[3000] ^ 1]) + content[3001:],
@@ -39,30 +51,39 @@ Live = Callable[..., dict[str, Any]]
 
 def go_on(
     folder: Path | str,
-    optimizer: str = "sgd",
-    precision: str = "float32",
-    penalty: str = "l1",
-    **options: Any,
+    *,
+    precision: Precision = "float32",
+    compiled: bool = False,
+    penalty: PenaltyName = "l1",
+    lambda_schedule: LambdaSchedule = "constant",
+    target: float | None = None,
+    on_epoch: Callable[[list[Row]], None] = lambda history: None,
+    on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
+    stop: Callable[[], bool] = lambda: False,
+    **recipe: Any,
 ) -> list[Row]:
     """Begin the training in `folder` or go on with it."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 255, (80, 8, 8, 1), dtype=np.uint8), np.arange(80, dtype=np.int64) % 2
     splits = split(Dataset("noise", x[:64], y[:64], x[64:], y[64:], 2), validation=0.25, seed=0)
     torch.manual_seed(0)
-    model = models.resnet([1], 4, num_classes=2, in_channels=1)
+    model, teacher = (models.resnet([1], 4, num_classes=2, in_channels=1) for _ in range(2))
     gammas = {name: norm.weight for name, norm in model.named_modules() if isinstance(norm, nn.BatchNorm2d)}
-    recipe = Recipe(EPOCHS, 0.01, 12, optimizer=optimizer, crop=1, flip=True)  # type: ignore[arg-type]
     return train(
         model,
         splits,
-        recipe,
+        Recipe(EPOCHS, 0.01, 12, crop=1, flip=True, **recipe),
         seed=0,
         gammas=gammas,
-        strength=0.01,
-        sparsity=Sparsity(penalty),  # type: ignore[arg-type]
-        precision=precision,  # type: ignore[arg-type]
+        strength=0.0 if target else 0.01,
+        sparsity=Sparsity(penalty, lambda_schedule, target),
+        teacher=teacher,
+        precision=precision,
+        compiled=compiled,
         checkpoint=Path(folder) / "checkpoint.pt",
-        **options,
+        on_epoch=on_epoch,
+        on_step=on_step,
+        stop=stop,
     )
 
 
@@ -103,11 +124,12 @@ def epochs_kept(folder: Path) -> list[int]:
 # Killed
 
 
-@pytest.mark.parametrize(("optimizer", "precision", "penalty"), COMBINATIONS)
+@pytest.mark.parametrize(
+    "arguments", COMBINATIONS, ids=lambda arguments: "-".join(map(str, arguments.values()))
+)
 def test_killed_at_six_moments_a_training_ends_bit_for_bit_the_same(
-    live: Live, tmp_path: Path, optimizer: str, precision: str, penalty: str
+    live: Live, tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
-    arguments = {"optimizer": optimizer, "precision": precision, "penalty": penalty}
     moments = random.Random(str(arguments))
     alone = tmp_path / "alone"
     undisturbed = live(go_on, {"folder": str(alone), **arguments})
@@ -128,6 +150,32 @@ def test_killed_at_six_moments_a_training_ends_bit_for_bit_the_same(
         assert done == list(range(1, EPOCHS + 1))
         assert_same(content(folder), content(alone))
     assert kills == KILLS
+
+
+@pytest.mark.slow  # the first process compiles, for ten to thirty seconds
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler")
+def test_a_compiled_training_is_killed_and_ends_bit_for_bit_the_same(live: Live, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    arguments = {"compiled": True, "penalty": "proximal"}
+    live(go_on, {"folder": str(alone), **arguments})
+    undisturbed = live(go_on, {"folder": str(tmp_path / "again"), **arguments})  # compiled already
+    assert_same(content(tmp_path / "again"), content(alone))
+    eager = tmp_path / "eager"
+    live(go_on, {"folder": str(eager), **arguments, "compiled": False})
+    loss, compiled_loss = (
+        read(path / "checkpoint.pt").training["history"][-1]["loss"] for path in (eager, alone)
+    )
+    assert loss == pytest.approx(compiled_loss, abs=1e-4)
+
+    moments, kills = random.Random(0), 0
+    while kills < KILLS:
+        moment = {"seconds": moments.uniform(0.3, 1.0) * undisturbed["seconds"]}
+        kills += live(go_on, {"folder": str(tmp_path / "killed"), **arguments}, **moment)["killed"]
+        if epochs_kept(tmp_path / "killed") == list(range(1, EPOCHS + 1)):
+            assert_same(content(tmp_path / "killed"), content(alone))
+            shutil.rmtree(tmp_path / "killed")
+    live(go_on, {"folder": str(tmp_path / "killed"), **arguments})
+    assert_same(content(tmp_path / "killed"), content(alone))
 
 
 def _moment(moments: random.Random, kills: int, undisturbed: dict[str, Any]) -> dict[str, Any]:
