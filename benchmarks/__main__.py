@@ -7,11 +7,11 @@ import platform
 
 import torch
 
-from benchmarks import before_finetuning, finetuning, latency, networks, penalties, pruning, training
+from benchmarks import before_finetuning, finetuning, latency, networks, penalties, pruning, startup, training
 from slimnet.precision import native_precision
 from sweeps.machine import core_count, device_name
 
-QUICK = {"pruning": pruning.main, "latency": latency.main, "training": training.main}
+QUICK = {"pruning": pruning.main, "latency": latency.main, "training": training.main, "startup": startup.main}
 LONG = {
     "networks": networks.main,
     "before-finetuning": before_finetuning.main,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ import slimnet
 from slimnet.data import Images, Splits, load_dataset, split
 from slimnet.plan import scaling_factors
 from slimnet.precision import native_precision
+from slimnet.sparsity import Penalty, PenaltyName, Sparsity
 from slimnet.training import Recipe, evaluate, train
 from sweeps.machine import core_count
 
@@ -60,6 +61,7 @@ def main() -> None:
         print(_speed(case), flush=True)
     print()
     _print_costs(cases[0])
+    _print_penalties(cases[0])
 
 
 def accuracy() -> None:
@@ -198,6 +200,29 @@ def _print_costs(case: Case) -> None:
     )
 
 
+def _print_penalties(case: Case) -> None:
+    """What each penalty takes of a step."""
+    model = case.build()
+    gammas = list(scaling_factors(slimnet.trace(model, torch.zeros(1, *case.splits.image_shape))).values())
+    for gamma in gammas:
+        gamma.grad = torch.zeros_like(gamma)
+    splits = replace(case.splits, validation=_first(case.splits, 1), test=_first(case.splits, 1))
+    steps = -(-len(splits.train) // case.recipe.batch_size)
+    penalties = {name: Sparsity(name).penalise(gammas, case.recipe.gain) for name in get_args(PenaltyName)}
+    calls = 1000
+
+    def call(penalty: Penalty) -> None:
+        for _ in range(calls):
+            penalty.before_step(STRENGTH)
+            penalty.after_step(STRENGTH, case.recipe.lr)
+
+    runs: dict[str, Callable[[], object]] = {name: partial(call, some) for name, some in penalties.items()}
+    seconds = _take_turns({**runs, "steps": lambda: _train(model, splits, case.recipe, 0)})
+    step = statistics.median(seconds["steps"]) / steps
+    shares = (f"{name} {statistics.median(seconds[name]) / calls / step:.2%}" for name in penalties)
+    print(f"A penalty takes of a step of {1000 * step:.1f} ms: {', '.join(shares)}.")
+
+
 class _Watch:
     """Times whole epochs, and what comes after their last step."""
 
@@ -249,9 +274,9 @@ def _cases() -> list[Case]:
                 f"ResNet-50, stem {stem}, 32x32",
                 partial(slimnet.models.resnet50, stem=stem),
                 _synthetic(images=count),
-                Recipe(epochs=1, lr=0.01, batch_size=batch, crop=4, flip=True),
+                Recipe(epochs=1, lr=0.01, batch_size=100, crop=4, flip=True),
             )
-            for stem, batch, count in (("cifar-maxpool", 64, 256), ("cifar", 32, 96))
+            for stem, count in (("cifar-maxpool", 400), ("cifar", 200))
         ),
     ]
 

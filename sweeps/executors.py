@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -185,6 +186,7 @@ def _death(exitcode: int | None) -> str:
 
 def _work(job: Job, connection: Connection) -> None:
     """The life of a worker process."""
+    gc.freeze()  # else the first collection would walk through, and so copy, all that the server has loaded
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, stop), daemon=True).start()
     reported = (0.0, 0, 0)  # moment, epoch and step of the last report

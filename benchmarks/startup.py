@@ -1,0 +1,54 @@
+"""How long a worker takes to its first training step, once the first worker has paid for the imports."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from sweeps.config import load_config, resolve
+from sweeps.executors import LocalExecutor
+from sweeps.machine import Slot
+from sweeps.stages import Store, chain
+from sweeps.worker import Job
+
+WORKERS = 8
+
+
+def main() -> None:
+    """Print the time of the first worker, and the median of those after it."""
+    with tempfile.TemporaryDirectory() as folder:
+        executor = LocalExecutor([Slot("cpu", 1)])
+        first, *later = (_seconds_to_first_step(executor, Path(folder), seed) for seed in range(WORKERS))
+        executor.kill()
+    print(
+        f"first worker {first:.2f} s, later ones {statistics.median(later):.2f} s "
+        f"({min(later):.2f} to {max(later):.2f}): process, data, network, trace and one step"
+    )
+
+
+def _seconds_to_first_step(executor: LocalExecutor, runs: Path, seed: int) -> float:
+    """Start the default sweep's sparse stage, and end it when it reports."""
+    config = resolve(
+        load_config("fashion-mini", [f"seed={seed}"]), {"sparse.lambda": 0.004, "prune.ratio": 0.5}
+    )
+    stage = chain(config, "float32")[0]
+    job = Job(
+        kind=stage.kind,
+        key=stage.key,
+        spec=stage.spec,
+        folder=Store(runs).prepare(stage),
+        parent=None,
+        data_path=None,
+        data_dir=None,
+        device="cpu",
+        threads=1,
+    )
+    started = time.perf_counter()
+    executor.start(job, Slot("cpu", 1))
+    while not any(event.kind == "step" for event in executor.poll(1.0)):
+        pass
+    seconds = time.perf_counter() - started
+    executor.kill()
+    return seconds
