@@ -7,17 +7,19 @@ constants absorbed, BatchNorm recalibrated, and both. Test accuracy; nothing is 
 from __future__ import annotations
 
 import statistics
-from itertools import islice, product
+from itertools import product
 
 import torch
 from torch import nn
 
 import slimnet
-from slimnet.data import Splits, load_dataset, split, train_batches
+from slimnet.calibrate import recalibrate_on
+from slimnet.data import Splits, load_dataset, split
+from slimnet.evaluation import evaluate
 from slimnet.plan import scaling_factors
 from slimnet.precision import native_precision
 from slimnet.sparsity import PenaltyName, Sparsity
-from slimnet.training import Recipe, evaluate, train
+from slimnet.training import Recipe, train
 
 SEEDS = (0, 1, 2)
 PENALTIES: tuple[PenaltyName, ...] = ("l1", "proximal")
@@ -53,7 +55,7 @@ def _one_seed(sparsity: Sparsity, strength: float, seed: int) -> tuple[float, di
     splits = split(load_dataset("fashion-mini", image_size=14), validation=0.1, seed=seed)
     torch.manual_seed(seed)
     model = slimnet.models.resnet([1, 1, 1], 16, in_channels=1)
-    graph = slimnet.trace(model, torch.zeros(1, *splits.image_shape))
+    graph = slimnet.trace(model, splits.example)
     train(
         model,
         splits,
@@ -77,8 +79,7 @@ def _prune(
     for way, (absorb, recalibrate) in WAYS.items():
         smaller = slimnet.prune(model, plan, absorb=absorb)
         if recalibrate:
-            batches = train_batches(splits.train, splits, 128, seed=seed, epoch=1000)
-            slimnet.recalibrate(smaller, (x for x, _ in islice(batches, RECALIBRATION_BATCHES)))
+            recalibrate_on(smaller, splits, RECALIBRATION_BATCHES, seed=seed + 1000)
         found[way] = evaluate(smaller, splits, splits.test)
     return {**found, "params": slimnet.count_params(smaller)}
 

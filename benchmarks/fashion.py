@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
 
 import torch
 from torch import nn
 
 import slimnet
-from slimnet.data import Splits, load_dataset, split, train_batches
+from slimnet.calibrate import recalibrate_on
+from slimnet.data import Splits, load_dataset, split
 from slimnet.plan import scaling_factors
 from slimnet.precision import native_precision
 from slimnet.sparsity import Sparsity
@@ -37,7 +37,7 @@ def sparse_network(seed: int, strength: float, sparsity: Sparsity) -> Setting:
     splits = split(load_dataset("fashion-mini", image_size=14), validation=0.2, seed=seed)
     torch.manual_seed(seed)
     model = slimnet.models.resnet([1, 1, 1], 16, in_channels=1)
-    graph = slimnet.trace(model, torch.zeros(1, *splits.image_shape))
+    graph = slimnet.trace(model, splits.example)
     gammas = scaling_factors(graph, streams=True)
     precision = native_precision("cpu")
     train(
@@ -56,8 +56,7 @@ def sparse_network(seed: int, strength: float, sparsity: Sparsity) -> Setting:
 def cut_to(setting: Setting, params: int) -> nn.Module:
     """The network pruned to a number of parameters, with new BatchNorm statistics."""
     smaller = slimnet.prune(setting.model, slimnet.plan(setting.graph, params=params, streams=True))
-    batches = train_batches(setting.splits.train, setting.splits, 128, seed=setting.seed, epoch=1000)
-    slimnet.recalibrate(smaller, (x for x, _ in islice(batches, BATCHES)))
+    recalibrate_on(smaller, setting.splits, BATCHES, seed=setting.seed + 1000)
     return smaller
 
 

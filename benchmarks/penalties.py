@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import slimnet
 from benchmarks.fashion import SEEDS, cut_to, describe, fine_tune, sparse_network, spread
+from slimnet.evaluation import evaluate
 from slimnet.plan import scaling_factors
 from slimnet.sparsity import Sparsity, near_zero
-from slimnet.training import Recipe, evaluate
+from slimnet.training import Recipe
 
 PENALTIES = {
     "l1": (0.008, Sparsity("l1")),

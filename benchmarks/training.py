@@ -24,10 +24,11 @@ from torchvision import transforms
 
 import slimnet
 from slimnet.data import Images, Splits, load_dataset, split
+from slimnet.evaluation import evaluate
 from slimnet.plan import scaling_factors
 from slimnet.precision import native_precision
 from slimnet.sparsity import Penalty, PenaltyName, Sparsity
-from slimnet.training import Recipe, evaluate, train
+from slimnet.training import Recipe, train
 from sweeps.machine import core_count
 
 ROUNDS = 5
@@ -137,7 +138,7 @@ class _Samples(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def _train(model: nn.Module, splits: Splits, recipe: Recipe, seed: int, **more: Any) -> None:
-    gammas = scaling_factors(slimnet.trace(model, torch.zeros(1, *splits.image_shape)))
+    gammas = scaling_factors(slimnet.trace(model, splits.example))
     precision = native_precision("cpu")
     train(model, splits, recipe, seed=seed, gammas=gammas, strength=STRENGTH, precision=precision, **more)
 
@@ -163,7 +164,7 @@ def _speed(case: Case) -> str:
     steps = -(-len(splits.train) // case.recipe.batch_size) * case.recipe.epochs
     rates = {name: images / statistics.median(seconds[name]) for name in models}
     ratios = [plain / ours for plain, ours in zip(seconds["plain"], seconds["slimnet"], strict=True)]
-    macs = 3 * slimnet.count_macs(models["slimnet"], torch.zeros(1, *splits.image_shape))
+    macs = 3 * slimnet.count_macs(models["slimnet"], splits.example)
     limit = size**3 / statistics.median(seconds["product"])
     return (
         f"| {case.name} | {case.recipe.batch_size} x {steps} "
@@ -203,7 +204,7 @@ def _print_costs(case: Case) -> None:
 def _print_penalties(case: Case) -> None:
     """What each penalty takes of a step."""
     model = case.build()
-    gammas = list(scaling_factors(slimnet.trace(model, torch.zeros(1, *case.splits.image_shape))).values())
+    gammas = list(scaling_factors(slimnet.trace(model, case.splits.example)).values())
     for gamma in gammas:
         gamma.grad = torch.zeros_like(gamma)
     splits = replace(case.splits, validation=_first(case.splits, 1), test=_first(case.splits, 1))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from slimnet.data import Splits, train_batches
 from slimnet.modes import evaluating
 
 
@@ -35,3 +37,18 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
                 norm.training = False
+
+
+def recalibrate_on(
+    model: nn.Module,
+    splits: Splits,
+    count: int,
+    *,
+    seed: int,
+    batch_size: int = 128,
+    crop: int = 0,
+    flip: bool = False,
+) -> None:
+    """`recalibrate` on the first `count` batches of the training images, drawn by `seed`; 0 does nothing."""
+    batches = train_batches(splits.train, splits, batch_size, seed=seed, epoch=0, crop=crop, flip=flip)
+    recalibrate(model, (images for images, _ in islice(batches, count)))

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.checkpoint import Checkpoint
-from slimnet.data import Images, Splits, eval_batches, train_batch_count, train_batches
+from slimnet.data import Splits, train_batch_count, train_batches
 from slimnet.errors import SlimnetError
+from slimnet.evaluation import evaluate
 from slimnet.losses import distillation
-from slimnet.modes import evaluating
 from slimnet.precision import Precision, autocast
 from slimnet.recovery import keep, recover
 from slimnet.sparsity import PLAIN_L1, Penalty, Sparsity, histogram, near_zero
@@ -33,8 +33,6 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "steps", "constant", "rewind"]
 Row = dict[str, Any]
 
-EVAL_BATCH = 1000
-CPU_EVAL_BATCH = 125  # stays in a processor's cache
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
 
 
@@ -176,17 +174,6 @@ def train(
             keep(checkpoint, model, training)
         on_epoch(history)
     return history
-
-
-def evaluate(model: nn.Module, splits: Splits, images: Images, precision: Precision = "float32") -> float:
-    """The share of `images` whose class the network names; the network's mode is left as it was."""
-    device = images.y.device
-    batch_size = CPU_EVAL_BATCH if device.type == "cpu" else EVAL_BATCH
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    with torch.inference_mode(), evaluating(model), autocast(device, precision):
-        for x, y in eval_batches(images, splits, batch_size):
-            correct += (model(x).argmax(1) == y).sum()
-    return float(correct) / len(images)
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,16 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 import slimnet
+from slimnet.calibrate import recalibrate_on
 from slimnet.checkpoint import build, read
-from slimnet.data import Splits, load_dataset, split, train_batches
+from slimnet.data import Splits, load_dataset, split
 from slimnet.errors import SlimnetError
+from slimnet.evaluation import measure
 from slimnet.plan import scaling_factors
 from slimnet.recovery import previous, recover
 from slimnet.seeds import derive_seed
 from slimnet.sparsity import PLAIN_L1, Sparsity, histogram, near_zero
-from slimnet.training import Recipe, Row, evaluate, train
+from slimnet.training import Recipe, Row, train
 from sweeps.files import write_json, write_lines
 from sweeps.machine import device_name
 from sweeps.stages import Kind
@@ -110,7 +112,7 @@ def _compute(job: Job, watch: Watch) -> bool:
     if outcome is None:
         return False
     model, metrics, history = outcome
-    metrics = {**_measure(model, splits), **metrics}
+    metrics = {**measure(model, splits), **metrics}
     checkpoint = job.folder / "checkpoint.pt"
     slimnet.save(checkpoint, model.cpu(), metrics=metrics, config=job.spec, training={"history": history})
     previous(checkpoint).unlink(missing_ok=True)
@@ -170,13 +172,12 @@ def _prune(job: Job, splits: Splits, watch: Watch) -> Outcome:
     model = _parent_model(job)
     options = dict(job.spec["prune"])
     absorb, recalibrate = options.pop("absorb"), options.pop("recalibrate")
-    graph = slimnet.trace(model, _example(splits))
+    graph = slimnet.trace(model, splits.example)
     plan = slimnet.plan(graph, **options)
     smaller = slimnet.prune(model, plan, absorb=absorb)
     if recalibrate:
         seed = derive_seed(job.spec["seed"], "prune", "recalibrate")
-        batches = train_batches(splits.train, splits, seed=seed, epoch=0, **job.spec["calibration"])
-        slimnet.recalibrate(smaller, (x for (x, _), _ in zip(batches, range(recalibrate), strict=False)))
+        recalibrate_on(smaller, splits, recalibrate, seed=seed, **job.spec["calibration"])
     metrics = {
         "threshold": plan.threshold,
         "kept": plan.prunable_channels - plan.removed_channels,
@@ -240,16 +241,6 @@ def _train(
     return history if len(history) == recipe.epochs else None
 
 
-def _measure(model: nn.Module, splits: Splits) -> dict[str, Any]:
-    """Size and accuracy of a finished network, in float32 whatever it was trained in."""
-    return {
-        "params": slimnet.count_params(model),
-        "macs": slimnet.count_macs(model, _example(splits)),
-        "val_accuracy": evaluate(model, splits, splits.validation),
-        "test_accuracy": evaluate(model, splits, splits.test),
-    }
-
-
 def _last(history: list[Row]) -> dict[str, Any]:
     return {name: history[-1][name] for name in ("loss", "train_accuracy")}
 
@@ -262,11 +253,7 @@ def _new_model(spec: dict[str, Any], splits: Splits) -> nn.Module:
 
 
 def _gammas(model: nn.Module, splits: Splits, *, streams: bool = False) -> dict[str, nn.Parameter]:
-    return scaling_factors(slimnet.trace(model, _example(splits)), streams=streams)
-
-
-def _example(splits: Splits) -> torch.Tensor:
-    return torch.zeros((1, *splits.image_shape), device=splits.train.x.device)
+    return scaling_factors(slimnet.trace(model, splits.example), streams=streams)
 
 
 def _parent_model(job: Job) -> nn.Module:

@@ -13,16 +13,18 @@ import typer
 from torch import nn
 
 import slimnet
+from slimnet.calibrate import recalibrate_on
 from slimnet.checkpoint import Checkpoint
 from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.cli.datasets import DataSettings, recorded_data, recorded_shape
 from slimnet.cli.files import check_output, content_hash, partial_file
 from slimnet.cli.inspection import inspect_network, print_inspection
-from slimnet.cli.networks import check_fit, example_of, new_network, open_network
-from slimnet.cli.steps import extend_record, measure, recalibrate_statistics, train_to
+from slimnet.cli.networks import check_fit, new_network, open_network
+from slimnet.cli.steps import extend_record, train_to
 from slimnet.data import Splits
 from slimnet.errors import SlimnetError
+from slimnet.evaluation import measure
 from slimnet.export import export_onnx, export_program
 from slimnet.models.resnet import Stem
 from slimnet.plan import MIN_CHANNELS, PruningPlan, ThresholdOver
@@ -188,10 +190,17 @@ def prune_command(
         "min_channels": min_channels,
         "streams": streams,
     }
-    plan = slimnet.plan(slimnet.trace(network, example_of(splits)), **choice, seed=settings.seed)  # type: ignore[arg-type]
+    plan = slimnet.plan(slimnet.trace(network, splits.example), **choice, seed=settings.seed)  # type: ignore[arg-type]
     smaller = slimnet.prune(network, plan, absorb=absorb)
     if recalibrate:
-        recalibrate_statistics(smaller, splits, settings, recalibrate)
+        recalibrate_on(
+            smaller,
+            splits,
+            recalibrate,
+            seed=derive_seed(settings.seed, "prune", "recalibrate"),
+            crop=settings.crop,
+            flip=settings.flip,
+        )
     before, after = measure(network, splits), measure(smaller, splits)
     step = {"kind": "prune", **choice, "absorb": absorb, "recalibrate": recalibrate}
     chosen = {

@@ -73,7 +73,7 @@ def check_fit(model: nn.Module, splits: Splits, what: str) -> None:
     shape = "x".join(map(str, splits.image_shape))
     try:
         with torch.inference_mode(), evaluating(model):
-            output = model(example_of(splits))
+            output = model(splits.example)
     except Exception as error:  # whatever a forward may raise
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SlimnetError(f"{what} does not take images of {shape}: {first}") from error
@@ -85,8 +85,3 @@ def check_fit(model: nn.Module, splits: Splits, what: str) -> None:
             f"{what} makes of one image an output of {found}; the data need (1, {splits.num_classes}), "
             f"a number per class"
         )
-
-
-def example_of(splits: Splits) -> Tensor:
-    """One empty image, (1, C, H, W), on the device of the data."""
-    return torch.zeros((1, *splits.image_shape), device=splits.train.x.device)

@@ -1,8 +1,7 @@
-"""What the commands do to a network: train, recalibrate, measure; and the record of it in the file."""
+"""Training as the commands do it, and the record of each step in the file."""
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ import slimnet
 from slimnet.cli import show
 from slimnet.cli.datasets import DataSettings
 from slimnet.cli.files import resumable
-from slimnet.cli.networks import example_of
-from slimnet.data import Splits, train_batches
+from slimnet.data import Splits
+from slimnet.evaluation import measure
 from slimnet.plan import scaling_factors
 from slimnet.seeds import derive_seed
 from slimnet.sparsity import PLAIN_L1, Sparsity
-from slimnet.training import Recipe, evaluate, train
-
-CALIBRATION_BATCH = 128
+from slimnet.training import Recipe, train
 
 
 def train_to(
@@ -48,7 +45,7 @@ def train_to(
         teacher: of distillation.
     """
     step = made_from["steps"][-1]
-    gammas = scaling_factors(slimnet.trace(network, example_of(splits)), streams=step["streams"])
+    gammas = scaling_factors(slimnet.trace(network, splits.example), streams=step["streams"])
     with resumable(partial), show.Progress(recipe.epochs) as progress:
         history = train(
             network,
@@ -84,28 +81,4 @@ def extend_record(
         "image_shape": list(splits.image_shape),
         "model": model or config.get("model"),
         "steps": [*config.get("steps", []), step],
-    }
-
-
-def recalibrate_statistics(network: nn.Module, splits: Splits, settings: DataSettings, count: int) -> None:
-    """New BatchNorm statistics from `count` batches of training images, the same ones every time."""
-    batches = train_batches(
-        splits.train,
-        splits,
-        CALIBRATION_BATCH,
-        seed=derive_seed(settings.seed, "prune", "recalibrate"),
-        epoch=0,
-        crop=settings.crop,
-        flip=settings.flip,
-    )
-    slimnet.recalibrate(network, (images for images, _ in islice(batches, count)))
-
-
-def measure(network: nn.Module, splits: Splits) -> dict[str, Any]:
-    """Size and accuracy, in float32 whatever the network was trained in."""
-    return {
-        "params": slimnet.count_params(network),
-        "macs": slimnet.count_macs(network, example_of(splits)),
-        "val_accuracy": evaluate(network, splits, splits.validation),
-        "test_accuracy": evaluate(network, splits, splits.test),
     }

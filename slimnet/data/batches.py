@@ -54,6 +54,11 @@ class Splits:
         channels, height, width = self.train.x.shape[1:]
         return channels, height, width
 
+    @property
+    def example(self) -> Tensor:
+        """One empty image, (1, C, H, W), float32, on the device of the data."""
+        return torch.zeros((1, *self.image_shape), device=self.train.x.device)
+
 
 def split(dataset: Dataset, *, validation: float, seed: int, device: torch.device | str = "cpu") -> Splits:
     """Holds out the share `validation`, in (0, 0.5], of the train part and puts everything on `device`.

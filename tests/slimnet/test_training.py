@@ -13,9 +13,10 @@ from slimnet import SlimnetError, models, plan, prune, save, trace
 from slimnet.checkpoint import read
 from slimnet.data import Splits, split
 from slimnet.data.sets import Dataset
+from slimnet.evaluation import evaluate
 from slimnet.plan import scaling_factors
 from slimnet.sparsity import LambdaSchedule, PenaltyName, Sparsity
-from slimnet.training import Diverged, Optimizer, Recipe, Row, Schedule, evaluate, train
+from slimnet.training import Diverged, Optimizer, Recipe, Row, Schedule, train
 
 QUICK = Recipe(epochs=4, lr=0.05, batch_size=32, crop=1, flip=True)
 
