@@ -56,8 +56,12 @@ def main() -> None:
         f"λ = {STRENGTH:g}, SGD, crop and flip, {core_count()} threads, {precision}; "
         f"medians of {ROUNDS} turns after one to warm up\n"
     )
-    print("| network | batch x steps | plain: images/s | slimnet: images/s | ratio (range) | of a product |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| network | batch x steps | plain: images/s | slimnet: images/s | ratio (range) | of a product |",
+        end="",
+    )
+    print(" compiled: images/s | ratio (range) | seconds to compile |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for case in cases:
         print(_speed(case), flush=True)
     print()
@@ -150,39 +154,48 @@ def _speed(case: Case) -> str:
     """A row of the table."""
     # No evaluation in either: ours has one image to look at.
     splits = replace(case.splits, validation=_first(case.splits, 1), test=_first(case.splits, 1))
-    models = {name: case.build() for name in ("plain", "slimnet")}
+    models = {name: case.build() for name in ("plain", "slimnet", "compiled")}
     size = 2048
     left, right = (torch.randn(size, size).to(getattr(torch, native_precision("cpu"))) for _ in range(2))
     seconds = _take_turns(
         {
             "plain": lambda: train_plainly(models["plain"], splits, case.recipe, 0),
             "slimnet": lambda: _train(models["slimnet"], splits, case.recipe, 0),
+            "compiled": lambda: _train(models["compiled"], splits, case.recipe, 0, compiled=True),
             "product": lambda: torch.mm(left, right),
         }
     )
+    warm_up = {name: values.pop(0) for name, values in seconds.items()}
     images = len(splits.train) * case.recipe.epochs
     steps = -(-len(splits.train) // case.recipe.batch_size) * case.recipe.epochs
     rates = {name: images / statistics.median(seconds[name]) for name in models}
-    ratios = [plain / ours for plain, ours in zip(seconds["plain"], seconds["slimnet"], strict=True)]
     macs = 3 * slimnet.count_macs(models["slimnet"], splits.example)
     limit = size**3 / statistics.median(seconds["product"])
     return (
         f"| {case.name} | {case.recipe.batch_size} x {steps} "
         f"| {rates['plain']:,.0f} | {rates['slimnet']:,.0f} "
-        f"| {statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f}) "
-        f"| {macs * rates['slimnet'] / limit:.0%} of {limit / 1e9:,.0f} GMAC/s |"
+        f"| {_ratio(seconds['plain'], seconds['slimnet'])} "
+        f"| {macs * rates['slimnet'] / limit:.0%} of {limit / 1e9:,.0f} GMAC/s "
+        f"| {rates['compiled']:,.0f} | {_ratio(seconds['plain'], seconds['compiled'])} "
+        f"| {warm_up['compiled']:.0f} |"
     )
 
 
+def _ratio(plain: list[float], ours: list[float]) -> str:
+    """How many times faster, turn by turn: the median and the range."""
+    ratios = [theirs / own for theirs, own in zip(plain, ours, strict=True)]
+    return f"{statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f})"
+
+
 def _take_turns(runs: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Seconds of each in every round; the first round is for warming up."""
+    """Seconds of each in every round, of which the first is for warming up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS + 1):
         for name, run in runs.items():
             started = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - started)
-    return {name: values[1:] for name, values in seconds.items()}
+    return seconds
 
 
 def _print_costs(case: Case) -> None:
@@ -219,8 +232,9 @@ def _print_penalties(case: Case) -> None:
 
     runs: dict[str, Callable[[], object]] = {name: partial(call, some) for name, some in penalties.items()}
     seconds = _take_turns({**runs, "steps": lambda: _train(model, splits, case.recipe, 0)})
-    step = statistics.median(seconds["steps"]) / steps
-    shares = (f"{name} {statistics.median(seconds[name]) / calls / step:.2%}" for name in penalties)
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    step = medians["steps"] / steps
+    shares = (f"{name} {medians[name] / calls / step:.2%}" for name in penalties)
     print(f"A penalty takes of a step of {1000 * step:.1f} ms: {', '.join(shares)}.")
 
 

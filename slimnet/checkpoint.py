@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
-import tempfile
 import zipfile
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from slimnet import models
 from slimnet.blocks import dropped_layers, restore_dropped
 from slimnet.errors import SlimnetError
+from slimnet.files import replacing
 from slimnet.surgery import fit_shapes
 
 FORMAT = "slimnet"
@@ -98,20 +97,8 @@ def save(
     content["sha256"] = _digest(content)
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(aside, 0o644)  # mkstemp makes private files
-            if keep_old is not None and path.exists():
-                os.replace(path, keep_old)
-            os.replace(aside, path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
+        with replacing(path, keep_old) as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:
         # When a write fails, torch complains of its own position in the file while the OSError is handled.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error

@@ -21,6 +21,7 @@ from torch import nn
 from slimnet.blocks import find_branches
 from slimnet.budget import Stays, cost_model
 from slimnet.errors import SlimnetError
+from slimnet.files import replacing
 from slimnet.graph import ChannelGraph, ChannelGroup
 from slimnet.latency import measure_latency
 from slimnet.ranking import Score, gamma_magnitudes, norm_layers, removal_order, unit_scores
@@ -110,10 +111,9 @@ class PruningPlan:
             "dropped": list(self.dropped),
         }
         path = Path(path)
-        aside = path.with_name(f".{path.name}.part")
         try:
-            aside.write_text(json.dumps(content) + "\n", encoding="utf-8")
-            aside.replace(path)
+            with replacing(path) as file:
+                file.write((json.dumps(content) + "\n").encode())
         except OSError as error:
             raise SlimnetError(f"cannot write {path}: {error.strerror}") from error
 

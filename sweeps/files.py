@@ -1,15 +1,14 @@
-"""Small files written aside and renamed, so that a reader sees the old content or the new, never half."""
+"""Small files, each replaced whole."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from slimnet.errors import SlimnetError
+from slimnet.files import replacing
 
 
 def write_text(path: Path, text: str) -> None:
@@ -19,26 +18,12 @@ def write_text(path: Path, text: str) -> None:
         SlimnetError: it cannot be written (a full disk, a missing permission); what was there stays.
     """
     try:
-        _replace(path, text)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise SlimnetError(
             f"cannot write {path}: {error.strerror}; make room or choose another folder"
         ) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o644)  # mkstemp makes private files
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -23,7 +23,7 @@ import torch._dynamo  # every optimiser imports it, for a second
 
 PLACES = {
     "training": ("slimnet/training.py", "slimnet/sparsity.py", "slimnet/data/batches.py"),
-    "saving": ("slimnet/checkpoint.py", "slimnet/recovery.py", "torch/serialization.py"),
+    "saving": ("slimnet/checkpoint.py", "slimnet/files.py", "slimnet/recovery.py", "torch/serialization.py"),
     "stage": ("sweeps/worker.py", "sweeps/files.py"),
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from running import is_alive, wait_until_gone
 
 from sweeps.config import load_config, resolve
 from sweeps.executors import Event, LocalExecutor
@@ -57,20 +58,6 @@ def events_until(executor: LocalExecutor, *kinds: str, seconds: float = 300) -> 
         assert time.monotonic() < deadline, f"no {kinds} among {events}"
         events += executor.poll(0.2)
     return events
-
-
-def wait_until_gone(pid: int, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while is_alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} is still there"
-        time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_stage_reports_its_epochs_and_its_end(tmp_path: Path, executor: LocalExecutor) -> None:
@@ -198,8 +185,7 @@ def test_workers_die_with_their_driver(tmp_path: Path) -> None:
         driver.send_signal(signal.SIGKILL)
         _, complaints = driver.communicate()
 
-        for pid in workers:
-            wait_until_gone(pid)
+        wait_until_gone(workers)
     assert complaints == ""
     with FileLock(folders[0] / ".lock", timeout=0):
         pass  # the worker's hold is gone too
