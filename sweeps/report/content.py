@@ -201,7 +201,9 @@ def _sparse_training(study: StudyRecord, shading: Shading) -> Section:
     title = "Accuracy over sparse training"
     if not any(run.stage.history for run in view.sparse_runs(study, shading)):
         return Section("sparse", title, ())
-    return Section("sparse", title, (figures.sparse_training(study, shading),))
+    steered = figures.steered_runs(study, shading)
+    steering = (figures.steering(study, shading),) if steered else ()
+    return Section("sparse", title, (figures.sparse_training(study, shading), *steering))
 
 
 def _scaling_factors(study: StudyRecord, shading: Shading) -> Section:

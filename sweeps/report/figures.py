@@ -137,7 +137,8 @@ def sparse_training(study: StudyRecord, shading: Shading) -> Figure:
         figure = axes("epoch of sparse training", "accuracy", height=300)
         figure.update_yaxes(range=padded(shown))
         for run in runs:
-            figure.add_trace(_sparse_curve(run, SPLITS[split]))
+            values = [100 * row[SPLITS[split]] for row in run.stage.history]
+            figure.add_trace(_sparse_curve(run, values, "%{y:.1f} %"))
         columns.append((Plot(f"{split} split", f"Line plot of {split} accuracy over epochs", {"": figure}),))
     few = len(runs) <= view.MOST_KEYS
     return Figure(
@@ -150,13 +151,46 @@ def sparse_training(study: StudyRecord, shading: Shading) -> Figure:
     )
 
 
-def _sparse_curve(run: SparseRun, metric: str) -> go.Scatter:
+def steering(study: StudyRecord, shading: Shading) -> Figure:
+    """Where λ changes from epoch to epoch: its path, and the share of γ near zero that it makes."""
+    runs = steered_runs(study, shading)
+    strengths = axes("epoch of sparse training", "λ, log scale", height=300)
+    strengths.update_yaxes(type="log", tickformat="~g")
+    shares = axes("epoch of sparse training", "share of γ near zero", height=300)
+    shares.update_yaxes(range=[-2, 102], ticksuffix=" %")
+    for run in runs:
+        rows = run.stage.history
+        strengths.add_trace(_sparse_curve(run, [row["lambda"] or None for row in rows], "λ %{y:.3g}"))
+        shares.add_trace(_sparse_curve(run, [100 * row["near_zero"] for row in rows], "%{y:.1f} %"))
+    return Figure(
+        "steering",
+        "A line per sparse training whose λ changes: steered to a share of channels near zero, or on a "
+        "schedule. Where λ is 0 it is not drawn.",
+        (
+            (Plot("λ", "Line plot of λ over epochs", {"": strengths}),),
+            (Plot("near zero", "Line plot of the share of γ near zero over epochs", {"": shares}),),
+        ),
+        legend=tuple(Key(run.label, run.colour) for run in runs) if len(runs) <= view.MOST_KEYS else (),
+    )
+
+
+def steered_runs(study: StudyRecord, shading: Shading) -> list[SparseRun]:
+    """The sparse trainings whose λ is not the same in every epoch."""
+    return [
+        run
+        for run in view.sparse_runs(study, shading)
+        if len({row.get("lambda") for row in run.stage.history}) > 1
+    ]
+
+
+def _sparse_curve(run: SparseRun, values: Sequence[float | None], shown: str) -> go.Scatter:
+    """A line over the epochs; `shown` is how plotly writes a value."""
     return go.Scatter(
         x=[row["epoch"] for row in run.stage.history],
-        y=[100 * row[metric] for row in run.stage.history],
+        y=values,
         mode="lines",
         line={"color": run.colour, "width": 2, "dash": "solid" if run.searched else "dash"},
-        hovertemplate=f"{escaped(run.label)}<br>epoch %{{x}}: %{{y:.1f}} %<extra></extra>",
+        hovertemplate=f"{escaped(run.label)}<br>epoch %{{x}}: {shown}<extra></extra>",
         name=escaped(run.label),
         legendgroup=run.label,
     )

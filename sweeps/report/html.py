@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -14,7 +13,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from slimnet.errors import SlimnetError
+from sweeps.files import write_text
 from sweeps.report import content
 from sweeps.report.content import Block, Cell, Code, Column, Facts, Paragraph, Report, Row, Section, Table
 from sweeps.report.drawing import Figure, Plot
@@ -30,13 +29,7 @@ def write_report(study: StudyRecord, folder: Path) -> Path:
     """
     page = folder / "index.html"
     text = render(content.report(study, stages=folder.parent.parent / "stages"))
-    aside = folder / f".index.html.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(page)
-    except OSError as error:
-        raise SlimnetError(f"The report cannot be written to {page}: {error.strerror}.") from error
+    write_text(page, text)
     return page
 
 

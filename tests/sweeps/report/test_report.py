@@ -170,6 +170,20 @@ def test_sparse_trainings_are_drawn_once_each_with_the_dense_one(page: Page, stu
         assert traces[1]["y"] == pytest.approx([100 * row[metric] for row in history])
 
 
+def test_the_path_of_lambda_is_drawn_where_it_changes(
+    page: Page, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    assert "steering-0" not in page.drawings
+    study = make_study()
+    history = study.trials[0].stages[0].history
+    for row in history:
+        row["lambda"] = 0.001 * 1.5 ** row["epoch"] if row["epoch"] > 1 else 0.0
+    strengths, shares = (write(study, tmp_path).traces(f"steering-{number}") for number in (0, 1))
+    assert [trace["name"] for trace in strengths] == [trace["name"] for trace in shares] == ["λ 0.003"]
+    assert strengths[0]["y"] == [None, *(pytest.approx(row["lambda"]) for row in history[1:])]
+    assert shares[0]["y"] == pytest.approx([100 * row["near_zero"] for row in history])
+
+
 def test_scaling_factors_of_three_lambdas_at_the_end_and_over_the_epochs(
     page: Page, study: StudyRecord
 ) -> None:
