@@ -23,7 +23,7 @@ from slimnet.training import Recipe, train
 
 SEEDS = (0, 1, 2)
 PENALTIES: tuple[PenaltyName, ...] = ("l1", "proximal")
-LAMBDAS = (0.01, 0.02, 0.04)
+LAMBDAS = (0.01, 0.02, 0.04, 0.08)
 RATIOS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 WAYS = {  # absorb, recalibrate
     "copied": (False, False),
