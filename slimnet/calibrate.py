@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.data import Splits, train_batches
+from slimnet.errors import SlimnetError
 from slimnet.modes import evaluating
 
 
@@ -21,18 +22,32 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         model: its BatchNorm buffers are replaced.
-        batches: inputs (N, C, ...) on the model's device, N > 1.
+        batches: inputs (N, C, ...) on the model's device, N > 1; no labels.
+
+    Raises:
+        SlimnetError: a batch is not a tensor. Whatever fails, the statistics are then as before.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     momenta = [norm.momentum for norm in norms]
+    before = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
     with torch.no_grad(), evaluating(model):
         try:
             for index, batch in enumerate(batches):
+                if not isinstance(batch, Tensor):
+                    raise SlimnetError(
+                        f"a batch is a {type(batch).__name__}, not a tensor of images; take the images of a "
+                        "DataLoader's pairs: recalibrate(model, (images for images, labels in loader))"
+                    )
                 for norm in norms if index == 0 else []:
                     norm.reset_running_stats()
                     norm.momentum = None  # cumulative mean instead of an exponential one
                     norm.training = True
                 model(batch)
+        except BaseException:
+            for norm, buffers in zip(norms, before, strict=True):
+                for buffer, old in zip(norm.buffers(), buffers, strict=True):
+                    buffer.copy_(old)
+            raise
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -84,6 +84,7 @@ def save(
         SlimnetError: the file cannot be written (a full disk, a missing permission), or a value is nothing
             that can be read back without pickle.
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -187,7 +188,9 @@ def build(
             raise SlimnetError(f"{source} holds a {name}, which this slimnet does not know; upgrade slimnet")
         widths = [max(1, width) for width in kwargs.pop("widths")]  # 0 in dropped blocks, replaced below
         model = models.resnet(kwargs.pop("blocks"), widths=widths, **kwargs)
-        model.to(next(iter(checkpoint.state.values())).dtype)
+    dtypes = {tensor.dtype for tensor in checkpoint.state.values() if tensor.is_floating_point()}
+    if len(dtypes) == 1:
+        model.to(dtypes.pop())
     try:
         restore_dropped(model, checkpoint.dropped, checkpoint.state)
     except (AttributeError, KeyError) as error:

@@ -160,7 +160,7 @@ class ChannelFlow:
         if name in self.layers:
             self._pinned[name] = f"{name} is used more than once"
             return self._opaque(node, value, self._pinned[name])
-        if _changed(module):
+        if ops.is_reparametrized(module):
             return self._opaque(node, value, f"{name} has a parametrization")
         if isinstance(module, _ConvNd) and module.transposed and module.groups > 1:
             return self._opaque(node, value, f"{name} is a grouped transposed convolution")
@@ -549,9 +549,3 @@ def _shared_parameters(model: nn.Module) -> dict[str, str]:
             if first != name:
                 pinned |= dict.fromkeys((first, name), f"{first} and {name} share a parameter")
     return pinned
-
-
-def _changed(module: nn.Module) -> bool:
-    """Whether parametrizations compute the weights (weight norm, spectral norm, masks of other tools)."""
-    hooked = not module._parameters.keys().isdisjoint(("weight_orig", "weight_g"))
-    return hooked or torch.nn.utils.parametrize.is_parametrized(module)

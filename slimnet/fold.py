@@ -12,7 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from slimnet.errors import SlimnetError
-from slimnet.modes import evaluating
+from slimnet.graph import Tracer
+from slimnet.modes import evaluating, unchanged
+from slimnet.operations import is_reparametrized
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -31,9 +33,9 @@ def fold(model: Model) -> Model:
         SlimnetError: torch.fx cannot trace the model.
     """
     folded = copy.deepcopy(model).eval()
-    with evaluating(model):
+    with evaluating(model), unchanged(model):
         try:
-            nodes = fx.Tracer().trace(model)
+            nodes = Tracer().trace(model)
         except Exception as error:
             raise SlimnetError(
                 f"{type(model).__name__} cannot be traced, and so not folded: {error}"
@@ -54,7 +56,9 @@ def fold(model: Model) -> Model:
 
 def _fuses(layer: nn.Module) -> TypeGuard[_ConvNd]:
     """Whether torch can fuse a BatchNorm into it: not where a transposed conv has groups."""
-    return isinstance(layer, _ConvNd) and not (layer.transposed and layer.groups > 1)
+    if not isinstance(layer, _ConvNd) or is_reparametrized(layer):
+        return False
+    return not (layer.transposed and layer.groups > 1)
 
 
 def _uses(model: nn.Module, nodes: fx.Graph) -> dict[str, int]:

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 from slimnet.errors import SlimnetError
 from slimnet.flow import LAYERS, ChannelFlow
-from slimnet.modes import evaluating
+from slimnet.modes import evaluating, unchanged
 
 Units = NDArray[np.int64]
 
@@ -123,7 +123,8 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
     if not isinstance(example_input, Tensor):
         found = type(example_input).__name__
         raise SlimnetError(f"the example input is a {found}; it must be one tensor (N, C, ...)")
-    with evaluating(model), torch.no_grad():
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    with evaluating(model), unchanged(model), torch.no_grad():
         nodes = _record(model)
         flow = ChannelFlow(model)
         flow.run(nodes, example_input.clone())
@@ -157,7 +158,7 @@ def _keep_for_training(flow: ChannelFlow, nodes: fx.Graph, example_input: Tensor
 
 def _record(model: nn.Module, training: bool = False) -> fx.Graph:
     """The operations of a forward pass; nothing is computed, and the model is left in eval mode."""
-    tracer = _Tracer()
+    tracer = Tracer()
     if training:
         model.train()
     try:
@@ -175,13 +176,26 @@ def _record(model: nn.Module, training: bool = False) -> fx.Graph:
             model.eval()
 
 
-class _Tracer(fx.Tracer):
-    """Takes the commonest arguments as they are; torch would spend a fifth of the time on inspecting them."""
+class Tracer(fx.Tracer):
+    """torch's tracer, which also takes a user's own kinds of layers whole where they compute as torch's."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return super().is_leaf_module(m, module_qualified_name) or _computes_as_torch(m)
 
     def create_arg(self, a: Any) -> Any:
+        # The commonest arguments; torch would spend a fifth of the time on inspecting them.
         if type(a) is fx.Proxy and a.tracer is self:
             return a.node
         return a if type(a) in (int, float, bool, str) else super().create_arg(a)
+
+
+def _computes_as_torch(module: nn.Module) -> bool:
+    """Whether a layer of a user's own class leaves the computing to torch's."""
+    own = type(module)
+    bases = [base for base in own.__mro__ if base.__module__.startswith("torch.nn.modules.")]
+    return isinstance(module, LAYERS) and all(
+        getattr(own, name, None) is getattr(bases[0], name, None) for name in ("forward", "_conv_forward")
+    )
 
 
 def _last_line_outside(error: Exception, package: Path) -> str:

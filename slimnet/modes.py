@@ -1,4 +1,4 @@
-"""Train and eval mode, put back as they were found."""
+"""What a look at a network may change, put back as it was found."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Undo what a forward pass leaves on its modules: activations kept as attributes, proxies when traced."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)

@@ -32,16 +32,23 @@ SPATIAL_MODULES = (
 )  # fmt: skip
 
 POINTWISE = {
-    torch.relu, F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid,
-    F.hardtanh, F.sigmoid, F.tanh, F.softplus, F.dropout, F.dropout2d, torch.sigmoid, torch.tanh, torch.clamp,
+    torch.relu, torch.relu_, F.relu, F.relu_, F.relu6, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.selu,
+    F.celu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.hardtanh, F.hardtanh_, F.sigmoid, F.tanh,
+    F.softplus, F.softsign, F.logsigmoid, F.dropout, F.dropout2d, torch.sigmoid, torch.tanh,
+    torch.clamp, torch.clamp_min,
     torch.clone, torch.abs, torch.sqrt, torch.exp, torch.square, operator.neg, operator.pow, torch.pow,
-    "relu", "relu_", "sigmoid", "sigmoid_", "tanh", "clamp", "clamp_", "contiguous", "clone", "detach", "to",
+    "relu", "relu_", "sigmoid", "sigmoid_", "tanh", "clamp", "clamp_", "clamp_min", "clamp_min_",
+    "contiguous", "clone", "detach", "to",
     "float", "double", "half", "bfloat16", "abs", "sqrt", "exp", "square", "pow", "neg",
 }  # fmt: skip
-RELUS = {torch.relu, F.relu, "relu", "relu_"}
-AVERAGE_POOLS = {F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d}
+RELUS = {torch.relu, torch.relu_, F.relu, F.relu_, "relu", "relu_"}
+AVERAGE_POOLS = {
+    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d,
+    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+}  # fmt: skip
 SPATIAL = AVERAGE_POOLS | {
-    F.max_pool1d, F.max_pool2d, F.adaptive_max_pool2d, F.interpolate, F.upsample, F.pad,
+    F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
+    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, F.interpolate, F.upsample, F.pad,
 }  # fmt: skip
 AVERAGES = {torch.mean, "mean"}
 REDUCTIONS = {*AVERAGES, torch.sum, torch.amax, "sum", "amax"}
@@ -80,7 +87,8 @@ def in_place(node: fx.Node, module: nn.Module | None) -> bool:
         return bool(getattr(module, "inplace", False))
     if node.target in (operator.iadd, operator.isub, operator.imul):
         return True
-    return bool(node.kwargs.get("inplace")) or (isinstance(node.target, str) and node.target.endswith("_"))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
 
 
 def describe(node: fx.Node) -> str:
@@ -90,3 +98,9 @@ def describe(node: fx.Node) -> str:
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     owner = [path for path, _ in stack.values() if path and path != name]
     return f"{name} in {owner[-1]}" if owner else name
+
+
+def is_reparametrized(module: nn.Module) -> bool:
+    """Whether something computes a layer's weights: weight norm, spectral norm, masks of other tools."""
+    hooked = not module._parameters.keys().isdisjoint(("weight_orig", "weight_g"))
+    return hooked or nn.utils.parametrize.is_parametrized(module)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -205,6 +206,12 @@ def plan(
             floor (which it names), γ that is not finite, or nothing to prune.
     """
     budget = _one_target(ratio=ratio, params=params, macs=macs, latency_ms=latency_ms)
+    _check_choice("score", score, get_args(Score))
+    _check_choice("threshold_over", threshold_over, get_args(ThresholdOver))
+    _check_choice("cost_aware", cost_aware, (None, "params", "macs"))
+    for name, value in {"min_channels": min_channels, "round_to": round_to}.items():
+        if not isinstance(value, Integral):
+            raise SlimnetError(f"{name} is {value!r}; it is a whole number")
     if min_channels < 1 or round_to < 1:
         raise SlimnetError(f"min_channels is {min_channels} and round_to {round_to}; both are at least 1")
     if threshold_over == "all" and ratio is None:
@@ -248,11 +255,18 @@ def _one_target(**targets: float | None) -> str:
     if len(given) != 1:
         raise SlimnetError(f"give exactly one of {', '.join(targets)}; given: {', '.join(given) or 'none'}")
     ((name, value),) = given.items()
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise SlimnetError(f"{name} is {value!r}; it is a number")
     if name == "ratio" and not 0 <= value < 1:
         raise SlimnetError(f"ratio is {value}; it is a share of at least 0 and below 1")
     if name != "ratio" and not value > 0:
         raise SlimnetError(f"{name} is {value}; a budget is above 0")
     return name
+
+
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise SlimnetError(f"{name} is {value!r}; it is one of {', '.join(map(repr, choices))}")
 
 
 def _choose_groups(graph: ChannelGraph, streams: bool) -> list[ChannelGroup]:

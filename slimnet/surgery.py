@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from slimnet.absorb import absorb_constants
 from slimnet.blocks import drop_branch, find_branches
 from slimnet.errors import SlimnetError
+from slimnet.operations import is_reparametrized
 
 if TYPE_CHECKING:  # a plan with a latency budget prunes in order to measure
     from slimnet.plan import LayerCut, PruningPlan
@@ -85,8 +86,8 @@ def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
         SlimnetError: a layer is missing from `state`, or differs in more than its number of channels.
     """
     for name, module in model.named_modules():
-        if _channel_counts(module) is None:
-            continue
+        if _channel_counts(module) is None or is_reparametrized(module):
+            continue  # the latter are never pruned
         for part in (*PARAMETERS, *STATISTICS):
             saved, own = state.get(f"{name}.{part}"), getattr(module, part, None)
             if not _fits(module, part, saved, own):
@@ -96,8 +97,9 @@ def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
                     f"the file is of another network: for the {part} of {name} it has {found}, not {wanted}"
                 )
             if saved is not None and (own is None or saved.shape != own.shape):
-                fresh = saved.to(_device(model)).clone()
-                setattr(module, part, nn.Parameter(fresh) if part in PARAMETERS else fresh)
+                fresh = saved.to(_device(model), own.dtype if own is not None else saved.dtype, copy=True)
+                trained = own is None or own.requires_grad
+                setattr(module, part, nn.Parameter(fresh, trained) if part in PARAMETERS else fresh)
         _set_counts(module)
 
 

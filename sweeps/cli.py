@@ -37,7 +37,7 @@ from sweeps.retry import forget_failures
 from sweeps.snapshot import Reader, plan_stages, take
 from sweeps.space import count_points
 from sweeps.stages import Store
-from sweeps.study import make_study, open_study
+from sweeps.study import check_data, make_study, open_study
 from sweeps.tracking import Tracker, decide_mode
 from sweeps.tracking import sync as upload
 
@@ -157,6 +157,7 @@ def plan(
     store, asked, precision = Store(runs), [], _precision(settings)
     if (runs / settings.study / "study.db").exists():
         study = open_study(runs / settings.study, settings)
+        check_data(study, settings)
         asked, precision = study.trials(), study.precision
     stages = plan_stages(settings, asked, precision)
     states = [store.state(stage) for stage in stages.stages()]
@@ -278,6 +279,8 @@ def doctor(as_json: JsonOption = False, data_dir: DataOption = None) -> None:
 
 def main() -> None:
     """Run the command line; a mistake of the user's is a message and an exit status, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # λ, whatever the terminal's encoding
     try:
         app()
     except StudyBusyError as error:
@@ -418,7 +421,7 @@ def _read(config: str, runs: Path) -> StudyRecord:
     settings = _saved_config(config, runs)
     study = open_study(runs / settings.study, settings)
     asked = study.trials()
-    stages = plan_stages(settings, asked, study.precision)
+    stages = plan_stages(settings, asked, study.precision, study.data)
     return take(settings, runs, asked, stages, study.uid, Reader(Store(runs)))
 
 

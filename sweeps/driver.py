@@ -104,7 +104,7 @@ class Driver:
         self._refresh()
 
     def _plan_stages(self) -> Plan:
-        return plan_stages(self.config, self._asked, self.study.precision)
+        return plan_stages(self.config, self._asked, self.study.precision, self.study.data)
 
     def _refresh(self) -> None:
         before = {trial.number: trial.state for trial in self._record.trials}

@@ -29,7 +29,7 @@ def forget_failures(runs: Path, config: Config, numbers: Sequence[int]) -> list[
     folder, store = runs / config.study, Store(runs)
     study = open_study(folder, config)
     asked = study.trials()
-    plan = plan_stages(config, asked, study.precision)
+    plan = plan_stages(config, asked, study.precision, study.data)
     told = {trial.number for trial in asked if trial.state == "failed"}
     broken = {number: _failed(store, stages) for number, stages in plan.chains.items()}
     failed = sorted(told | {number for number, stages in broken.items() if stages})

@@ -27,11 +27,13 @@ class Plan:
         return list({stage.key: stage for stage in every}.values())
 
 
-def plan_stages(config: Config, asked: Sequence[Asked], precision: Precision) -> Plan:
-    """The stages of the trials that have been asked for."""
+def plan_stages(
+    config: Config, asked: Sequence[Asked], precision: Precision, data: str | None = None
+) -> Plan:
+    """The stages of the trials that have been asked for; `data` as for `sweeps.stages.chain`."""
     return Plan(
-        dense_stage(config, precision),
-        {trial.number: chain(resolve(config, trial.params), precision) for trial in asked},
+        dense_stage(config, precision, data),
+        {trial.number: chain(resolve(config, trial.params), precision, data) for trial in asked},
     )
 
 

@@ -59,14 +59,22 @@ class Stage:
         return int(self.spec["recipe"]["epochs"]) if self.kind != "prune" else 0
 
 
-def chain(config: Config, precision: Precision) -> tuple[Stage, Stage, Stage]:
-    """The stages of a trial with this (resolved) config."""
+def chain(config: Config, precision: Precision, data: str | None = None) -> tuple[Stage, Stage, Stage]:
+    """The stages of a trial with this (resolved) config.
+
+    Args:
+        config: of the trial.
+        precision: of the study.
+        data: the fingerprint of the study's npz file when it was begun; read from the file if not given.
+    """
+    if config.data.name != "npz" or data is None:
+        data = fingerprint(config.data.name, path=config.data.path)
     shared = {
         "format": FORMAT,
         "seed": config.seed,
         "data": {
             "name": config.data.name,
-            "fingerprint": fingerprint(config.data.name, path=config.data.path),
+            "fingerprint": data,
             "image_size": config.data.image_size,
             "validation": config.data.validation,
         },
@@ -117,9 +125,9 @@ def chain(config: Config, precision: Precision) -> tuple[Stage, Stage, Stage]:
     return sparse, prune, finetune
 
 
-def dense_stage(config: Config, precision: Precision) -> Stage:
-    """The unpruned baseline: the study's own sparse training at λ = 0."""
-    return chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision)[0]
+def dense_stage(config: Config, precision: Precision, data: str | None = None) -> Stage:
+    """The unpruned baseline: the study's own sparse training at λ = 0; arguments as for `chain`."""
+    return chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision, data)[0]
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:

@@ -127,8 +127,9 @@ def make_study(folder: Path, config: Config, precision: Precision) -> Study:
     Raises:
         SlimnetError: study.db is damaged, or the study was begun with other data or in another precision.
     """
-    path, data = folder / "study.db", fingerprint(config.data.name, path=config.data.path)
+    path = folder / "study.db"
     if not path.exists():
+        data = fingerprint(config.data.name, path=config.data.path)
         with _replacing(path, config) as new:
             for key, value in (("uid", uuid.uuid4().hex), ("precision", precision), ("data", data)):
                 new.set_user_attr(key, value)
@@ -138,12 +139,21 @@ def make_study(folder: Path, config: Config, precision: Precision) -> Study:
             f"precision is {config.precision}, but the study {config.study} was begun in {study.precision}; "
             "give this one a name of its own (--set study=NAME)"
         )
-    if study.data != data:
+    check_data(study, config)
+    return study
+
+
+def check_data(study: Study, config: Config) -> None:
+    """Check that the data are those that the study was begun with.
+
+    Raises:
+        SlimnetError: they are not, or their file cannot be read.
+    """
+    if study.data != fingerprint(config.data.name, path=config.data.path):
         raise SlimnetError(
             f"the data of {config.data.path or config.data.name} have changed since the study {config.study} "
             "was begun; give this one a name of its own (--set study=NAME)"
         )
-    return study
 
 
 def open_study(folder: Path, config: Config) -> Study:
@@ -201,7 +211,8 @@ def _load(path: Path, config: Config) -> optuna.Study:
 def _storage(path: Path) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     wait = {"connect_args": {"timeout": 60}}  # seconds, for a reader that holds the file
-    return optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs=wait)
+    url = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()  # a path may hold a "?"
+    return optuna.storages.RDBStorage(url, engine_kwargs=wait)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def train_command(
     )
     recipe = Recipe(epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, crop, flip)
     sparsity = _sparsity(penalty, lambda_schedule, target, strength)
-    stages = opt.parse_blocks(blocks) if blocks else None
+    stages = opt.parse_blocks(blocks) if blocks is not None else None
     step = {
         "kind": "train",
         "recipe": asdict(recipe),
@@ -233,11 +233,19 @@ def finetune_command(
         typer.Option(metavar="FILE", help="A network to learn from as well: the one before pruning."),
     ] = None,
     distill: Annotated[
-        float, typer.Option(min=0, max=1, help="The teacher's weight; the labels have the rest.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="The teacher's weight; the labels have the rest.", show_default="0.5"
+        ),
+    ] = None,
     temperature: Annotated[
-        float, typer.Option(callback=opt.positive, help="That softens both outputs for the teacher's part.")
-    ] = 4.0,
+        float | None,
+        typer.Option(
+            callback=opt.positive,
+            help="That softens both outputs for the teacher's part.",
+            show_default="4.0",
+        ),
+    ] = None,
     crop: Annotated[
         int | None,
         typer.Option(min=0, help="Pixels of padding before a random crop.", show_default="as in FILE"),
@@ -269,8 +277,14 @@ def finetune_command(
     )
     place = splits.train.x.device
     taught_by = None
+    if teacher is None and (distill is not None or temperature is not None):
+        raise SlimnetError("--distill and --temperature need a --teacher FILE to learn from")
     if teacher is not None:
-        recipe = replace(recipe, distill=distill, temperature=temperature)
+        recipe = replace(
+            recipe,
+            distill=0.5 if distill is None else distill,
+            temperature=4.0 if temperature is None else temperature,
+        )
         taught_by = open_network(teacher, model)[0].to(place)
         check_fit(taught_by, splits, str(teacher))
     step = {
@@ -348,7 +362,8 @@ def export_command(
 
 def main() -> None:
     """Run the command line; a mistake of the user's is a message and exit status 2, never a traceback."""
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # γ and bars, whatever the terminal's encoding
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # γ and bars, whatever the encoding
     try:
         app()
     except SlimnetError as error:

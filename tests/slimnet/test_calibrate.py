@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimnet import recalibrate
+from slimnet import SlimnetError, recalibrate
 
 
 def network() -> nn.Sequential:
@@ -64,3 +64,14 @@ def test_a_failing_batch_puts_modes_and_momenta_back() -> None:
         recalibrate(model, [batches()[0], torch.zeros(1, 5, 8, 8)])
     assert model[1].momentum == 0.3
     assert not any(module.training for module in model.modules())
+
+
+def test_a_loaders_pairs_are_refused_and_statistics_stay() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    model(torch.randn(8, 3, 2, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(SlimnetError, match="images for images, labels in loader"):
+        recalibrate(model, [(torch.randn(8, 3, 2, 2), torch.zeros(8))])  # type: ignore[list-item]
+    with pytest.raises(RuntimeError):
+        recalibrate(model, [torch.randn(8, 3, 2, 2), torch.randn(8, 5, 2, 2)])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

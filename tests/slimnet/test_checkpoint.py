@@ -165,6 +165,45 @@ def test_dtypes_survive(tmp_path: Path, dtype: torch.dtype) -> None:
 # Files that are refused
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_own_class_loads_in_the_precision_of_the_file(tmp_path: Path, dtype: torch.dtype) -> None:
+    network = cut(MyNet().eval()).to(dtype)
+    save(tmp_path / "own.pt", network)
+    again = load(tmp_path / "own.pt", model=MyNet())
+    assert {tensor.dtype for tensor in again.parameters()} == {dtype}
+    x = images().to(dtype)
+    with torch.no_grad():
+        assert torch.equal(again(x), network(x))
+
+
+def test_frozen_parameters_of_the_instance_stay_frozen(tmp_path: Path) -> None:
+    save(tmp_path / "own.pt", cut(MyNet().eval()))
+    again = load(tmp_path / "own.pt", model=MyNet().requires_grad_(False))
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_a_compiled_network_is_saved_as_what_it_was_made_of(tmp_path: Path) -> None:
+    network = small()
+    save(tmp_path / "compiled.pt", torch.compile(network))
+    assert same(load(tmp_path / "compiled.pt"), network)
+
+
+def test_layers_with_computed_weights_come_back(tmp_path: Path) -> None:
+    def fresh() -> nn.Module:
+        last = nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 4, 3))
+        convs = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        return nn.Sequential(*convs, last, nn.BatchNorm2d(4), nn.Flatten())
+
+    network = cut(fresh().eval(), ratio=0.3)
+    assert network[0].weight.shape[0] < 8
+    save(tmp_path / "own.pt", network)
+    again = load(tmp_path / "own.pt", model=fresh())
+    assert same(again, network)
+    x = images()
+    with torch.no_grad():
+        assert torch.allclose(slimnet.fold(again)(x), again(x), atol=1e-5)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SlimnetError, match=r"none\.pt: no such file"):
         load(tmp_path / "none.pt")

@@ -222,6 +222,73 @@ def test_every_way_to_add_ties_and_couples(add: Callable[[Tensor, Tensor], Tenso
     assert graph["a.0"].coupled
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        F.relu_,
+        torch.relu_,
+        F.leaky_relu_,
+        F.elu_,
+        F.selu,
+        F.celu,
+        F.softsign,
+        lambda x: torch.clamp_min(x, 0),
+    ],
+)
+def test_functional_activations_are_followed(act: Callable[[Tensor], Tensor]) -> None:
+    graph = traced(lambda m, x: m.c(act(m.a(x))), a=conv(3, 4), c=nn.Conv2d(4, 2, 1))
+    assert graph["a.0"].prunable
+
+
+def test_functional_pooling_in_three_dimensions_is_followed() -> None:
+    def pool(m: nn.Module, x: Tensor) -> Tensor:
+        x = F.avg_pool3d(F.max_pool3d(m.norm(m.a(x)), 2), 2)
+        return m.c(F.adaptive_avg_pool3d(x, 1))
+
+    network = Net(pool, a=nn.Conv3d(1, 4, 1), norm=nn.BatchNorm3d(4), c=nn.Conv3d(4, 2, 1))
+    assert trace(network, torch.zeros(1, 1, 8, 8, 8))["a"].prunable
+
+
+class PaddedConv(nn.Conv2d):
+    """As many have one: padding that keeps the size."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+
+
+class ScaledConv(nn.Conv2d):
+    """It computes something of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_layers_of_a_users_own_class_are_followed_where_they_compute_as_torchs() -> None:
+    after = {"norm": nn.BatchNorm2d(4), "c": nn.Conv2d(4, 2, 1)}
+    followed = traced(lambda m, x: m.c(m.norm(m.a(x))), a=PaddedConv(3, 4, 3), **after)
+    assert followed["a"].prunable
+    other = traced(lambda m, x: m.c(m.norm(m.a(x))), a=ScaledConv(3, 4, 3, padding=1), **after)
+    assert "a" not in {name for group in other.groups if group.prunable for name in group.producers}
+
+
+def test_what_a_forward_keeps_on_its_module_is_put_back() -> None:
+    def remember(m: nn.Module, x: Tensor) -> Tensor:
+        m.features = m.a(x)
+        return m.c(m.features)
+
+    network = Net(remember, a=conv(3, 4), c=nn.Conv2d(4, 2, 1))
+    network.features = torch.ones(2)
+    trace(network, torch.zeros(1, 3, 8, 8))
+    assert torch.equal(network.features, torch.ones(2))
+
+
+def test_a_compiled_model_is_traced_as_what_it_was_made_of() -> None:
+    network = Net(lambda m, x: m.c(m.a(x)), a=conv(3, 4), c=nn.Conv2d(4, 2, 1))
+    graph = trace(torch.compile(network), torch.zeros(1, 3, 8, 8))
+    assert graph.model is network
+    assert graph["a.0"].prunable
+
+
 def residual_block(m: nn.Module, x: Tensor) -> Tensor:
     x = m.a(x)
     return m.c(m.b2(m.b1(x)) + m.short(x))

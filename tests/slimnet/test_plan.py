@@ -151,6 +151,11 @@ def test_equal_scores_are_cut_to_the_share() -> None:
         ({"ratio": -0.1}, r"ratio is -0\.1"),
         ({"ratio": float("nan")}, "ratio is nan"),
         ({"ratio": 0.5, "min_channels": 0}, "min_channels is 0"),
+        ({"ratio": "0.5"}, "ratio is '0.5'; it is a number"),
+        ({"ratio": 0.5, "min_channels": 2.5}, r"min_channels is 2\.5; it is a whole number"),
+        ({"ratio": 0.5, "score": "gamma_weight"}, "score is 'gamma_weight'; it is one of 'gamma', 'gamma-w"),
+        ({"ratio": 0.5, "threshold_over": "per-layer"}, "threshold_over is 'per-layer'; it is one of"),
+        ({"ratio": 0.5, "cost_aware": "flops"}, "cost_aware is 'flops'; it is one of None, 'params', 'macs'"),
     ],
 )
 def test_values_out_of_range_are_refused(graph: ChannelGraph, options: dict[str, Any], message: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from running import Command, Sweep
+from running import PATIENCE, Command, Sweep
 
 
 def copy(finished: Sweep, folder: Path) -> Sweep:
@@ -123,6 +124,36 @@ def test_the_report_is_written_again(finished: Sweep, tmp_path: Path, command: C
     assert (status, out.strip()) == (0, f"report: {sweep.folder / 'report' / 'index.html'}")
     assert (sweep.folder / "report" / "index.html").exists()
     assert sweep.pareto() == finished.pareto()
+
+
+def test_results_outlive_the_data_they_came_from(sweep: Sweep, command: Command, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60, dtype=np.uint8) % 2
+    path = npz(tmp_path, x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    options = ("--set", f"data={{name: npz, path: {path}}}", "--set", "model.blocks=[1]", "--trials", "1")
+    assert sweep.run(*options).returncode == 0
+    front = sweep.pareto()
+
+    npz(tmp_path, x_train=images[::-1], y_train=labels, x_test=images[:20], y_test=labels[:20])
+    for name in ("run", "plan"):
+        status, _, err = command(name, "smoke", "--runs", sweep.runs, *options)
+        assert (status, err.count("have changed since the study smoke was begun")) == (2, 1)
+    path.unlink()
+    for name in ("status", "pareto", "report"):
+        status, _, err = command(name, "smoke", "--runs", sweep.runs)
+        assert (status, err) == (0, "")
+    assert sweep.pareto() == front
+
+
+@pytest.mark.slow  # a whole sweep
+def test_a_terminal_that_knows_no_greek_and_a_folder_with_a_question_mark(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "what? #1 ü")
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    process = sweep.start("--trials", "1", env=environment, encoding="latin-1")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    assert "trial 0 done: ? 0.0" in out
+    assert [entry.name for entry in tmp_path.iterdir()] == ["what? #1 ü"]
 
 
 # What is refused
