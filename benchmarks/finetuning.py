@@ -17,14 +17,18 @@ from slimnet.training import Recipe
 STRENGTH = 0.008
 PARAMS = 20_000
 BASE = Recipe(epochs=4, lr=0.05, crop=1, flip=True)
+COSINE = replace(BASE, schedule="cosine")
 TAUGHT = replace(BASE, distill=0.5, temperature=4.0)
 VARIANTS = {
     "one-cycle, lr 0.02": replace(BASE, lr=0.02),
     "one-cycle, lr 0.05": BASE,
     "one-cycle, lr 0.1": replace(BASE, lr=0.1),
-    "cosine, lr 0.05": replace(BASE, schedule="cosine"),
+    "cosine, lr 0.02": replace(COSINE, lr=0.02),
+    "cosine, lr 0.05": COSINE,
+    "cosine, lr 0.1": replace(COSINE, lr=0.1),
     "rewind, lr 0.1": replace(BASE, schedule="rewind", lr=SPARSE.lr),
     "one-cycle, lr 0.05, distilled": TAUGHT,
+    "cosine, lr 0.05, distilled": replace(TAUGHT, schedule="cosine"),
     "rewind, lr 0.1, distilled": replace(TAUGHT, schedule="rewind", lr=SPARSE.lr),
 }
 

@@ -78,7 +78,8 @@ class Candidates:
         if floor > limit * (1 + slack):
             raise SlimnetError(
                 f"a budget of {_show(limit)} {unit} cannot be met: pruning ends at {_show(floor)} {unit}; "
-                f"lower min_channels, or let streams and blocks go too (streams=True, drop_blocks=True)"
+                f"lower min_channels, or let streams (streams=True, --streams) and whole blocks go too "
+                f"(drop_blocks=True, --drop-blocks)"
             )
         low, high = 0, len(self.ranked)
         while low < high:

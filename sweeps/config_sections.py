@@ -149,6 +149,8 @@ class Prune(Section):
     streams: bool = Field(
         False, description="prune residual streams too, each as one; trained sparse as well"
     )
+    round_to: int = Field(1, ge=1, description="widths become multiples of this, upwards")
+    drop_blocks: bool = Field(False, description="residual blocks of which nothing is left may go whole")
     absorb: bool = Field(True, description="fold removed channels' constants into what follows")
     recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
 

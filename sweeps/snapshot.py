@@ -79,7 +79,7 @@ def take(
         name=config.study,
         uid=uid,
         config=config,
-        goal=config.search.trials,
+        goal=max(config.search.trials, len(asked)),  # a lower goal than what was asked takes nothing back
         dense=reader.read(plan.dense),
         trials=trials,
         front=[complete[index].number for index in best],

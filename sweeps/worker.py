@@ -6,7 +6,6 @@ Everything a stage does follows from its spec; what a `Job` adds (folders, devic
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import slimnet
 from slimnet.calibrate import recalibrate_on
 from slimnet.checkpoint import build, read
 from slimnet.data import Splits, load_dataset, split
+from slimnet.determinism import make_deterministic
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import measure
 from slimnet.plan import scaling_factors
@@ -89,7 +89,8 @@ def compute(job: Job, watch: Watch) -> bool:
     Raises:
         SlimnetError: the training diverged, or a file is damaged or cannot be written.
     """
-    _make_deterministic(job.device, job.threads)
+    torch.set_num_threads(job.threads)
+    make_deterministic(job.device)
     with _alone_in(job.folder, watch.stop) as alone:
         if not alone:
             return False
@@ -294,11 +295,3 @@ def _environment(job: Job) -> dict[str, Any]:
         "threads": job.threads,
         "precision": job.spec.get("precision", "float32"),
     }
-
-
-def _make_deterministic(device: str, threads: int) -> None:
-    torch.set_num_threads(threads)
-    if device.startswith("cuda"):  # on the CPU it changes nothing, and the call takes two seconds
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)

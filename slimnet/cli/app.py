@@ -157,7 +157,14 @@ def prune_command(
         ),
     ] = "prunable",
     min_channels: Annotated[int, typer.Option(min=1, help="Kept in every layer.")] = MIN_CHANNELS,
+    round_to: Annotated[
+        int, typer.Option(min=1, help="Widths become multiples of this, upwards: 8 suits most hardware.")
+    ] = 1,
     streams: Annotated[bool, typer.Option(help="Prune the residual streams too, each as one.")] = False,
+    drop_blocks: Annotated[
+        bool,
+        typer.Option("--drop-blocks", help="Let residual blocks of which nothing is left go whole."),
+    ] = False,
     absorb: Annotated[
         bool,
         typer.Option(
@@ -188,7 +195,9 @@ def prune_command(
         "score": score,
         "threshold_over": threshold_over,
         "min_channels": min_channels,
+        "round_to": round_to,
         "streams": streams,
+        "drop_blocks": drop_blocks,
     }
     plan = slimnet.plan(slimnet.trace(network, splits.example), **choice, seed=settings.seed)  # type: ignore[arg-type]
     smaller = slimnet.prune(network, plan, absorb=absorb)

@@ -10,6 +10,7 @@ import torch
 import typer
 
 from slimnet.data import NAMES
+from slimnet.determinism import make_deterministic
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision, native_precision
 from slimnet.training import Optimizer, Schedule
@@ -87,11 +88,13 @@ Compiled = Annotated[
 
 
 def choose_device(wish: Place) -> torch.device:
-    """The device to compute on: a GPU if there is one, unless told otherwise."""
+    """The device to compute on, a GPU if there is one, unless told otherwise; made to repeat its numbers."""
     available = torch.cuda.is_available()
     if wish == "cuda" and not available:
         raise SlimnetError("--device is cuda, but torch finds no GPU here; use cpu or auto")
-    return torch.device("cuda" if available and wish != "cpu" else "cpu")
+    place = torch.device("cuda" if available and wish != "cpu" else "cpu")
+    make_deterministic(place)
+    return place
 
 
 def choose_precision(wish: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:

@@ -94,7 +94,7 @@ def test_fields_defaults_and_types(write: Write) -> None:
     }  # fmt: skip
     assert config.prune.model_dump() == {
         "ratio": 0.5, "threshold_over": "prunable", "min_channels": 3, "score": "gamma", "streams": False,
-        "absorb": True, "recalibrate": 0,
+        "round_to": 1, "drop_blocks": False, "absorb": True, "recalibrate": 0,
     }  # fmt: skip
     assert (config.search.trials, config.search.ahead) == (5, 4)
     assert list(config.search.objectives.items()) == [("val_accuracy", "maximize"), ("params", "minimize")]
