@@ -7,7 +7,17 @@ import platform
 
 import torch
 
-from benchmarks import before_finetuning, finetuning, latency, networks, penalties, pruning, startup, training
+from benchmarks import (
+    before_finetuning,
+    finetuning,
+    latency,
+    networks,
+    penalties,
+    pruning,
+    startup,
+    targets,
+    training,
+)
 from slimnet.precision import native_precision
 from sweeps.machine import core_count, device_name
 
@@ -17,6 +27,7 @@ LONG = {
     "before-finetuning": before_finetuning.main,
     "finetuning": finetuning.main,
     "penalties": penalties.main,
+    "targets": targets.main,
     "training-accuracy": training.accuracy,
 }
 

@@ -74,8 +74,9 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         if branch.name in plan.dropped:
             drop_branch(smaller, branch, {name: cut.outputs for name, cut in cuts.items()})
             cuts = {name: cut for name, cut in cuts.items() if name not in branch.layers}
+    layers = dict(smaller.named_modules(remove_duplicate=False))
     for name, cut in cuts.items():
-        _shrink(smaller.get_submodule(name), cut)
+        _shrink(layers[name], cut)
     return smaller
 
 
