@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -97,3 +98,8 @@ class Progress:
             return ""
         pace = (time.monotonic() - self._began) / (done - self._before)
         return f", {duration(pace * (self._epochs - done))} left"
+
+
+def print_json(facts: Any) -> None:
+    """Facts for a program to read."""
+    print(json.dumps(facts, indent=2, ensure_ascii=False))

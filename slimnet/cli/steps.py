@@ -1,4 +1,4 @@
-"""Training as the commands do it, and the record of each step in the file."""
+"""What several commands do: open a file with its data, train into one, keep the record of each step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 from torch import nn
 
 import slimnet
+from slimnet.checkpoint import Checkpoint
+from slimnet.cli import options as opt
 from slimnet.cli import show
-from slimnet.cli.datasets import DataSettings
+from slimnet.cli.datasets import DataSettings, recorded_data
 from slimnet.cli.files import resumable
+from slimnet.cli.networks import check_fit, open_network
 from slimnet.data import Splits
 from slimnet.evaluation import measure
 from slimnet.plan import scaling_factors
@@ -82,3 +85,21 @@ def extend_record(
         "model": model or config.get("model"),
         "steps": [*config.get("steps", []), step],
     }
+
+
+def open_with_data(
+    file: Path,
+    model: str | None,
+    data: str | None,
+    image_size: int | None,
+    data_dir: Path | None,
+    device: opt.Place,
+) -> tuple[nn.Module, Checkpoint, DataSettings, Splits]:
+    """A network on its device, what its file holds, and its data."""
+    place = opt.choose_device(device)
+    network, saved = open_network(file, model)
+    settings = recorded_data(file, saved.config, data, image_size)
+    splits = settings.load(data_dir, place)
+    network.to(place)
+    check_fit(network, splits, str(file))
+    return network, saved, settings, splits

@@ -1,4 +1,4 @@
-"""What `slimnet inspect` finds out about a network, and how it prints it."""
+"""slimnet inspect: what can be found out about a network, and how it is printed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,26 @@ from torch import Tensor, nn
 
 import slimnet
 from slimnet.checkpoint import Checkpoint
+from slimnet.cli import options as opt
 from slimnet.cli import show
+from slimnet.cli.datasets import recorded_shape
+from slimnet.cli.networks import open_network
 from slimnet.graph import ChannelGraph, ChannelGroup
 from slimnet.sparsity import near_zero
 
 BINS = 24  # characters of a histogram
+
+
+def inspect_command(
+    file: opt.File, model: opt.OwnModel = None, input_shape: opt.InputShape = None, as_json: opt.Json = False
+) -> None:
+    """Show channel groups, their widths and scaling factors, parameters and multiply-accumulates."""
+    network, saved = open_network(file, model)
+    facts = inspect_network(network, torch.zeros(1, *recorded_shape(file, saved.config, input_shape)))
+    if as_json:
+        show.print_json({"file": str(file), **facts, "metrics": saved.metrics, "config": saved.config})
+    else:
+        print_inspection(file, facts, saved)
 
 
 def inspect_network(network: nn.Module, example: Tensor) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""slimnet evaluate: how good and how large a network is."""
+
+from __future__ import annotations
+
+from slimnet.cli import options as opt
+from slimnet.cli import show
+from slimnet.cli.steps import open_with_data
+from slimnet.evaluation import measure
+
+
+def evaluate_command(
+    file: opt.File,
+    model: opt.OwnModel = None,
+    data: opt.OtherData = None,
+    image_size: opt.ImageSize = None,
+    data_dir: opt.DataDir = None,
+    device: opt.Device = "auto",
+    as_json: opt.Json = False,
+) -> None:
+    """Measure a network: validation and test accuracy, parameters, multiply-accumulates."""
+    network, _, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
+    metrics = measure(network, splits)
+    if as_json:
+        show.print_json({"file": str(file), "data": settings.name, **metrics})
+    else:
+        print(f"{file}: {show.describe(metrics)}")

@@ -1,0 +1,103 @@
+"""slimnet finetune: a pruned network trained further."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import slimnet
+from slimnet.cli import options as opt
+from slimnet.cli.files import check_output, content_hash, partial_file
+from slimnet.cli.networks import check_fit, open_network
+from slimnet.cli.steps import extend_record, open_with_data, train_to
+from slimnet.errors import SlimnetError
+from slimnet.training import Recipe
+
+
+def finetune_command(
+    file: opt.File,
+    out: opt.Out,
+    epochs: opt.Epochs = 6,
+    lr: opt.Lr = 0.05,
+    batch_size: opt.BatchSize = 128,
+    optimizer: opt.Optimiser = "sgd",
+    momentum: opt.Momentum = 0.9,
+    weight_decay: opt.WeightDecay = 5e-4,
+    schedule: opt.Scheduled = "one-cycle",
+    precision: opt.Arithmetic = "auto",
+    compiled: opt.Compiled = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A network to learn from as well: the one before pruning."),
+    ] = None,
+    distill: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="The teacher's weight; the labels have the rest.", show_default="0.5"
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            callback=opt.positive,
+            help="That softens both outputs for the teacher's part.",
+            show_default="4.0",
+        ),
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(min=0, help="Pixels of padding before a random crop.", show_default="as in FILE"),
+    ] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Mirror training images at random.", show_default="as in FILE"),
+    ] = None,
+    model: opt.OwnModel = None,
+    data: opt.OtherData = None,
+    image_size: opt.ImageSize = None,
+    data_dir: opt.DataDir = None,
+    device: opt.Device = "auto",
+    force: opt.Force = False,
+) -> None:
+    """Train a pruned network further, without penalty.
+
+    Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
+    """
+    check_output(out, force)
+    network, saved, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
+    settings = replace(
+        settings,
+        crop=settings.crop if crop is None else crop,
+        flip=settings.flip if flip is None else flip,
+    )
+    recipe = Recipe(
+        epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, settings.crop, settings.flip
+    )
+    place = splits.train.x.device
+    taught_by = None
+    if teacher is None and (distill is not None or temperature is not None):
+        raise SlimnetError("--distill and --temperature need a --teacher FILE to learn from")
+    if teacher is not None:
+        recipe = replace(
+            recipe,
+            distill=0.5 if distill is None else distill,
+            temperature=4.0 if temperature is None else temperature,
+        )
+        taught_by = open_network(teacher, model)[0].to(place)
+        check_fit(taught_by, splits, str(teacher))
+    step = {
+        "kind": "finetune",
+        "recipe": asdict(recipe),
+        "lambda": 0.0,
+        "streams": False,
+        "precision": opt.choose_precision(precision, place),
+        "compile": compiled,
+        "teacher": content_hash(teacher) if teacher else None,
+    }
+    made_from = extend_record(saved.config, settings, splits, model, step)
+    partial = partial_file(out, {**made_from, "parent": content_hash(file)}, force)
+    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {place}")
+    train_to(out, partial, network, splits, recipe, made_from, "finetune", teacher=taught_by)

@@ -1,0 +1,122 @@
+"""slimnet train: a network from nothing, its scaling factors drawn to zero."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import torch
+import typer
+
+import slimnet
+from slimnet.cli import options as opt
+from slimnet.cli.datasets import DataSettings
+from slimnet.cli.files import check_output, partial_file
+from slimnet.cli.networks import check_fit, new_network
+from slimnet.cli.steps import train_to
+from slimnet.errors import SlimnetError
+from slimnet.models.resnet import Stem
+from slimnet.seeds import derive_seed
+from slimnet.sparsity import LambdaSchedule, PenaltyName, Sparsity
+from slimnet.training import Recipe
+
+STRENGTH = 0.005  # λ where neither it nor a target is given
+
+
+def train_command(
+    out: opt.Out,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="resnet, resnet50, or MODULE:FACTORY for your own network.")
+    ] = "resnet",
+    blocks: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Bottlenecks per stage of resnet.", show_default="1,1,1"),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Channels of resnet's stem.", show_default="16")
+    ] = None,
+    stem: Annotated[
+        Stem | None, typer.Option(help="First layers.", show_default="cifar; resnet50: cifar-maxpool")
+    ] = None,
+    data: Annotated[str, typer.Option(metavar="NAME", help=f"{opt.SETS}, or an npz file.")] = "fashion-mini",
+    image_size: opt.ImageSize = None,
+    data_dir: opt.DataDir = None,
+    validation: Annotated[float, typer.Option(help="Share of the training images to compare on.")] = 0.1,
+    crop: Annotated[int, typer.Option(min=0, help="Pixels of padding before a random crop.")] = 0,
+    flip: Annotated[bool, typer.Option(help="Mirror training images at random.")] = False,
+    epochs: opt.Epochs = 16,
+    lr: opt.Lr = 0.1,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--lambda",
+            callback=opt.not_negative,
+            help="Strength of the penalty on the scaling factors; 0 trains densely.",
+            show_default=str(STRENGTH),
+        ),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            callback=opt.share, help="Instead: the share of channels to bring near zero; λ is steered to it."
+        ),
+    ] = None,
+    penalty: Annotated[
+        PenaltyName, typer.Option(help="proximal leaves exact zeros; polarization spares the strong.")
+    ] = "l1",
+    lambda_schedule: Annotated[
+        LambdaSchedule,
+        typer.Option(help="warmup-tail raises λ for a fifth of the steps; the last fifth is at 0."),
+    ] = "constant",
+    streams: Annotated[bool, typer.Option(help="Penalise the residual streams too, to prune them.")] = False,
+    batch_size: opt.BatchSize = 128,
+    optimizer: opt.Optimiser = "sgd",
+    momentum: opt.Momentum = 0.9,
+    weight_decay: opt.WeightDecay = 5e-4,
+    schedule: opt.Scheduled = "one-cycle",
+    precision: opt.Arithmetic = "auto",
+    compiled: opt.Compiled = False,
+    seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
+    device: opt.Device = "auto",
+    force: opt.Force = False,
+) -> None:
+    """Train a network while a penalty draws its scaling factors to zero.
+
+    Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
+    """
+    check_output(out, force)
+    place = opt.choose_device(device)
+    settings = DataSettings("", validation=validation, crop=crop, flip=flip, seed=seed).named(
+        data, image_size
+    )
+    recipe = Recipe(epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, crop, flip)
+    sparsity = _sparsity(penalty, lambda_schedule, target, strength)
+    stages = opt.parse_blocks(blocks) if blocks is not None else None
+    step = {
+        "kind": "train",
+        "recipe": asdict(recipe),
+        "lambda": 0.0 if target else STRENGTH if strength is None else strength,
+        "sparsity": asdict(sparsity),
+        "streams": streams,
+        "precision": opt.choose_precision(precision, place),
+        "compile": compiled,
+    }
+    made_from = {"seed": seed, "data": settings.record(), "model": model, "steps": [step]}
+    partial = partial_file(out, {**made_from, "blocks": stages, "width": width, "stem": stem}, force)
+    splits = settings.load(data_dir, place)
+    torch.manual_seed(derive_seed(seed, "sparse", "weights"))
+    network = new_network(model, stages, width, stem, splits).to(place)
+    check_fit(network, splits, model)
+    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {place}")
+    train_to(out, partial, network, splits, recipe, made_from, "sparse", sparsity=sparsity)
+
+
+def _sparsity(
+    penalty: PenaltyName, lambda_schedule: LambdaSchedule, target: float | None, strength: float | None
+) -> Sparsity:
+    """How train draws scaling factors to zero; a target finds λ, and so goes without one."""
+    if target is not None and strength is not None:
+        raise SlimnetError("--target finds λ by itself; leave out --lambda, or --target")
+    if target is not None and lambda_schedule != "constant":
+        raise SlimnetError("--target steers λ by itself; leave out --lambda-schedule, or --target")
+    return Sparsity(penalty, lambda_schedule, target)
