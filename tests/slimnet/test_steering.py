@@ -2,7 +2,7 @@
 
 import pytest
 
-from slimnet.steering import LARGEST_CHANGE, steer
+from slimnet.steering import LARGEST_FALL, LARGEST_RISE, steer
 
 REACH = 200.0
 
@@ -32,12 +32,17 @@ def test_lambda_rises_when_behind_and_falls_beyond_the_target() -> None:
 
 
 def test_a_share_on_its_way_is_foreseen() -> None:
-    assert after(*[0.0] * 14, 0.6, 0.8) < after(*[0.0] * 14, 0.8, 0.8)
+    assert after(*[0.0] * 14, 0.6, 0.7) < after(*[0.0] * 14, 0.7, 0.7)
 
 
-def test_no_change_is_larger_than_twofold() -> None:
-    assert after(*[0.0] * 19) == LARGEST_CHANGE
-    assert after(0.0, 1.0, target=0.1) == 1 / LARGEST_CHANGE
+def test_lambda_is_not_raised_while_the_share_falls() -> None:
+    assert after(*[0.5] * 14, 0.4) == 1.0
+
+
+def test_changes_are_limited_and_falls_may_be_larger() -> None:
+    assert after(*[0.0] * 19) == LARGEST_RISE
+    assert after(0.0, 1.0, target=0.1) == 1 / LARGEST_FALL
+    assert LARGEST_FALL > LARGEST_RISE
 
 
 def test_lambda_follows_from_the_rows_alone() -> None:
