@@ -25,7 +25,7 @@ from slimnet.errors import SlimnetError
 from slimnet.files import replacing
 from slimnet.graph import ChannelGraph, ChannelGroup
 from slimnet.latency import measure_latency
-from slimnet.ranking import Score, gamma_magnitudes, norm_layers, removal_order, unit_scores
+from slimnet.ranking import Score, gamma_magnitudes, norm_layers, removal_order, unit_scores, unit_shifts
 from slimnet.selection import Candidates
 from slimnet.surgery import prune
 
@@ -223,6 +223,7 @@ def plan(
     ranked = removal_order(
         groups,
         scores,
+        unit_shifts(graph),
         [0 if group.name in inner else min_channels for group in groups],
         per_layer=threshold_over == "layer",
         freed=cost_model(graph).freed(cost_aware) if cost_aware else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -51,17 +51,19 @@ def unit_scores(graph: ChannelGraph, score: Score, seed: int) -> Floats:
     """
     if score == "random":
         return np.random.default_rng(seed).random(graph.unit_count)
-    names = norm_layers(graph)
-    units = np.concatenate([np.zeros(0, dtype=np.int64), *(graph.layers[name].outputs for name in names)])
-    values = np.concatenate([np.zeros(0), *(gamma_magnitudes(graph, name) for name in names)])
-    total = np.bincount(units, weights=values, minlength=graph.unit_count)
-    gamma = total / np.maximum(np.bincount(units, minlength=graph.unit_count), 1)
+    gamma = _unit_means(graph, gamma_magnitudes)
     return gamma * _reader_norms(graph) if score == "gamma-weight" else gamma
+
+
+def unit_shifts(graph: ChannelGraph) -> Floats:
+    """The mean |β| of each unit, (units,): the less, the less a unit emits that is off at γ = 0."""
+    return _unit_means(graph, _beta_magnitudes)
 
 
 def removal_order(
     groups: Sequence[ChannelGroup],
     scores: Floats,
+    shifts: Floats,
     floors: Sequence[int],
     *,
     per_layer: bool = False,
@@ -72,6 +74,7 @@ def removal_order(
     Args:
         groups: to prune.
         scores: of all units.
+        shifts: of all units; where scores are equal, as at γ = 0 exactly, the smaller goes first.
         floors: units that stay, for each group.
         per_layer: take the same share of every group instead of the lowest scores overall.
         freed: (units,) what removing a unit frees; the order is then by score per cost freed.
@@ -79,14 +82,35 @@ def removal_order(
     candidates, keys = [], []
     worth = scores if freed is None else scores / np.maximum(freed, 1)
     for group, floor in zip(groups, floors, strict=True):
-        best = np.argsort(-scores[group.units], kind="stable")[:floor]
+        best = np.lexsort((-shifts[group.units], -scores[group.units]))[:floor]
         open_to_choice = np.delete(group.units, best)
         key = worth[open_to_choice]
         if per_layer:
-            key[np.argsort(key, kind="stable")] = (np.arange(len(key)) + 1) / max(1, group.size)
+            order = np.lexsort((shifts[open_to_choice], key))
+            key[order] = (np.arange(len(key)) + 1) / max(1, group.size)
         candidates.append(open_to_choice)
         keys.append(key)
-    return np.concatenate(candidates)[np.argsort(np.concatenate(keys), kind="stable")]
+    every = np.concatenate(candidates)
+    return every[np.lexsort((shifts[every], np.concatenate(keys)))]
+
+
+def _unit_means(graph: ChannelGraph, of_norm: Callable[[ChannelGraph, str], Floats]) -> Floats:
+    """The mean over the BatchNorms of a unit of what `of_norm` says of their channels, (units,)."""
+    names = norm_layers(graph)
+    units = np.concatenate([np.zeros(0, dtype=np.int64), *(graph.layers[name].outputs for name in names)])
+    values = np.concatenate([np.zeros(0), *(of_norm(graph, name) for name in names)])
+    total = np.bincount(units, weights=values, minlength=graph.unit_count)
+    means: Floats = total / np.maximum(np.bincount(units, minlength=graph.unit_count), 1)
+    return means
+
+
+def _beta_magnitudes(graph: ChannelGraph, name: str) -> Floats:
+    """|β| of one BatchNorm, (C,); zeros where it has none."""
+    bias = graph.model.get_submodule(name).bias
+    if not isinstance(bias, torch.Tensor):
+        return np.zeros(len(graph.layers[name].outputs))
+    values: Floats = bias.detach().abs().double().cpu().numpy()
+    return values
 
 
 def _reader_norms(graph: ChannelGraph) -> Floats:

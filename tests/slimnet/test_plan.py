@@ -144,6 +144,18 @@ def test_equal_scores_are_cut_to_the_share() -> None:
     assert chosen.removed_channels == 8
 
 
+def test_of_equal_scores_the_one_that_emits_least_goes_first() -> None:
+    network = models.resnet([1], 8)
+    norm = network.get_submodule("stages.0.0.bn1")
+    with torch.no_grad():
+        norm.weight[[1, 4, 6]] = 0
+        norm.bias[:] = 0
+        norm.bias[[1, 4, 6]] = torch.tensor([0.3, -0.1, 0.2])
+    gone = [plan(graph_of(network), ratio=count / 16, min_channels=1).cuts() for count in (1, 2, 3)]
+    kept = [set(cuts["stages.0.0.bn1"].outputs.tolist()) for cuts in gone]
+    assert [set(range(8)) - some for some in kept] == [{4}, {4, 6}, {1, 4, 6}]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
