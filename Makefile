@@ -22,7 +22,7 @@ test: setup ## Run the tests: ARGS="-m 'not slow'" leaves out the slow ones
 	@exec env OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 bench: setup ## Measure speed, as ratios of two things in one run: ARGS="pruning latency"
-	@$(PYTHON_IN_VENV) -c 'import torch_pruning' 2>/dev/null || $(PYTHON_IN_VENV) -m pip install -qq -e '.[bench]'
+	@$(PYTHON_IN_VENV) -c 'import torch_pruning' 2>/dev/null || $(PYTHON_IN_VENV) -m pip install -qq --config-settings editable_mode=compat -e '.[bench]'
 	@exec $(PYTHON_IN_VENV) -m benchmarks $(ARGS)
 
 lint: setup ## Check style and types

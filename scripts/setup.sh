@@ -33,7 +33,8 @@ rm -rf .venv
 log=.venv/setup.log
 [ -t 1 ] && moving=1 || moving=0
 {
-    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' 2>&1
+    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+        --config-settings editable_mode=compat -e '.[dev]' 2>&1
     echo "status $?"
 } | tee "$log" | awk -v moving="$moving" '
     /^ *Downloading .*(MB|GB)\)/ || /^Installing/ {

@@ -32,6 +32,7 @@ from sweeps.outputs import (
     write_outputs,
 )
 from sweeps.progress import epochs_ahead
+from sweeps.report.content import best_trial, headline
 from sweeps.results import StageRecord, StudyRecord
 from sweeps.retry import forget_failures
 from sweeps.snapshot import Reader, plan_stages, take
@@ -177,9 +178,11 @@ def plan(
         return
     console = Console()
     size = "endlessly many" if points is None else f"{points:,}"
-    console.say(f"study {settings.study}: {len(asked)} of {settings.search.trials} trials asked for")
+    goal = max(settings.search.trials, len(asked))
+    console.say(f"study {settings.study}: {len(asked)} of {goal} trials have their point")
     console.say(f"search space: {size} points, sampler {settings.search.sampler}")
-    console.say("stages known so far: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    console.say(f"stages of these, and the dense baseline: {told}")
     console.say(
         f"epochs left: at most {left['sparse']:.0f} of sparse training, {left['finetune']:.0f} of fine-tuning"
     )
@@ -327,6 +330,8 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
         f"\n{len(record.complete)} of {record.goal} trials complete: the goal is reached "
         f"({duration(seconds)} of training in all)"
     )
+    if record.front:
+        console.say(headline(record))
     console.say(f"report: {page}")
     for trial in failed:
         console.error(f"trial {trial.number} failed: {trial.reason}")
@@ -340,7 +345,8 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
         console.note(f"more trials:  {_command('run', reference)} --trials {more}")
     console.note(f"every trial:  {_command('status', reference)}")
     if record.front:
-        best = next(trial for trial in record.trials if trial.number == record.front[-1])
+        last = next(trial for trial in record.trials if trial.number == record.front[-1])
+        best = best_trial(record) or last
         path = runs / "stages" / "finetune" / best.stages[-1].key / "checkpoint.pt"
         console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
     if failed or record.dense.state == "failed":

@@ -16,11 +16,16 @@ from rich.text import Text
 
 from sweeps.progress import Progress, RunningStage
 
+PIPE_WIDTH = 200  # where nothing says how wide lines may be
+PIPE_SECONDS = 60.0  # between lines on the whole sweep where nothing is drawn
 FRONT_ROWS = 10  # of the front while the sweep runs; the whole of it is printed at the end
 HEADINGS = {
     "trial": "trial",
     "lambda": "λ",
+    "sparse.lambda": "λ",
+    "sparse.target": "target",
     "ratio": "ratio",
+    "prune.ratio": "ratio",
     "params": "parameters",
     "macs": "MACs",
     "val_accuracy": "validation",
@@ -33,9 +38,12 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._out = RichConsole(highlight=False)
+        if not self._out.is_terminal:
+            self._out.width = PIPE_WIDTH
         self._err = RichConsole(stderr=True, highlight=False)
         self._quiet = quiet
         self._live: Live | None = None
+        self._said = time.monotonic()  # when the whole sweep was last told in a line
 
     def __enter__(self) -> Self:
         if self._out.is_terminal and not self._quiet:
@@ -62,9 +70,12 @@ class Console:
             self.event(f"{_what(stage)}: epoch {stage.epoch:.0f} of {stage.epochs}{accuracy}")
 
     def show(self, progress: Progress) -> None:
-        """Draw the state of the sweep."""
+        """Draw the state of the sweep, or say it in a line once a minute where nothing is drawn."""
         if self._live is not None:
             self._live.update(_draw(progress))
+        elif time.monotonic() - self._said >= PIPE_SECONDS:
+            self._said = time.monotonic()
+            self.event(", ".join(_counts(progress)))
 
     def say(self, text: str = "") -> None:
         """A line of the answer to a command."""
@@ -96,18 +107,13 @@ def duration(seconds: float | None) -> str:
 
 
 def _draw(progress: Progress) -> RenderableType:
-    left = duration(progress.seconds_left)
-    left = f"{left} left" if progress.seconds_left is not None else left
-    failed = f", {progress.trials_failed} failed" if progress.trials_failed else ""
     head = Table.grid(padding=(0, 2))
     head.add_column(max_width=30, ratio=1)  # the bar gives way in a narrow terminal, not the numbers
     for _ in range(3):
         head.add_column(no_wrap=True)
     head.add_row(
         ProgressBar(total=max(progress.epochs_total, 1), completed=progress.epochs_done),
-        f"{progress.trials_done} of {progress.goal} trials{failed}",
-        f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
-        left,
+        *_counts(progress),
     )
     running = Table(box=None, padding=(0, 2, 0, 0), title="running", title_justify="left")
     for heading in ("trial", "stage", "epoch", "images/s", "λ", "ratio", "validation"):
@@ -130,6 +136,17 @@ def _draw(progress: Progress) -> RenderableType:
     return Group(*parts)
 
 
+def _counts(progress: Progress) -> tuple[str, str, str]:
+    """Trials, epochs and time left, in words."""
+    failed = f", {progress.trials_failed} failed" if progress.trials_failed else ""
+    left = duration(progress.seconds_left)
+    return (
+        f"{progress.trials_done} of {progress.goal} trials{failed}",
+        f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
+        f"{left} left" if progress.seconds_left is not None else left,
+    )
+
+
 def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for key in rows[0] if rows else []:
@@ -146,6 +163,8 @@ def _cell(key: str, value: Any) -> str:
         return f"{value:.1%}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
+    if key == "lambda" and isinstance(value, float):
+        return f"{value:.3g}"  # one that a target has found has many digits
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

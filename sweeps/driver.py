@@ -203,7 +203,7 @@ class Driver:
         return Progress(
             trials_done=ended.count("complete"),
             trials_failed=ended.count("failed"),
-            goal=self.config.search.trials,
+            goal=self._record.goal,
             epochs_done=done + sum(in_hand.values()),
             epochs_total=done + sum(left.values()),
             seconds_left=seconds,

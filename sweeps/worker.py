@@ -35,6 +35,7 @@ from sweeps.machine import device_name
 from sweeps.stages import Kind
 
 SPARSITY = ("penalty", "lambda_schedule", "target")  # of the spec, absent at λ = 0
+TOLERANCE = 0.05  # by which a share near zero may miss its target without a word
 LOCK_POLL = 0.2  # seconds between looks at `Watch.stop` while another study computes the same stage
 
 
@@ -160,10 +161,13 @@ def _sparse(job: Job, splits: Splits, watch: Watch) -> Outcome | None:
     history = _train(job, model, splits, watch, gammas, strength=job.spec["lambda"], sparsity=sparsity)
     if history is None:
         return None
+    share, target = near_zero(list(gammas.values())), sparsity.target
+    if target is not None and abs(share - target) > TOLERANCE:
+        watch.warning(f"{share:.0%} of the scaling factors ended near zero, where the target is {target:.0%}")
     layers = {name: histogram([gamma]) for name, gamma in gammas.items()}
     return (
         model,
-        {**_last(history), "near_zero": near_zero(list(gammas.values())), "gamma_layers": layers},
+        {**_last(history), "near_zero": share, "gamma_layers": layers},
         history,
     )
 

@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 import slimnet
 from slimnet.cli import options as opt
+from slimnet.cli import show
 from slimnet.cli.files import check_output, content_hash, partial_file
 from slimnet.cli.networks import check_fit, open_network
 from slimnet.cli.steps import extend_record, open_with_data, train_to
@@ -29,6 +31,7 @@ def finetune_command(
     schedule: opt.Scheduled = "one-cycle",
     precision: opt.Arithmetic = "auto",
     compiled: opt.Compiled = False,
+    threads: opt.Threads = None,
     teacher: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A network to learn from as well: the one before pruning."),
@@ -67,6 +70,8 @@ def finetune_command(
     Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
     """
     check_output(out, force)
+    if threads:
+        torch.set_num_threads(threads)
     network, saved, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
     settings = replace(
         settings,
@@ -99,5 +104,5 @@ def finetune_command(
     }
     made_from = extend_record(saved.config, settings, splits, model, step)
     partial = partial_file(out, {**made_from, "parent": content_hash(file)}, force)
-    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {place}")
+    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {show.place(place)}")
     train_to(out, partial, network, splits, recipe, made_from, "finetune", teacher=taught_by)

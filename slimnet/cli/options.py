@@ -82,6 +82,14 @@ Arithmetic = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option("--precision", help="auto takes bfloat16 where the hardware multiplies it."),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of the processor; one is often fastest for a small network on a machine that is busy.",
+        show_default="torch's choice",
+    ),
+]
 Compiled = Annotated[
     bool, typer.Option("--compile", help="Train with torch.compile; pays on a GPU and in long trainings.")
 ]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
+import torch
+
 BARS = " ▁▂▃▄▅▆▇█"
 REDRAW_SECONDS = 0.1
 
@@ -98,6 +100,12 @@ class Progress:
             return ""
         pace = (time.monotonic() - self._began) / (done - self._before)
         return f", {duration(pace * (self._epochs - done))} left"
+
+
+def place(device: torch.device) -> str:
+    """Where a training runs: "cuda:0", or "cpu with 2 threads"."""
+    threads = torch.get_num_threads()
+    return f"cpu with {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
 
 
 def print_json(facts: Any) -> None:

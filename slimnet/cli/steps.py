@@ -71,6 +71,9 @@ def train_to(
         }
         config = {**made_from, "image_shape": list(splits.image_shape)}
         slimnet.save(out, network.cpu(), metrics=metrics, config=config, training={"history": history})
+    if sparsity.target is not None:
+        share = f"{metrics['near_zero']:.1%} of the scaling factors"
+        print(f"near zero: {share}, where the target is {sparsity.target:.0%}")
     print(f"{show.describe(metrics)}\nwritten: {out}")
 
 

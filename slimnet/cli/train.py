@@ -10,6 +10,7 @@ import typer
 
 import slimnet
 from slimnet.cli import options as opt
+from slimnet.cli import show
 from slimnet.cli.datasets import DataSettings
 from slimnet.cli.files import check_output, partial_file
 from slimnet.cli.networks import check_fit, new_network
@@ -76,6 +77,7 @@ def train_command(
     schedule: opt.Scheduled = "one-cycle",
     precision: opt.Arithmetic = "auto",
     compiled: opt.Compiled = False,
+    threads: opt.Threads = None,
     seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
     device: opt.Device = "auto",
     force: opt.Force = False,
@@ -85,6 +87,8 @@ def train_command(
     Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
     """
     check_output(out, force)
+    if threads:
+        torch.set_num_threads(threads)
     place = opt.choose_device(device)
     settings = DataSettings("", validation=validation, crop=crop, flip=flip, seed=seed).named(
         data, image_size
@@ -107,7 +111,7 @@ def train_command(
     torch.manual_seed(derive_seed(seed, "sparse", "weights"))
     network = new_network(model, stages, width, stem, splits).to(place)
     check_fit(network, splits, model)
-    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {place}")
+    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {show.place(place)}")
     train_to(out, partial, network, splits, recipe, made_from, "sparse", sparsity=sparsity)
 
 

@@ -155,7 +155,7 @@ def steering(study: StudyRecord, shading: Shading) -> Figure:
     """Where λ changes from epoch to epoch: its path, and the share of γ near zero that it makes."""
     runs = steered_runs(study, shading)
     strengths = axes("epoch of sparse training", "λ, log scale", height=300)
-    strengths.update_yaxes(type="log", tickformat="~g")
+    strengths.update_yaxes(type="log", tickformat="~g", dtick="D2")
     shares = axes("epoch of sparse training", "share of γ near zero", height=300)
     shares.update_yaxes(range=[-2, 102], ticksuffix=" %")
     for run in runs:

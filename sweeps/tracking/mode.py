@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
@@ -45,7 +46,7 @@ def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
         return Mode("disabled", f"W&B: off ({source})")
     if find_spec("wandb") is None:
         return Mode("disabled", "W&B: off (wandb is not installed; get it with: pip install wandb)")
-    later = f"Upload later with: python -m sweeps sync {config}"
+    later = f"Upload later with: {sys.orig_argv[0]} -m sweeps sync {config}"
     if wish == "offline":
         return Mode("offline", f"W&B: offline ({source}). {later}")
     try:
@@ -57,7 +58,7 @@ def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
         return Mode(configured, f"W&B: {configured} (set in wandb's settings file). {later}")
     if account.has_key:
         return Mode("online", f"W&B: online, {account.host}")
-    found = "no API key found; set one with: python -m wandb login"
+    found = f"no API key found; set one with: {sys.orig_argv[0]} -m wandb login"
     return Mode("offline", f"W&B: offline ({found}). {later}")
 
 

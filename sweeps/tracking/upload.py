@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,5 +51,6 @@ def _require_key() -> None:
         raise SlimnetError(f"W&B cannot be used: {error}") from None
     if not account.has_key:
         raise SlimnetError(
-            f"There is no W&B API key for {account.host}: run `python -m wandb login` or set WANDB_API_KEY."
+            f"There is no W&B API key for {account.host}: run `{sys.orig_argv[0]} -m wandb login` "
+            "or set WANDB_API_KEY."
         )

@@ -22,7 +22,7 @@ def test_without_a_key_it_is_offline_and_says_how_to_upload() -> None:
 
     assert mode.value == "offline"
     assert "no API key" in mode.why
-    assert mode.why.endswith("Upload later with: python -m sweeps sync fashion-mini")
+    assert mode.why.endswith(f"Upload later with: {sys.orig_argv[0]} -m sweeps sync fashion-mini")
 
 
 def test_a_key_in_the_environment_makes_it_online(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,5 +248,5 @@ def test_sync_says_what_the_server_refused(study_dir: Path, server: FakeWandb) -
 
 
 def test_sync_without_a_key_says_what_to_do(study_dir: Path) -> None:
-    with pytest.raises(SlimnetError, match="run `python -m wandb login` or set WANDB_API_KEY"):
+    with pytest.raises(SlimnetError, match="-m wandb login` or set WANDB_API_KEY"):
         sync(study_dir, study(trial(0)))
