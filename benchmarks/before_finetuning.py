@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import slimnet
+from benchmarks.fashion import SEEDS, spread
 from slimnet.calibrate import recalibrate_on
 from slimnet.data import Splits, load_dataset, split
 from slimnet.evaluation import evaluate
@@ -22,7 +23,6 @@ from slimnet.precision import native_precision
 from slimnet.sparsity import PenaltyName, Sparsity
 from slimnet.training import Recipe, train
 
-SEEDS = (0, 1, 2)
 PENALTIES: tuple[PenaltyName, ...] = ("l1", "proximal")
 LAMBDAS = (0.01, 0.02, 0.04)
 RATIOS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -44,9 +44,9 @@ def main() -> None:
     print("|---|---|---|---|" + "---|" * (len(WAYS) + 1))
     for penalty, strength in product(PENALTIES, LAMBDAS):
         runs = [_one_seed(Sparsity(penalty), strength, seed) for seed in SEEDS]
-        dense = _spread([accuracy for accuracy, _ in runs])
+        dense = spread([accuracy for accuracy, _ in runs])
         for ratio in RATIOS:
-            cells = [_spread([table[ratio][way] for _, table in runs]) for way in WAYS]
+            cells = [spread([table[ratio][way] for _, table in runs]) for way in WAYS]
             params = statistics.mean(table[ratio]["params"] for _, table in runs)
             row = [penalty, f"{strength:g}", dense, f"{ratio:g}", *cells, f"{params:,.0f}"]
             print("| " + " | ".join(row) + " |", flush=True)
@@ -84,7 +84,3 @@ def _prune(
         found[way] = evaluate(smaller, splits, splits.test)
         found.setdefault("params", slimnet.count_params(smaller))
     return found
-
-
-def _spread(values: list[float]) -> str:
-    return f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torchvision import models
 from torchvision.models import segmentation
 
 import slimnet
+from slimnet.flow import tensors_in
 
 RATIOS = (0.3, 0.5, 0.9)
 NETWORKS = (
@@ -60,7 +60,7 @@ def _largest_deviation(model: nn.Module, graph: slimnet.ChannelGraph, x: Tensor)
         plan = slimnet.plan(graph, ratio=ratio, streams=streams)
         networks = slimnet.mask(model, plan, absorb=absorb), slimnet.prune(model, plan, absorb=absorb)
         with torch.no_grad():
-            masked, physical = (_tensors(network(x)) for network in networks)
+            masked, physical = (tensors_in(network(x)) for network in networks)
         pairs = zip(masked, physical, strict=True)
         found = max(found, *(float((ours - theirs).abs().max()) for ours, theirs in pairs))
     return found
@@ -84,9 +84,3 @@ def _scatter(model: nn.Module) -> nn.Module:
                 norm.running_mean.normal_(0, 0.1)
                 norm.running_var.uniform_(0.5, 1.5)
     return model
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, dict):
-        output = list(output.values())
-    return [output] if isinstance(output, Tensor) else [t for item in output for t in _tensors(item)]

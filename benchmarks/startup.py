@@ -14,12 +14,13 @@ from sweeps.stages import Store, chain
 from sweeps.worker import Job
 
 WORKERS = 8
+SLOT = Slot("cpu", 1)
 
 
 def main() -> None:
     """Print the time of the first worker, and the median of those after it."""
     with tempfile.TemporaryDirectory() as folder:
-        executor = LocalExecutor([Slot("cpu", 1)])
+        executor = LocalExecutor([SLOT])
         first, *later = (_seconds_to_first_step(executor, Path(folder), seed) for seed in range(WORKERS))
         executor.kill()
     print(
@@ -34,19 +35,9 @@ def _seconds_to_first_step(executor: LocalExecutor, runs: Path, seed: int) -> fl
         load_config("fashion-mini", [f"seed={seed}"]), {"sparse.lambda": 0.004, "prune.ratio": 0.5}
     )
     stage = chain(config, "float32")[0]
-    job = Job(
-        kind=stage.kind,
-        key=stage.key,
-        spec=stage.spec,
-        folder=Store(runs).prepare(stage),
-        parent=None,
-        data_path=None,
-        data_dir=None,
-        device="cpu",
-        threads=1,
-    )
+    job = Job.of(stage, Store(runs), SLOT)
     started = time.perf_counter()
-    executor.start(job, Slot("cpu", 1))
+    executor.start(job, SLOT)
     while not any(event.kind == "step" for event in executor.poll(1.0)):
         pass
     seconds = time.perf_counter() - started

@@ -23,6 +23,7 @@ from slimnet import models
 from slimnet.blocks import dropped_layers, restore_dropped
 from slimnet.errors import SlimnetError
 from slimnet.files import replacing
+from slimnet.modes import uncompiled
 from slimnet.surgery import fit_shapes
 
 FORMAT = "slimnet"
@@ -84,7 +85,7 @@ def save(
         SlimnetError: the file cannot be written (a full disk, a missing permission), or a value is nothing
             that can be read back without pickle.
     """
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    model = uncompiled(model)
     content = {
         "format": FORMAT,
         "version": VERSION,

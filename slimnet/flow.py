@@ -470,7 +470,7 @@ class ChannelFlow:
 
     def _read(self, node: fx.Node) -> list[Tensor]:
         """The labels of all tensors that a node reads."""
-        return [label for source in node.all_input_nodes for label in _tensors(self._labels[source])]
+        return [label for source in node.all_input_nodes for label in tensors_in(self._labels[source])]
 
 
 def _call(module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -492,14 +492,15 @@ def norm_behind(model: nn.Module, node: fx.Node) -> _BatchNorm | None:
 
 def holds_tensor(value: Any) -> bool:
     """Whether a value is a tensor or a structure with one in it."""
-    return bool(_tensors(value))
+    return bool(tensors_in(value))
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors that a value holds, in dicts, lists and tuples too."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _tensors(item)]
+        return [tensor for item in value for tensor in tensors_in(item)]
     return [value] if isinstance(value, Tensor) else []
 
 

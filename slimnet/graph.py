@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 from slimnet.errors import SlimnetError
 from slimnet.flow import LAYERS, ChannelFlow
-from slimnet.modes import evaluating, unchanged
+from slimnet.modes import evaluating, unchanged, uncompiled
 
 Units = NDArray[np.int64]
 
@@ -123,7 +123,7 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
     if not isinstance(example_input, Tensor):
         found = type(example_input).__name__
         raise SlimnetError(f"the example input is a {found}; it must be one tensor (N, C, ...)")
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    model = uncompiled(model)
     with evaluating(model), unchanged(model), torch.no_grad():
         nodes = _record(model)
         flow = ChannelFlow(model)

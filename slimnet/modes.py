@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from torch import nn
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network that torch.compile was given, where it was."""
+    return getattr(model, "_orig_mod", model)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Hold `model` in eval mode; each module's own mode returns afterwards."""

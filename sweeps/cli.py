@@ -35,7 +35,7 @@ from sweeps.progress import epochs_ahead
 from sweeps.report.content import best_trial, headline
 from sweeps.results import StageRecord, StudyRecord
 from sweeps.retry import forget_failures
-from sweeps.snapshot import Reader, plan_stages, take
+from sweeps.snapshot import Reader, goal_of, plan_stages, take
 from sweeps.space import count_points
 from sweeps.stages import Store
 from sweeps.study import check_data, make_study, open_study
@@ -164,10 +164,10 @@ def plan(
     states = [store.state(stage) for stage in stages.stages()]
     left = epochs_ahead(settings, stages, store)
     counts = {state: states.count(state) for state in ("done", "partial", "missing", "failed")}
-    points = count_points(settings.search.space)
+    points, goal = count_points(settings.search.space), goal_of(settings, asked)
     facts = {
         "study": settings.study,
-        "goal": settings.search.trials,
+        "goal": goal,
         "asked": len(asked),
         "points": points,
         "stages": counts,
@@ -178,7 +178,6 @@ def plan(
         return
     console = Console()
     size = "endlessly many" if points is None else f"{points:,}"
-    goal = max(settings.search.trials, len(asked))
     console.say(f"study {settings.study}: {len(asked)} of {goal} trials have their point")
     console.say(f"search space: {size} points, sampler {settings.search.sampler}")
     told = ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -135,19 +135,7 @@ class Driver:
                 yield stage
 
     def _start(self, stage: Stage, slot: Slot) -> None:
-        folder = self._store.prepare(stage)
-        job = Job(
-            kind=stage.kind,
-            key=stage.key,
-            spec=stage.spec,
-            folder=folder,
-            parent=self._store.folder(stage.parent) if stage.parent else None,
-            teacher=self._store.folder(teacher) if (teacher := stage.teacher) else None,
-            data_path=self.config.data.path,
-            data_dir=self.data_dir,
-            device=slot.device,
-            threads=slot.threads,
-        )
+        job = Job.of(stage, self._store, slot, data_path=self.config.data.path, data_dir=self.data_dir)
         logger.info("%s %s starts on %s with %d threads", stage.kind, stage.key, slot.device, slot.threads)
         self.executor.start(job, slot)
         self._running[stage.key] = (stage, None)

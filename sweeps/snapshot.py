@@ -37,6 +37,11 @@ def plan_stages(
     )
 
 
+def goal_of(config: Config, asked: Sequence[Asked]) -> int:
+    """How many trials a study is to have; a lower number than it has already takes nothing back."""
+    return max(config.search.trials, len(asked))
+
+
 class Reader:
     """Reads stage folders, finished ones only once."""
 
@@ -79,7 +84,7 @@ def take(
         name=config.study,
         uid=uid,
         config=config,
-        goal=max(config.search.trials, len(asked)),  # a lower goal than what was asked takes nothing back
+        goal=goal_of(config, asked),
         dense=reader.read(plan.dense),
         trials=trials,
         front=[complete[index].number for index in best],

@@ -31,8 +31,8 @@ from slimnet.seeds import derive_seed
 from slimnet.sparsity import PLAIN_L1, Sparsity, histogram, near_zero
 from slimnet.training import Recipe, Row, train
 from sweeps.files import write_json, write_lines
-from sweeps.machine import device_name
-from sweeps.stages import Kind
+from sweeps.machine import Slot, device_name
+from sweeps.stages import Kind, Stage, Store
 
 SPARSITY = ("penalty", "lambda_schedule", "target")  # of the spec, absent at λ = 0
 TOLERANCE = 0.05  # by which a share near zero may miss its target without a word
@@ -62,6 +62,30 @@ class Job:
     device: str
     threads: int
     teacher: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        stage: Stage,
+        store: Store,
+        slot: Slot,
+        *,
+        data_path: Path | None = None,
+        data_dir: Path | None = None,
+    ) -> Job:
+        """The job of a stage in a slot; makes the stage's folder."""
+        return cls(
+            kind=stage.kind,
+            key=stage.key,
+            spec=stage.spec,
+            folder=store.prepare(stage),
+            parent=store.folder(stage.parent) if stage.parent else None,
+            teacher=store.folder(stage.teacher) if stage.teacher else None,
+            data_path=data_path,
+            data_dir=data_dir,
+            device=slot.device,
+            threads=slot.threads,
+        )
 
 
 @dataclass(frozen=True)

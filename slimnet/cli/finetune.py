@@ -6,12 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-import slimnet
 from slimnet.cli import options as opt
-from slimnet.cli import show
 from slimnet.cli.files import check_output, content_hash, partial_file
 from slimnet.cli.networks import check_fit, open_network
 from slimnet.cli.steps import extend_record, open_with_data, train_to
@@ -70,8 +67,8 @@ def finetune_command(
     Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
     """
     check_output(out, force)
-    if threads:
-        torch.set_num_threads(threads)
+    if teacher is None and (distill is not None or temperature is not None):
+        raise SlimnetError("--distill and --temperature need a --teacher FILE to learn from")
     network, saved, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
     settings = replace(
         settings,
@@ -83,8 +80,6 @@ def finetune_command(
     )
     place = splits.train.x.device
     taught_by = None
-    if teacher is None and (distill is not None or temperature is not None):
-        raise SlimnetError("--distill and --temperature need a --teacher FILE to learn from")
     if teacher is not None:
         recipe = replace(
             recipe,
@@ -104,5 +99,4 @@ def finetune_command(
     }
     made_from = extend_record(saved.config, settings, splits, model, step)
     partial = partial_file(out, {**made_from, "parent": content_hash(file)}, force)
-    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {show.place(place)}")
     train_to(out, partial, network, splits, recipe, made_from, "finetune", teacher=taught_by)

@@ -30,6 +30,13 @@ def not_negative(value: float | None) -> float | None:
     return value
 
 
+def use_threads(count: int | None) -> int | None:
+    """Set how many threads torch takes, where that is said."""
+    if count:
+        torch.set_num_threads(count)
+    return count
+
+
 def share(value: float | None) -> float | None:
     """Refuse what is not between 0 and 1, both excluded."""
     if value is not None and not 0 < value < 1:
@@ -86,6 +93,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        callback=use_threads,
         help="Of the processor; one is often fastest for a small network on a machine that is busy.",
         show_default="torch's choice",
     ),

@@ -47,6 +47,8 @@ def train_to(
         sparsity: how λ acts.
         teacher: of distillation.
     """
+    place = show.place(splits.train.x.device)
+    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {place}")
     step = made_from["steps"][-1]
     gammas = scaling_factors(slimnet.trace(network, splits.example), streams=step["streams"])
     with resumable(partial), show.Progress(recipe.epochs) as progress:

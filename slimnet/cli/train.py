@@ -8,9 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-import slimnet
 from slimnet.cli import options as opt
-from slimnet.cli import show
 from slimnet.cli.datasets import DataSettings
 from slimnet.cli.files import check_output, partial_file
 from slimnet.cli.networks import check_fit, new_network
@@ -87,8 +85,6 @@ def train_command(
     Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
     """
     check_output(out, force)
-    if threads:
-        torch.set_num_threads(threads)
     place = opt.choose_device(device)
     settings = DataSettings("", validation=validation, crop=crop, flip=flip, seed=seed).named(
         data, image_size
@@ -111,7 +107,6 @@ def train_command(
     torch.manual_seed(derive_seed(seed, "sparse", "weights"))
     network = new_network(model, stages, width, stem, splits).to(place)
     check_fit(network, splits, model)
-    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {show.place(place)}")
     train_to(out, partial, network, splits, recipe, made_from, "sparse", sparsity=sparsity)
 
 

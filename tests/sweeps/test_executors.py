@@ -37,17 +37,7 @@ def sparse_stage(epochs: int = 2, lr: float = 0.1) -> Stage:
 
 
 def job(runs: Path, stage: Stage) -> Job:
-    return Job(
-        kind=stage.kind,
-        key=stage.key,
-        spec=stage.spec,
-        folder=Store(runs).prepare(stage),
-        parent=None,
-        data_path=None,
-        data_dir=None,
-        device="cpu",
-        threads=1,
-    )
+    return Job.of(stage, Store(runs), SLOTS[0])
 
 
 def events_until(executor: LocalExecutor, *kinds: str, seconds: float = 300) -> list[Event]:

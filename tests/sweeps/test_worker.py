@@ -16,6 +16,7 @@ import torch
 import slimnet
 from slimnet.errors import SlimnetError
 from sweeps.config import load_config, resolve
+from sweeps.machine import Slot
 from sweeps.stages import Stage, Store, chain
 from sweeps.worker import Job, Watch, compute
 
@@ -33,18 +34,7 @@ def trial(*overrides: str) -> tuple[Stage, Stage, Stage]:
 
 
 def job(store: Store, stage: Stage) -> Job:
-    return Job(
-        kind=stage.kind,
-        key=stage.key,
-        spec=stage.spec,
-        folder=store.prepare(stage),
-        parent=store.folder(stage.parent) if stage.parent else None,
-        teacher=store.folder(stage.teacher) if stage.teacher else None,
-        data_path=None,
-        data_dir=None,
-        device="cpu",
-        threads=1,
-    )
+    return Job.of(stage, store, Slot("cpu", 1))
 
 
 def stop_after(epochs: int) -> Watch:

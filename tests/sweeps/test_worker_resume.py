@@ -17,6 +17,7 @@ from slimnet.checkpoint import read
 from slimnet.errors import SlimnetError
 from slimnet.recovery import previous
 from sweeps.config import load_config, resolve
+from sweeps.machine import Slot
 from sweeps.stages import Stage, Store, chain
 from sweeps.worker import Job, Watch, compute
 
@@ -35,20 +36,7 @@ def sparse_stage() -> Stage:
 def run(runs: Path | str, watch: Watch = Watch()) -> Store:  # noqa: B008 - it is frozen
     """Compute the stage, or go on with it."""
     store, stage = Store(Path(runs)), sparse_stage()
-    compute(
-        Job(
-            kind=stage.kind,
-            key=stage.key,
-            spec=stage.spec,
-            folder=store.prepare(stage),
-            parent=None,
-            data_path=None,
-            data_dir=None,
-            device="cpu",
-            threads=1,
-        ),
-        watch,
-    )
+    compute(Job.of(stage, store, Slot("cpu", 1)), watch)
     return store
 
 
