@@ -1,18 +1,21 @@
 """Training: slimnet's loop beside the plain loop that people write, on the same network, data and batches.
 
-The two take turns, so that whatever else the machine does meets both. How close to the limit is told by a
-large matrix product that takes its turn too: forward and backward are three times the multiply-accumulates
-of inference.
+The two take turns, so that whatever else the machine does meets both, each in a process of its own, as only
+ours holds memory in slimnet's way. How close to the limit is told by a large matrix product that takes its
+turn too: forward and backward are three times the multiply-accumulates of inference.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +28,7 @@ from torchvision import transforms
 import slimnet
 from slimnet.data import Images, Splits, load_dataset, split
 from slimnet.evaluation import evaluate
+from slimnet.memory import keep_memory
 from slimnet.plan import scaling_factors
 from slimnet.precision import native_precision
 from slimnet.sparsity import Penalty, PenaltyName, Sparsity
@@ -66,9 +70,10 @@ def main() -> None:
     ]
     compiled = ["compiled: images/s", "ratio (range)", "seconds to compile"]
     print(f"| {' | '.join([*ours, *compiled])} |\n" + "|---" * len([*ours, *compiled]) + "|")
-    for case in cases:
-        print(_speed(case), flush=True)
+    for number in range(len(cases)):
+        print(_speed(number), flush=True)
     print()
+    keep_memory()
     _print_costs(cases[0])
     _print_penalties(cases[0])
 
@@ -151,29 +156,33 @@ def _train(model: nn.Module, splits: Splits, recipe: Recipe, seed: int, **more: 
     train(model, splits, recipe, seed=seed, gammas=gammas, strength=STRENGTH, precision=precision, **more)
 
 
+LOOPS: dict[str, Callable[..., None]] = {
+    "plain": train_plainly,
+    "slimnet": _train,
+    "compiled": partial(_train, compiled=True),
+}
+
+
 # --------------------------------------------------------------------------------------------------- measures
 
 
-def _speed(case: Case) -> str:
-    """A row of the table."""
-    # No evaluation in either: ours has one image to look at.
-    splits = replace(case.splits, validation=_first(case.splits, 1), test=_first(case.splits, 1))
-    models = {name: case.build() for name in ("plain", "slimnet", "compiled")}
+def _speed(number: int) -> str:
+    """A row of the table, of the case of this number."""
+    case = _cases()[number]
     size = 2048
     left, right = (torch.randn(size, size).to(getattr(torch, native_precision("cpu"))) for _ in range(2))
-    seconds = _take_turns(
-        {
-            "plain": lambda: train_plainly(models["plain"], splits, case.recipe, 0),
-            "slimnet": lambda: _train(models["slimnet"], splits, case.recipe, 0),
-            "compiled": lambda: _train(models["compiled"], splits, case.recipe, 0, compiled=True),
-            "product": lambda: torch.mm(left, right),
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(_process(name)) for name in LOOPS}
+        turns: dict[str, Callable[[], float]] = {
+            name: lambda process=process, name=name: process.submit(_turn, name, number).result()
+            for name, process in processes.items()
         }
-    )
+        seconds = _take_turns({**turns, "product": lambda: _timed(lambda: torch.mm(left, right))})
     warm_up = {name: values.pop(0) for name, values in seconds.items()}
-    images = len(splits.train) * case.recipe.epochs
-    steps = -(-len(splits.train) // case.recipe.batch_size) * case.recipe.epochs
-    rates = {name: images / statistics.median(seconds[name]) for name in models}
-    macs = 3 * slimnet.count_macs(models["slimnet"], splits.example)
+    images = len(case.splits.train) * case.recipe.epochs
+    steps = -(-len(case.splits.train) // case.recipe.batch_size) * case.recipe.epochs
+    rates = {name: images / statistics.median(seconds[name]) for name in LOOPS}
+    macs = 3 * slimnet.count_macs(case.build(), case.splits.example)
     limit = size**3 / statistics.median(seconds["product"])
     return (
         f"| {case.name} | {case.recipe.batch_size} x {steps} "
@@ -185,20 +194,49 @@ def _speed(case: Case) -> str:
     )
 
 
+def _process(name: str) -> ProcessPoolExecutor:
+    """A process for the turns of one loop."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (name,))
+
+
+def _begin(name: str) -> None:
+    if name != "plain":
+        keep_memory()
+    torch.set_num_threads(core_count())
+
+
+def _turn(name: str, number: int) -> float:
+    """Train once more; returns the seconds that it took."""
+    case, model = _prepared(number)
+    # No evaluation in either: ours has one image to look at.
+    splits = replace(case.splits, validation=_first(case.splits, 1), test=_first(case.splits, 1))
+    return _timed(lambda: LOOPS[name](model, splits, case.recipe, 0))
+
+
+@cache
+def _prepared(number: int) -> tuple[Case, nn.Module]:
+    case = _cases()[number]
+    return case, case.build()
+
+
+def _timed(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
 def _ratio(plain: list[float], ours: list[float]) -> str:
     """How many times faster, turn by turn: the median and the range."""
     ratios = [theirs / own for theirs, own in zip(plain, ours, strict=True)]
     return f"{statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f})"
 
 
-def _take_turns(runs: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+def _take_turns(runs: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Seconds of each in every round, of which the first is for warming up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS + 1):
         for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(run())
     return seconds
 
 
@@ -235,7 +273,8 @@ def _print_penalties(case: Case) -> None:
             penalty.after_step(STRENGTH, case.recipe.lr)
 
     runs: dict[str, Callable[[], object]] = {name: partial(call, some) for name, some in penalties.items()}
-    seconds = _take_turns({**runs, "steps": lambda: _train(model, splits, case.recipe, 0)})
+    runs["steps"] = lambda: _train(model, splits, case.recipe, 0)
+    seconds = _take_turns({name: partial(_timed, run) for name, run in runs.items()})
     medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     step = medians["steps"] / steps
     shares = (f"{name} {medians[name] / calls / step:.2%}" for name in penalties)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from slimnet.checkpoint import Checkpoint
 from slimnet.data import Splits, train_batch_count, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate
+from slimnet.kernels import quick_layers
 from slimnet.losses import distillation
 from slimnet.precision import Precision, autocast
 from slimnet.recovery import keep, recover
@@ -161,7 +162,7 @@ def train(
         if sparsity.target is not None:
             steps = recipe.epochs * train_batch_count(len(splits.train), recipe.batch_size)
             strength = steer(sparsity.target, history, recipe.epochs, recipe.reach(steps))
-        with _explain_compiler():
+        with _explain_compiler(), nullcontext() if compiled else quick_layers(model):
             row = _train_epoch(run, len(history) + 1, strength)
         row["val_accuracy"] = evaluate(model, splits, splits.validation, precision)
         row["test_accuracy"] = evaluate(model, splits, splits.test, precision)

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
 
 from slimnet.errors import SlimnetError
+from slimnet.memory import keep_memory
 from sweeps.interruption import SIGNALS
 from sweeps.machine import Slot
 from sweeps.worker import Job, Watch, compute
@@ -186,6 +187,7 @@ def _death(exitcode: int | None) -> str:
 
 def _work(job: Job, connection: Connection) -> None:
     """The life of a worker process."""
+    keep_memory()
     gc.freeze()  # else the first collection would walk through, and so copy, all that the server has loaded
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, stop), daemon=True).start()

@@ -13,6 +13,7 @@ from slimnet.cli.inspect import inspect_command
 from slimnet.cli.prune import prune_command
 from slimnet.cli.train import train_command
 from slimnet.errors import SlimnetError
+from slimnet.memory import keep_memory
 
 EXIT_USAGE = 2
 
@@ -34,6 +35,7 @@ app.command("export")(export_command)
 
 def main() -> None:
     """Run the command line; a mistake of the user's is a message and exit status 2, never a traceback."""
+    keep_memory()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # γ and bars, whatever the encoding
     try:

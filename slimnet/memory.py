@@ -1,0 +1,23 @@
+"""How a process holds memory: a training allocates and frees the same large tensors at every step."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGEST = 2**31 - 1
+
+
+def keep_memory() -> None:
+    """Keep what is freed for the next step, and hold large tensors in huge pages, from now on.
+
+    By default glibc gives large blocks back to the system, which hands them out again page by page, each
+    cleared. Peak memory grows by up to a quarter. Without effect where there is no glibc. torch asks about
+    huge pages once, when it first allocates, so this belongs to the start of a process.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, _LARGEST)
+        mallopt(_MMAP_THRESHOLD, _LARGEST)
