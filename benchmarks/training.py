@@ -8,6 +8,7 @@ turn too: forward and backward are three times the multiply-accumulates of infer
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -38,7 +39,17 @@ from sweeps.machine import core_count
 ROUNDS = 5
 STRENGTH = 1e-3
 SEEDS = (0, 1, 2)
-ACCURACY_EPOCHS = 8
+COLUMNS = [
+    "network",
+    "batch x steps",
+    "plain: images/s",
+    "slimnet: images/s, ratio (range)",
+    "of a product",
+    "in float32",
+    "with torch.compile",
+    "seconds to compile",
+]
+PRODUCT = 2048  # rows and columns of the matrices that tell the limit
 
 
 @dataclass(frozen=True)
@@ -53,43 +64,33 @@ class Case:
 
 def main() -> None:
     """Print the tables: speed, and what is spent beside the steps."""
-    torch.set_num_threads(core_count())
-    precision = native_precision("cpu")
-    cases = _cases()
     print(
-        f"λ = {STRENGTH:g}, SGD, crop and flip, {core_count()} threads, {precision}; "
+        f"λ = {STRENGTH:g}, SGD, crop and flip, {core_count()} threads, {native_precision('cpu')}; "
         f"medians of {ROUNDS} turns after one to warm up\n"
     )
-    ours = [
-        "network",
-        "batch x steps",
-        "plain: images/s",
-        "slimnet: images/s",
-        "ratio (range)",
-        "of a product",
-    ]
-    compiled = ["compiled: images/s", "ratio (range)", "seconds to compile"]
-    print(f"| {' | '.join([*ours, *compiled])} |\n" + "|---" * len([*ours, *compiled]) + "|")
-    for number in range(len(cases)):
+    print(f"| {' | '.join(COLUMNS)} |\n" + "|---" * len(COLUMNS) + "|")
+    for number in range(len(_cases())):
         print(_speed(number), flush=True)
-    print()
-    keep_memory()
-    _print_costs(cases[0])
-    _print_penalties(cases[0])
+    with _process("slimnet") as process:
+        print("\n" + process.submit(_costs).result())
+        print(process.submit(_penalties).result())
 
 
 def accuracy() -> None:
     """Print the test accuracies that both loops end at, over three seeds."""
+    keep_memory()
     torch.set_num_threads(core_count())
-    print(f"The default sweep's network on fashion-mini, {ACCURACY_EPOCHS} epochs; test accuracy in %\n")
-    print("| loop | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean and spread |")
-    print("|---|" + "---|" * (len(SEEDS) + 1))
-    for name, loop in {"plain": train_plainly, "slimnet": _train}.items():
-        found = [_accuracy(loop, seed) for seed in SEEDS]
-        spread = f"{100 * statistics.mean(found):.1f} ± {100 * statistics.stdev(found):.1f}"
-        print(
-            "| " + " | ".join([name, *(f"{100 * value:.1f}" for value in found), spread]) + " |", flush=True
-        )
+    print("Test accuracy in % on fashion-mini\n")
+    print(
+        "| network | epochs | loop | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean and spread |"
+    )
+    print("|---" * (len(SEEDS) + 4) + "|")
+    for case in _accuracy_cases():
+        for name in ("plain", "slimnet"):
+            found = [100 * _accuracy(case, name, seed) for seed in SEEDS]
+            spread = f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f}"
+            cells = [case.name, case.recipe.epochs, name, *(f"{value:.1f}" for value in found), spread]
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------ loops
@@ -152,13 +153,14 @@ class _Samples(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 def _train(model: nn.Module, splits: Splits, recipe: Recipe, seed: int, **more: Any) -> None:
     gammas = scaling_factors(slimnet.trace(model, splits.example))
-    precision = native_precision("cpu")
-    train(model, splits, recipe, seed=seed, gammas=gammas, strength=STRENGTH, precision=precision, **more)
+    more = {"precision": native_precision("cpu"), **more}
+    train(model, splits, recipe, seed=seed, gammas=gammas, strength=STRENGTH, **more)
 
 
 LOOPS: dict[str, Callable[..., None]] = {
     "plain": train_plainly,
     "slimnet": _train,
+    "float32": partial(_train, precision="float32"),
     "compiled": partial(_train, compiled=True),
 }
 
@@ -169,29 +171,29 @@ LOOPS: dict[str, Callable[..., None]] = {
 def _speed(number: int) -> str:
     """A row of the table, of the case of this number."""
     case = _cases()[number]
-    size = 2048
-    left, right = (torch.randn(size, size).to(getattr(torch, native_precision("cpu"))) for _ in range(2))
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(_process(name)) for name in LOOPS}
-        turns: dict[str, Callable[[], float]] = {
-            name: lambda process=process, name=name: process.submit(_turn, name, number).result()
-            for name, process in processes.items()
-        }
-        seconds = _take_turns({**turns, "product": lambda: _timed(lambda: torch.mm(left, right))})
+        processes = {name: stack.enter_context(_process(name)) for name in (*LOOPS, "product")}
+        seconds = _take_turns(
+            {name: partial(_result, process, name, number) for name, process in processes.items()}
+        )
     warm_up = {name: values.pop(0) for name, values in seconds.items()}
     images = len(case.splits.train) * case.recipe.epochs
     steps = -(-len(case.splits.train) // case.recipe.batch_size) * case.recipe.epochs
     rates = {name: images / statistics.median(seconds[name]) for name in LOOPS}
+    ours = {name: f"{rates[name]:,.0f}, {_ratio(seconds['plain'], seconds[name])}" for name in LOOPS}
     macs = 3 * slimnet.count_macs(case.build(), case.splits.example)
-    limit = size**3 / statistics.median(seconds["product"])
-    return (
-        f"| {case.name} | {case.recipe.batch_size} x {steps} "
-        f"| {rates['plain']:,.0f} | {rates['slimnet']:,.0f} "
-        f"| {_ratio(seconds['plain'], seconds['slimnet'])} "
-        f"| {macs * rates['slimnet'] / limit:.0%} of {limit / 1e9:,.0f} GMAC/s "
-        f"| {rates['compiled']:,.0f} | {_ratio(seconds['plain'], seconds['compiled'])} "
-        f"| {warm_up['compiled']:.0f} |"
-    )
+    limit = PRODUCT**3 / statistics.median(seconds["product"])
+    cells = [
+        case.name,
+        f"{case.recipe.batch_size} x {steps}",
+        f"{rates['plain']:,.0f}",
+        ours["slimnet"],
+        f"{macs * rates['slimnet'] / limit:.0%} of {limit / 1e9:,.0f} GMAC/s",
+        ours["float32"],
+        ours["compiled"],
+        f"{warm_up['compiled']:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _process(name: str) -> ProcessPoolExecutor:
@@ -202,11 +204,22 @@ def _process(name: str) -> ProcessPoolExecutor:
 def _begin(name: str) -> None:
     if name != "plain":
         keep_memory()
+    if name == "compiled":
+        os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # to see how long the first time takes
     torch.set_num_threads(core_count())
 
 
+def _result(process: ProcessPoolExecutor, name: str, number: int) -> float:
+    return process.submit(_turn, name, number).result()
+
+
 def _turn(name: str, number: int) -> float:
-    """Train once more; returns the seconds that it took."""
+    """Train, or multiply, once more; returns the seconds that it took."""
+    if name == "product":
+        left, right = (
+            torch.randn(PRODUCT, PRODUCT).to(getattr(torch, native_precision("cpu"))) for _ in "ab"
+        )
+        return _timed(lambda: torch.mm(left, right))
     case, model = _prepared(number)
     # No evaluation in either: ours has one image to look at.
     splits = replace(case.splits, validation=_first(case.splits, 1), test=_first(case.splits, 1))
@@ -240,8 +253,9 @@ def _take_turns(runs: Mapping[str, Callable[[], float]]) -> dict[str, list[float
     return seconds
 
 
-def _print_costs(case: Case) -> None:
+def _costs() -> str:
     """What an epoch of the default sweep spends beside its steps."""
+    case, _ = _prepared(0)
     watch = _Watch()
     with tempfile.TemporaryDirectory() as folder:
         recipe = replace(case.recipe, epochs=ROUNDS + 1)
@@ -249,16 +263,16 @@ def _print_costs(case: Case) -> None:
         reports = {"on_step": watch.step, "on_epoch": watch.epoch}
         _train(case.build(), case.splits, recipe, 0, checkpoint=checkpoint, **reports)
     epoch, beside = (statistics.median(values[1:]) for values in (watch.epochs, watch.beside))
-    print(
+    return (
         f"An epoch of the default sweep ({len(case.splits.train):,} images trained, "
         f"{len(case.splits.validation) + len(case.splits.test):,} evaluated) takes {epoch:.2f} s; "
         f"evaluation, histogram and checkpoint are {beside / epoch:.1%} of it."
     )
 
 
-def _print_penalties(case: Case) -> None:
+def _penalties() -> str:
     """What each penalty takes of a step."""
-    model = case.build()
+    case, model = _prepared(0)
     gammas = list(scaling_factors(slimnet.trace(model, case.splits.example)).values())
     for gamma in gammas:
         gamma.grad = torch.zeros_like(gamma)
@@ -278,7 +292,7 @@ def _print_penalties(case: Case) -> None:
     medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     step = medians["steps"] / steps
     shares = (f"{name} {medians[name] / calls / step:.2%}" for name in penalties)
-    print(f"A penalty takes of a step of {1000 * step:.1f} ms: {', '.join(shares)}.")
+    return f"A penalty takes of a step of {1000 * step:.1f} ms: {', '.join(shares)}."
 
 
 class _Watch:
@@ -300,11 +314,11 @@ class _Watch:
         self._began = now
 
 
-def _accuracy(loop: Callable[[nn.Module, Splits, Recipe, int], None], seed: int) -> float:
-    splits = _fashion(seed)
+def _accuracy(case: Case, loop: str, seed: int) -> float:
+    splits = _fashion(case.splits.image_shape[1], seed)
     torch.manual_seed(seed)
-    model = _default_network()
-    loop(model, splits, Recipe(epochs=ACCURACY_EPOCHS, lr=0.1, crop=1, flip=True), seed)
+    model = case.build()
+    LOOPS[loop](model, splits, case.recipe, seed)
     return evaluate(model, splits, splits.test)
 
 
@@ -312,18 +326,16 @@ def _accuracy(loop: Callable[[nn.Module, Splits, Recipe, int], None], seed: int)
 
 
 def _cases() -> list[Case]:
-    wide = partial(slimnet.models.resnet, [2, 2, 2], 32)
-    params = {build: slimnet.count_params(build()) for build in (_default_network, wide)}
     return [
         Case(
-            f"the default sweep's, {params[_default_network]:,} parameters, 14x14",
+            "the default sweep's, 126,458 parameters, 14x14",
             _default_network,
-            _fashion(seed=0),
+            _fashion(14, seed=0),
             Recipe(epochs=1, lr=0.1, crop=1, flip=True),
         ),
         Case(
-            f"ResNet [2, 2, 2], {params[wide]:,} parameters, 32x32",
-            wide,
+            "ResNet [2, 2, 2], 866,474 parameters, 32x32",
+            partial(slimnet.models.resnet, [2, 2, 2], 32),
             _synthetic(images=512),
             Recipe(epochs=1, lr=0.1, crop=4, flip=True),
         ),
@@ -339,12 +351,28 @@ def _cases() -> list[Case]:
     ]
 
 
+def _accuracy_cases() -> list[Case]:
+    """The same networks on images that they learn from, which have one channel."""
+    small, large = _fashion(14, seed=0), _fashion(28, seed=0)
+    resnet50 = partial(slimnet.models.resnet50, in_channels=1)
+    wide = partial(slimnet.models.resnet, [2, 2, 2], 32, in_channels=1)
+    recipe = Recipe(epochs=4, lr=0.1, crop=2, flip=True)
+    return [
+        Case("the default sweep's, 14x14", _default_network, small, replace(recipe, epochs=8, crop=1)),
+        Case("ResNet [2, 2, 2], 28x28", wide, large, recipe),
+        Case("ResNet-50, stem cifar-maxpool, 28x28", partial(resnet50, stem="cifar-maxpool"), large, recipe),
+        Case(
+            "ResNet-50, stem cifar, 28x28", partial(resnet50, stem="cifar"), large, replace(recipe, epochs=2)
+        ),
+    ]
+
+
 def _default_network() -> nn.Module:
     return slimnet.models.resnet([1, 1, 1], 16, in_channels=1)
 
 
-def _fashion(seed: int) -> Splits:
-    return split(load_dataset("fashion-mini", image_size=14), validation=0.2, seed=seed)
+def _fashion(image_size: int, seed: int) -> Splits:
+    return split(load_dataset("fashion-mini", image_size=image_size), validation=0.2, seed=seed)
 
 
 def _synthetic(images: int) -> Splits:

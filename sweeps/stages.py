@@ -25,7 +25,7 @@ from sweeps.results import StageRecord, StageState
 
 Kind = Literal["sparse", "prune", "finetune"]
 KINDS: tuple[Kind, ...] = ("sparse", "prune", "finetune")
-FORMAT = 1  # raised when the same spec would give another result
+FORMAT = 2  # raised when the same spec would give another result
 
 
 @dataclass(frozen=True)
