@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -103,7 +103,16 @@ def prune_command(
     config = extend_record(saved.config, settings, splits, model, step)
     slimnet.save(out, smaller.cpu(), metrics={**after, **chosen}, config=config)
     _print_plan(plan)
+    if streams and _streams_unpenalised(saved.config.get("steps", [])):
+        print(
+            "note: training penalised no residual stream, so theirs are poor scores (slimnet train --streams)"
+        )
     print(f"\nbefore  {show.describe(before)}\nafter   {show.describe(after)}\nwritten: {out}")
+
+
+def _streams_unpenalised(steps: list[dict[str, Any]]) -> bool:
+    penalised = [step for step in steps if step.get("lambda") or step.get("sparsity", {}).get("target")]
+    return bool(penalised) and not any(step["streams"] for step in penalised)
 
 
 def _print_plan(plan: PruningPlan) -> None:
