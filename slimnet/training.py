@@ -55,6 +55,8 @@ class Recipe:
         crop, flip: augmentation, as in `slimnet.data.train_batches`.
         distill: the weight, from 0 to 1, of matching a teacher's outputs; the labels have the rest.
         temperature: that softens both outputs for it.
+        evaluate_every: epochs from one measurement of validation and test accuracy to the next; the last
+            epoch is measured always.
     """
 
     epochs: int
@@ -68,6 +70,7 @@ class Recipe:
     flip: bool = False
     distill: float = 0.0
     temperature: float = 4.0
+    evaluate_every: int = 1
 
     @property
     def gain(self) -> float:
@@ -86,6 +89,10 @@ class Recipe:
             case "rewind":
                 return self.lr * (1 - progress)
         return self.lr
+
+    def measures(self, epoch: int) -> bool:
+        """Whether validation and test accuracy are measured after `epoch`, from 1."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     def reach(self, steps: int) -> float:
         """How far λ = 1 would draw a scaling factor in a training of so many steps."""
@@ -117,7 +124,7 @@ def train(
 
     Args:
         model: on the device of `splits`.
-        splits: batches come from its train part; validation and test are measured after every epoch.
+        splits: batches come from its train part; validation and test are what is measured.
         recipe: see `Recipe`.
         seed: of the batches.
         gammas: the prunable scaling factors, which are watched and, with `strength`, penalised.
@@ -135,8 +142,8 @@ def train(
 
     Returns:
         The history so far, a row per epoch: epoch (from 1), epochs, lr and lambda of its last step,
-        loss, train_accuracy, val_accuracy, test_accuracy, near_zero, gamma (a histogram). Shorter than
-        `recipe.epochs` if `stop` said so.
+        loss, train_accuracy, near_zero, gamma (a histogram) and, where it was measured, val_accuracy and
+        test_accuracy. Shorter than `recipe.epochs` if `stop` said so.
 
     Raises:
         Diverged: the loss became NaN or infinite; names the epoch, step and learning rate.
@@ -164,8 +171,9 @@ def train(
             strength = steer(sparsity.target, history, recipe.epochs, recipe.reach(steps))
         with _explain_compiler(), nullcontext() if compiled else quick_layers(model):
             row = _train_epoch(run, len(history) + 1, strength)
-        row["val_accuracy"] = evaluate(model, splits, splits.validation, precision)
-        row["test_accuracy"] = evaluate(model, splits, splits.test, precision)
+        if recipe.measures(row["epoch"]):
+            row["val_accuracy"] = evaluate(model, splits, splits.validation, precision)
+            row["test_accuracy"] = evaluate(model, splits, splits.test, precision)
         if factors:
             row["near_zero"] = near_zero(factors)
             row["gamma"] = histogram(factors)

@@ -99,6 +99,9 @@ class Recipe(Section):
         "one-cycle", description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle after its peak"
     )
     batch_size: int = Field(128, ge=2, description="images per step; BatchNorm takes two")
+    evaluate_every: int = Field(
+        1, ge=1, description="epochs between measurements of validation and test accuracy; the last has one"
+    )
 
 
 class Sparse(Recipe):

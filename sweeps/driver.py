@@ -214,7 +214,7 @@ class Driver:
             ratio=prune.spec["prune"]["ratio"] if prune is not None else None,
             epoch=epochs_at(event) if event is not None else float(len(history)),
             epochs=stage.epochs,
-            accuracy=history[-1]["val_accuracy"] if history else None,
+            accuracy=next((row["val_accuracy"] for row in reversed(history) if "val_accuracy" in row), None),
             images_per_second=event.pace * stage.spec["recipe"]["batch_size"]
             if event and event.pace
             else None,

@@ -16,10 +16,10 @@ class StageRecord:
     """One stage folder.
 
     `history` has a row per finished epoch: epoch (from 1), epochs, lr, lambda, loss, train_accuracy,
-    val_accuracy, test_accuracy, near_zero (share of prunable |γ| < 0.01) and gamma, a histogram
-    {"counts": [n], "edges": [n + 1]}. `result` is the content of result.json: metrics (params, macs,
-    val_accuracy, test_accuracy and what the kind adds), seconds, environment. `failure` has reason and
-    detail.
+    val_accuracy and test_accuracy where they were measured, near_zero (share of prunable |γ| < 0.01) and
+    gamma, a histogram {"counts": [n], "edges": [n + 1]}. `result` is the content of result.json: metrics
+    (params, macs, val_accuracy, test_accuracy and what the kind adds), seconds, environment. `failure` has
+    reason and detail.
     """
 
     kind: Literal["sparse", "prune", "finetune"]

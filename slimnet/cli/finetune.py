@@ -26,6 +26,7 @@ def finetune_command(
     momentum: opt.Momentum = 0.9,
     weight_decay: opt.WeightDecay = 5e-4,
     schedule: opt.Scheduled = "one-cycle",
+    evaluate_every: opt.EvaluateEvery = 1,
     precision: opt.Arithmetic = "auto",
     compiled: opt.Compiled = False,
     threads: opt.Threads = None,
@@ -76,7 +77,16 @@ def finetune_command(
         flip=settings.flip if flip is None else flip,
     )
     recipe = Recipe(
-        epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, settings.crop, settings.flip
+        epochs,
+        lr,
+        batch_size,
+        optimizer,
+        momentum,
+        weight_decay,
+        schedule,
+        settings.crop,
+        settings.flip,
+        evaluate_every=evaluate_every,
     )
     place = splits.train.x.device
     taught_by = None

@@ -77,6 +77,9 @@ InputShape = Annotated[
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
 Lr = Annotated[float, typer.Option(callback=positive, help="Highest learning rate.")]
 BatchSize = Annotated[int, typer.Option(min=2, help="Images per step.")]
+EvaluateEvery = Annotated[
+    int, typer.Option(min=1, help="Epochs between measurements of validation accuracy; the last has one.")
+]
 Optimiser = Annotated[Optimizer, typer.Option(help="sgd is with Nesterov momentum.")]
 Momentum = Annotated[float, typer.Option(min=0, max=0.999, help="Of sgd.")]
 WeightDecay = Annotated[

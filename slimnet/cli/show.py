@@ -83,10 +83,11 @@ class Progress:
             print(f"going on after epoch {done} of {self._epochs}", flush=True)
             return
         row = history[-1]
+        validation = f"validation {row['val_accuracy']:.1%}, " if "val_accuracy" in row else ""
         self._clear()
         print(
             f"epoch {done:{len(str(self._epochs))}} of {self._epochs}: loss {row['loss']:.3f}, "
-            f"train {row['train_accuracy']:.1%}, validation {row['val_accuracy']:.1%}, "
+            f"train {row['train_accuracy']:.1%}, {validation}"
             f"γ near 0 {row['near_zero']:.0%}{self._left(done)}",
             flush=True,
         )

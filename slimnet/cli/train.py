@@ -73,6 +73,7 @@ def train_command(
     momentum: opt.Momentum = 0.9,
     weight_decay: opt.WeightDecay = 5e-4,
     schedule: opt.Scheduled = "one-cycle",
+    evaluate_every: opt.EvaluateEvery = 1,
     precision: opt.Arithmetic = "auto",
     compiled: opt.Compiled = False,
     threads: opt.Threads = None,
@@ -89,7 +90,18 @@ def train_command(
     settings = DataSettings("", validation=validation, crop=crop, flip=flip, seed=seed).named(
         data, image_size
     )
-    recipe = Recipe(epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, crop, flip)
+    recipe = Recipe(
+        epochs,
+        lr,
+        batch_size,
+        optimizer,
+        momentum,
+        weight_decay,
+        schedule,
+        crop,
+        flip,
+        evaluate_every=evaluate_every,
+    )
     sparsity = _sparsity(penalty, lambda_schedule, target, strength)
     stages = opt.parse_blocks(blocks) if blocks is not None else None
     step = {

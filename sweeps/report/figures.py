@@ -19,6 +19,7 @@ from sweeps.results import StudyRecord, TrialRecord
 SPLITS = {"validation": "val_accuracy", "test": "test_accuracy", "training": "train_accuracy"}
 SIZES = {"parameters": "params", "MACs": "macs"}
 LABEL_GAP = "\N{NO-BREAK SPACE}" * 3  # between a point and the number on its left
+MOST_MARKERS = 20  # of a line; a single point shows by its marker alone
 MOST_LABELS = 15  # with more than these, trials are not numbered and ratios not ticked one by one
 
 
@@ -131,14 +132,14 @@ def _dense_point(dense: Mapping[str, Any], x: str, y: str) -> go.Scatter:
 def sparse_training(study: StudyRecord, shading: Shading) -> Figure:
     """Accuracy over the epochs of every distinct sparse training, a plot per split."""
     runs = [run for run in view.sparse_runs(study, shading) if run.stage.history]
-    shown = [100 * row[metric] for run in runs for row in run.stage.history for metric in SPLITS.values()]
+    shown = [100 * y for run in runs for metric in SPLITS.values() for _, y in view.curve(run.stage, metric)]
     columns = []
     for split in ("training", "validation", "test"):
         figure = axes("epoch of sparse training", "accuracy", height=300)
         figure.update_yaxes(range=padded(shown))
         for run in runs:
-            values = [100 * row[SPLITS[split]] for row in run.stage.history]
-            figure.add_trace(_sparse_curve(run, values, "%{y:.1f} %"))
+            points = [(epoch, 100 * y) for epoch, y in view.curve(run.stage, SPLITS[split])]
+            figure.add_trace(_sparse_curve(run, points, "%{y:.1f} %"))
         columns.append((Plot(f"{split} split", f"Line plot of {split} accuracy over epochs", {"": figure}),))
     few = len(runs) <= view.MOST_KEYS
     return Figure(
@@ -159,9 +160,10 @@ def steering(study: StudyRecord, shading: Shading) -> Figure:
     shares = axes("epoch of sparse training", "share of γ near zero", height=300)
     shares.update_yaxes(range=[-2, 102], ticksuffix=" %")
     for run in runs:
-        rows = run.stage.history
-        strengths.add_trace(_sparse_curve(run, [row["lambda"] or None for row in rows], "λ %{y:.3g}"))
-        shares.add_trace(_sparse_curve(run, [100 * row["near_zero"] for row in rows], "%{y:.1f} %"))
+        path = [(epoch, strength or None) for epoch, strength in view.curve(run.stage, "lambda")]
+        share = [(epoch, 100 * y) for epoch, y in view.curve(run.stage, "near_zero")]
+        strengths.add_trace(_sparse_curve(run, path, "λ %{y:.3g}"))
+        shares.add_trace(_sparse_curve(run, share, "%{y:.1f} %"))
     return Figure(
         "steering",
         "A line per sparse training whose λ changes: steered to a share of channels near zero, or on a "
@@ -183,13 +185,14 @@ def steered_runs(study: StudyRecord, shading: Shading) -> list[SparseRun]:
     ]
 
 
-def _sparse_curve(run: SparseRun, values: Sequence[float | None], shown: str) -> go.Scatter:
+def _sparse_curve(run: SparseRun, points: Sequence[tuple[int, float | None]], shown: str) -> go.Scatter:
     """A line over the epochs; `shown` is how plotly writes a value."""
     return go.Scatter(
-        x=[row["epoch"] for row in run.stage.history],
-        y=values,
-        mode="lines",
+        x=[epoch for epoch, _ in points],
+        y=[value for _, value in points],
+        mode="lines" if len(points) > MOST_MARKERS else "lines+markers",
         line={"color": run.colour, "width": 2, "dash": "solid" if run.searched else "dash"},
+        marker={"size": 5},
         hovertemplate=f"{escaped(run.label)}<br>epoch %{{x}}: {shown}<extra></extra>",
         name=escaped(run.label),
         legendgroup=run.label,
@@ -339,7 +342,7 @@ def _fine_tuning_view(
     figure.update_xaxes(range=[-0.12 * last, 1.02 * last], dtick=None if last > 12 else 1)
     for trial in trials:
         start = [(0, trial.stages[1].metrics[metric])] if metric in trial.stages[1].metrics else []
-        curve = start + [(row["epoch"], row[metric]) for row in trial.stages[2].history]
+        curve = start + view.curve(trial.stages[2], metric)
         name = _trial_name(trial)
         figure.add_trace(
             go.Scatter(

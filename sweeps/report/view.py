@@ -158,6 +158,11 @@ def three_lambdas(runs: Sequence[SparseRun]) -> list[SparseRun]:
     return chosen if len(chosen) <= 3 else [chosen[0], chosen[len(chosen) // 2], chosen[-1]]
 
 
+def curve(stage: StageRecord, metric: str) -> list[tuple[int, float]]:
+    """(epoch, value) wherever a stage's history has the metric: accuracies are not measured every epoch."""
+    return [(row["epoch"], row[metric]) for row in stage.history if metric in row]
+
+
 def histograms(stage: StageRecord) -> list[dict[str, Any]]:
     """The rows of a stage's history that hold a histogram of γ."""
     return [row for row in stage.history if row.get("gamma")]

@@ -235,6 +235,14 @@ def test_a_teacher_changes_what_fine_tuning_finds(run: Slimnet, files: Path) -> 
     assert read(files / "taught.pt").config["steps"][-1]["recipe"]["distill"] == 1
 
 
+def test_validation_is_measured_as_often_as_asked(run: Slimnet, files: Path) -> None:
+    options = ["--epochs", "3", "--batch-size", "256", "--evaluate-every", "2", "--out", "rarely.pt"]
+    outcome = run("finetune", "pruned.pt", *options)
+    assert outcome.code == 0, outcome.err
+    epochs = [line for line in outcome.out.splitlines() if line.startswith("epoch ")]
+    assert ["validation" in line for line in epochs] == [False, True, True]
+
+
 def test_a_second_pruning_starts_from_the_first(run: Slimnet, files: Path) -> None:
     outcome = run("prune", "tuned.pt", "--ratio", "0.3", "--streams", "--no-absorb", "--out", "again.pt")
     assert outcome.code == 0, outcome.err

@@ -84,6 +84,16 @@ def test_network_learns_and_the_history_says_so(splits: Splits) -> None:
     assert sum(history[0]["gamma"]["counts"]) == 48
 
 
+def test_accuracies_are_measured_as_often_as_asked_and_at_the_end(splits: Splits) -> None:
+    model = network()
+    history = run(splits, replace(QUICK, epochs=5, evaluate_every=2), model)
+    measured = [row["epoch"] for row in history if {"val_accuracy", "test_accuracy"} <= set(row)]
+    assert measured == [2, 4, 5]
+    assert not {"val_accuracy", "test_accuracy"} & set(history[0])
+    assert all(set(row) >= {"loss", "train_accuracy", "near_zero", "gamma"} for row in history)
+    assert history[-1]["val_accuracy"] == evaluate(model, splits, splits.validation)
+
+
 def test_penalty_shrinks_the_scaling_factors(splits: Splits) -> None:
     sums = []
     for strength in (0.0, 0.05):

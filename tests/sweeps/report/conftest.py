@@ -19,9 +19,9 @@ study: {name}
 seed: 3
 data:     {{name: fashion-mini, image_size: 14, validation: 0.1}}
 model:    {{name: resnet, blocks: [1, 1, 1], width: 16}}
-sparse:   {{epochs: 12, lr: 0.1, penalty: l1}}
+sparse:   {{epochs: 12, lr: 0.1, penalty: l1, evaluate_every: 4}}
 prune:    {{ratio: 0.5}}
-finetune: {{epochs: 4, lr: 0.02}}
+finetune: {{epochs: 4, lr: 0.02, evaluate_every: 2}}
 search:
   sampler: random
   trials: {trials}
@@ -126,6 +126,7 @@ def _sparse(config: Config, strength: float, state: str) -> StageRecord:
         metrics |= {"val_accuracy": DENSE_ACCURACY, "test_accuracy": 0.861}
     if state == "missing":
         return StageRecord("sparse", key, {}, "missing", [], None, None)
+    history = _as_measured(history, config.sparse.evaluate_every)
     return StageRecord("sparse", key, {}, "done", history, _result("sparse", key, metrics, 24.6), None)
 
 
@@ -150,6 +151,15 @@ def _epoch(epoch: int, epochs: int, peak: float, strength: float) -> dict[str, A
         "near_zero": float((gamma < 0.01).mean()),
         "gamma": {"counts": counts.tolist(), "edges": edges.tolist()},
     }
+
+
+def _as_measured(history: list[dict[str, Any]], every: int) -> list[dict[str, Any]]:
+    """Without validation and test accuracy in between; all of these trainings end on a measured epoch."""
+    between = ("val_accuracy", "test_accuracy")
+    return [
+        {name: value for name, value in row.items() if row["epoch"] % every == 0 or name not in between}
+        for row in history
+    ]
 
 
 def _prune(config: Config, sparse: StageRecord) -> StageRecord:
@@ -183,6 +193,7 @@ def _finetune(config: Config, prune: StageRecord, state: StageState, reason: str
             row
             | {"train_accuracy": accuracy + 0.03, "val_accuracy": accuracy, "test_accuracy": accuracy - 0.007}
         )
+    history = _as_measured(history, config.finetune.evaluate_every)
     if state != "done":
         failure = {"reason": reason, "detail": f"Traceback: {reason}"} if state == "failed" else None
         return StageRecord("finetune", key, {}, state, history[:2], None, failure)
