@@ -84,6 +84,7 @@ def test_fields_defaults_and_types(write: Write) -> None:
         "weight_decay": 5e-4,
         "schedule": "one-cycle",
         "batch_size": 128,
+        "evaluate_every": 1,
     }
     assert config.finetune.model_dump() == {
         "epochs": 1, "lr": 0.01, **recipe, "distill": 0.0, "temperature": 4.0,
