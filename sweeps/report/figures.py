@@ -339,7 +339,9 @@ def _fine_tuning_view(
     figure = axes("epoch of fine-tuning", f"{split} accuracy", height=400)
     metric = SPLITS[split]
     last = max((row["epochs"] for trial in trials for row in trial.stages[2].history), default=1)
-    figure.update_xaxes(range=[-0.12 * last, 1.02 * last], dtick=None if last > 12 else 1)
+    figure.update_xaxes(range=[-0.12 * last, 1.02 * last])  # room for numbers on the left
+    if last <= 12:
+        figure.update_xaxes(tickvals=list(range(last + 1)))
     for trial in trials:
         start = [(0, trial.stages[1].metrics[metric])] if metric in trial.stages[1].metrics else []
         curve = start + view.curve(trial.stages[2], metric)
