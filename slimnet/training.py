@@ -133,7 +133,9 @@ def train(
         teacher: needed with `recipe.distill`: a network on the same device, which is put in evaluation mode.
         precision: of convolutions and products.
         compiled: train with torch.compile: faster steps after up to a minute of compiling, which pays on a
-            GPU, or for long trainings; the results differ in the last bits.
+            GPU, or for long trainings; the results differ in the last bits. On a CPU without it, some layers
+            are computed by quicker ways (`slimnet.kernels`), and `slimnet.memory.keep_memory` at the start
+            of the process makes steps quicker still.
         checkpoint: written after every epoch; a training found there is continued, or in the checkpoint
             before it (`slimnet.recovery`) where this one is damaged.
         on_epoch: called with the history after each epoch, once it is saved.
@@ -162,6 +164,7 @@ def train(
     run = _Run(model, forward, splits, recipe, optimizer, penalty, sparsity, teach, precision, seed, on_step)
     history: list[Row] = []
     settings = {**asdict(recipe), **asdict(sparsity), "seed": seed, "strength": strength}
+    del settings["evaluate_every"]  # which may change on the way, as it changes no weight
     if checkpoint is not None and (saved := recover(checkpoint)):
         history = _continue(saved, checkpoint, model, optimizer, settings)
         on_epoch(history)

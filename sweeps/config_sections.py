@@ -100,7 +100,7 @@ class Recipe(Section):
     )
     batch_size: int = Field(128, ge=2, description="images per step; BatchNorm takes two")
     evaluate_every: int = Field(
-        1, ge=1, description="epochs between measurements of validation and test accuracy; the last has one"
+        1, ge=1, description="validation and test accuracy are measured every so many epochs, and at the end"
     )
 
 

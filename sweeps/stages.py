@@ -25,7 +25,7 @@ from sweeps.results import StageRecord, StageState
 
 Kind = Literal["sparse", "prune", "finetune"]
 KINDS: tuple[Kind, ...] = ("sparse", "prune", "finetune")
-FORMAT = 2  # raised when the same spec would give another result
+FORMAT = 1  # raised when the same spec would give another result
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,10 @@ def dense_stage(config: Config, precision: Precision, data: str | None = None) -
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:
-    return {name: getattr(recipe, name) for name in Recipe.model_fields}
+    settings = {name: getattr(recipe, name) for name in Recipe.model_fields}
+    if recipe.evaluate_every == 1:
+        del settings["evaluate_every"]  # so stages keep the keys that they had before it could be set
+    return settings
 
 
 def _distillation(config: Config) -> dict[str, Any]:

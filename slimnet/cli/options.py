@@ -78,7 +78,8 @@ Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training image
 Lr = Annotated[float, typer.Option(callback=positive, help="Highest learning rate.")]
 BatchSize = Annotated[int, typer.Option(min=2, help="Images per step.")]
 EvaluateEvery = Annotated[
-    int, typer.Option(min=1, help="Epochs between measurements of validation accuracy; the last has one.")
+    int,
+    typer.Option(min=1, help="Measure validation and test accuracy every so many epochs, and at the end."),
 ]
 Optimiser = Annotated[Optimizer, typer.Option(help="sgd is with Nesterov momentum.")]
 Momentum = Annotated[float, typer.Option(min=0, max=0.999, help="Of sgd.")]

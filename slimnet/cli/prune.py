@@ -103,7 +103,7 @@ def prune_command(
     config = extend_record(saved.config, settings, splits, model, step)
     slimnet.save(out, smaller.cpu(), metrics={**after, **chosen}, config=config)
     _print_plan(plan)
-    if streams and _streams_unpenalised(saved.config.get("steps", [])):
+    if streams and score != "random" and _streams_unpenalised(saved.config.get("steps", [])):
         print(
             "note: training penalised no residual stream, so theirs are poor scores (slimnet train --streams)"
         )
@@ -112,7 +112,7 @@ def prune_command(
 
 def _streams_unpenalised(steps: list[dict[str, Any]]) -> bool:
     penalised = [step for step in steps if step.get("lambda") or step.get("sparsity", {}).get("target")]
-    return bool(penalised) and not any(step["streams"] for step in penalised)
+    return bool(penalised) and not any(step.get("streams") for step in penalised)
 
 
 def _print_plan(plan: PruningPlan) -> None:

@@ -94,6 +94,27 @@ def test_accuracies_are_measured_as_often_as_asked_and_at_the_end(splits: Splits
     assert history[-1]["val_accuracy"] == evaluate(model, splits, splits.validation)
 
 
+def test_a_processor_trains_by_quicker_layers_and_leaves_the_network_as_it_was(splits: Splits) -> None:
+    model, seen = network(), set()
+    for module in model.modules():
+        module.register_forward_hook(lambda module, *_: seen.add((module.training, type(module).__name__)))
+    kinds = [type(module) for module in model.modules()]
+    run(splits, model=model)
+    assert {(True, "QuickConv2d"), (True, "QuickAverage"), (False, "Conv2d")} <= seen
+    assert (True, "Conv2d") not in seen
+    assert [type(module) for module in model.modules()] == kinds
+
+
+def test_how_often_is_measured_may_change_on_the_way(splits: Splits, tmp_path: Path) -> None:
+    model = network()
+    whole = run(splits, replace(QUICK, epochs=4), model)
+    again, checkpoint = network(), tmp_path / "checkpoint.pt"
+    run(splits, replace(QUICK, epochs=4), again, checkpoint=checkpoint, stop=stop_after(2))
+    history = run(splits, replace(QUICK, epochs=4, evaluate_every=4), again, checkpoint=checkpoint)
+    assert ["val_accuracy" in row for row in history] == [True, True, False, True]
+    assert history[-1] == whole[-1]
+
+
 def test_penalty_shrinks_the_scaling_factors(splits: Splits) -> None:
     sums = []
     for strength in (0.0, 0.05):
