@@ -66,7 +66,8 @@ class Console:
     def epoch(self, stage: RunningStage) -> None:
         """An epoch ended; a line of its own only where nothing is drawn."""
         if self._live is None:
-            accuracy = f", validation {stage.accuracy:.1%}" if stage.accuracy is not None else ""
+            fresh = stage.accuracy is not None and stage.measured == round(stage.epoch)
+            accuracy = f", validation {stage.accuracy:.1%}" if fresh else ""
             self.event(f"{_what(stage)}: epoch {stage.epoch:.0f} of {stage.epochs}{accuracy}")
 
     def show(self, progress: Progress) -> None:

@@ -206,6 +206,7 @@ class Driver:
             root = root.parent
         prune = stage if stage.kind == "prune" else stage.parent
         history = self._reader.read(stage).history
+        last: dict[str, Any] = next((row for row in reversed(history) if "val_accuracy" in row), {})
         steered = self._reader.read(root).history if root.spec.get("target") else []
         return RunningStage(
             kind=stage.kind,
@@ -214,7 +215,8 @@ class Driver:
             ratio=prune.spec["prune"]["ratio"] if prune is not None else None,
             epoch=epochs_at(event) if event is not None else float(len(history)),
             epochs=stage.epochs,
-            accuracy=next((row["val_accuracy"] for row in reversed(history) if "val_accuracy" in row), None),
+            accuracy=last.get("val_accuracy"),
+            measured=last.get("epoch", 0),
             images_per_second=event.pace * stage.spec["recipe"]["batch_size"]
             if event and event.pace
             else None,

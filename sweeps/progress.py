@@ -18,7 +18,10 @@ SPARSE_SECTIONS = ("data", "model", "sparse", "seed")  # what a sparse stage dep
 
 @dataclass(frozen=True)
 class RunningStage:
-    """A stage that a worker is computing, as a display shows it."""
+    """A stage that a worker is computing, as a display shows it.
+
+    `accuracy` is on the validation split, after epoch `measured`.
+    """
 
     kind: Kind
     trials: tuple[int, ...]
@@ -27,6 +30,7 @@ class RunningStage:
     epoch: float
     epochs: int
     accuracy: float | None
+    measured: int = 0
     images_per_second: float | None = None
 
 

@@ -20,7 +20,7 @@ from sweeps.progress import Progress, RunningStage
 LINE = re.compile(r"\d\d:\d\d:\d\d (trial|dense|prune|stopping)")
 
 RUNNING = [
-    RunningStage("sparse", (), 0.0, None, 1.5, 12, 0.713),
+    RunningStage("sparse", (), 0.0, None, 1.5, 12, 0.713, measured=2),
     RunningStage("finetune", (3, 4), 0.02, 0.7, 2.0, 4, None, images_per_second=5432.1),
 ]
 FRONT = [
@@ -188,3 +188,14 @@ def test_a_quiet_sweep_prints_its_result_only(finished: Sweep) -> None:
     first, *_, last = result.stdout.splitlines()
     assert first.startswith("Pareto front of smoke")
     assert last == f"report: {finished.folder / 'report' / 'index.html'}"
+
+
+def test_a_line_tells_an_accuracy_only_of_the_epoch_that_was_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console()
+    for epoch in (5.0, 6.0):
+        console.epoch(RunningStage("sparse", (1,), 0.01, None, epoch, 15, 0.713, measured=5))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("epoch 5 of 15, validation 71.3%")
+    assert second.endswith("epoch 6 of 15")
