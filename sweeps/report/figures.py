@@ -133,10 +133,12 @@ def sparse_training(study: StudyRecord, shading: Shading) -> Figure:
     """Accuracy over the epochs of every distinct sparse training, a plot per split."""
     runs = [run for run in view.sparse_runs(study, shading) if run.stage.history]
     shown = [100 * y for run in runs for metric in SPLITS.values() for _, y in view.curve(run.stage, metric)]
+    last = max((row["epoch"] for run in runs for row in run.stage.history), default=1)
     columns = []
     for split in ("training", "validation", "test"):
         figure = axes("epoch of sparse training", "accuracy", height=300)
         figure.update_yaxes(range=padded(shown))
+        figure.update_xaxes(range=[0, 1.03 * last])  # the same for all, wherever the first measurement is
         for run in runs:
             points = [(epoch, 100 * y) for epoch, y in view.curve(run.stage, SPLITS[split])]
             figure.add_trace(_sparse_curve(run, points, "%{y:.1f} %"))
