@@ -72,6 +72,12 @@ class Recipe:
     temperature: float = 4.0
     evaluate_every: int = 1
 
+    def __post_init__(self) -> None:
+        if self.evaluate_every < 1:
+            raise SlimnetError(
+                f"evaluate_every is {self.evaluate_every}; 1 measures every epoch, 2 every second"
+            )
+
     @property
     def gain(self) -> float:
         """What a constant gradient is multiplied by in the long run: 1 / (1 - momentum) under SGD, else 1."""

@@ -105,6 +105,11 @@ def test_a_processor_trains_by_quicker_layers_and_leaves_the_network_as_it_was(s
     assert [type(module) for module in model.modules()] == kinds
 
 
+def test_measuring_every_zeroth_epoch_is_refused() -> None:
+    with pytest.raises(SlimnetError, match="evaluate_every is 0"):
+        replace(QUICK, evaluate_every=0)
+
+
 def test_how_often_is_measured_may_change_on_the_way(splits: Splits, tmp_path: Path) -> None:
     model = network()
     whole = run(splits, replace(QUICK, epochs=4), model)
