@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 import slimnet
+from benchmarks.fashion import SEEDS, spread
 from slimnet.data import Images, Splits, load_dataset, split
 from slimnet.evaluation import evaluate
 from slimnet.memory import keep_memory
@@ -39,7 +40,6 @@ from sweeps.machine import core_count
 
 ROUNDS = 5
 STRENGTH = 1e-3
-SEEDS = (0, 1, 2)
 COLUMNS = [
     "network",
     "batch x steps",
@@ -90,10 +90,9 @@ def accuracy() -> None:
     print("|---" * (len(SEEDS) + 4) + "|")
     for case in _accuracy_cases():
         for name in ("plain", "slimnet"):
-            found = [100 * _accuracy(case, name, seed) for seed in SEEDS]
-            spread = f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f}"
-            cells = [case.name, case.recipe.epochs, name, *(f"{value:.1f}" for value in found), spread]
-            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+            found = [_accuracy(case, name, seed) for seed in SEEDS]
+            accuracies = [*(f"{100 * value:.1f}" for value in found), spread(found)]
+            print(f"| {' | '.join([case.name, str(case.recipe.epochs), name, *accuracies])} |", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------ loops
@@ -173,7 +172,7 @@ LOOPS: dict[str, Callable[..., None]] = {
 
 def _speed(number: int) -> str:
     """A row of the table, of the case of this number."""
-    case = _cases()[number]
+    case, model = _prepared(number)
     with ExitStack() as stack:
         processes = {name: stack.enter_context(_process(name)) for name in (*LOOPS, "product")}
         seconds = _take_turns(
@@ -184,7 +183,7 @@ def _speed(number: int) -> str:
     steps = -(-len(case.splits.train) // case.recipe.batch_size) * case.recipe.epochs
     rates = {name: images / statistics.median(seconds[name]) for name in LOOPS}
     ours = {name: f"{rates[name]:,.0f}, {_ratio(seconds['plain'], seconds[name])}" for name in LOOPS}
-    macs = 3 * slimnet.count_macs(case.build(), case.splits.example)
+    macs = 3 * slimnet.count_macs(model, case.splits.example)
     limit = PRODUCT**3 / statistics.median(seconds["product"])
     cells = [
         case.name,
