@@ -1,9 +1,16 @@
-if __name__ == "__main__":
-    # Worker processes import this module too, and need nothing of the command line.
+"""`python -m sweeps`, and the console script `sweeps`."""
+
+
+def main() -> None:
+    """Run the command line."""
     from sweeps.interruption import end_on_signals
 
-    end_on_signals()  # first, as the import of torch takes seconds
+    end_on_signals()  # first, as importing the rest takes a while
 
-    from sweeps.cli import main
+    from sweeps.cli import main as run
 
+    run()
+
+
+if __name__ == "__main__":  # worker processes import this module too, and need nothing of the command line
     main()

@@ -18,7 +18,7 @@ from sweeps.progress import Progress, RunningStage
 
 PIPE_WIDTH = 200  # where nothing says how wide lines may be
 PIPE_SECONDS = 60.0  # between lines on the whole sweep where nothing is drawn
-FRONT_ROWS = 10  # of the front while the sweep runs; the whole of it is printed at the end
+MOST_TRIALS = 6  # numbers of trials that are listed for a stage
 HEADINGS = {
     "trial": "trial",
     "lambda": "λ",
@@ -122,18 +122,18 @@ def _draw(progress: Progress) -> RenderableType:
     for stage in progress.running:
         running.add_row(
             _trials(stage),
-            stage.kind,
+            stage.name,
             f"{stage.epoch:.1f} of {stage.epochs}" if stage.epochs else "",
             "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}",
-            f"{stage.lambda_:g}",
+            f"{stage.strength:g}",
             "" if stage.ratio is None else f"{stage.ratio:g}",
             "" if stage.accuracy is None else f"{stage.accuracy:.1%}",
         )
     parts: list[RenderableType] = [head, "", running]
     if progress.front:
-        more = len(progress.front) - FRONT_ROWS
+        more = progress.front_size - len(progress.front)
         title = f"front so far (and {more} more)" if more > 0 else "front so far"
-        parts += ["", _table(progress.front[:FRONT_ROWS], title)]
+        parts += ["", _table(progress.front, title)]
     return Group(*parts)
 
 
@@ -170,10 +170,12 @@ def _cell(key: str, value: Any) -> str:
 
 
 def _trials(stage: RunningStage) -> str:
-    return ", ".join(map(str, stage.trials)) or "dense"
+    more = len(stage.trials) - MOST_TRIALS
+    numbers = ", ".join(map(str, stage.trials[:MOST_TRIALS]))
+    return f"{numbers} and {more} more" if more > 0 else numbers or "dense"
 
 
 def _what(stage: RunningStage) -> str:
     ratio = "" if stage.ratio is None else f", ratio {stage.ratio:g}"
     who = f"trial {_trials(stage)}" if stage.trials else "dense network"
-    return f"{who}: {stage.kind} at λ {stage.lambda_:g}{ratio}"
+    return f"{who}: {stage.name} at λ {stage.strength:g}{ratio}"

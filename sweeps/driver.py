@@ -1,10 +1,10 @@
-"""The loop of a sweep: trials to stages, stages to workers, results to Optuna and to those who look on."""
+"""The loop of a sweep: trials to stages, stages to workers, results to Optuna and to those who watch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +12,84 @@ from sweeps.config import Config
 from sweeps.console import Console
 from sweeps.executors import Event, Executor
 from sweeps.interruption import Interruption
-from sweeps.machine import Slot
-from sweeps.progress import Clock, Progress, RunningStage, epochs_ahead, epochs_at
-from sweeps.results import StudyRecord, TrialRecord
-from sweeps.snapshot import Plan, Reader, plan_stages, take
+from sweeps.jobs import Job
+from sweeps.progress import Clock, Progress, RunningStage, epochs_at
+from sweeps.records import StudyRecord, TrialRecord
 from sweeps.stages import Stage, Store
-from sweeps.study import Asked, Study
+from sweeps.stages.sparse import SparseSpec
+from sweeps.stages.training import TrainingSpec
+from sweeps.state import State
+from sweeps.study import DATABASE, Study
+from sweeps.study.database import Database, Entry
+from sweeps.study.sampling import Sampling
 from sweeps.tracking import Tracker
-from sweeps.worker import Job
 
 POLL_SECONDS = 0.25
+FRONT_ROWS = 10  # of the front while the sweep runs; the whole of it is printed at the end
+STARTS = 3  # of a stage whose worker is lost, before the stage fails
 
 logger = logging.getLogger("sweeps.driver")
 
 
 @dataclass
+class _Running:
+    """A stage that is being computed, as the display shows it."""
+
+    stage: Stage
+    shown: RunningStage
+
+
 class Driver:
-    """One run of a sweep, from the study as it is to its goal or an interruption."""
+    """One run of a sweep, from the study as it is to its goal or an interruption.
 
-    config: Config
-    runs: Path
-    data_dir: Path | None
-    study: Study
-    executor: Executor
-    tracker: Tracker
-    console: Console
-    interruption: Interruption
+    Args:
+        state: of the study.
+        study: the record that new trials are added to.
+        sampling: says what the next trial tries; level with the study, as `resume` makes it.
+        database: the Optuna study, likewise.
+        executor: computes stages.
+        data_dir: where data sets are.
+    """
 
-    def __post_init__(self) -> None:
-        self._store = Store(self.runs)
-        self._reader = Reader(self._store)
+    def __init__(
+        self,
+        state: State,
+        study: Study,
+        sampling: Sampling,
+        database: Database,
+        executor: Executor,
+        tracker: Tracker,
+        console: Console,
+        interruption: Interruption,
+        data_dir: Path | None = None,
+    ) -> None:
+        self._state = state
+        self._study = study
+        self._sampling = sampling
+        self._database = database
+        self._executor = executor
+        self._tracker = tracker
+        self._console = console
+        self._interruption = interruption
+        self._data_dir = data_dir
         self._clock = Clock()
-        self._asked: list[Asked] = self.study.trials()
-        self._plan = self._plan_stages()
-        self._running: dict[str, tuple[Stage, Event | None]] = {}
+        self._told = state.ended_in_order()  # trials whose results the sampler and Optuna know
+        self._running: dict[str, _Running] = {}
+        self._lost: dict[str, int] = {}  # how often the worker of a stage was lost
         self._stop_level = 0
-        self._record = self._take_record()
 
     def run(self) -> StudyRecord:
         """Work until the goal is reached or a signal ends it; returns the study as it then stands."""
+        self._tracker.update(self._state.record())
         try:
             while self._work():
-                for event in self.executor.poll(POLL_SECONDS):
-                    self._take_event(event)
-                self.console.show(self._progress())
+                for event in self._executor.poll(POLL_SECONDS):
+                    self._take(event)
+                self._console.show(self._progress())
         finally:
-            self.executor.kill()  # where an error has left stages running
-        self._refresh()
-        return self._record
+            self._executor.close()  # where an error has left stages running
+        self._tracker.update(self._state.record())
+        return self._state.record()
 
     def _work(self) -> bool:
         """Do what can be done now; False when no stage is running after it."""
@@ -78,149 +108,203 @@ class Driver:
         A trial is asked for when fewer than `search.ahead` are open, never later and never sooner, so that
         what the sampler has seen does not depend on timing.
         """
+        search = self._state.config.search
         while True:
-            opened = [trial for trial in self._asked if trial.state == "running"]
-            if len(self._asked) < self.config.search.trials and len(opened) < self.config.search.ahead:
-                if self._stop_level:
-                    return
-                self.study.ask()
-                self._refresh_trials()
-                continue
-            if not opened or not self._tell(opened[0]):
+            self._tell()
+            full = self._state.asked - self._told >= search.ahead or self._state.asked >= search.trials
+            if full or self._stop_level:
                 return
-            self._refresh_trials()
+            self._ask()
 
-    def _tell(self, trial: Asked) -> bool:
-        """Tell Optuna of a trial if it has ended."""
-        record = next(record for record in self._record.trials if record.number == trial.number)
-        if record.state == "running":
-            return False
-        self.study.tell(trial.number, record.metrics if record.state == "complete" else None)
-        return True
+    def _tell(self) -> None:
+        while self._told < self._state.asked:
+            trial = self._state.trial(self._told)
+            if trial.state == "running":
+                return
+            values = objective_values(trial)
+            self._sampling.tell(trial.number, values)
+            self._database.tell(trial.number, values)
+            self._told += 1
 
-    def _refresh_trials(self) -> None:
-        self._asked = self.study.trials()
-        self._plan = self._plan_stages()
-        self._refresh()
+    def _ask(self) -> None:
+        point = self._sampling.ask()
+        number = self._study.add(point)
+        self._database.add(Entry(number, point, None, "running"))
+        trial = self._state.add(point)
+        self._publish([trial] if trial.state != "running" else [])
 
-    def _plan_stages(self) -> Plan:
-        return plan_stages(self.config, self._asked, self.study.precision, self.study.data)
-
-    def _refresh(self) -> None:
-        before = {trial.number: trial.state for trial in self._record.trials}
-        self._record = self._take_record()
-        self.tracker.update(self._record)
-        for trial in self._record.trials:
-            if trial.state != "running" and before.get(trial.number, "running") == "running":
-                self.console.event(_news(trial))
-
-    def _take_record(self) -> StudyRecord:
-        return take(self.config, self.runs, self._asked, self._plan, self.study.uid, self._reader)
+    def _publish(self, ended: Sequence[TrialRecord] = ()) -> None:
+        """Hand the study to those who watch, and say which trials have ended."""
+        self._tracker.update(self._state.record())
+        for trial in ended:
+            self._console.event(_news(trial))
 
     # Stages
 
     def _start_stages(self) -> None:
-        free = list(self.executor.free_slots())
-        for stage in self._ready():
-            if not free:
-                return
-            self._start(stage, free.pop(0))
-
-    def _ready(self) -> Iterator[Stage]:
-        """Stages that can start, in the order of their trials."""
-        for stage in self._plan.stages():
-            if stage.key in self._running or self._store.state(stage) in ("done", "failed"):
+        for stage in self._state.ready():
+            if stage.key in self._running:
                 continue
-            if stage.parent is None or self._store.state(stage.parent) == "done":
-                yield stage
+            if self._executor.capacity() == 0:
+                return
+            self._start(stage)
 
-    def _start(self, stage: Stage, slot: Slot) -> None:
-        job = Job.of(stage, self._store, slot, data_path=self.config.data.path, data_dir=self.data_dir)
-        logger.info("%s %s starts on %s with %d threads", stage.kind, stage.key, slot.device, slot.threads)
-        self.executor.start(job, slot)
-        self._running[stage.key] = (stage, None)
+    def _start(self, stage: Stage) -> None:
+        store = self._state.store
+        folder = store.folder(stage)
+        folder.prepare(stage)
+        shown = _shown(stage, self._state)
+        for row in folder.history() if shown.epoch else []:
+            shown = _after_epoch(stage, shown, row)
+        where = self._executor.start(Job(stage, store, self._state.config.data.path, self._data_dir))
+        logger.info("%s %s starts on %s", stage.name, stage.key, where)
+        self._running[stage.key] = _Running(stage, shown)
 
-    def _take_event(self, event: Event) -> None:
-        stage, _ = self._running[event.key]
-        if event.kind == "warning":
-            logger.warning("%s %s: %s", stage.kind, stage.key, event.reason)
-            self.console.event(f"{stage.kind} {stage.key}: {event.reason}")
-            return
-        if event.kind in ("step", "epoch"):
+    def _take(self, event: Event) -> None:
+        """Take in a piece of news."""
+        running = self._running[event.key]
+        stage = running.stage
+        if event.ends:
+            del self._running[event.key]
+            logger.info("%s %s %s %s", stage.name, stage.key, event.kind, event.reason)
+            self._end(stage, event)
+        elif event.kind == "warning":
+            logger.warning("%s %s: %s", stage.name, stage.key, event.reason)
+            self._console.event(f"{stage.name} {stage.key}: {event.reason}")
+        else:
             self._clock.note(stage, event)
-            self._running[event.key] = (stage, event)
+            running.shown = replace(
+                running.shown, epoch=epochs_at(event), images_per_second=_images_per_second(stage, event)
+            )
             if event.kind == "epoch":
-                logger.info("%s %s epoch %d of %d", stage.kind, stage.key, event.epoch, stage.epochs)
-                self._refresh()
-                self.console.epoch(self._describe(stage, event))
-            return
-        del self._running[event.key]
-        logger.info("%s %s %s %s", stage.kind, stage.key, event.kind, event.reason)
-        if event.kind == "failed" and self._store.state(stage) != "done":
-            self._store.fail(stage, event.reason, event.detail)
-            self.console.event(f"{stage.kind} {stage.key} failed: {event.reason}")
-        self._refresh()
+                running.shown = _after_epoch(stage, running.shown, event.row)
+                logger.info("%s %s epoch %d of %d", stage.name, stage.key, event.epoch, stage.epochs)
+                self._state.advance(stage, event.epoch)
+                self._publish()
+                self._console.epoch(self._show(running))
+
+    def _end(self, stage: Stage, event: Event) -> None:
+        """Take in that a stage has ended, however it has."""
+        self._clock.forget(stage)
+        folder = self._state.store.folder(stage)
+        fails = event.kind == "failed"
+        if event.kind == "lost":
+            self._lost[stage.key] = self._lost.get(stage.key, 0) + 1
+            fails = self._lost[stage.key] >= STARTS
+            if not fails:
+                self._console.event(
+                    f"{stage.name} {stage.key}: {event.reason}; it goes on from its last epoch"
+                )
+        if fails and folder.state() != "done":
+            folder.fail(event.reason, event.detail)
+            self._console.event(f"{stage.name} {stage.key} failed: {event.reason}")
+        self._publish(self._state.reload(stage))
 
     # Interruption and display
 
     def _heed_signals(self) -> None:
-        level = self.interruption.level
-        if level > self._stop_level:
-            self._stop_level = level
-            if level == 1:
-                self.console.event("stopping after the epochs in hand; once more to stop at once")
-                self.executor.stop()
-            else:
-                self.executor.kill()
-                self._running.clear()
+        level = self._interruption.level
+        if level <= self._stop_level:
+            return
+        self._stop_level = level
+        if level == 1:
+            self._console.event("stopping after the epochs in hand; once more to stop at once")
+            for key in self._running:
+                self._executor.stop(key)
+        else:
+            self._executor.close()
+            for running in self._running.values():
+                self._state.reload(running.stage)
+            self._running.clear()
 
     def _progress(self) -> Progress:
-        left = epochs_ahead(self.config, self._plan, self._store)
-        rates = {kind: self._clock.seconds_per_epoch(kind) for kind in left}
-        in_hand = {"sparse": 0.0, "finetune": 0.0}
-        for stage, event in self._running.values():
-            if event is not None and event.kind == "step":
-                in_hand[stage.kind] += event.step / event.steps
-        workers = max(1, len(self._running))
-        seconds = None
-        if all(rate is not None for rate in rates.values()):
-            seconds = sum((left[kind] - in_hand[kind]) * (rates[kind] or 0) for kind in left) / workers
-        done = sum(self._store.epochs_done(stage) for stage in self._plan.stages())
-        ended = [trial.state for trial in self._record.trials]
-        rows = {trial.number: trial.row() for trial in self._record.complete}
+        left = self._state.epochs_ahead()
+        in_hand = dict.fromkeys(left, 0.0)
+        for running in self._running.values():
+            if running.stage.kind in in_hand:
+                in_hand[running.stage.kind] += running.shown.epoch % 1
+        done = self._state.epochs_done
+        rows, size = self._state.front(FRONT_ROWS)
         return Progress(
-            trials_done=ended.count("complete"),
-            trials_failed=ended.count("failed"),
-            goal=self._record.goal,
+            trials_done=self._state.count("complete"),
+            trials_failed=self._state.count("failed"),
+            goal=self._state.goal,
             epochs_done=done + sum(in_hand.values()),
             epochs_total=done + sum(left.values()),
-            seconds_left=seconds,
-            running=[self._describe(stage, event) for stage, event in self._running.values()],
-            front=[rows[number] for number in self._record.front],
+            seconds_left=self._seconds_left({kind: left[kind] - in_hand[kind] for kind in left}),
+            running=[self._show(running) for running in self._running.values()],
+            front=rows,
+            front_size=size,
         )
 
-    def _describe(self, stage: Stage, event: Event | None) -> RunningStage:
-        users = [n for n, stages in self._plan.chains.items() if any(s.key == stage.key for s in stages)]
-        root: Any = stage
-        while root.parent is not None:
-            root = root.parent
-        prune = stage if stage.kind == "prune" else stage.parent
-        history = self._reader.read(stage).history
-        last: dict[str, Any] = next((row for row in reversed(history) if "val_accuracy" in row), {})
-        steered = self._reader.read(root).history if root.spec.get("target") else []
-        return RunningStage(
-            kind=stage.kind,
-            trials=tuple(users),
-            lambda_=steered[-1]["lambda"] if steered else root.spec["lambda"],
-            ratio=prune.spec["prune"]["ratio"] if prune is not None else None,
-            epoch=epochs_at(event) if event is not None else float(len(history)),
-            epochs=stage.epochs,
-            accuracy=last.get("val_accuracy"),
-            measured=last.get("epoch", 0),
-            images_per_second=event.pace * stage.spec["recipe"]["batch_size"]
-            if event and event.pace
-            else None,
-        )
+    def _show(self, running: _Running) -> RunningStage:
+        """A running stage with the trials that wait for it by now."""
+        users = self._state.users(running.stage)
+        return replace(running.shown, trials=tuple(trial.number for trial in users))
+
+    def _seconds_left(self, epochs: dict[str, float]) -> float | None:
+        seconds = 0.0
+        for kind, count in epochs.items():
+            rate = self._clock.seconds_per_epoch(kind)
+            if rate is None:
+                return None
+            seconds += count * rate
+        return seconds / max(1, len(self._running))
+
+
+def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, Database]:
+    """What a driver goes on from: the study's state, its sampler, and the Optuna study level with both.
+
+    Raises:
+        SlimnetError: a file is damaged, naming it.
+    """
+    state, sampling, entries = State(config, study, Store(runs)), Sampling(config.search, config.seed), []
+    told = state.ended_in_order()
+    for number, point in enumerate(study.points):
+        trial = state.trial(number)
+        sampling.add(point)
+        if number < told:
+            sampling.tell(number, objective_values(trial))
+            entries.append(Entry(number, point, objective_values(trial), trial.state))
+        else:
+            entries.append(Entry(number, point, None, "running"))
+    return state, sampling, Database.open(study.folder / DATABASE, config, asdict(study.facts), entries)
+
+
+def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
+    """What Optuna is told of a trial: its objectives in order; None where it has failed or still runs."""
+    if trial.state != "complete":
+        return None
+    facts = trial.facts()
+    return tuple(float(facts[name]) for name in trial.config.search.objectives)
+
+
+def _shown(stage: Stage, state: State) -> RunningStage:
+    """A stage as the display shows it before there is news of it."""
+    users = state.users(stage)
+    shared = stage.kind == "sparse" and stage.spec.pass_number == 1
+    return RunningStage(
+        name=stage.name,
+        trials=(),
+        strength=users[0].strength if users else 0.0,
+        ratio=users[0].config.prune.ratio if users and not shared else None,
+        epoch=float(state.stage(stage.key).epochs_done),
+        epochs=stage.epochs,
+    )
+
+
+def _after_epoch(stage: Stage, shown: RunningStage, row: Mapping[str, Any]) -> RunningStage:
+    """The same stage after an epoch with this row of history."""
+    if isinstance(stage.spec, SparseSpec) and stage.spec.target is not None:
+        shown = replace(shown, strength=row["lambda"])
+    if "val_accuracy" in row:
+        shown = replace(shown, accuracy=row["val_accuracy"], measured=int(row["epoch"]))
+    return shown
+
+
+def _images_per_second(stage: Stage, event: Event) -> float | None:
+    assert isinstance(stage.spec, TrainingSpec), "only training has steps"
+    return event.pace * stage.spec.recipe.batch_size or None
 
 
 def _news(trial: TrialRecord) -> str:

@@ -5,21 +5,11 @@ from __future__ import annotations
 import math
 import os
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from slimnet.errors import SlimnetError
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where one worker computes: "cpu" or "cuda:<n>", with so many threads."""
-
-    device: str
-    threads: int
+from sweeps.jobs import Place
 
 
 def core_count() -> int:
@@ -38,14 +28,16 @@ def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"
     Raises:
         SlimnetError: cuda is asked for and not there.
     """
+    import torch  # takes seconds, and most commands do without
+
     available = torch.cuda.is_available()
     if wish == "cuda" and not available:
         raise SlimnetError("device is cuda, but torch finds no GPU here; use device: cpu or auto")
     return "cuda" if available and wish != "cpu" else "cpu"
 
 
-def slots(workers: int | Literal["auto"], device: Literal["cpu", "cuda"], useful: int) -> list[Slot]:
-    """One slot per worker, the cores divided among them.
+def places(workers: int | Literal["auto"], device: Literal["cpu", "cuda"], useful: int) -> list[Place]:
+    """One place per worker, the cores divided among them.
 
     Args:
         workers: how many; "auto" takes one per GPU, or one per core, but never more than are useful. Small
@@ -53,15 +45,23 @@ def slots(workers: int | Literal["auto"], device: Literal["cpu", "cuda"], useful
         device: where to compute.
         useful: stages that can ever run at the same time.
     """
-    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    gpus = _gpu_count() if device == "cuda" else 0
     count = min(gpus or core_count(), useful) if workers == "auto" else workers
     threads = max(1, core_count() // count)
-    return [Slot(f"cuda:{index % gpus}" if gpus else "cpu", threads) for index in range(count)]
+    return [Place(f"cuda:{index % gpus}" if gpus else "cpu", threads) for index in range(count)]
+
+
+def _gpu_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def device_name(device: str) -> str:
     """The product name of "cpu" or "cuda:<n>"."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device)
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

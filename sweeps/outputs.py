@@ -1,4 +1,4 @@
-"""What a study leaves for people and programs: config.yaml, pareto.json, pareto.csv, the report."""
+"""What a study leaves for people and programs: pareto.json, pareto.csv, the report."""
 
 from __future__ import annotations
 
@@ -7,60 +7,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from sweeps.config import Config, ConfigError, dump_config, load_config
 from sweeps.files import write_json, write_text
 from sweeps.pareto import hypervolume
-from sweeps.report import write_report
-from sweeps.results import StudyRecord
-
-FREE_TO_CHANGE = {  # what leaves finished trials as they are, or is pinned in the study itself
-    "search.trials",
-    "workers",
-    "device",
-    "wandb",
-    "precision",
-    "data.path",
-}
-
-
-def keep_config(folder: Path, config: Config) -> None:
-    """Write the config beside the study."""
-    write_text(folder / "config.yaml", dump_config(config))
-
-
-def kept_config(folder: Path) -> Config:
-    """The config that the study in `folder` was last run with.
-
-    Raises:
-        ConfigError: the file is missing or damaged.
-    """
-    try:
-        return load_config(folder / "config.yaml")
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error}\nThe file was written by `run`; put it right, or delete it and the next `run` makes it."
-        ) from error
-
-
-def check_config(folder: Path, config: Config) -> None:
-    """Check that a config goes on with the study in `folder`, if there is one.
-
-    Raises:
-        ConfigError: it differs from the config that the study was begun with in what changes results.
-    """
-    if not (folder / "config.yaml").exists():
-        return
-    before, now = _flat(kept_config(folder)), _flat(config)
-    changes = [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if changes:
-        raise ConfigError(
-            f"the study {config.study} was begun with another config: {'; '.join(changes)}. "
-            f"Give this one a name of its own (--set study=NAME), or move {folder} away"
-        )
+from sweeps.records import StudyRecord
 
 
 def pareto_table(study: StudyRecord) -> dict[str, Any]:
@@ -92,6 +41,8 @@ def dense_row(study: StudyRecord) -> dict[str, Any] | None:
 
 def write_outputs(folder: Path, study: StudyRecord) -> Path:
     """Write the front and the report; returns the page's path."""
+    from sweeps.report import write_report  # plotly takes a while to import
+
     table = pareto_table(study)
     write_json(folder / "pareto.json", table)
     write_text(folder / "pareto.csv", _csv(table["front"]))
@@ -105,12 +56,3 @@ def _csv(rows: list[dict[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    """The fields that may not change, by dotted path."""
-    flat: dict[str, Any] = {}
-    for section, value in config.model_dump(mode="json", by_alias=True).items():
-        fields = {f"{section}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {}
-        flat |= fields or {section: value}
-    return {key: value for key, value in flat.items() if not {key, key.split(".")[0]} & FREE_TO_CHANGE}

@@ -1,215 +1,331 @@
-"""Sweeps in processes of their own: going on, being interrupted, failing, and sharing stages."""
+"""The loop of a sweep, on stages that take no time: what is computed, asked, told, and when it ends."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
-from running import PATIENCE, Command, Sweep, children, wait_until_gone
 
-pytestmark = pytest.mark.slow  # whole sweeps, each of which imports torch in two processes
+from benchmarks import instant
+from slimnet.errors import SlimnetError
+from sweeps.config import Config, load_config
+from sweeps.console import Console
+from sweeps.driver import Driver, resume
+from sweeps.executors.inline import InlineExecutor
+from sweeps.executors.reporting import Compute
+from sweeps.interruption import Interruption
+from sweeps.jobs import Job, Place, Watch
+from sweeps.outputs import pareto_table
+from sweeps.records import StageRecord, StudyRecord
+from sweeps.retry import forget_failures
+from sweeps.stages import Stage, StageFolder
+from sweeps.state import read_study
+from sweeps.study import make_study
+from sweeps.tracking import Tracker
+from sweeps.tracking.mode import Mode
 
-LONG = ("--set", "sparse.epochs=400", "--set", "sparse.batch_size=8")  # minutes, unless it is interrupted
-SOME = ("--set", "sparse.epochs=5")
-
-
-def trials(sweep: Sweep, command: Command) -> list[dict[str, Any]]:
-    status, out, err = command("status", "smoke", "--runs", sweep.runs, "--json")
-    assert status == 0, err
-    rows: list[dict[str, Any]] = json.loads(out)["trials"]
-    return rows
-
-
-# Going on
-
-
-def test_a_sweep_that_reached_its_goal_says_so_and_computes_nothing(finished: Sweep) -> None:
-    before, table = finished.log(), finished.pareto()
-    result = finished.run()
-    assert result.returncode == 0
-    assert "the goal is reached" in result.stdout
-    assert finished.log() == before
-    assert finished.pareto() == table
+SAMPLERS = ["tpe", "nsga2", "random", "grid"]
 
 
-def test_a_study_is_rebuilt_from_its_stages_and_more_trials_follow(
-    finished: Sweep, tmp_path: Path, command: Command
+def config(*overrides: str, sampler: str = "random", trials: int = 12) -> Config:
+    space = "{sparse.lambda: {log: [0.001, 0.008], steps: 4}, prune.ratio: {range: [0.2, 0.8], step: 0.05}}"
+    changes = [f"search.sampler={sampler}", f"search.trials={trials}", f"search.space={space}", *overrides]
+    return load_config("smoke", changes)
+
+
+@dataclass
+class Runner:
+    """Runs of one study, and what was computed in them."""
+
+    runs: Path
+    computed: Counter[str] = field(default_factory=Counter)
+    names: list[str] = field(default_factory=list)
+
+    def run(
+        self,
+        settings: Config,
+        *,
+        workers: int = 2,
+        compute: Compute = instant.compute,
+        interruption: Interruption | None = None,
+        wrap: Callable[[InlineExecutor], InlineExecutor] = lambda executor: executor,
+    ) -> StudyRecord:
+        folder = self.runs / settings.study
+        folder.mkdir(parents=True, exist_ok=True)
+        study = make_study(folder, settings, "float32")
+        state, sampling, database = resume(study, settings, self.runs)
+        executor = wrap(InlineExecutor(self._counted(compute), workers))
+        quiet, off = Console(quiet=True), Tracker(folder, Mode("disabled", ""))
+        interruption = interruption or Interruption()
+        return Driver(state, study, sampling, database, executor, off, quiet, interruption).run()
+
+    def _counted(self, compute: Compute) -> Compute:
+        def count(job: Job, place: Place, watch: Watch) -> bool:
+            def epoch(row: dict[str, Any]) -> None:
+                self.computed[f"{job.key} {row['epoch']}"] += 1
+                watch.epoch(row)
+
+            self.names.append(job.stage.name)
+            return compute(job, place, Watch(epoch, watch.step, watch.warning, watch.stop))
+
+        return count
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return Runner(tmp_path / "runs")
+
+
+def points(study: StudyRecord) -> list[tuple[Any, ...]]:
+    return [tuple(trial.params.values()) for trial in study.trials]
+
+
+# To the goal
+
+
+def test_every_trial_is_complete_and_every_epoch_computed_once(runner: Runner) -> None:
+    study = runner.run(config())
+    assert [trial.state for trial in study.trials] == ["complete"] * 12
+    assert study.dense.state == "done"
+    assert set(runner.computed.values()) == {1}
+    sparse = {trial.first("sparse").key for trial in study.trials} | {study.dense.key}
+    assert len(runner.computed) == len(sparse) * 2 + 12 * 1
+    assert Counter(runner.names)["sparse"] == len(sparse)
+
+    facts = [trial.facts() for trial in study.trials]
+    beaten = [
+        any(
+            other["val_accuracy"] >= own["val_accuracy"]
+            and other["params"] <= own["params"]
+            and (other["val_accuracy"], other["params"]) != (own["val_accuracy"], own["params"])
+            for other in facts
+        )
+        for own in facts
+    ]
+    assert sorted(study.front) == [number for number, is_beaten in enumerate(beaten) if not is_beaten]
+    assert pareto_table(read_study(runner.runs, config())) == pareto_table(study)
+
+
+def test_a_study_at_its_goal_computes_nothing(runner: Runner) -> None:
+    before = pareto_table(runner.run(config()))
+    runner.names.clear()
+    assert pareto_table(runner.run(config())) == before
+    assert runner.names == []
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_go_two_halves_and_any_number_of_workers_ask_the_same(tmp_path: Path, sampler: str) -> None:
+    whole = Runner(tmp_path / "whole").run(config(sampler=sampler, trials=20))
+    halves = Runner(tmp_path / "halves")
+    halves.run(config(sampler=sampler, trials=10), workers=1)
+    again = halves.run(config(sampler=sampler, trials=20), workers=4)
+    assert points(again) == points(whole)
+    assert pareto_table(again) == pareto_table(whole)
+    assert set(halves.computed.values()) == {1}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_study_without_its_record_and_database_is_rebuilt_from_its_stages(
+    runner: Runner, sampler: str
 ) -> None:
-    shutil.copytree(finished.runs, tmp_path / "runs")
-    sweep = Sweep(tmp_path / "runs")
-    (sweep.folder / "study.db").unlink()
-    status, _, err = command("status", "smoke", "--runs", sweep.runs)
-    assert status == 2
-    assert "the next `run` rebuilds it" in err
-    assert not (sweep.folder / "study.db").exists()
+    before = runner.run(config(sampler=sampler, trials=15))
+    for name in ("study.json", "trials.jsonl", "study.db"):
+        (runner.runs / "smoke" / name).unlink()
+    runner.names.clear()
+    again = runner.run(config(sampler=sampler, trials=15))
+    assert points(again) == points(before)
+    assert pareto_table(again) == pareto_table(before)
+    assert runner.names == []
 
-    assert sweep.run("--trials", "5").returncode == 0
 
-    after = trials(sweep, command)
-    assert after[:3] == trials(finished, command)
-    assert [row["trial"] for row in after] == [0, 1, 2, 3, 4]
-    assert len(sweep.epochs()) == len(set(sweep.epochs())) == len(finished.epochs()) + 2
+def test_optuna_has_every_trial_with_its_values(runner: Runner) -> None:
+    study = runner.run(config())
+    found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
+    assert [trial.state.name for trial in found.trials] == ["COMPLETE"] * 12
+    assert [tuple(trial.values) for trial in found.trials] == [
+        (trial.metrics["val_accuracy"], trial.metrics["params"]) for trial in study.trials
+    ]
+
+
+def test_two_passes_prune_twice(runner: Runner) -> None:
+    study = runner.run(config("passes=2", trials=4))
+    assert [trial.state for trial in study.trials] == ["complete"] * 4
+    for trial in study.trials:
+        names = ["sparse", "prune", "finetune", "sparse-2", "prune-2", "finetune-2"]
+        assert [stage.name for stage in trial.stages] == names
+        params = [stage.metrics["params"] for stage in trial.stages]
+        assert (
+            params[0]
+            > params[1]
+            == params[2]
+            == params[3]
+            > params[4]
+            == params[5]
+            == trial.metrics["params"]
+        )
+    assert set(runner.computed.values()) == {1}
+
+
+def test_the_folders_of_a_study_are_not_read_again_and_again(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: Counter[str] = Counter()
+    read = StageFolder.read
+
+    def count(self: StageFolder, stage: Stage) -> StageRecord:
+        reads[stage.key] += 1
+        return read(self, stage)
+
+    monkeypatch.setattr(StageFolder, "read", count)
+    study = runner.run(config(trials=40))
+    stages = {stage.key for trial in study.trials for stage in trial.stages} | {study.dense.key}
+    assert reads.keys() == stages
+    assert set(reads.values()) == {2}  # when it was asked for, and when it had ended
 
 
 # Interruptions
 
 
-def test_ctrl_c_ends_the_epochs_in_hand_and_the_same_command_goes_on(sweep: Sweep) -> None:
-    process = sweep.start(*SOME)
-    sweep.wait_for_epochs(1, process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
+class Stopping(Interruption):
+    """Signals that arrive when so many epochs have been computed."""
 
-    assert (process.returncode, err) == (130, "")
-    last = out.splitlines()[-1]
-    assert last.startswith("interrupted with 0 of 3 trials complete")
-    assert last.endswith(f"-m sweeps run smoke --runs {sweep.runs} --wandb disabled {' '.join(SOME)}")
-    assert any(line.endswith("stopped ") for line in sweep.log())
-    epochs = sweep.epochs()
+    def __init__(self, runner: Runner, *moments: int) -> None:
+        super().__init__()
+        self._runner, self._moments = runner, moments
 
-    assert sweep.run(*SOME).returncode == 0
-    assert sweep.epochs()[: len(epochs)] == epochs
-    assert len(sweep.epochs()) == len(set(sweep.epochs())) == 3 * 5 + 3
+    @property
+    def level(self) -> int:
+        return sum(len(self._runner.computed) >= moment for moment in self._moments)
 
 
-def test_a_second_driver_is_told_who_has_the_study_and_sigterm_ends_the_first(
-    sweep: Sweep, command: Command
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_interrupted_again_and_again_a_sweep_finds_the_same(
+    tmp_path: Path, sampler: str, signals: int
 ) -> None:
-    process = sweep.start(*LONG)
-    sweep.wait_for_epochs(1, process)
-    for arguments in (("run", "smoke", "--wandb", "disabled", *LONG), ("retry", "smoke")):
-        status, out, err = command(*arguments, "--runs", sweep.runs)
-        assert (status, out) == (3, "")
-        assert err.startswith(f"Error: smoke is being run by process {process.pid} on ")
-    assert process.poll() is None
-
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (143, "")
-    assert "Go on with: " in out.splitlines()[-1]
-
-
-def test_a_hangup_fails_nothing_and_a_second_signal_stops_at_once(sweep: Sweep) -> None:
-    process = sweep.start(*LONG, "--set", "sparse.batch_size=2", start_new_session=True)
-    sweep.wait_for_epochs(1, process)
-    workers = children(process)
-    os.killpg(process.pid, signal.SIGHUP)
-    time.sleep(0.5)
-    assert process.poll() is None  # an epoch of 2,000 steps takes longer
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (128 + signal.SIGHUP, "")
-    assert "Go on with: " in out.splitlines()[-1]
-    assert not any("failed" in line for line in sweep.log())
-    wait_until_gone(workers)
+    settings = config("sparse.epochs=4", "finetune.epochs=3", sampler=sampler, trials=14)
+    whole = Runner(tmp_path / "whole").run(settings)
+    runner = Runner(tmp_path / "parts")
+    study, rounds = None, 0
+    while study is None or len(study.complete) < 14:
+        moment = len(runner.computed) + 3
+        study = runner.run(settings, interruption=Stopping(runner, *[moment] * signals))
+        rounds += 1
+    assert rounds > 5
+    assert pareto_table(study) == pareto_table(whole)
+    assert set(runner.computed.values()) == {1}
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.5])
-def test_a_signal_while_it_starts_leaves_no_traceback(sweep: Sweep, seconds: float) -> None:
-    process = sweep.start()
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in err
-    if process.returncode != -signal.SIGINT:  # that is how a process ends before Python runs its first line
-        assert process.returncode == 130
-        assert "Go on with: " in (out + err).splitlines()[-1]
-
-
-# Two at a time
-
-
-def test_studies_share_stages_while_both_run(sweep: Sweep) -> None:
-    names = ("one", "two")
-    pair = [sweep.start("--set", f"study={name}", core=core) for core, name in enumerate(names)]
-    for process in pair:
-        out, err = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, err) == (0, "")
-        assert f"status {sweep.runs}/" in out  # the config's name would find the study smoke
-    epochs = sweep.epochs("one") + sweep.epochs("two")
-    assert len(epochs) == len(set(epochs)) == 3 * 2 + 3
-    tables = [json.loads((sweep.runs / name / "pareto.json").read_text()) for name in names]
-    assert tables[0]["front"] == tables[1]["front"]
+def test_after_the_first_signal_nothing_is_asked_or_started(runner: Runner) -> None:
+    study = runner.run(config(), interruption=Stopping(runner, 0))
+    assert (study.trials, runner.names) == ([], [])
 
 
 # Failures
 
 
-def test_divergence_fails_a_trial_with_its_reason_and_the_sweep_goes_on(
-    sweep: Sweep, command: Command
-) -> None:
-    space = "search.space={sparse.lr: [0.1, 1.0e+20], prune.ratio: [0.5]}"
-    options = ("--set", space, "--set", "sparse.lambda=0.01", "--set", "sparse.lr=1.0e+20", "--trials", "2")
-    result = sweep.run(*options)
+def failing(kind: str, ratio: float | None = None) -> Compute:
+    """Stages of a kind that fail, all of them or those at a ratio."""
 
-    assert result.returncode == 1
-    rows = {row["sparse.lr"]: row for row in trials(sweep, command)}
-    assert rows[0.1]["state"] == "complete"
-    assert rows[1e20]["state"] == "failed"
-    assert "learning rate" in rows[1e20]["reason"]
-    number = rows[1e20]["trial"]
-    assert f"trial {number} failed: sparse: the loss became nan" in result.stderr
-    assert "the dense baseline failed: the loss became nan" in result.stderr
-    assert f"-m sweeps retry smoke --runs {sweep.runs}" in result.stderr
-    assert sweep.pareto()["trials"] == 1
-    assert sweep.pareto()["dense"] is None
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        spec = job.stage.spec.dump()
+        if job.stage.kind == kind and (ratio is None or spec["prune"]["ratio"] == ratio):
+            raise SlimnetError("the loss became nan")
+        return instant.compute(job, place, watch)
 
-    status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
-    assert (status, f"trials to run again: {number};" in out) == (0, True)
-    assert sweep.run(*options).returncode == 1
-    assert len([line for line in sweep.log() if " failed " in line]) == 4  # both were tried again
+    return compute
 
 
-def test_a_killed_worker_fails_its_trials_which_go_on_when_tried_again(
-    sweep: Sweep, command: Command
-) -> None:
-    process = sweep.start(*SOME, core=0)
-    sweep.wait_for_epochs(6, process)  # the dense network is done; the first trial's training has begun
-    os.kill(children(process)[-1], signal.SIGKILL)
-    _, err = process.communicate(timeout=PATIENCE)
-
-    assert process.returncode == 1
-    before = trials(sweep, command)
-    failed = [row["trial"] for row in before if row["state"] == "failed"]
+def test_a_failed_stage_fails_its_trials_and_the_sweep_goes_on(runner: Runner) -> None:
+    settings = config(sampler="grid", trials=8)
+    ratio = 0.2  # of the first trials
+    study = runner.run(settings, compute=failing("prune", ratio))
+    failed = [trial for trial in study.trials if trial.state == "failed"]
     assert failed
-    for number in failed:
-        assert "killed by SIGKILL" in before[number]["reason"]
-        assert f"trial {number} failed" in err
-    done = sweep.epochs()
+    assert {trial.config.prune.ratio for trial in failed} == {ratio}
+    assert {trial.reason for trial in failed} == {"prune: the loss became nan"}
+    assert len(study.complete) == 8 - len(failed)
 
-    status, out, _ = command("retry", "smoke", failed[0], "--runs", sweep.runs)
-    assert (status, f"again: {', '.join(map(str, failed))};" in out) == (0, True)  # all that shared the stage
-    assert sweep.run(*SOME).returncode == 0
-    after = trials(sweep, command)
-    assert [row["prune.ratio"] for row in after] == [row["prune.ratio"] for row in before]
-    assert {row["state"] for row in after} == {"complete"}
-    assert sweep.epochs()[: len(done)] == done
-    assert len(sweep.epochs()) == len(set(sweep.epochs()))  # it went on from its checkpoint
+    settings = config(sampler="grid", trials=8)
+    assert forget_failures(runner.runs, settings, []) == [trial.number for trial in failed]
+    again = runner.run(settings)
+    assert [trial.state for trial in again.trials] == ["complete"] * 8
+    assert points(again) == points(study)
+    assert set(runner.computed.values()) == {1}
 
 
-def test_what_cannot_be_written_midway_ends_the_sweep_with_one_message(sweep: Sweep) -> None:
-    (sweep.runs / "stages").mkdir(parents=True)
-    (sweep.runs / "stages" / "prune").write_text("in the way")
-    process = sweep.start()
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2
-    (message,) = err.splitlines()
-    assert str(sweep.runs / "stages" / "prune") in message
+def test_trials_that_share_a_failed_stage_fail_and_are_retried_together(runner: Runner) -> None:
+    study = runner.run(config(trials=8), compute=failing("sparse"))
+    assert [trial.state for trial in study.trials] == ["failed"] * 8
+    assert study.dense.state == "failed"
+    first = study.trials[0]
+    together = [t.number for t in study.trials if t.params["sparse.lambda"] == first.params["sparse.lambda"]]
+    assert forget_failures(runner.runs, config(trials=8), [first.number]) == together
+    with pytest.raises(SlimnetError, match="trial 99 has not failed; failed trials: "):
+        forget_failures(runner.runs, config(trials=8), [99])
 
 
-def test_a_stage_damaged_midway_ends_the_sweep_and_its_workers(sweep: Sweep) -> None:
-    process = sweep.start(*LONG)
-    sweep.wait_for_epochs(1, process)
-    workers = children(process)
-    path = next((sweep.runs / "stages" / "sparse").iterdir())
-    (path / "failure.json").write_text("{")
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2
-    assert f"delete the folder {path}" in err
-    wait_until_gone(workers)
+class Losing(InlineExecutor):
+    """Loses the first stages of a kind that it is given, before they have done anything."""
+
+    def __init__(self, compute: Compute, kind: str, times: int) -> None:
+        super().__init__(compute)
+        self._kind, self._times = kind, times
+
+    def start(self, job: Job) -> str:
+        where = super().start(job)
+        if job.stage.kind == self._kind and self._times:
+            self._times -= 1
+            self.lose(job.key)
+        return where
+
+
+def test_a_lost_stage_goes_on_and_fails_when_it_is_lost_again_and_again(tmp_path: Path) -> None:
+    settings = config("search.ahead=1", trials=3)
+    for times, expected in ((2, ["complete"] * 3), (3, ["failed", "complete", "complete"])):
+        runner = Runner(tmp_path / str(times))
+        starts: list[str] = []
+
+        def compute(
+            job: Job, place: Place, watch: Watch, starts: list[str] = starts, times: int = times
+        ) -> bool:
+            starts.append(job.stage.kind)
+            while job.stage.kind == "finetune" and starts.count("finetune") <= times:
+                if watch.stop():
+                    return False
+            return instant.compute(job, place, watch)
+
+        losing = Losing(compute, "finetune", times)
+        study = runner.run(settings, wrap=lambda executor, losing=losing: losing)
+        assert [trial.state for trial in study.trials] == expected
+        reason = study.trials[0].reason
+        assert reason is None or reason.startswith("finetune: its thread was told to die")
+        assert starts.count("finetune") == times + expected.count("complete")
+
+
+def test_a_damaged_stage_is_named_when_a_study_is_opened(runner: Runner) -> None:
+    study = runner.run(config(trials=2))
+    (folder,) = (runner.runs / "stages" / "finetune").glob(study.trials[0].stages[-1].key)
+    (folder / "result.json").write_text("{")
+    with pytest.raises(SlimnetError, match=f"delete the folder {folder}"):
+        runner.run(config(trials=2))
+
+
+def test_a_study_of_an_earlier_version_goes_on_under_its_points(runner: Runner) -> None:
+    """Its record was the Optuna study alone."""
+    before = runner.run(config(trials=6))
+    folder = runner.runs / "smoke"
+    uid = json.loads((folder / "study.json").read_text())["uid"]
+    for name in ("study.json", "trials.jsonl"):
+        (folder / name).unlink()
+    assert points(read_study(runner.runs, config(trials=6))) == points(before)
+    assert not (folder / "study.json").exists()
+    again = runner.run(config(trials=8))
+    assert points(again)[:6] == points(before)
+    assert again.uid == uid

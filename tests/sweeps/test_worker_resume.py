@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slimnet.training.recovery import previous
 
 from slimnet.checkpoint import read
 from slimnet.errors import SlimnetError
-from slimnet.recovery import previous
 from sweeps.config import load_config, resolve
-from sweeps.machine import Slot
+from sweeps.jobs import Job, Place, Watch
+from sweeps.records import Row
 from sweeps.stages import Stage, Store, chain
-from sweeps.worker import Job, Watch, compute
+from sweeps.worker import compute
 
 EPOCHS = 4
 KILLS = 12
@@ -36,7 +37,8 @@ def sparse_stage() -> Stage:
 def run(runs: Path | str, watch: Watch = Watch()) -> Store:  # noqa: B008 - it is frozen
     """Compute the stage, or go on with it."""
     store, stage = Store(Path(runs)), sparse_stage()
-    compute(Job.of(stage, store, Slot("cpu", 1)), watch)
+    store.folder(stage).prepare(stage)
+    compute(Job(stage, store), Place("cpu", 1), watch)
     return store
 
 
@@ -46,12 +48,12 @@ def compute_stage(runs: str) -> None:
 
 
 def folder_in(runs: Path) -> Path:
-    return Store(runs).folder(sparse_stage())
+    return Store(runs).folder(sparse_stage()).path
 
 
 def stopped(runs: Path, epochs: int) -> Path:
     """A stage that was stopped after some epochs; returns its newest checkpoint."""
-    done: list[int] = []
+    done: list[Row] = []
     run(runs, Watch(epoch=done.append, stop=lambda: len(done) >= epochs))
     return folder_in(runs) / "checkpoint.pt"
 
@@ -111,8 +113,9 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_is_told(
     newest.write_bytes(newest.read_bytes()[:5000])
     warnings: list[str] = []
     epochs: list[int] = []
+    note = lambda row: epochs.append(row["epoch"])  # noqa: E731
 
-    run(tmp_path, Watch(epoch=epochs.append, warning=warnings.append))
+    run(tmp_path, Watch(epoch=note, warning=warnings.append))
 
     assert warnings == [
         f"{newest} is truncated: its end is missing; the training goes on from the checkpoint before"
@@ -129,8 +132,9 @@ def test_two_damaged_checkpoints_start_the_stage_again(
         file.write_bytes(b"")
     warnings: list[str] = []
     epochs: list[int] = []
+    note = lambda row: epochs.append(row["epoch"])  # noqa: E731
 
-    run(tmp_path, Watch(epoch=epochs.append, warning=warnings.append))
+    run(tmp_path, Watch(epoch=note, warning=warnings.append))
 
     assert len(warnings) == 1
     assert warnings[0].endswith("starts again from the beginning")

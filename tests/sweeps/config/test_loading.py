@@ -222,7 +222,7 @@ def test_entries_of_a_space(write: Write, spelling: str, expected: list[Any] | N
         ("sparse.lr: [0.1, 0.1]", ["0.1 is given twice"]),
         ("sparse.lr: []", ["at least one choice"]),
         ("prune.ration: [0.5]", ["cannot be searched", "did you mean prune.ratio?"]),
-        ("search.trials: [3]", ["cannot be searched", "seed, or a field of data, model, sparse"]),
+        ("search.trials: [3]", ["cannot be searched", "seed, passes, or a field of data, model, sparse"]),
         ("sparse.target: [0.5, 1.0]", ["sparse.target takes", "below 1", "not 1"]),
         ("data.image_size: [7, 13]", ["holds 13", "2, 4, 7, 14, 28"]),
         ("", ["at least one field"]),

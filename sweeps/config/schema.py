@@ -1,4 +1,4 @@
-"""The config of a study: its schema, and how it is read from YAML with --set overrides.
+"""The schema of a study's config.
 
 Validation is strict: an unknown key is an error, nothing is converted but int to float, and every value
 of the search space must be one that its field can hold.
@@ -6,24 +6,28 @@ of the search space must be one that its field can hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, field_serializer, field_validator, model_validator
 
-from sweeps.config_messages import Schema, cut, describe, explain, refusal, show
-from sweeps.config_sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse, Wandb
-from sweeps.space import Choices, Entry, count_points, parse_entry
-from sweeps.yaml_source import ConfigError, KeyPath, Source, dotted, parse_document, parse_value, to_yaml
-
-__all__ = ["Config", "ConfigError", "dump_config", "load_config", "resolve", "shipped_configs"]
+from sweeps.config.messages import describe, refusal, show
+from sweeps.config.sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse, Wandb
+from sweeps.config.space import Choices, Entry, count_points, parse_entry
+from sweeps.config.yaml_source import KeyPath, dotted
 
 Metric = Literal["val_accuracy", "params", "macs"]
 Direction = Literal["maximize", "minimize"]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="every random draw follows from it")]
+Passes = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=100,
+        description="times that a trial trains sparsely, prunes and fine-tunes, each time part of the ratio",
+    ),
+]
 
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
@@ -42,6 +46,7 @@ def _field_type(annotation: Any, *constraints: Any) -> TypeAdapter[Any]:
 
 SEARCHABLE: dict[str, TypeAdapter[Any]] = {
     "seed": _field_type(Seed),
+    "passes": _field_type(Passes),
     **{
         f"{section}.{field.alias or name}": _field_type(field.annotation, *field.metadata)
         for section, model in SECTIONS.items()
@@ -86,7 +91,7 @@ class Search(Section):
         problems: list[tuple[KeyPath, str]] = []
         for path, spelling in raw.items():
             if path not in SEARCHABLE:
-                problems.append(((path,), _unsearchable(path)))
+                problems.append(((path,), unsearchable(path)))
                 continue
             try:
                 space[path] = parse_entry(spelling, partial(_field_value, path))
@@ -137,6 +142,7 @@ class Config(Section):
         description="a folder name of letters, digits, . _ and -, not first . or -; else the file's name",
     )
     seed: Seed = 0
+    passes: Passes = 1
     data: Data
     model: Model
     sparse: Sparse
@@ -184,117 +190,17 @@ class Config(Section):
         return self
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """The config in a file, or the shipped one of that name, with `key=value` overrides applied in order.
-
-    Values of overrides are YAML. A relative data.path is relative to the file's folder, or to the working
-    directory where an override gives it. Raises ConfigError, with a line for each mistake in the file and the
-    overrides.
-    """
-    file = _find(path)
-    source = parse_document(_read(file), file.name if file != Path(path) else str(path))
-    _make_data_path_absolute(source.values, file.parent)
-    source.values.setdefault("study", file.stem)
-    for override in overrides:
-        _apply(override, source)
-    _make_data_path_absolute(source.values, Path.cwd())
-    return _validated(source)
-
-
-def resolve(config: Config, params: Mapping[str, Any]) -> Config:
-    """The config of one trial: `config` with `params`, values by dotted path, filled in and validated again.
-
-    Raises ConfigError for a path that cannot be searched or a value that does not fit.
-    """
-    source = Source("trial", config.model_dump(by_alias=True))
-    for path, value in params.items():
-        if path not in SEARCHABLE:
-            raise ConfigError(f"trial: {path} {_unsearchable(path)}")
-        source.override(tuple(path.split(".")), value, "trial")
-    return _validated(source)
-
-
-def dump_config(config: Config) -> str:
-    """YAML text with every field of `config`; load_config reads it back to an equal one."""
-    return to_yaml(config.model_dump(mode="json", by_alias=True))
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The configs that come with the package, by name."""
-    return {
-        file.stem: file
-        for file in sorted((Path(__file__).parent / "configs").glob("*.yaml"), key=lambda file: file.stem)
-    }
-
-
-@cache
-def _schema() -> Schema:
-    return Schema(Config)
-
-
-def _validated(source: Source) -> Config:
-    problems = list(source.problems)
-    try:
-        config = Config.model_validate(source.values)
-    except ValidationError as error:
-        problems += explain(error, source, _schema())
-    if problems:
-        problems.sort(key=lambda problem: problem[0].order)
-        raise ConfigError("\n".join(f"{origin.label}: {text}" for origin, text in problems))
-    return config
-
-
-def _find(path: Path | str) -> Path:
-    """The file at `path`, or the shipped config of that name."""
-    file, shipped = Path(path), shipped_configs()
-    if file.is_file():
-        return file
-    if file.is_dir():
-        raise ConfigError(f"{path} is a folder; name the config file in it.")
-    name = str(path).removesuffix(".yaml")
-    if name in shipped:
-        return shipped[name]
-    close = get_close_matches(Path(name).name, shipped, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise ConfigError(f"{path} is neither a file nor a shipped config ({', '.join(shipped)}).{hint}")
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
-
-
-def _make_data_path_absolute(values: dict[str, Any], folder: Path) -> None:
-    data = values.get("data")
-    if isinstance(data, dict) and isinstance(path := data.get("path"), str):
-        data["path"] = str((folder / Path(path).expanduser()).resolve())
-
-
-def _apply(override: str, source: Source) -> None:
-    """Put `key=value` into the values of `source`, or note there that the key is unknown."""
-    label = f"--set {cut(override)}"
-    key, equals, text = override.partition("=")
-    if not key or not equals:
-        raise ConfigError(f"{label}: write key=value, such as sparse.epochs=2.")
-    path = tuple(key.strip().split("."))
-    if path[:2] == ("search", "space") and len(path) > 2:
-        path = ("search", "space", ".".join(path[2:]))  # the keys of a space are dotted themselves
-    elif path not in _schema().paths():
-        source.problems.append((source.next_origin(label), f"{key} {_schema().unknown(path)}"))
-        return
-    source.override(path, parse_value(text, label), label)
-
-
 def _highest(entry: Entry) -> list[Any]:
     """The value that stands for all of an interval that has no end of them."""
     return [] if isinstance(entry, Choices) else [entry.high]
 
 
-def _unsearchable(path: str) -> str:
+def unsearchable(path: str) -> str:
+    """The clause that says that a path cannot be searched, and what would do."""
     close = get_close_matches(path, SEARCHABLE, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"take seed, or a field of {', '.join(SECTIONS)}."
+    hint = (
+        f"did you mean {close[0]}?" if close else f"take seed, passes, or a field of {', '.join(SECTIONS)}."
+    )
     return f"cannot be searched; {hint}"
 
 

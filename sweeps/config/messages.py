@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from sweeps.yaml_source import KeyPath, Origin, Source, dotted
+from sweeps.config.yaml_source import KeyPath, Origin, Source, dotted
 
 _BOUNDS = {
     "minimum": "at least",

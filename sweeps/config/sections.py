@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sweeps.config_messages import refusal, show
-from sweeps.yaml_source import KeyPath
+from sweeps.config.messages import refusal, show
+from sweeps.config.yaml_source import KeyPath
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+Penalty = Literal["l1", "proximal", "polarization"]
+LambdaSchedule = Literal["constant", "warmup-tail"]
 
 IMAGE_SIDES = {"fashion-mini": 28, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32}
 RESNET50: Mapping[str, Any] = {"blocks": (3, 4, 6, 3), "width": 64}
@@ -31,7 +34,7 @@ class Data(Section):
     )
     path: Path | None = Field(None, strict=False, description="the file with the arrays, for npz only")
     image_size: int | None = Field(None, ge=1, description="side in pixels after pooling by a whole factor")
-    validation: float = Field(0.1, gt=0, le=0.5, description="share of train held out for selection")
+    validation: float = Field(0.1, gt=0, le=0.5, description="fraction of train held out for selection")
     crop: int = Field(0, ge=0, description="pixels of padding before a random crop")
     flip: bool = Field(False, description="mirror training images at random")
 
@@ -105,18 +108,16 @@ class Recipe(Section):
 
 
 class Sparse(Recipe):
-    """Sparse training: a penalty draws scaling factors to zero."""
+    """Sparse training: a penalty drives scaling factors to zero."""
 
     lambda_: float = Field(0.0, ge=0, alias="lambda", description="strength of the penalty")
-    lambda_schedule: Literal["constant", "warmup-tail"] = Field(
+    lambda_schedule: LambdaSchedule = Field(
         "constant", description="warmup-tail raises lambda for a fifth of the steps, the last fifth is at 0"
     )
     target: float | None = Field(
-        None, gt=0, lt=1, description="share of channels to bring near zero; lambda is steered to it"
+        None, gt=0, lt=1, description="fraction of channels to bring near zero; lambda is steered to it"
     )
-    penalty: Literal["l1", "proximal", "polarization"] = Field(
-        "l1", description="on the prunable scaling factors; proximal leaves exact zeros"
-    )
+    penalty: Penalty = Field("l1", description="on the prunable scaling factors; proximal leaves exact zeros")
 
     @model_validator(mode="after")
     def _a_target_steers_lambda(self) -> Self:
@@ -141,9 +142,9 @@ class Finetune(Recipe):
 class Prune(Section):
     """Which channels go, and how what remains is repaired."""
 
-    ratio: float = Field(0.5, ge=0, lt=1, description="share of channels removed")
+    ratio: float = Field(0.5, ge=0, lt=1, description="fraction of channels removed")
     threshold_over: Literal["prunable", "all", "layer"] = Field(
-        "prunable", description="all counts every BatchNorm channel; layer takes the share of each layer"
+        "prunable", description="all counts every BatchNorm channel; layer takes the fraction of each layer"
     )
     min_channels: int = Field(3, ge=1, description="kept in every layer")
     score: Literal["gamma", "gamma-weight", "random"] = Field(
@@ -153,7 +154,7 @@ class Prune(Section):
         False, description="prune residual streams too, each as one; trained sparse as well"
     )
     round_to: int = Field(1, ge=1, description="widths become multiples of this, upwards")
-    drop_blocks: bool = Field(False, description="residual blocks of which nothing is left may go whole")
+    drop_blocks: bool = Field(False, description="residual blocks that lose all channels may be dropped")
     absorb: bool = Field(True, description="fold removed channels' constants into what follows")
     recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
 

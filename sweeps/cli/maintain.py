@@ -1,0 +1,67 @@
+"""Commands that look after studies: sync, retry, doctor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sweeps.cli import studies
+from sweeps.cli.options import RUNS, ConfigArgument, DataOption, JsonOption, RunsOption
+from sweeps.cli.show import print_json
+from sweeps.console import Console
+from sweeps.study import hold
+
+
+def sync_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Upload the offline W&B runs of a study, each by itself and verified. Exit status 1 if any failed."""
+    from sweeps.tracking import sync
+
+    record = studies.read(config, runs)
+    console, results = Console(), []
+    with hold(runs / record.name):
+        for result in sync(runs / record.name, record):
+            results.append(result)
+            if not as_json:
+                console.say(f"{result.run_id}: {'uploaded' if result.ok else f'failed: {result.reason}'}")
+    if as_json:
+        print_json([asdict(result) for result in results])
+    elif not results:
+        console.say("nothing to upload: every run of this study is on the server, or none was tracked")
+    if not all(result.ok for result in results):
+        raise typer.Exit(1)
+
+
+def retry_command(
+    config: ConfigArgument,
+    trials: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[TRIAL]...", help="Numbers of failed trials.", show_default="all of them"),
+    ] = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Let failed trials run again, under their own numbers, with the next `run`."""
+    from sweeps.retry import forget_failures
+
+    settings = studies.last_config(config, runs)
+    with hold(runs / settings.study):
+        again = forget_failures(runs, settings, trials or [])
+    numbers = ", ".join(map(str, again)) or "none"
+    start = studies.command("run", studies.reference(config, settings, runs))
+    Console().say(f"trials to run again: {numbers}; start with: {start}")
+
+
+def doctor_command(as_json: JsonOption = False, data_dir: DataOption = None) -> None:
+    """Show what is installed, which devices there are, which W&B mode, and what is missing."""
+    from sweeps import doctor
+
+    facts = doctor.examine(data_dir)
+    if as_json:
+        print_json([asdict(fact) for fact in facts])
+    else:
+        console = Console()
+        for fact in facts:
+            console.say(f"{'ok     ' if fact.ok else 'missing'}  {fact.what}: {fact.found}")
+    if not all(fact.ok for fact in facts if fact.needed):
+        raise typer.Exit(1)

@@ -1,0 +1,40 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.config import shipped_configs
+
+RUNS = Path("runs")
+
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help=f"A YAML file, or the name of a shipped config: {', '.join(shipped_configs())}.",
+    ),
+]
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", metavar="N", help="The goal, instead of search.trials.")
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a field, such as sparse.epochs=2. May be repeated."
+    ),
+]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where studies and stages are kept.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where data sets are, or are downloaded to.",
+        show_default="the user's cache",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]

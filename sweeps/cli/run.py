@@ -1,0 +1,184 @@
+"""The command that runs a sweep, and how a run is wound up."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimnet.errors import SlimnetError
+from sweeps.cli import studies
+from sweeps.cli.options import RUNS, ConfigArgument, DataOption, RunsOption, SetOption, TrialsOption
+from sweeps.cli.show import print_front
+from sweeps.config import Config, load_config
+from sweeps.config.space import count_points
+from sweeps.console import Console, duration
+from sweeps.interruption import Interruption, StoppedAtOnce, command_line, watch_signals
+from sweeps.outputs import write_outputs
+from sweeps.records import StageRecord, StudyRecord, best_trial
+from sweeps.stages import Store
+from sweeps.study import check_config, hold, keep_config, make_study
+
+if TYPE_CHECKING:
+    from sweeps.tracking import Tracker
+
+EXIT_FAILED_TRIALS = 1
+
+
+def run_command(
+    config: ConfigArgument,
+    trials: TrialsOption = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes, instead of workers.")] = None,
+    wandb: Annotated[
+        str | None, typer.Option(metavar="MODE", help="W&B: auto, online, offline or disabled.")
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006 - typer reads it as the default and copies it
+    runs: RunsOption = RUNS,
+    data_dir: DataOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
+) -> None:
+    """Run a sweep, or go on with it: to its goal, or until Ctrl-C.
+
+    Exit status: 0 the goal is reached; 1 it is reached but some trials failed; 2 bad usage or config;
+    3 another driver has the study; 130 or 143 interrupted, the same command goes on.
+    """
+    from sweeps.driver import Driver, resume  # optuna and torch take seconds to import
+    from sweeps.executors.local import LocalExecutor
+    from sweeps.machine import choose_device, places
+    from sweeps.tracking import Tracker, decide_mode
+
+    flags = {"search.trials": trials, "workers": workers, "wandb.mode": wandb}
+    settings = load_config(
+        config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
+    )
+    console = Console(quiet=quiet)
+    studies.check_goal(settings)
+    device = choose_device(settings.device)
+    reference = studies.reference(config, settings, runs)
+    mode = decide_mode(settings.wandb.mode, reference)
+    _check_data(settings, data_dir)
+    folder = _make_folders(runs, settings.study)
+
+    with hold(folder), watch_signals() as interruption:
+        check_config(folder, settings)
+        study = make_study(folder, settings, studies.precision_of(settings))
+        keep_config(folder, settings)
+        _log_to(folder / "driver.log")
+        state, sampling, database = resume(study, settings, runs)
+        room = places(settings.workers, device, useful=settings.search.ahead + 1)
+        console.note(
+            f"study {settings.study}: {settings.search.trials} trials, {len(room)} workers on {device} "
+            f"with {room[0].threads} threads each, {study.facts.precision}"
+        )
+        if database.replaced:
+            console.note(database.replaced)
+        console.note(mode.why)
+        tracker = Tracker(folder, mode)
+        executor = LocalExecutor(room)
+        with console:
+            record = Driver(
+                state, study, sampling, database, executor, tracker, console, interruption, data_dir
+            ).run()
+        page = _wind_up(folder, record, tracker, interruption, console)
+    if page is None or (interruption.signals and not _goal_reached(record)):
+        console.say(
+            f"interrupted with {len(record.complete)} of {record.goal} trials complete; nothing is lost. "
+            f"Go on with: {command_line()}"
+        )
+        raise typer.Exit(interruption.exit_status)
+    _close(console, record, page, reference, runs)
+
+
+def _wind_up(
+    folder: Path, record: StudyRecord, tracker: Tracker, interruption: Interruption, console: Console
+) -> Path | None:
+    """Bring W&B, the front and the report up to date; None where a second signal has cut that short."""
+    interruption.closing = True
+    try:
+        warnings = tracker.close(timeout=60.0 if interruption.level < 2 else 2.0)
+        page = write_outputs(folder, record)
+    except StoppedAtOnce:
+        return None
+    finally:
+        interruption.closing = False
+    for warning in warnings:
+        console.error(warning)
+    return page
+
+
+def _goal_reached(record: StudyRecord) -> bool:
+    ended = [trial for trial in record.trials if trial.state != "running"]
+    return len(ended) >= record.goal and record.dense.state in ("done", "failed")
+
+
+def _close(console: Console, record: StudyRecord, page: Path, reference: str, runs: Path) -> None:
+    """The last lines of a run that has reached its goal, and its exit status."""
+    from sweeps.report.headline import headline
+
+    failed = [trial for trial in record.trials if trial.state == "failed"]
+    print_front(console, record)
+    seconds = sum(stage.result["seconds"] for stage in _stages_once(record) if stage.result)
+    console.note(
+        f"\n{len(record.complete)} of {record.goal} trials complete: the goal is reached "
+        f"({duration(seconds)} of training in all)"
+    )
+    if record.front:
+        console.say(headline(record))
+    console.say(f"report: {page}")
+    for trial in failed:
+        console.error(f"trial {trial.number} failed: {trial.reason}")
+    if record.dense.failure:
+        console.error(f"the dense baseline failed: {record.dense.failure['reason']}")
+    if failed or record.dense.failure:
+        console.error(f"try again with: {studies.command('retry', reference)}")
+    points = count_points(record.config.search.space)
+    more = record.goal + 8 if points is None else min(record.goal + 8, points)
+    if more > record.goal:
+        console.note(f"more trials:  {studies.command('run', reference)} --trials {more}")
+    console.note(f"every trial:  {studies.command('status', reference)}")
+    if record.front:
+        best = best_trial(record) or record.trials[record.front[-1]]
+        path = Store(runs).folder(best.stages[-1]).checkpoint
+        console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
+    if failed or record.dense.failure:
+        raise typer.Exit(EXIT_FAILED_TRIALS)
+
+
+def _stages_once(record: StudyRecord) -> list[StageRecord]:
+    every = [record.dense, *(stage for trial in record.trials for stage in trial.stages)]
+    return list({stage.key: stage for stage in every}.values())
+
+
+def _check_data(config: Config, data_dir: Path | None) -> None:
+    """Find mistakes in the data before anything is written, after downloading what is missing."""
+    from slimnet.data import load_dataset, split
+
+    data = config.data
+    dataset = load_dataset(data.name, path=data.path, data_dir=data_dir, image_size=data.image_size)
+    split(dataset, validation=data.validation, seed=config.seed)
+
+
+def _make_folders(runs: Path, study: str) -> Path:
+    for folder in (runs / "stages", runs / study):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise SlimnetError(
+                f"{folder} cannot be written ({error.strerror}); choose another with --runs DIR"
+            ) from error
+    return folder
+
+
+def _log_to(path: Path) -> None:
+    """Keep the driver's log, each line stamped, across runs."""
+    root = logging.getLogger("sweeps")
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    root.handlers = [handler]

@@ -1,0 +1,127 @@
+"""Commands that show a study and change nothing but its report: plan, status, pareto, report."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from slimnet.data.catalogue import fingerprint
+from sweeps.cli import studies
+from sweeps.cli.options import RUNS, ConfigArgument, JsonOption, RunsOption, SetOption, TrialsOption
+from sweeps.config import load_config
+from sweeps.config.space import count_points
+from sweeps.console import Console
+from sweeps.outputs import dense_row, pareto_table, write_outputs
+from sweeps.records import StageRecord, StudyRecord
+from sweeps.stages import Store
+from sweeps.state import State, count_states
+from sweeps.study import Facts, Study, check_config, check_data, is_begun, open_study
+
+
+def plan_command(
+    config: ConfigArgument,
+    trials: TrialsOption = None,
+    overrides: SetOption = [],  # noqa: B006 - typer reads it as the default and copies it
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what `run` would do: trials, stages, what is there already, epochs left. Changes nothing."""
+    extra = [f"search.trials={trials}"] if trials is not None else []
+    settings = load_config(config, [*overrides, *extra])
+    studies.check_goal(settings)
+    folder = runs / settings.study
+    check_config(folder, settings)
+    if is_begun(folder):
+        study = open_study(folder, settings)
+        check_data(study, settings)
+    else:
+        data = fingerprint(settings.data.name, path=settings.data.path)
+        study = Study(folder, Facts("", studies.precision_of(settings), data), [])
+    state = State(settings, study, Store(runs))
+    counts, left = count_states(state.stages()), state.epochs_ahead()
+    points = count_points(settings.search.space)
+    if as_json:
+        print_json(
+            {
+                "study": settings.study,
+                "goal": state.goal,
+                "asked": state.asked,
+                "points": points,
+                "stages": counts,
+                "epochs_left": {kind: int(epochs) for kind, epochs in left.items()},
+            }
+        )
+        return
+    console = Console()
+    size = "endlessly many" if points is None else f"{points:,}"
+    console.say(f"study {settings.study}: {state.asked} of {state.goal} trials have their point")
+    console.say(f"search space: {size} points, sampler {settings.search.sampler}")
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    console.say(f"stages of these, and the dense baseline: {told}")
+    console.say(
+        f"epochs left: at most {left['sparse']:.0f} of sparse training, {left['finetune']:.0f} of fine-tuning"
+    )
+
+
+def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Show the trials of a study and how far their stages are."""
+    record = studies.read(config, runs)
+    rows = [
+        {
+            "trial": trial.number,
+            **trial.params,
+            "state": trial.state,
+            **{stage.name: _stage_state(stage) for stage in trial.stages},
+            "val_accuracy": trial.metrics.get("val_accuracy"),
+            "reason": trial.reason,
+        }
+        for trial in record.trials
+    ]
+    if as_json:
+        print_json({"study": record.name, "goal": record.goal, "trials": rows})
+        return
+    console = Console()
+    console.say(f"study {record.name}: {len(record.complete)} of {record.goal} trials complete")
+    if not any(trial.reason for trial in record.trials):
+        rows = [{key: value for key, value in row.items() if key != "reason"} for row in rows]
+    console.table(rows)
+
+
+def pareto_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Print the Pareto front: the trials that no other trial beats."""
+    record = studies.read(config, runs)
+    if as_json:
+        print_json(pareto_table(record))
+    else:
+        print_front(Console(), record)
+
+
+def report_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
+    """Write the front and the HTML report of a study as it stands."""
+    record = studies.read(config, runs)
+    Console().say(f"report: {write_outputs(runs / record.name, record)}")
+
+
+def print_front(console: Console, record: StudyRecord) -> None:
+    """The front as a table, with the dense network below it."""
+    rows: list[dict[str, Any]] = [record.trials[number].row() for number in record.front]
+    dense = dense_row(record)
+    if not rows:
+        console.say(f"study {record.name} has no finished trial yet")
+        return
+    if dense is not None:
+        blank = dict.fromkeys(rows[0], None)
+        rows = [{**row, "smaller": f"{dense['params'] / row['params']:.1f}x"} for row in rows]
+        rows.append({**blank, "trial": "dense", **dense, "smaller": ""})
+    console.table(rows, f"Pareto front of {record.name} (selected on the validation split)")
+
+
+def print_json(facts: Any) -> None:
+    """Facts for a program to read."""
+    print(json.dumps(facts, indent=2, ensure_ascii=False))
+
+
+def _stage_state(stage: StageRecord) -> str:
+    if stage.state == "partial":
+        return f"epoch {stage.epochs_done} of {stage.spec['recipe']['epochs']}"
+    return stage.state

@@ -1,0 +1,62 @@
+"""How commands find a study, and how they name one in the commands that they suggest."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from slimnet.errors import SlimnetError
+from sweeps.cli.options import RUNS
+from sweeps.config import Config, load_config
+from sweeps.config.space import count_points
+from sweeps.records import StudyRecord
+from sweeps.stages.spec import Precision
+from sweeps.state import read_study
+from sweeps.study import kept_config
+
+
+def read(config: str, runs: Path) -> StudyRecord:
+    """A study as it stands, found by the name in `config`."""
+    return read_study(runs, last_config(config, runs))
+
+
+def last_config(config: str, runs: Path) -> Config:
+    """The config that a study was last run with, found by the name in `config`."""
+    named = load_config(config)
+    if not (runs / named.study / "config.yaml").exists():
+        start = command("run", reference(config, named, runs))
+        raise SlimnetError(f"{runs} has no study {named.study} yet; start it with: {start}")
+    return kept_config(runs / named.study)
+
+
+def reference(config: str, settings: Config, runs: Path) -> str:
+    """The arguments by which other commands find the study, also one that --set has given another name."""
+    known = load_config(config).study == settings.study
+    name = config if known else str(runs / settings.study / "config.yaml")
+    return shlex.join([name] if runs == RUNS else [name, "--runs", str(runs)])
+
+
+def command(name: str, reference: str) -> str:
+    """A command line to be given next."""
+    return f"{shlex.join([sys.orig_argv[0], '-m', 'sweeps', name])} {reference}"
+
+
+def check_goal(config: Config) -> None:
+    """Refuse a goal that the search space has not enough points for."""
+    points = count_points(config.search.space)
+    if points is not None and config.search.trials > points:
+        raise SlimnetError(
+            f"search.trials is {config.search.trials}, but search.space has only {points} points; "
+            f"take at most {points}, or widen the space"
+        )
+
+
+def precision_of(config: Config) -> Precision:
+    """The precision of a new study."""
+    if config.precision != "auto":
+        return config.precision
+    from slimnet.precision import native_precision
+    from sweeps.machine import choose_device
+
+    return native_precision(choose_device(config.device))

@@ -1,0 +1,58 @@
+"""Computes a stage and reports on it in events, wherever it is computed."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from slimnet.errors import SlimnetError
+from sweeps.executors.base import Event
+from sweeps.jobs import Job, Place, Watch
+
+REPORT_EVERY = 0.2  # seconds between reports from within an epoch
+
+Compute = Callable[[Job, Place, Watch], bool]
+
+
+def report(
+    compute: Compute, job: Job, place: Place, stop: Callable[[], bool], send: Callable[[Event], None]
+) -> None:
+    """Compute a stage; `send` gets its news, the last of which says how it ended."""
+    steps = _Steps(job.key, send)
+
+    def epoch(row: Mapping[str, Any]) -> None:
+        plain = {name: value for name, value in row.items() if name != "gamma"}
+        send(Event(job.key, "epoch", int(row["epoch"]), row=plain))
+
+    def warning(text: str) -> None:
+        send(Event(job.key, "warning", reason=text))
+
+    try:
+        finished = compute(job, place, Watch(epoch=epoch, step=steps.note, warning=warning, stop=stop))
+        send(Event(job.key, "done" if finished else "stopped"))
+    except SlimnetError as error:
+        send(Event(job.key, "failed", reason=str(error)))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        send(Event(job.key, "failed", reason=reason, detail=traceback.format_exc()))
+
+
+class _Steps:
+    """Tells of steps now and then, and how fast they are."""
+
+    def __init__(self, key: str, send: Callable[[Event], None]) -> None:
+        self._key, self._send = key, send
+        self._told = (0.0, 0, 0)  # moment, epoch and step of the last report
+        self._pace = 0.0
+
+    def note(self, epoch: int, step: int, steps: int) -> None:
+        moment, its_epoch, its_step = self._told
+        now = time.monotonic()
+        if now - moment < REPORT_EVERY:
+            return
+        if epoch == its_epoch:
+            self._pace = (step - its_step) / (now - moment)
+        self._told = (now, epoch, step)
+        self._send(Event(self._key, "step", epoch, step, steps, pace=self._pace))

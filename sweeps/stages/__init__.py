@@ -1,0 +1,29 @@
+"""Stages: the kinds there are, what a trial makes of them, and the folders that hold their results.
+
+A stage is a pure function of its spec. A kind of stage is one file here: its spec, and how it is computed.
+"""
+
+from typing import Any
+
+from sweeps.stages.chain import Stage, chain, dense_stage
+from sweeps.stages.finetune import FinetuneSpec
+from sweeps.stages.folder import StageFolder, Store
+from sweeps.stages.prune import PruneSpec
+from sweeps.stages.sparse import SparseSpec
+from sweeps.stages.spec import Spec
+
+__all__ = ["KINDS", "Spec", "Stage", "StageFolder", "Store", "chain", "dense_stage", "parse_spec"]
+
+KINDS: dict[str, type[Spec]] = {"sparse": SparseSpec, "prune": PruneSpec, "finetune": FinetuneSpec}
+"""The kinds of stages, in the order in which a trial meets them."""
+
+
+def parse_spec(content: dict[str, Any]) -> Spec:
+    """The spec in the content of a spec.json.
+
+    Raises:
+        KeyError: no such kind, or none is given.
+        pydantic.ValidationError: a field does not fit the kind.
+    """
+    fields = {name: value for name, value in content.items() if name != "format"}
+    return KINDS[fields["kind"]].model_validate(fields)

@@ -1,0 +1,150 @@
+"""A trial as a chain of named stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from slimnet.data.catalogue import fingerprint
+from sweeps.config import Config, resolve
+from sweeps.config.sections import Recipe
+from sweeps.stages.finetune import FinetuneSpec
+from sweeps.stages.prune import PruneSpec
+from sweeps.stages.sparse import SparseSpec
+from sweeps.stages.spec import DataSpec, Precision, Spec
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a trial.
+
+    Trials that ask for the same stage, of one study or several, share its key and so its result.
+
+    Attributes:
+        spec: everything that the result depends on.
+        inputs: the stages whose networks it starts from, by the field of the spec that holds their key.
+    """
+
+    spec: Spec
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of the spec."""
+        return self.spec.key()
+
+    @property
+    def kind(self) -> str:
+        """The kind of stage, which is the name of its folder's parent."""
+        return self.spec.kind
+
+    @property
+    def name(self) -> str:
+        """The stage's name in its trial: its kind, numbered from the second pass on."""
+        return self.spec.name
+
+    @property
+    def epochs(self) -> int:
+        """Training epochs in the stage; pruning has none."""
+        return self.spec.epochs
+
+
+def chain(config: Config, precision: Precision, data: str | None = None) -> tuple[Stage, ...]:
+    """The stages of a trial with this (resolved) config: sparse, prune, finetune, once in every pass.
+
+    Args:
+        config: of the trial.
+        precision: of the study.
+        data: the fingerprint of the study's npz file when it was begun; read from the file if not given.
+    """
+    if config.data.name != "npz" or data is None:
+        data = fingerprint(config.data.name, path=config.data.path)
+    stages: list[Stage] = []
+    for number in range(1, config.passes + 1):
+        stages += _one_pass(config, precision, data, number, stages[-1] if stages else None)
+    return tuple(stages)
+
+
+def dense_stage(config: Config, precision: Precision, data: str | None = None) -> Stage:
+    """The unpruned baseline: the study's own sparse training at λ = 0; arguments as for `chain`."""
+    return chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision, data)[0]
+
+
+def _one_pass(
+    config: Config, precision: Precision, fingerprint: str, number: int, before: Stage | None
+) -> tuple[Stage, Stage, Stage]:
+    """The stages of one pass, which goes on from the network that the pass `before` has left."""
+    images = DataSpec(
+        name=config.data.name,
+        fingerprint=fingerprint,
+        image_size=config.data.image_size,
+        validation=config.data.validation,
+    )
+    augmented = images.model_copy(update={"crop": config.data.crop, "flip": config.data.flip})
+    shared = {"seed": config.seed, "pass_number": number}
+    training = {**shared, "data": augmented, "precision": precision, "compile": config.compile}
+
+    penalty = {}
+    if config.sparse.lambda_ or config.sparse.target:  # else these change nothing: all such stages are one
+        penalty = {
+            "penalty": config.sparse.penalty,
+            "lambda_schedule": config.sparse.lambda_schedule,
+            "target": config.sparse.target,
+            "streams": config.prune.streams,
+        }
+    sparse = Stage(
+        SparseSpec(
+            **training,
+            model=None if before else config.model,
+            parent=before.key if before else None,
+            recipe=_recipe(config.sparse),
+            strength=config.sparse.lambda_,
+            **penalty,
+        ),
+        {"parent": before} if before else {},
+    )
+    repaired = config.prune.recalibrate > 0  # else batches and their augmentation change nothing
+    prune = Stage(
+        PruneSpec(
+            **shared,
+            data=augmented if repaired else images,
+            parent=sparse.key,
+            prune=config.prune.model_copy(update={"ratio": ratio_of_pass(config.prune.ratio, config.passes)}),
+            **({"batch_size": config.sparse.batch_size} if repaired else {}),
+        ),
+        {"parent": sparse},
+    )
+    distilled = config.finetune.distill > 0
+    finetune = Stage(
+        FinetuneSpec(
+            **training,
+            parent=prune.key,
+            recipe=_recipe(config.finetune),
+            **(
+                {
+                    "teacher": sparse.key,
+                    "distill": config.finetune.distill,
+                    "temperature": config.finetune.temperature,
+                }
+                if distilled
+                else {}
+            ),
+        ),
+        {"parent": prune, **({"teacher": sparse} if distilled else {})},
+    )
+    return sparse, prune, finetune
+
+
+def ratio_of_pass(ratio: float, passes: int) -> float:
+    """The ratio of every pass that together remove the fraction `ratio`: each the same part of what is left.
+
+    >>> ratio_of_pass(0.75, passes=2)
+    0.5
+    """
+    return ratio if passes == 1 else 1 - (1 - ratio) ** (1 / passes)
+
+
+def _recipe(section: Recipe) -> Recipe:
+    """A section's recipe without what only that section has."""
+    return Recipe(**{name: getattr(section, name) for name in Recipe.model_fields})

@@ -1,0 +1,39 @@
+"""Fine-tuning: the pruned network is trained further, without penalty."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from sweeps.stages.spec import Computed, Context
+from sweeps.stages.training import TrainingSpec
+
+
+class FinetuneSpec(TrainingSpec):
+    """Training of a pruned network.
+
+    Attributes:
+        parent: the stage whose network is trained.
+        teacher: the stage whose network it learns from as well.
+        distill, temperature: as in the config, where there is a teacher.
+    """
+
+    title: ClassVar[str] = "fine-tuning"
+
+    kind: Literal["finetune"] = "finetune"
+    parent: str
+    teacher: str | None = None
+    distill: float = 0.0
+    temperature: float = 4.0
+
+    def compute(self, context: Context) -> Computed | None:
+        """Train."""
+        from slimnet import steps
+
+        trained = steps.finetune(
+            context.network("parent"),
+            context.splits,
+            self.library_recipe(distill=self.distill, temperature=self.temperature),
+            teacher=context.network("teacher") if self.teacher else None,
+            **self.options(context),
+        )
+        return trained and Computed(trained.model, trained.metrics, trained.history)

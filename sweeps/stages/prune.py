@@ -1,0 +1,41 @@
+"""Pruning: the channels that are worth least are removed, and what remains is repaired without training."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from sweeps.config.sections import Prune
+from sweeps.stages.spec import Computed, Context, Spec
+
+
+class PruneSpec(Spec):
+    """Pruning of a trained network.
+
+    Attributes:
+        parent: the stage whose network is pruned.
+        prune: how; its ratio is that of this pass.
+        batch_size: of the batches for new BatchNorm statistics, if there are any.
+    """
+
+    title: ClassVar[str] = "pruning"
+
+    kind: Literal["prune"] = "prune"
+    parent: str
+    prune: Prune
+    batch_size: int = 128
+
+    def compute(self, context: Context) -> Computed:
+        """Prune, and measure what is left."""
+        from slimnet import steps
+
+        pruned = steps.prune(
+            context.network("parent"),
+            context.splits,
+            seed=self.seed,
+            pass_number=self.pass_number,
+            batch_size=self.batch_size,
+            crop=self.data.crop,
+            flip=self.data.flip,
+            **self.prune.model_dump(),
+        )
+        return Computed(pruned.model, pruned.metrics, [])

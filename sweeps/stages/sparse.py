@@ -1,0 +1,71 @@
+"""Sparse training: a penalty drives scaling factors to zero while the network trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from sweeps.config.sections import LambdaSchedule, Model, Penalty
+from sweeps.stages.spec import Computed, Context
+from sweeps.stages.training import TrainingSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class SparseSpec(TrainingSpec):
+    """Sparse training of a fresh network or, in later passes, of the one that was fine-tuned before.
+
+    Attributes:
+        model: the fresh network; None where there is a parent.
+        parent: the stage whose network is trained further.
+        strength: λ. What follows makes no difference where it is 0 and there is no target.
+        penalty, lambda_schedule, target: as in the config.
+        streams: whether the scaling factors of residual streams are penalised too.
+    """
+
+    title: ClassVar[str] = "sparse training"
+
+    kind: Literal["sparse"] = "sparse"
+    model: Model | None = None
+    parent: str | None = None
+    strength: float = Field(0.0, alias="lambda")
+    penalty: Penalty = "l1"
+    lambda_schedule: LambdaSchedule = "constant"
+    target: float | None = None
+    streams: bool = False
+
+    def compute(self, context: Context) -> Computed | None:
+        """Train, and say how the scaling factors are distributed."""
+        from slimnet.training.sparsity import Sparsity
+
+        from slimnet import steps
+
+        trained = steps.sparse_train(
+            context.network("parent") if self.parent else self._fresh(context),
+            context.splits,
+            self.library_recipe(),
+            strength=self.strength,
+            sparsity=Sparsity(self.penalty, self.lambda_schedule, self.target),
+            streams=self.streams,
+            **self.options(context),
+        )
+        return trained and Computed(trained.model, trained.metrics, trained.history)
+
+    def _fresh(self, context: Context) -> nn.Module:
+        from slimnet import models, steps
+
+        assert self.model is not None, "a sparse stage has a model or a parent"
+        shape, splits = self.model, context.splits
+
+        def make() -> nn.Module:
+            return models.resnet(
+                shape.blocks,
+                shape.width,
+                stem=shape.stem,
+                num_classes=splits.num_classes,
+                in_channels=splits.image_shape[0],
+            )
+
+        return steps.fresh(make, seed=self.seed).to(context.device)

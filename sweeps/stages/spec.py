@@ -1,0 +1,132 @@
+"""What a stage's result depends on, and the key that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:  # torch takes seconds to import, and only workers need it
+    from torch import nn
+
+    from slimnet.data import Splits
+
+Precision = Literal["float32", "bfloat16"]
+
+FORMAT = 2
+"""Raised when the same spec would give another result, or when the default of a field changes."""
+
+
+class DataSpec(BaseModel):
+    """Which images, how they are split, and how training images are augmented."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    image_size: int | None = None
+    validation: float = 0.1
+    crop: int = 0
+    flip: bool = False
+
+
+class Spec(BaseModel):
+    """Everything that a stage's result depends on, in primitives.
+
+    A kind of stage is a subclass: its fields, and `compute`. A field that holds the key of another stage is
+    an input: `inputs` names them.
+
+    Attributes:
+        title: the kind in words.
+        kind: the name of the kind, and of its folder.
+        seed: of the study; every random draw follows from it.
+        data: what the network is trained and measured on.
+        pass_number: the pass of multi-pass slimming, from 1, so that each pass sees other batches.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    title: ClassVar[str]
+
+    kind: str
+    seed: int
+    data: DataSpec
+    pass_number: int = 1
+
+    @property
+    def name(self) -> str:
+        """The stage's name in its chain: the kind, numbered from the second pass on."""
+        return self.kind if self.pass_number == 1 else f"{self.kind}-{self.pass_number}"
+
+    @property
+    def epochs(self) -> int:
+        """Training epochs in the stage."""
+        return 0
+
+    def key(self) -> str:
+        """A hash of the spec.
+
+        A field at its default is left out, so that a field that is added later changes no key.
+        """
+        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        text = json.dumps(
+            {**given, "format": FORMAT, "kind": self.kind}, sort_keys=True, separators=(",", ":")
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def dump(self) -> dict[str, Any]:
+        """Every field, defaults included, as spec.json has them."""
+        return {"format": FORMAT, **self.model_dump(mode="json", by_alias=True)}
+
+    @abstractmethod
+    def compute(self, context: Context) -> Computed | None:
+        """Compute the stage, going on from the context's checkpoint if it is there.
+
+        Returns:
+            The network and what is known of it; None where `context.stop` ended it before.
+
+        Raises:
+            SlimnetError: the training diverged, or a file is damaged or cannot be written.
+        """
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is computed with; nothing of it changes the result.
+
+    Attributes:
+        splits: the images, on the device.
+        device: "cpu" or "cuda:<n>".
+        network: gives the network of an input, by the field that names it.
+        checkpoint: where a training is kept after every epoch, and gone on from.
+        on_resume: called once with the history where a training goes on from its checkpoint.
+        on_epoch: called with the history after each epoch that is computed.
+        on_step: called with (epoch, steps done, steps).
+        on_warning: called with a sentence.
+        stop: whether to end after the epoch in hand.
+    """
+
+    splits: Splits
+    device: str
+    network: Callable[[str], nn.Module]
+    checkpoint: Path
+    on_resume: Callable[[list[dict[str, Any]]], None]
+    on_epoch: Callable[[list[dict[str, Any]]], None]
+    on_step: Callable[[int, int, int], None]
+    on_warning: Callable[[str], None]
+    stop: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A finished stage: its network, its metrics, and a row per epoch."""
+
+    model: nn.Module
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]]

@@ -1,0 +1,51 @@
+"""What the stages that train have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sweeps.config.sections import Recipe
+from sweeps.stages.spec import Context, Precision, Spec
+
+if TYPE_CHECKING:
+    from slimnet.training.recipe import Recipe as LibraryRecipe
+
+
+class TrainingSpec(Spec):
+    """A stage that trains.
+
+    Attributes:
+        recipe: of the training, without its augmentation, which is in `data`.
+        precision: of convolutions and products.
+        compile: whether torch.compile is used.
+    """
+
+    recipe: Recipe
+    precision: Precision
+    compile: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Training epochs in the stage."""
+        return self.recipe.epochs
+
+    def library_recipe(self, **more: Any) -> LibraryRecipe:
+        """The recipe as `slimnet` takes it."""
+        from slimnet.training.recipe import Recipe as LibraryRecipe
+
+        return LibraryRecipe(**self.recipe.model_dump(), crop=self.data.crop, flip=self.data.flip, **more)
+
+    def options(self, context: Context) -> dict[str, Any]:
+        """How a stage trains and reports, whatever it trains for: arguments of `slimnet.steps`."""
+        return {
+            "seed": self.seed,
+            "precision": self.precision,
+            "compiled": self.compile,
+            "pass_number": self.pass_number,
+            "checkpoint": context.checkpoint,
+            "on_resume": context.on_resume,
+            "on_epoch": context.on_epoch,
+            "on_step": context.on_step,
+            "on_warning": context.on_warning,
+            "stop": context.stop,
+        }

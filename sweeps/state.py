@@ -1,0 +1,225 @@
+"""What is known of a study's trials and stages, kept up to date as news comes.
+
+The stage folders are read once, when a trial is added; after that a stage's folder is read again only when
+somebody says that it has changed. The work for one piece of news does not grow with the study.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from sweeps.config import Config, resolve
+from sweeps.config.space import count_points
+from sweeps.pareto import Front
+from sweeps.records import Row, StageRecord, StageState, StudyRecord, TrialRecord, TrialState
+from sweeps.stages import KINDS, Stage, Store, chain, dense_stage
+from sweeps.stages.training import TrainingSpec
+from sweeps.study import Point, Study, open_study
+
+SPARSE_FIELDS = ("data", "model", "sparse", "seed", "prune.streams")  # what the first sparse stage depends on
+TRAINING_KINDS = tuple(name for name, spec in KINDS.items() if issubclass(spec, TrainingSpec))
+
+
+class State:
+    """The trials of a study and the stages that they need.
+
+    Raises:
+        SlimnetError: a file of a stage is damaged, naming it.
+    """
+
+    def __init__(self, config: Config, study: Study, store: Store) -> None:
+        self.config = config
+        self.store = store
+        self._study = study
+        self._stages: dict[str, StageRecord] = {}
+        self._trials: list[TrialRecord] = []
+        self._open: dict[int, tuple[Stage, ...]] = {}  # the chains of trials that have not ended
+        self._states: Counter[TrialState] = Counter()
+        self._first_sparse: set[str] = set()
+        self._front = Front(config.search.objectives)
+        self._epochs_done = 0
+        self.dense = dense_stage(config, study.facts.precision, study.facts.data)
+        self._look_up(self.dense)
+        for point in study.points:
+            self.add(point)
+
+    # Trials
+
+    def add(self, point: Point) -> TrialRecord:
+        """Take in the next trial."""
+        number = len(self._trials)
+        config = resolve(self.config, point.params)
+        stages = chain(config, self._study.facts.precision, self._study.facts.data)
+        records = tuple(map(self._look_up, stages))
+        trial = TrialRecord(number, point.params, config, *_outcome(records), records)
+        self._trials.append(trial)
+        self._states[trial.state] += 1
+        self._first_sparse.add(stages[0].key)
+        if trial.state == "running":
+            self._open[number] = stages
+        else:
+            self._close(trial)
+        return trial
+
+    def trial(self, number: int) -> TrialRecord:
+        """A trial as it stands now."""
+        return self._trials[number]
+
+    def ended_in_order(self) -> int:
+        """How many trials have ended up to the first that has not."""
+        return min(self._open, default=self.asked)
+
+    def count(self, state: TrialState) -> int:
+        """How many trials are in this state."""
+        return self._states[state]
+
+    @property
+    def asked(self) -> int:
+        """How many trials there are."""
+        return len(self._trials)
+
+    def front(self, rows: int) -> tuple[list[Row], int]:
+        """The first rows of the front, and how many it has."""
+        numbers = self._front.numbers()
+        return [self._trials[number].row() for number in numbers[:rows]], len(numbers)
+
+    # Stages
+
+    def ready(self) -> list[Stage]:
+        """Stages that can be computed: the baseline first, then in the order of their trials.
+
+        Those that are being computed already are among them.
+        """
+        every = [self.dense, *(stage for stages in self._open.values() for stage in stages)]
+        ready = {stage.key: stage for stage in every if self._is_ready(stage)}
+        return list(ready.values())
+
+    def stage(self, key: str) -> StageRecord:
+        """A stage as it was last read or told of."""
+        return self._stages[key]
+
+    def stages(self) -> list[StageRecord]:
+        """Every stage of the trials and the baseline, once."""
+        return list(self._stages.values())
+
+    def users(self, stage: Stage) -> list[TrialRecord]:
+        """The trials that have not ended and need this stage."""
+        return [
+            self._trials[number]
+            for number, stages in self._open.items()
+            if any(other.key == stage.key for other in stages)
+        ]
+
+    def advance(self, stage: Stage, epochs_done: int) -> None:
+        """Take in that a stage has finished an epoch."""
+        record = self._stages[stage.key]
+        self._put(stage, replace(record, state="partial", epochs_done=epochs_done))
+
+    def reload(self, stage: Stage) -> list[TrialRecord]:
+        """Read a stage's folder again; returns the trials that have ended by it."""
+        return self._put(stage, self.store.folder(stage).read(stage))
+
+    # The whole
+
+    def record(self) -> StudyRecord:
+        """The study as it stands now. Records of trials that have not changed are the same objects."""
+        return StudyRecord(
+            name=self.config.study,
+            uid=self._study.facts.uid,
+            config=self.config,
+            goal=self.goal,
+            dense=self._stages[self.dense.key],
+            trials=list(self._trials),
+            front=self._front.numbers(),
+        )
+
+    @property
+    def goal(self) -> int:
+        """How many trials the study is to have; a lower number than it has takes nothing back."""
+        return max(self.config.search.trials, self.asked)
+
+    @property
+    def epochs_done(self) -> int:
+        """Training epochs of all stages that need not be computed again."""
+        return self._epochs_done
+
+    def epochs_ahead(self) -> dict[str, float]:
+        """Training epochs still to compute by kind, at most: trials not asked for yet are included."""
+        left = dict.fromkeys(TRAINING_KINDS, 0.0)
+        needed = [self.dense, *(stage for stages in self._open.values() for stage in stages)]
+        for stage in {stage.key: stage for stage in needed}.values():
+            record = self._stages[stage.key]
+            if stage.kind in left and record.state != "failed":
+                left[stage.kind] += stage.epochs - record.epochs_done
+        config, unasked = self.config, max(0, self.config.search.trials - self.asked)
+        fresh = min(unasked, _sparse_points(config) - len(self._first_sparse))
+        left["sparse"] += (fresh + unasked * (config.passes - 1)) * config.sparse.epochs
+        left["finetune"] += unasked * config.passes * config.finetune.epochs
+        return left
+
+    def _look_up(self, stage: Stage) -> StageRecord:
+        """The record of a stage, read from its folder if it is not known yet."""
+        if stage.key not in self._stages:
+            self._stages[stage.key] = record = self.store.folder(stage).read(stage)
+            self._epochs_done += record.epochs_done
+        return self._stages[stage.key]
+
+    def _is_ready(self, stage: Stage) -> bool:
+        waits = self._stages[stage.key].state in ("missing", "partial")
+        return waits and all(self._stages[other.key].state == "done" for other in stage.inputs.values())
+
+    def _put(self, stage: Stage, record: StageRecord) -> list[TrialRecord]:
+        """Replace a stage's record, here and in the trials that need it; returns those that have ended."""
+        self._epochs_done += record.epochs_done - self._stages[stage.key].epochs_done
+        self._stages[stage.key] = record
+        ended = []
+        for before in self.users(stage):
+            records = tuple(self._stages[other.key] for other in before.stages)
+            state, reason = _outcome(records)
+            trial = replace(before, state=state, reason=reason, stages=records)
+            self._trials[trial.number] = trial
+            if state != "running":
+                self._states[before.state] -= 1
+                self._states[state] += 1
+                del self._open[trial.number]
+                self._close(trial)
+                ended.append(trial)
+        return ended
+
+    def _close(self, trial: TrialRecord) -> None:
+        if trial.state == "complete":
+            self._front.add(trial.number, trial.facts())
+
+
+def read_study(runs: Path, config: Config) -> StudyRecord:
+    """A study as its folders have it, changing nothing.
+
+    Raises:
+        SlimnetError: a file is missing or damaged, naming it.
+    """
+    return State(config, open_study(runs / config.study, config), Store(runs)).record()
+
+
+def count_states(stages: list[StageRecord]) -> dict[StageState, int]:
+    """How many stages are in each state."""
+    found = Counter(stage.state for stage in stages)
+    return {state: found[state] for state in ("done", "partial", "missing", "failed")}
+
+
+def _outcome(stages: tuple[StageRecord, ...]) -> tuple[TrialState, str | None]:
+    for stage in stages:
+        if stage.failure:
+            return "failed", f"{stage.name}: {stage.failure['reason']}"
+    return ("complete" if stages[-1].state == "done" else "running"), None
+
+
+def _sparse_points(config: Config) -> float:
+    """How many different first sparse trainings the space holds; infinite where it is continuous."""
+    entries = {
+        path: entry
+        for path, entry in config.search.space.items()
+        if path in SPARSE_FIELDS or path.split(".")[0] in SPARSE_FIELDS
+    }
+    return count_points(entries) or float("inf") if entries else 1

@@ -1,0 +1,24 @@
+"""A study: its folder, its record, who may write it, and the Optuna behind it.
+
+What is exported here needs no Optuna; `sampling` and `database` do.
+"""
+
+from sweeps.study.config_file import check_config, keep_config, kept_config
+from sweeps.study.lock import StudyBusyError, hold
+from sweeps.study.record import DATABASE, Facts, Point, Study, check_data, is_begun, make_study, open_study
+
+__all__ = [
+    "DATABASE",
+    "Facts",
+    "Point",
+    "Study",
+    "StudyBusyError",
+    "check_config",
+    "check_data",
+    "hold",
+    "is_begun",
+    "keep_config",
+    "kept_config",
+    "make_study",
+    "open_study",
+]

@@ -1,0 +1,67 @@
+"""config.yaml in a study's folder: the config that the study was last run with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sweeps.config import Config, ConfigError, dump_config, load_config
+from sweeps.files import write_text
+
+FREE_TO_CHANGE = {  # what leaves finished trials as they are, or is pinned in the study itself
+    "search.trials",
+    "workers",
+    "device",
+    "wandb",
+    "precision",
+    "data.path",
+}
+
+
+def keep_config(folder: Path, config: Config) -> None:
+    """Write the config beside the study."""
+    write_text(folder / "config.yaml", dump_config(config))
+
+
+def kept_config(folder: Path) -> Config:
+    """The config that the study in `folder` was last run with.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    try:
+        return load_config(folder / "config.yaml")
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}\nThe file was written by `run`; mend it, or delete it and the next `run` makes it."
+        ) from error
+
+
+def check_config(folder: Path, config: Config) -> None:
+    """Check that a config goes on with the study in `folder`, if there is one.
+
+    Raises:
+        ConfigError: it differs from the config that the study was begun with in what changes results.
+    """
+    if not (folder / "config.yaml").exists():
+        return
+    before, now = _flat(kept_config(folder)), _flat(config)
+    changes = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changes:
+        raise ConfigError(
+            f"the study {config.study} was begun with another config: {'; '.join(changes)}. "
+            f"Give this one a name of its own (--set study=NAME), or move {folder} away"
+        )
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """The fields that may not change, by dotted path."""
+    flat: dict[str, Any] = {}
+    for section, value in config.model_dump(mode="json", by_alias=True).items():
+        fields = {f"{section}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {}
+        flat |= fields or {section: value}
+    return {key: value for key, value in flat.items() if not {key, key.split(".")[0]} & FREE_TO_CHANGE}

@@ -1,0 +1,188 @@
+"""The record of a study: what it was begun with, and which point each of its trials has.
+
+Two small files in the study's folder, read without Optuna:
+
+    study.json      uid, precision and the fingerprint of the data; written once
+    trials.jsonl    a line per trial: its point, and what the sampler noted of it; appended
+
+What became of a trial is in the stage folders. The Optuna study in study.db is made from both.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slimnet.data.catalogue import fingerprint
+from slimnet.errors import SlimnetError
+from sweeps.config import Config
+from sweeps.files import write_json
+from sweeps.stages.spec import Precision
+
+FACTS, TRIALS, DATABASE = "study.json", "trials.jsonl", "study.db"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where in the search space a trial is.
+
+    Attributes:
+        params: values by the dotted paths of the space, in its order.
+        attributes: what the sampler noted of the trial, which it wants to see again (NSGA-II's generation).
+    """
+
+    params: dict[str, Any]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is settled when a study is begun.
+
+    Attributes:
+        uid: tells the study from an earlier one of the same name.
+        precision: so that a move to another machine does not change it.
+        data: the fingerprint of the data set.
+    """
+
+    uid: str
+    precision: Precision
+    data: str
+
+
+@dataclass
+class Study:
+    """The record of one study. Only the driver that holds the study's lock may add to it.
+
+    Attributes:
+        folder: runs/<study>.
+        points: of the trials, by number.
+    """
+
+    folder: Path
+    facts: Facts
+    points: list[Point]
+
+    def add(self, point: Point) -> int:
+        """Note the point of the next trial; returns the trial's number.
+
+        Raises:
+            SlimnetError: it cannot be written; the trial is then not there.
+        """
+        path = self.folder / TRIALS
+        try:
+            with path.open("ab") as file:
+                file.write(_line(point))
+        except OSError as error:
+            raise SlimnetError(f"cannot write {path}: {error.strerror}; make room for it") from error
+        self.points.append(point)
+        return len(self.points) - 1
+
+
+def make_study(folder: Path, config: Config, precision: Precision) -> Study:
+    """Open the study in `folder` to go on with it, or begin it.
+
+    Args:
+        folder: runs/<study>.
+        config: must agree with the one that the study was begun with in all that changes results.
+        precision: of a new study.
+
+    Raises:
+        SlimnetError: a file is damaged, or the study was begun with other data or in another precision.
+    """
+    if is_begun(folder):
+        study = open_study(folder, config)
+        if config.precision not in ("auto", study.facts.precision):
+            raise SlimnetError(
+                f"precision is {config.precision}, but the study {config.study} was begun in "
+                f"{study.facts.precision}; give this one a name of its own (--set study=NAME)"
+            )
+        check_data(study, config)
+    else:
+        facts = Facts(uuid.uuid4().hex, precision, fingerprint(config.data.name, path=config.data.path))
+        study = Study(folder, facts, [])
+    # In this order: without study.json the lines of trials.jsonl belong to nothing.
+    lines = b"".join(map(_line, study.points))
+    path = folder / TRIALS
+    if not path.exists() or path.read_bytes() != lines:  # one may be broken off at its end
+        path.write_bytes(lines)
+    if not (folder / FACTS).exists():
+        write_json(folder / FACTS, asdict(study.facts))
+    return study
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether there is a record of the study, if only that of an earlier version, which was study.db."""
+    return (folder / FACTS).exists() or (folder / DATABASE).exists()
+
+
+def open_study(folder: Path, config: Config) -> Study:
+    """Open the study in `folder`, changing nothing.
+
+    Raises:
+        SlimnetError: a file is missing or damaged.
+    """
+    if not (folder / FACTS).exists() and (folder / DATABASE).exists():
+        return _of_earlier_version(folder, config)
+    facts = _read_facts(folder / FACTS)
+    return Study(folder, facts, _read_points(folder / TRIALS, config))
+
+
+def check_data(study: Study, config: Config) -> None:
+    """Check that the data are those that the study was begun with.
+
+    Raises:
+        SlimnetError: they are not, or their file cannot be read.
+    """
+    if study.facts.data != fingerprint(config.data.name, path=config.data.path):
+        raise SlimnetError(
+            f"the data of {config.data.path or config.data.name} have changed since the study {config.study} "
+            "was begun; give this one a name of its own (--set study=NAME)"
+        )
+
+
+def _read_facts(path: Path) -> Facts:
+    try:
+        return Facts(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise SlimnetError(f"{path} is missing; the next `run` rebuilds it from the stages") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_points(path: Path, config: Config) -> list[Point]:
+    """The points in a file; a last line that was broken off as it was written does not count."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _damaged(path, error) from error
+    try:
+        points = [Point(**json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
+    for number, point in enumerate(points):
+        if point.params.keys() != config.search.space.keys():
+            raise _damaged(path, f"trial {number} is not of this search space")
+    return points
+
+
+def _of_earlier_version(folder: Path, config: Config) -> Study:
+    from sweeps.study.database import read_study
+
+    facts, entries = read_study(folder / DATABASE, config)
+    return Study(folder, Facts(**facts), [entry.point for entry in entries])  # type: ignore[arg-type]
+
+
+def _damaged(path: Path, error: Exception | str) -> SlimnetError:
+    return SlimnetError(
+        f"{path} is damaged ({error}); move it away and the next `run` rebuilds it from the stages"
+    )
+
+
+def _line(point: Point) -> bytes:
+    return json.dumps(asdict(point), ensure_ascii=False).encode() + b"\n"

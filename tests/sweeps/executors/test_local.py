@@ -1,0 +1,122 @@
+"""Stages as processes: what reaches them, and that none outlives the driver."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from running import is_alive, wait_until_gone
+
+from sweeps.config import load_config, resolve
+from sweeps.executors import Event
+from sweeps.executors.local import LocalExecutor
+from sweeps.jobs import Job, Place
+from sweeps.stages import Stage, Store, chain
+
+PLACES = [Place("cpu", 1), Place("cpu", 1)]
+
+
+@pytest.fixture
+def executor() -> Iterator[LocalExecutor]:
+    executor = LocalExecutor(PLACES)
+    yield executor
+    executor.close()
+
+
+def sparse_stage(epochs: int) -> Stage:
+    settings = load_config("smoke", [f"sparse.epochs={epochs}"])
+    return chain(resolve(settings, {"sparse.lambda": 0.02, "prune.ratio": 0.5}), "float32")[0]
+
+
+def job(runs: Path, stage: Stage) -> Job:
+    store = Store(runs)
+    store.folder(stage).prepare(stage)
+    return Job(stage, store)
+
+
+def events_until(executor: LocalExecutor, *kinds: str) -> list[Event]:
+    """All events up to the first of one of the kinds."""
+    events: list[Event] = []
+    while not any(event.kind in kinds for event in events):
+        events += executor.poll(1.0)
+    return events
+
+
+def test_signals_of_the_terminal_do_not_reach_workers(tmp_path: Path, executor: LocalExecutor) -> None:
+    executor.start(job(tmp_path, sparse_stage(2)))
+    (process,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(process.pid or 0, number)
+    assert events_until(executor, "done", "failed", "lost")[-1].kind == "done"
+
+
+def test_a_killed_worker_is_lost_with_what_killed_it(tmp_path: Path, executor: LocalExecutor) -> None:
+    executor.start(job(tmp_path, sparse_stage(500)))
+    (process,) = multiprocessing.active_children()
+    os.kill(process.pid or 0, signal.SIGKILL)
+    last = events_until(executor, "done", "failed", "lost")[-1]
+    assert last.kind == "lost"
+    assert last.reason == "its process was killed by SIGKILL; the system may have run out of memory"
+
+
+def test_close_leaves_no_process(tmp_path: Path, executor: LocalExecutor) -> None:
+    executor.start(job(tmp_path, sparse_stage(500)))
+    (process,) = multiprocessing.active_children()
+    executor.close()
+    assert not process.is_alive()
+
+
+DRIVER = """
+import multiprocessing, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+sys.path.insert(0, sys.argv[3])
+from test_local import PLACES, job, sparse_stage
+from sweeps.executors.local import LocalExecutor
+
+if __name__ == "__main__":
+    executor = LocalExecutor(PLACES)
+    for epochs in (500, 501):
+        executor.start(job(Path(sys.argv[1]), sparse_stage(epochs)))
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    while True:
+        for event in executor.poll(0.2):
+            print(event.kind, flush=True)
+"""
+
+
+def test_workers_die_with_their_driver(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    trained, waited_for = (store.folder(sparse_stage(epochs)).path for epochs in (500, 501))
+    waited_for.mkdir(parents=True)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    here = Path(__file__).parent
+    with FileLock(waited_for / ".lock"):  # so that one worker trains and the other waits
+        driver = subprocess.Popen(
+            [sys.executable, str(tmp_path / "driver.py"), str(tmp_path), str(here), str(here.parent)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        assert driver.stdout is not None
+        workers = [int(pid) for pid in driver.stdout.readline().split()]
+        assert len(workers) == 2
+        while driver.stdout.readline() != "epoch\n":  # it trains
+            assert driver.poll() is None
+        assert all(is_alive(pid) for pid in workers)
+
+        driver.send_signal(signal.SIGKILL)
+        _, complaints = driver.communicate()
+
+        wait_until_gone(workers)
+    assert complaints == ""
+    with FileLock(trained / ".lock", timeout=0):
+        pass  # the worker's hold is gone too

@@ -1,0 +1,192 @@
+"""Whole sweeps of real stages: going on, being interrupted, failing, and sharing stages."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import PATIENCE, Command, Sweep, children, wait_until, wait_until_gone
+
+LONG = ("--set", "sparse.epochs=400", "--set", "sparse.batch_size=8")  # minutes, unless it is interrupted
+SOME = ("--set", "sparse.epochs=25")
+
+
+def trials(sweep: Sweep, command: Command) -> list[dict[str, Any]]:
+    status, out, err = command("status", "smoke", "--runs", sweep.runs, "--json")
+    assert status == 0, err
+    rows: list[dict[str, Any]] = json.loads(out)["trials"]
+    return rows
+
+
+def run(sweep: Sweep, command: Command, *options: str) -> tuple[int, str, str]:
+    """A run in this process, whose workers start sooner than those of a process of its own."""
+    return command("run", "smoke", "--runs", sweep.runs, "--wandb", "disabled", *options)
+
+
+# Interruptions
+
+
+@pytest.mark.slow  # two sweeps in processes of their own, each of which imports torch twice
+def test_ctrl_c_ends_the_epochs_in_hand_and_the_same_command_goes_on(sweep: Sweep) -> None:
+    process = sweep.start(*SOME)
+    sweep.wait_for_epochs(1, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+
+    assert (process.returncode, err) == (130, "")
+    last = out.splitlines()[-1]
+    assert last.startswith("interrupted with 0 of 3 trials complete")
+    assert last.endswith(f"-m sweeps run smoke --runs {sweep.runs} --wandb disabled {' '.join(SOME)}")
+    assert any(line.endswith("stopped ") for line in sweep.log())
+    epochs = sweep.epochs()
+
+    assert sweep.run(*SOME).returncode == 0
+    assert sweep.epochs()[: len(epochs)] == epochs
+    assert len(sweep.epochs()) == len(set(sweep.epochs())) == 3 * 25 + 3
+
+
+@pytest.mark.slow  # a sweep in a process of its own
+def test_a_second_driver_is_told_who_has_the_study_and_sigterm_ends_the_first(
+    sweep: Sweep, command: Command
+) -> None:
+    process = sweep.start(*LONG)
+    sweep.wait_for_epochs(1, process)
+    for arguments in (("run", "smoke", "--wandb", "disabled", *LONG), ("retry", "smoke")):
+        status, out, err = command(*arguments, "--runs", sweep.runs)
+        assert (status, out) == (3, "")
+        assert err.startswith(f"Error: smoke is being run by process {process.pid} on ")
+    assert process.poll() is None
+
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (143, "")
+    assert "Go on with: " in out.splitlines()[-1]
+
+
+@pytest.mark.slow  # a sweep in a process of its own
+def test_a_hangup_fails_nothing_and_a_second_signal_stops_at_once(sweep: Sweep) -> None:
+    epoch = ("--set", "sparse.batch_size=2", "--set", "data.image_size=28")  # of half a minute and more
+    process = sweep.start(*LONG, *epoch, start_new_session=True)
+    assert process.stdout is not None
+    wait_until(lambda: bool(sweep.log()))
+    workers = children(process)
+    os.killpg(process.pid, signal.SIGHUP)
+    while "stopping after the epochs in hand" not in process.stdout.readline():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (128 + signal.SIGHUP, "")
+    assert "Go on with: " in out.splitlines()[-1]
+    assert not any("failed" in line for line in sweep.log())
+    wait_until_gone(workers)
+
+
+def has_begun(process: subprocess.Popen[str]) -> bool:
+    """Whether Python has begun to read the program."""
+    return "sweeps" in Path(f"/proc/{process.pid}/cmdline").read_text()
+
+
+def loads_torch(process: subprocess.Popen[str]) -> bool:
+    return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("moment", [has_begun, loads_torch])
+def test_a_signal_while_it_starts_leaves_no_traceback(
+    sweep: Sweep, moment: Callable[[subprocess.Popen[str]], bool]
+) -> None:
+    process = sweep.start()
+    wait_until(lambda: moment(process))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    if process.returncode != -signal.SIGINT and "site.py" not in err:  # before the program's first line
+        assert "Traceback" not in err
+        assert process.returncode == 130
+        assert "Go on with: " in (out + err).splitlines()[-1]
+
+
+# Two at a time
+
+
+@pytest.mark.slow  # two sweeps at the same time
+def test_studies_share_stages_while_both_run(sweep: Sweep) -> None:
+    names = ("one", "two")
+    pair = [sweep.start("--set", f"study={name}", core=core) for core, name in enumerate(names)]
+    for process in pair:
+        out, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, err) == (0, "")
+        assert f"status {sweep.runs}/" in out  # the config's name would find the study smoke
+    epochs = sweep.epochs("one") + sweep.epochs("two")
+    assert len(epochs) == len(set(epochs)) == 3 * 2 + 3
+    tables = [json.loads((sweep.runs / name / "pareto.json").read_text()) for name in names]
+    assert tables[0]["front"] == tables[1]["front"]
+
+
+# Failures
+
+
+def test_divergence_fails_a_trial_with_its_reason_and_the_sweep_goes_on(
+    sweep: Sweep, command: Command
+) -> None:
+    space = "search.space={sparse.lr: [0.1, 1.0e+20], prune.ratio: [0.5]}"
+    options = ("--set", space, "--set", "sparse.lambda=0.01", "--set", "sparse.lr=1.0e+20", "--trials", "2")
+    status, _, err = run(sweep, command, *options)
+
+    assert status == 1
+    rows = {row["sparse.lr"]: row for row in trials(sweep, command)}
+    assert rows[0.1]["state"] == "complete"
+    assert rows[1e20]["state"] == "failed"
+    assert "learning rate" in rows[1e20]["reason"]
+    number = rows[1e20]["trial"]
+    assert f"trial {number} failed: sparse: the loss became nan" in err
+    assert "the dense baseline failed: the loss became nan" in err
+    assert f"-m sweeps retry smoke --runs {sweep.runs}" in err
+    assert sweep.pareto()["trials"] == 1
+    assert sweep.pareto()["dense"] is None
+
+    status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
+    assert (status, f"trials to run again: {number};" in out) == (0, True)
+    assert run(sweep, command, *options)[0] == 1
+    assert len([line for line in sweep.log() if " failed " in line]) == 4  # both were tried again
+
+
+@pytest.mark.slow  # a sweep in a process of its own
+def test_a_killed_worker_is_replaced_and_its_stage_goes_on(sweep: Sweep) -> None:
+    process = sweep.start(*SOME, core=0)
+    sweep.wait_for_epochs(3, process)
+    os.kill(children(process)[-1], signal.SIGKILL)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    assert "its process was killed by SIGKILL; the system may have run out of memory; it goes on" in out
+    assert len(sweep.epochs()) == len(set(sweep.epochs())) >= 3 * 25 + 3 - 1  # one may be saved and untold
+
+
+def test_two_passes_from_the_command_line(sweep: Sweep, command: Command) -> None:
+    status, out, _ = run(sweep, command, "--set", "passes=2", "--trials", "1")
+    assert status == 0
+    (row,) = trials(sweep, command)
+    names = ("sparse", "prune", "finetune", "sparse-2", "prune-2", "finetune-2")
+    assert [row[name] for name in names] == ["done"] * 6
+    assert len(sweep.epochs()) == 2 * (2 + 1) + 2  # and the dense network
+    assert "sparse-2" in out
+
+    import slimnet
+
+    path = out.partition('slimnet.load("')[2].partition('"')[0]
+    assert slimnet.count_params(slimnet.load(path)) == sweep.pareto()["front"][0]["params"]
+
+
+def test_what_cannot_be_written_midway_ends_the_sweep_with_one_message(
+    sweep: Sweep, command: Command
+) -> None:
+    (sweep.runs / "stages").mkdir(parents=True)
+    (sweep.runs / "stages" / "prune").write_text("in the way")
+    status, _, err = run(sweep, command)
+    assert status == 2
+    (message,) = err.splitlines()
+    assert str(sweep.runs / "stages" / "prune") in message
