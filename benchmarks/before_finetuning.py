@@ -15,13 +15,15 @@ from torch import nn
 
 import slimnet
 from benchmarks.fashion import SEEDS, spread
-from slimnet.calibrate import recalibrate_on
 from slimnet.data import Splits, load_dataset, split
 from slimnet.evaluation import evaluate
-from slimnet.plan import ThresholdOver, scaling_factors
 from slimnet.precision import native_precision
-from slimnet.sparsity import PenaltyName, Sparsity
-from slimnet.training import Recipe, train
+from slimnet.pruning.calibrate import recalibrate_on
+from slimnet.pruning.options import ThresholdOver
+from slimnet.pruning.planning import scaling_factors
+from slimnet.training.loop import train
+from slimnet.training.recipe import Recipe
+from slimnet.training.sparsity import PenaltyName, Sparsity
 
 PENALTIES: tuple[PenaltyName, ...] = ("l1", "proximal")
 LAMBDAS = (0.01, 0.02, 0.04)

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.calibrate import recalibrate_on
 from slimnet.data import Splits, load_dataset, split
-from slimnet.plan import scaling_factors
 from slimnet.precision import native_precision
-from slimnet.sparsity import Sparsity
-from slimnet.training import Recipe, train
+from slimnet.pruning.calibrate import recalibrate_on
+from slimnet.pruning.planning import scaling_factors
+from slimnet.training.loop import train
+from slimnet.training.recipe import Recipe
+from slimnet.training.sparsity import Sparsity
 
 SEEDS = (0, 1, 2)
 SPARSE = Recipe(epochs=16, lr=0.1, crop=1, flip=True)

@@ -11,8 +11,8 @@ from dataclasses import replace
 import slimnet
 from benchmarks.fashion import SEEDS, SPARSE, cut_to, describe, fine_tune, sparse_network, spread
 from slimnet.evaluation import evaluate
-from slimnet.sparsity import Sparsity
-from slimnet.training import Recipe
+from slimnet.training.recipe import Recipe
+from slimnet.training.sparsity import Sparsity
 
 STRENGTH = 0.008
 PARAMS = 20_000

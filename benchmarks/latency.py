@@ -6,7 +6,7 @@ import torch
 
 import slimnet
 from benchmarks.pruning import network
-from slimnet.fold import fold
+from slimnet.folding import fold
 from slimnet.latency import measure_latency
 
 BATCHES = (1, 16)

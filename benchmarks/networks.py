@@ -16,7 +16,7 @@ from torchvision import models
 from torchvision.models import segmentation
 
 import slimnet
-from slimnet.flow import tensors_in
+from slimnet.graph.flow import tensors_in
 
 RATIOS = (0.3, 0.5, 0.9)
 NETWORKS = (

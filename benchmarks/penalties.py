@@ -8,9 +8,10 @@ from __future__ import annotations
 import slimnet
 from benchmarks.fashion import SEEDS, cut_to, describe, fine_tune, sparse_network, spread
 from slimnet.evaluation import evaluate
-from slimnet.plan import scaling_factors
-from slimnet.sparsity import Sparsity, near_zero
-from slimnet.training import Recipe
+from slimnet.pruning.planning import scaling_factors
+from slimnet.training.penalties import near_zero
+from slimnet.training.recipe import Recipe
+from slimnet.training.sparsity import Sparsity
 
 PENALTIES = {
     "l1": (0.008, Sparsity("l1")),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from benchmarks.fashion import SEEDS, describe, sparse_network, spread
 from slimnet.evaluation import evaluate
-from slimnet.plan import scaling_factors
-from slimnet.sparsity import PenaltyName, Sparsity, near_zero
+from slimnet.pruning.planning import scaling_factors
+from slimnet.training.penalties import near_zero
+from slimnet.training.sparsity import PenaltyName, Sparsity
 
 TARGETS = (0.5, 0.7, 0.9)
 PENALTIES: tuple[PenaltyName, ...] = ("proximal", "l1")

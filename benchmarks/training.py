@@ -30,11 +30,13 @@ import slimnet
 from benchmarks.fashion import SEEDS, spread
 from slimnet.data import Images, Splits, load_dataset, split
 from slimnet.evaluation import evaluate
-from slimnet.memory import keep_memory
-from slimnet.plan import scaling_factors
 from slimnet.precision import native_precision
-from slimnet.sparsity import Penalty, PenaltyName, Sparsity
-from slimnet.training import Recipe, train
+from slimnet.pruning.planning import scaling_factors
+from slimnet.training.loop import train
+from slimnet.training.memory import keep_memory
+from slimnet.training.penalties import Penalty, penalise
+from slimnet.training.recipe import Recipe
+from slimnet.training.sparsity import PenaltyName
 from sweeps.config import load_config
 from sweeps.machine import core_count
 
@@ -282,7 +284,7 @@ def _penalties() -> str:
         gamma.grad = torch.zeros_like(gamma)
     splits = replace(case.splits, validation=_first(case.splits, 1), test=_first(case.splits, 1))
     steps = -(-len(splits.train) // case.recipe.batch_size)
-    penalties = {name: Sparsity(name).penalise(gammas, case.recipe.gain) for name in get_args(PenaltyName)}
+    penalties = {name: penalise(name, gammas, case.recipe.gain) for name in get_args(PenaltyName)}
     calls = 1000
 
     def call(penalty: Penalty) -> None:

@@ -1,16 +1,48 @@
 """Make convolutional networks smaller: find what can go, remove it exactly, keep the accuracy."""
 
-from slimnet import models
-from slimnet.calibrate import recalibrate
-from slimnet.checkpoint import load, save
-from slimnet.cost import count_macs, count_params
-from slimnet.errors import SlimnetError
-from slimnet.export import export_onnx, export_program
-from slimnet.fold import fold
-from slimnet.graph import ChannelGraph, ChannelGroup, trace
-from slimnet.latency import Latency, measure_latency
-from slimnet.plan import PruningPlan, load_plan, plan
-from slimnet.surgery import mask, prune
+from typing import TYPE_CHECKING
+
+from slimnet._lazy import lazy
+
+if TYPE_CHECKING:
+    from slimnet import models
+    from slimnet.checkpoint import load, save
+    from slimnet.cost import count_macs, count_params
+    from slimnet.errors import SlimnetError
+    from slimnet.export import export_onnx, export_program
+    from slimnet.folding import fold
+    from slimnet.graph.trace import ChannelGraph, ChannelGroup, trace
+    from slimnet.latency import Latency, measure_latency
+    from slimnet.pruning.calibrate import recalibrate
+    from slimnet.pruning.plan import PruningPlan, load_plan
+    from slimnet.pruning.planning import plan
+    from slimnet.pruning.surgery import mask, prune
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "ChannelGraph": "slimnet.graph.trace",
+            "ChannelGroup": "slimnet.graph.trace",
+            "Latency": "slimnet.latency",
+            "PruningPlan": "slimnet.pruning.plan",
+            "SlimnetError": "slimnet.errors",
+            "count_macs": "slimnet.cost",
+            "count_params": "slimnet.cost",
+            "export_onnx": "slimnet.export",
+            "export_program": "slimnet.export",
+            "fold": "slimnet.folding",
+            "load": "slimnet.checkpoint",
+            "load_plan": "slimnet.pruning.plan",
+            "mask": "slimnet.pruning.surgery",
+            "measure_latency": "slimnet.latency",
+            "models": "slimnet.models",
+            "plan": "slimnet.pruning.planning",
+            "prune": "slimnet.pruning.surgery",
+            "recalibrate": "slimnet.pruning.calibrate",
+            "save": "slimnet.checkpoint",
+            "trace": "slimnet.graph.trace",
+        },
+    )
 
 __version__ = "0.1.0"
 

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimnet import models
-from slimnet.blocks import dropped_layers, restore_dropped
 from slimnet.errors import SlimnetError
 from slimnet.files import replacing
+from slimnet.models.bottleneck import resnet
 from slimnet.modes import uncompiled
-from slimnet.surgery import fit_shapes
+from slimnet.pruning.blocks import dropped_layers, restore_dropped
+from slimnet.pruning.surgery import fit_shapes
 
 FORMAT = "slimnet"
 VERSION = 1
@@ -49,7 +49,7 @@ class Checkpoint:
 
     Attributes:
         architecture: how to build the network again; None for a class that is not slimnet's.
-        dropped: layers of blocks that pruning dropped, as `slimnet.blocks.dropped_layers` tells them.
+        dropped: layers of blocks that pruning dropped, as `slimnet.pruning.blocks.dropped_layers` tells them.
         state: the state_dict, on the CPU.
         metrics: whatever was measured of it.
         config: whatever it was made from.
@@ -188,7 +188,7 @@ def build(
         if name != "resnet":
             raise SlimnetError(f"{source} holds a {name}, which this slimnet does not know; upgrade slimnet")
         widths = [max(1, width) for width in kwargs.pop("widths")]  # 0 in dropped blocks, replaced below
-        model = models.resnet(kwargs.pop("blocks"), widths=widths, **kwargs)
+        model = resnet(kwargs.pop("blocks"), widths=widths, **kwargs)
     dtypes = {tensor.dtype for tensor in checkpoint.state.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
         model.to(dtypes.pop())

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from slimnet.errors import SlimnetError
+
+
+def content_hash(path: Path) -> str:
+    """The sha256 of a file.
+
+    Raises:
+        SlimnetError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SlimnetError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 @contextmanager

@@ -1,17 +1,20 @@
-"""Which arithmetic a device computes natively, and one way to run under it."""
+"""Which arithmetic a device computes natively, and one way to run under it; torch is imported when asked."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["float32", "bfloat16"]
 
 
 def native_precision(device: torch.device | str) -> Precision:
     """bfloat16 where the processor or GPU multiplies it in hardware, else float32."""
+    import torch
+
     device = torch.device(device)
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
@@ -24,4 +27,6 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """Convolutions and products in `precision`; parameters, statistics and the loss stay float32."""
     if precision == "float32":
         return nullcontext()
+    import torch
+
     return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -22,8 +22,19 @@ import torch
 import torch._dynamo  # every optimiser imports it, for a second
 
 PLACES = {
-    "training": ("slimnet/training.py", "slimnet/sparsity.py", "slimnet/data/batches.py"),
-    "saving": ("slimnet/checkpoint.py", "slimnet/files.py", "slimnet/recovery.py", "torch/serialization.py"),
+    "training": (
+        "slimnet/training/loop.py",
+        "slimnet/training/recipe.py",
+        "slimnet/training/penalties.py",
+        "slimnet/training/sparsity.py",
+        "slimnet/data/batches.py",
+    ),
+    "saving": (
+        "slimnet/checkpoint.py",
+        "slimnet/files.py",
+        "slimnet/training/recovery.py",
+        "torch/serialization.py",
+    ),
     "stage": ("sweeps/worker.py", "sweeps/files.py"),
 }
 

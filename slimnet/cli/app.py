@@ -13,7 +13,7 @@ from slimnet.cli.inspect import inspect_command
 from slimnet.cli.prune import prune_command
 from slimnet.cli.train import train_command
 from slimnet.errors import SlimnetError
-from slimnet.memory import keep_memory
+from slimnet.training.memory import keep_memory
 
 EXIT_USAGE = 2
 

@@ -16,8 +16,8 @@ from typing import Any
 import typer
 
 from slimnet.errors import SlimnetError
-from slimnet.recovery import discard
-from slimnet.training import Diverged
+from slimnet.training.loop import Diverged
+from slimnet.training.recovery import discard
 
 EXIT_INTERRUPTED = 130
 
@@ -51,12 +51,6 @@ def partial_file(out: Path, settings: dict[str, Any], force: bool) -> Path:
             )
         discard(other)
     return partial
-
-
-def content_hash(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

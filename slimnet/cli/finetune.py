@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from slimnet.cli import options as opt
-from slimnet.cli.files import check_output, content_hash, partial_file
+from slimnet.cli.files import check_output, partial_file
 from slimnet.cli.networks import check_fit, open_network
 from slimnet.cli.steps import extend_record, open_with_data, train_to
 from slimnet.errors import SlimnetError
-from slimnet.training import Recipe
+from slimnet.files import content_hash
+from slimnet.training.recipe import Recipe
 
 
 def finetune_command(

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import slimnet
 from slimnet.checkpoint import Checkpoint
 from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.cli.datasets import recorded_shape
 from slimnet.cli.networks import open_network
+from slimnet.cost import count_macs, count_params
 from slimnet.graph import ChannelGraph, ChannelGroup
-from slimnet.sparsity import near_zero
+from slimnet.graph.trace import trace
+from slimnet.training.penalties import near_zero
 
 BINS = 24  # characters of a histogram
 
@@ -35,12 +36,12 @@ def inspect_command(
 
 def inspect_network(network: nn.Module, example: Tensor) -> dict[str, Any]:
     """Costs and channel groups, in primitives; all histograms of |γ| have the same edges."""
-    graph = slimnet.trace(network, example)
+    graph = trace(network, example)
     gammas = {group.name: _gammas(graph, group) for group in graph.groups}
     top = max((float(gamma.max()) for gamma in gammas.values() if gamma.numel()), default=1.0) or 1.0
     return {
-        "params": slimnet.count_params(network),
-        "macs": slimnet.count_macs(network, example),
+        "params": count_params(network),
+        "macs": count_macs(network, example),
         "image_shape": list(example.shape[1:]),
         "gamma_max": top,
         "groups": [

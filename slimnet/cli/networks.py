@@ -16,7 +16,7 @@ from slimnet.checkpoint import Checkpoint, build, read
 from slimnet.data import Splits
 from slimnet.errors import SlimnetError
 from slimnet.models import resnet, resnet50
-from slimnet.models.resnet import Stem
+from slimnet.models.stems import Stem
 from slimnet.modes import evaluating
 
 BLOCKS, WIDTH = (1, 1, 1), 16  # of the default network

@@ -10,10 +10,10 @@ import torch
 import typer
 
 from slimnet.data import NAMES
-from slimnet.determinism import make_deterministic
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision, native_precision
-from slimnet.training import Optimizer, Schedule
+from slimnet.training.determinism import make_deterministic
+from slimnet.training.recipe import Optimizer, Schedule
 
 
 def positive(value: float | None) -> float | None:

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import typer
 
 import slimnet
-from slimnet.calibrate import recalibrate_on
 from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.cli.files import check_output
 from slimnet.cli.steps import extend_record, open_with_data
 from slimnet.evaluation import measure
-from slimnet.plan import MIN_CHANNELS, PruningPlan, ThresholdOver
-from slimnet.ranking import Score
+from slimnet.pruning.calibrate import recalibrate_on
+from slimnet.pruning.options import MIN_CHANNELS, Score, ThresholdOver
+from slimnet.pruning.plan import PruningPlan
 from slimnet.seeds import derive_seed
 
 

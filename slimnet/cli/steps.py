@@ -16,10 +16,11 @@ from slimnet.cli.files import resumable
 from slimnet.cli.networks import check_fit, open_network
 from slimnet.data import Splits
 from slimnet.evaluation import measure
-from slimnet.plan import scaling_factors
+from slimnet.pruning.planning import scaling_factors
 from slimnet.seeds import derive_seed
-from slimnet.sparsity import PLAIN_L1, Sparsity
-from slimnet.training import Recipe, train
+from slimnet.training.loop import train
+from slimnet.training.recipe import Recipe
+from slimnet.training.sparsity import PLAIN_L1, Sparsity
 
 
 def train_to(

@@ -14,10 +14,10 @@ from slimnet.cli.files import check_output, partial_file
 from slimnet.cli.networks import check_fit, new_network
 from slimnet.cli.steps import train_to
 from slimnet.errors import SlimnetError
-from slimnet.models.resnet import Stem
+from slimnet.models.stems import Stem
 from slimnet.seeds import derive_seed
-from slimnet.sparsity import LambdaSchedule, PenaltyName, Sparsity
-from slimnet.training import Recipe
+from slimnet.training.recipe import Recipe
+from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
 
 STRENGTH = 0.005  # λ where neither it nor a target is given
 

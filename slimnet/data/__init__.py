@@ -1,9 +1,30 @@
 """Data sets as uint8 arrays, their split, and batches augmented on the device."""
 
-from slimnet.data.batches import Images, Splits, eval_batches, split, train_batch_count, train_batches
-from slimnet.data.sets import NAMES, Dataset, default_data_dir, fingerprint, load_dataset
+from typing import TYPE_CHECKING
+
+from slimnet._lazy import lazy
+from slimnet.data.catalogue import IMAGE_SIDES, NAMES, default_data_dir, fingerprint
+
+if TYPE_CHECKING:
+    from slimnet.data.batches import Images, Splits, eval_batches, split, train_batch_count, train_batches
+    from slimnet.data.sets import Dataset, load_dataset
+else:
+    __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "Dataset": "slimnet.data.sets",
+            "Images": "slimnet.data.batches",
+            "Splits": "slimnet.data.batches",
+            "eval_batches": "slimnet.data.batches",
+            "load_dataset": "slimnet.data.sets",
+            "split": "slimnet.data.batches",
+            "train_batch_count": "slimnet.data.batches",
+            "train_batches": "slimnet.data.batches",
+        },
+    )
 
 __all__ = [
+    "IMAGE_SIDES",
     "NAMES",
     "Dataset",
     "Images",

@@ -1,7 +1,5 @@
 """Data sets as arrays: the one in this package, the published ones, and the user's own npz."""
 
-import hashlib
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -14,17 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from slimnet.data import upstream
+from slimnet.data.catalogue import ARRAYS, FASHION_MINI_SHA256, PUBLISHED, check_name, default_data_dir
 from slimnet.data.upstream import Labels, Pixels
 from slimnet.errors import SlimnetError
-
-NAMES = ("fashion-mini", *upstream.SOURCES, "npz")
-"""What `load_dataset` knows."""
-
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-"""What an npz file must hold."""
+from slimnet.files import content_hash
 
 FASHION_MINI = Path(__file__).with_name("fashion-mini.npz")
-FASHION_MINI_SHA256 = "1c4d729a3c0a8627010c2b374d57d63efcb153b60ebd61f5772d455f8e7ffceb"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +38,6 @@ class Dataset:
         return channels, height, width
 
 
-def default_data_dir() -> Path:
-    """Where published data sets are kept: $SLIMNET_DATA, else `slimnet` in the user's cache folder."""
-    if chosen := os.environ.get("SLIMNET_DATA"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimnet"
-
-
 def load_dataset(
     name: str, *, path: Path | None = None, data_dir: Path | None = None, image_size: int | None = None
 ) -> Dataset:
@@ -65,41 +51,15 @@ def load_dataset(
     Raises SlimnetError for an unknown name, a file that is missing, damaged or holds something else, a failed
     download, and an image size that does not divide.
     """
-    _check_name(name, path)
+    check_name(name, path)
     if name == "fashion-mini":
         dataset = _from_arrays(name, _fashion_mini())
     elif path is not None:
         dataset = _from_arrays(name, _checked_arrays(path))
     else:
-        source = upstream.SOURCES[name]
-        train, test = upstream.load(source, data_dir or default_data_dir())
-        dataset = Dataset(name, *train, *test, num_classes=source.num_classes)
+        train, test = upstream.load(name, data_dir or default_data_dir())
+        dataset = Dataset(name, *train, *test, num_classes=PUBLISHED[name].num_classes)
     return dataset if image_size is None else _pooled(dataset, image_size)
-
-
-def fingerprint(name: str, *, path: Path | None = None) -> str:
-    """A short text that changes when the data change, had without decoding or fetching them.
-
-    The sha256 of the npz file, or for a published set the md5 sums of upstream's archives joined by "+".
-    Raises SlimnetError for an unknown name and an npz file that cannot be read.
-    """
-    _check_name(name, path)
-    if name == "fashion-mini":
-        return f"sha256:{FASHION_MINI_SHA256}"
-    if path is not None:
-        return f"sha256:{_sha256(path)}"
-    return "md5:" + "+".join(archive.md5 for archive in upstream.SOURCES[name].archives)
-
-
-def _check_name(name: str, path: Path | None) -> None:
-    if name not in NAMES:
-        raise SlimnetError(f"There is no data set {name!r}; the names are {', '.join(NAMES)}.")
-    if name == "npz" and path is None:
-        raise SlimnetError(f"The data set 'npz' needs a path to a file that holds {', '.join(ARRAYS)}.")
-    if name != "npz" and path is not None:
-        raise SlimnetError(
-            f"The data set {name!r} takes no path ({path}); name it 'npz' to read your own file."
-        )
 
 
 def _from_arrays(name: str, arrays: dict[str, npt.NDArray[Any]]) -> Dataset:
@@ -147,13 +107,8 @@ def _opened(path: Path) -> BufferedReader:
         raise SlimnetError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _sha256(path: Path) -> str:
-    with _opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _fashion_mini() -> dict[str, npt.NDArray[Any]]:
-    if (found := _sha256(FASHION_MINI)) != FASHION_MINI_SHA256:
+    if (found := content_hash(FASHION_MINI)) != FASHION_MINI_SHA256:
         raise SlimnetError(
             f"{FASHION_MINI} is not the file that shipped: sha256 {found}, expected {FASHION_MINI_SHA256}. "
             "Reinstall slimnet, or in a clone: git checkout -- slimnet/data/fashion-mini.npz"

@@ -16,15 +16,15 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from slimnet.data.catalogue import PUBLISHED, Archive
 from slimnet.errors import SlimnetError
 
 Pixels = npt.NDArray[np.uint8]
@@ -36,40 +36,26 @@ STALLED_AFTER = 60.0
 """Seconds without a byte after which a download counts as failed."""
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A file as upstream publishes it, and the data files in it."""
+def load(name: str, data_dir: Path) -> tuple[Part, Part]:
+    """The train and the test part of a published set.
 
-    url: str
-    md5: str
-    path: PurePosixPath  # below the data folder, where torchvision keeps the archive
-    folder: PurePosixPath  # below the data folder, where torchvision keeps what is unpacked
-    members: dict[str, str]  # name of a data file -> its md5
+    Args:
+        name: one of `slimnet.data.catalogue.PUBLISHED`.
+        data_dir: where the files are looked for, and downloaded to where they are missing.
 
-
-@dataclass(frozen=True)
-class Source:
-    """A published data set: its archives, and how their data files become the train and the test part."""
-
-    archives: tuple[Archive, ...]
-    decode: Callable[[dict[str, bytes]], tuple[Part, Part]]
-    num_classes: int
-
-
-def load(source: Source, data_dir: Path) -> tuple[Part, Part]:
-    """The train and the test part, from `data_dir` or, where that lacks them, downloaded into it.
-
-    Raises SlimnetError when a file is damaged, or is missing and cannot be downloaded; the message says where
-    upstream keeps the files and where to put them.
+    Raises:
+        SlimnetError: a file is damaged, or is missing and cannot be downloaded; the message says where
+            upstream keeps the files and where to put them.
     """
+    archives = PUBLISHED[name].archives
     files: dict[str, bytes] = {}
     try:
-        for archive in source.archives:
+        for archive in archives:
             files |= _unpacked_files(archive, data_dir) or _archive_content(archive, data_dir)
     except _DownloadFailedError as failure:
-        by_hand = (f"{a.url} (md5 {a.md5}) to be put at {data_dir / a.path}" for a in source.archives)
+        by_hand = (f"{a.url} (md5 {a.md5}) to be put at {data_dir / a.path}" for a in archives)
         raise SlimnetError(f"{failure} What can be fetched by hand:\n  " + "\n  ".join(by_hand)) from failure
-    return source.decode(files)
+    return DECODERS[name](files)
 
 
 class _DownloadFailedError(Exception):
@@ -188,12 +174,6 @@ def _decode_fashion_mnist(files: dict[str, bytes]) -> tuple[Part, Part]:
     return part("train"), part("t10k")
 
 
-def _fashion_mnist_archive(name: str, md5: str, content_md5: str) -> Archive:
-    raw = PurePosixPath("FashionMNIST/raw")
-    url = f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}.gz"
-    return Archive(url, md5, path=raw / f"{name}.gz", folder=raw, members={name: content_md5})
-
-
 # ------------------------------------------------------------------------------------------------------ CIFAR
 
 
@@ -222,72 +202,9 @@ def _decode_cifar(files: dict[str, bytes], *, test: str, labels_key: str) -> tup
     return part([name for name in files if name != test]), part([test])
 
 
-def _cifar_archive(name: str, md5: str, members: dict[str, str], *, folder: str) -> Archive:
-    url = f"https://www.cs.toronto.edu/~kriz/{name}"
-    return Archive(url, md5, path=PurePosixPath(name), folder=PurePosixPath(folder), members=members)
-
-
-# ---------------------------------------------------------------------------------------------------- sources
-
-SOURCES = {
-    "fashion-mnist": Source(
-        archives=(
-            _fashion_mnist_archive(
-                "train-images-idx3-ubyte",
-                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-            ),
-            _fashion_mnist_archive(
-                "train-labels-idx1-ubyte",
-                "25c81989df183df01b3e8a0aad5dffbe",
-                "9018921c3c673c538a1fc5bad174d6f9",
-            ),
-            _fashion_mnist_archive(
-                "t10k-images-idx3-ubyte",
-                "bef4ecab320f06d8554ea6380940ec79",
-                "8181f5470baa50b63fa0f6fddb340f0a",
-            ),
-            _fashion_mnist_archive(
-                "t10k-labels-idx1-ubyte",
-                "bb300cfdad3c16e7a12a480ee83cd310",
-                "15d484375f8d13e6eb1aabb0c3f46965",
-            ),
-        ),
-        decode=_decode_fashion_mnist,
-        num_classes=10,
-    ),
-    "cifar10": Source(
-        archives=(
-            _cifar_archive(
-                "cifar-10-python.tar.gz",
-                "c58f30108f718f92721af3b95e74349a",
-                {
-                    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-                    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-                    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-                    "data_batch_4": "634d18415352ddfa80567beed471001a",
-                    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-                    "test_batch": "40351d587109b95175f43aff81a1287e",
-                },
-                folder="cifar-10-batches-py",
-            ),
-        ),
-        decode=partial(_decode_cifar, test="test_batch", labels_key="labels"),
-        num_classes=10,
-    ),
-    "cifar100": Source(
-        archives=(
-            _cifar_archive(
-                "cifar-100-python.tar.gz",
-                "eb9058c3a382ffc7106e4002c42a8d85",
-                {
-                    "train": "16019d7e3df5f24257cddd939b257f8d",
-                    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
-                },
-                folder="cifar-100-python",
-            ),
-        ),
-        decode=partial(_decode_cifar, test="test", labels_key="fine_labels"),
-        num_classes=100,
-    ),
+DECODERS: dict[str, Callable[[dict[str, bytes]], tuple[Part, Part]]] = {
+    "fashion-mnist": _decode_fashion_mnist,
+    "cifar10": partial(_decode_cifar, test="test_batch", labels_key="labels"),
+    "cifar100": partial(_decode_cifar, test="test", labels_key="fine_labels"),
 }
+"""How the data files of each published set become the train and the test part."""

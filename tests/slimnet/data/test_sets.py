@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from slimnet.data import NAMES, default_data_dir, fingerprint, load_dataset, sets
+from slimnet.data.catalogue import ARRAYS
 from slimnet.errors import SlimnetError
 
 
@@ -77,7 +78,7 @@ def test_npz_of_colour_images(npz: Path) -> None:
     data = load_dataset("npz", path=npz)
     expected = arrays()
     assert (data.num_classes, data.image_shape) == (3, (3, 4, 6))
-    for name in sets.ARRAYS:
+    for name in ARRAYS:
         assert np.array_equal(getattr(data, name), expected[name])
 
 

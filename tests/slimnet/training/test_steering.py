@@ -2,7 +2,7 @@
 
 import pytest
 
-from slimnet.steering import LARGEST_FALL, LARGEST_RISE, steer
+from slimnet.training.steering import LARGEST_FALL, LARGEST_RISE, steer
 
 REACH = 200.0
 

@@ -12,42 +12,9 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet import operations as ops
+from slimnet.graph import operations as ops
+from slimnet.models.stand_ins import Constant, Dropped
 from slimnet.modes import evaluating
-
-
-class Dropped(nn.Module):
-    """Stands where a layer of a dropped block was.
-
-    The first of a block (`fresh`) hands on zeros, so that an in-place activation behind it cannot reach the
-    residual stream; the others hand on what they get.
-    """
-
-    out_channels = 0
-
-    def __init__(self, *, fresh: bool) -> None:
-        super().__init__()
-        self.fresh = fresh
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x) if self.fresh else x
-
-
-class Constant(nn.Module):
-    """Stands at the end of a dropped block: `value` (C,) at every position, whatever comes in."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.value = nn.Parameter(value)
-
-    @property
-    def out_channels(self) -> int:
-        """C."""
-        return len(self.value)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        return self.value.reshape(shape).expand(x.shape).clone()
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from slimnet.checkpoint import read
 from slimnet.data import split
 from slimnet.data.sets import Dataset
 from slimnet.precision import Precision
-from slimnet.recovery import previous
-from slimnet.sparsity import LambdaSchedule, PenaltyName, Sparsity
-from slimnet.training import Recipe, Row, train
+from slimnet.training.loop import Row, train
+from slimnet.training.recipe import Recipe
+from slimnet.training.recovery import previous
+from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
 
 EPOCHS = 4
 KILLS = 6  # of each combination: a third each in the loop, while saving, and after a random time

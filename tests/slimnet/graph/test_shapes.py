@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.shapes import result_shape
+from slimnet.graph.shapes import result_shape
 
 
 @pytest.mark.parametrize(

@@ -8,54 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-PenaltyName = Literal["l1", "proximal", "polarization"]
-LambdaSchedule = Literal["constant", "warmup-tail"]
+from slimnet.training.sparsity import PenaltyName
 
 NEAR_ZERO = 0.01  # |γ| below this counts as off; a network starts at γ = 1
-WARM_UP = 0.2  # share of the steps in which λ rises under "warmup-tail"
-TAIL = 0.2  # share of the steps at λ = 0 that end it
-
-
-@dataclass(frozen=True)
-class Sparsity:
-    """How scaling factors are drawn to zero.
-
-    Attributes:
-        penalty: "l1" (subgradient), "proximal" (soft threshold after the step, exact zeros) or
-            "polarization" (some to zero, the others left alone).
-        lambda_schedule: "constant", or "warmup-tail": λ rises for a fifth of the steps, holds, and is 0 for
-            the last fifth.
-        target: instead of a λ, the share of scaling factors that should end near zero, in (0, 1): λ is
-            steered (`slimnet.steering`).
-    """
-
-    penalty: PenaltyName = "l1"
-    lambda_schedule: LambdaSchedule = "constant"
-    target: float | None = None
-
-    def share_at(self, progress: float) -> float:
-        """The share of λ in force after a share `progress`, in [0, 1), of all steps."""
-        if self.lambda_schedule == "constant":
-            return 1.0
-        return min(progress / WARM_UP, 1.0) if progress < 1 - TAIL else 0.0
-
-    def penalise(self, gammas: Sequence[nn.Parameter], gain: float) -> Penalty:
-        """The penalty on `gammas` under an optimiser with this gain (`Recipe.gain`)."""
-        match self.penalty:
-            case "l1":
-                return L1(gammas)
-            case "proximal":
-                return Proximal(gammas, gain)
-            case "polarization":
-                return Polarization(gammas)
-
-
-PLAIN_L1 = Sparsity()
 
 
 @dataclass(frozen=True)
@@ -140,6 +100,17 @@ class Polarization(Penalty):
         if gammas := self._reached():
             torch._foreach_clamp_min_(gammas, 0.0)
             torch._foreach_clamp_max_(gammas, 1.0)
+
+
+def penalise(name: PenaltyName, gammas: Sequence[nn.Parameter], gain: float) -> Penalty:
+    """The penalty of that name on `gammas`, under an optimiser with this gain (`Recipe.gain`)."""
+    match name:
+        case "l1":
+            return L1(gammas)
+        case "proximal":
+            return Proximal(gammas, gain)
+        case "polarization":
+            return Polarization(gammas)
 
 
 def _gradients(gammas: Sequence[Tensor]) -> list[Tensor]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slimnet import count_params, models, plan, prune, trace
-from slimnet.plan import scaling_factors
+from slimnet.pruning.planning import scaling_factors
 
 Scatter = Callable[..., nn.Module]
 ACTIVATIONS = [

@@ -21,7 +21,7 @@ def faults():
 faults()
 print(sum(faults() for _ in range(10)))
 """
-KEEP = "from slimnet.memory import keep_memory; keep_memory()"
+KEEP = "from slimnet.training.memory import keep_memory; keep_memory()"
 HUGE = "THP_MEM_ALLOC_ENABLE"  # what torch is told of huge pages
 
 

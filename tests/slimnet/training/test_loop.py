@@ -14,9 +14,10 @@ from slimnet.checkpoint import read
 from slimnet.data import Splits, split
 from slimnet.data.sets import Dataset
 from slimnet.evaluation import evaluate
-from slimnet.plan import scaling_factors
-from slimnet.sparsity import LambdaSchedule, PenaltyName, Sparsity
-from slimnet.training import Diverged, Optimizer, Recipe, Row, Schedule, train
+from slimnet.pruning.planning import scaling_factors
+from slimnet.training.loop import Diverged, Row, train
+from slimnet.training.recipe import Optimizer, Recipe, Schedule
+from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
 
 QUICK = Recipe(epochs=4, lr=0.05, batch_size=32, crop=1, flip=True)
 

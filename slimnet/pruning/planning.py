@@ -7,151 +7,26 @@ channels, or from a budget of parameters, multiply-accumulates or milliseconds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from numbers import Integral, Real
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from slimnet.blocks import find_branches
-from slimnet.budget import Stays, cost_model
 from slimnet.errors import SlimnetError
-from slimnet.files import replacing
 from slimnet.graph import ChannelGraph, ChannelGroup
 from slimnet.latency import measure_latency
-from slimnet.ranking import Score, gamma_magnitudes, norm_layers, removal_order, unit_scores, unit_shifts
-from slimnet.selection import Candidates
-from slimnet.surgery import prune
+from slimnet.pruning.blocks import find_branches
+from slimnet.pruning.budget import Stays, cost_model
+from slimnet.pruning.options import MIN_CHANNELS, CostAware, Score, ThresholdOver
+from slimnet.pruning.plan import PruningPlan
+from slimnet.pruning.scores import gamma_magnitudes, norm_layers, removal_order, unit_scores, unit_shifts
+from slimnet.pruning.selection import Candidates
+from slimnet.pruning.surgery import prune
 
-ThresholdOver = Literal["prunable", "all", "layer"]
-MIN_CHANNELS = 3  # the seed experiment's floor
 LATENCY_SECONDS = 0.3  # of measuring per candidate of a latency budget
-
-
-@dataclass(frozen=True)
-class LayerCut:
-    """The input and output channels of one layer that stay, as sorted indices."""
-
-    inputs: NDArray[np.int64]
-    outputs: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class PruningPlan:
-    """The channels kept per group.
-
-    Attributes:
-        graph: what was traced.
-        kept: group name -> (kept,) sorted positions in `group.units`; a group not named keeps all.
-        threshold: the largest score removed (for threshold_over="all": the threshold itself).
-        prunable_channels: channels that the plan could choose from.
-        removed_channels: channels that it removes.
-        dropped: identity blocks that go whole, by the name of their module.
-    """
-
-    graph: ChannelGraph = field(repr=False)
-    kept: dict[str, NDArray[np.int64]] = field(repr=False)
-    threshold: float
-    prunable_channels: int
-    removed_channels: int
-    dropped: tuple[str, ...] = ()
-
-    @property
-    def ratio(self) -> float:
-        """The share of prunable channels that is removed."""
-        return self.removed_channels / self.prunable_channels
-
-    def cuts(self) -> dict[str, LayerCut]:
-        """For every layer that loses channels, which of its channels stay."""
-        stays = np.ones(self.graph.unit_count, dtype=bool)
-        for group in self.graph.groups:
-            if group.name in self.kept:
-                stays[group.units] = False
-                stays[group.units[self.kept[group.name]]] = True
-        cuts = {}
-        for name, units in self.graph.layers.items():
-            inputs, outputs = stays[units.inputs], stays[units.outputs]
-            if not (inputs.all() and outputs.all()):
-                cuts[name] = LayerCut(np.flatnonzero(inputs), np.flatnonzero(outputs))
-        return cuts
-
-    def table(self) -> list[tuple[str, int, int]]:
-        """(layer, output channels before, after) for every layer that produces channels."""
-        cuts = self.cuts()
-        norms = set(norm_layers(self.graph))
-        return [
-            (name, len(units.outputs), len(cuts[name].outputs) if name in cuts else len(units.outputs))
-            for name, units in self.graph.layers.items()
-            if name not in norms
-        ]
-
-    def __str__(self) -> str:
-        rows = self.table()
-        width = max(len(name) for name, _, _ in rows)
-        lines = [f"{name:{width}}  {before:6} -> {after:6}" for name, before, after in rows]
-        lines += [f"{name} dropped whole" for name in self.dropped]
-        lines.append(f"{self.ratio:.1%} of {self.prunable_channels:,} prunable channels removed")
-        return "\n".join(lines)
-
-    def save(self, path: str | Path) -> None:
-        """Write the plan as JSON; it applies to every network of the same structure."""
-        content = {
-            "format": "slimnet plan",
-            "version": 1,
-            "layers": {name: list(map(len, (u.inputs, u.outputs))) for name, u in self.graph.layers.items()},
-            "kept": {name: kept.tolist() for name, kept in self.kept.items()},
-            "threshold": self.threshold,
-            "prunable_channels": self.prunable_channels,
-            "removed_channels": self.removed_channels,
-            "dropped": list(self.dropped),
-        }
-        path = Path(path)
-        try:
-            with replacing(path) as file:
-                file.write((json.dumps(content) + "\n").encode())
-        except OSError as error:
-            raise SlimnetError(f"cannot write {path}: {error.strerror}") from error
-
-
-def load_plan(path: str | Path, graph: ChannelGraph) -> PruningPlan:
-    """Read a plan for the network that `graph` is of.
-
-    Raises:
-        SlimnetError: no such file, no plan, or a plan for another network, naming the first layer that
-            disagrees.
-    """
-    try:
-        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content.get("format") != "slimnet plan":
-            raise ValueError("it is no slimnet plan")
-        if content["version"] > 1:
-            raise ValueError("it was written by a newer slimnet; upgrade")
-        layers, kept = content["layers"], content["kept"]
-    except OSError as error:
-        raise SlimnetError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SlimnetError(f"{path} cannot be used as a plan: {error}") from error
-    own = {name: [len(units.inputs), len(units.outputs)] for name, units in graph.layers.items()}
-    for name in [*layers, *own]:
-        if layers.get(name) != own.get(name):
-            raise SlimnetError(
-                f"{path} is a plan for another network: {name} has (in, out) channels {layers.get(name)} "
-                f"in the plan and {own.get(name)} here"
-            )
-    return PruningPlan(
-        graph,
-        {name: np.array(positions, dtype=np.int64) for name, positions in kept.items()},
-        content["threshold"],
-        content["prunable_channels"],
-        content["removed_channels"],
-        tuple(content["dropped"]),
-    )
 
 
 def scaling_factors(graph: ChannelGraph, *, streams: bool = False) -> dict[str, nn.Parameter]:
@@ -174,7 +49,7 @@ def plan(
     latency_ms: float | None = None,
     score: Score = "gamma",
     threshold_over: ThresholdOver = "prunable",
-    cost_aware: Literal["params", "macs"] | None = None,
+    cost_aware: CostAware | None = None,
     min_channels: int = MIN_CHANNELS,
     round_to: int = 1,
     streams: bool = False,
@@ -189,7 +64,7 @@ def plan(
         params: the most parameters that may remain.
         macs: the most multiply-accumulates per image.
         latency_ms: the longest time for the example's shape, measured on this machine (median).
-        score: "gamma", "gamma-weight" or "random"; see `slimnet.ranking.unit_scores`.
+        score: "gamma", "gamma-weight" or "random"; see `slimnet.pruning.scores.unit_scores`.
         threshold_over: "prunable" removes the lowest scores of the whole network, exactly the share asked for
             as far as `min_channels` allows; "layer" the same share of every group; "all" takes the threshold
             over every BatchNorm channel, unprunable ones included, as the seed experiment did (the share of
@@ -208,7 +83,7 @@ def plan(
     budget = _one_target(ratio=ratio, params=params, macs=macs, latency_ms=latency_ms)
     _check_choice("score", score, get_args(Score))
     _check_choice("threshold_over", threshold_over, get_args(ThresholdOver))
-    _check_choice("cost_aware", cost_aware, (None, "params", "macs"))
+    _check_choice("cost_aware", cost_aware, (None, *get_args(CostAware)))
     for name, value in {"min_channels": min_channels, "round_to": round_to}.items():
         if not isinstance(value, Integral):
             raise SlimnetError(f"{name} is {value!r}; it is a whole number")

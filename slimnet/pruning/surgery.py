@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet.absorb import absorb_constants
-from slimnet.blocks import drop_branch, find_branches
 from slimnet.errors import SlimnetError
-from slimnet.operations import is_reparametrized
-
-if TYPE_CHECKING:  # a plan with a latency budget prunes in order to measure
-    from slimnet.plan import LayerCut, PruningPlan
+from slimnet.graph.operations import is_reparametrized
+from slimnet.pruning.absorb import absorb_constants
+from slimnet.pruning.blocks import drop_branch, find_branches
+from slimnet.pruning.plan import LayerCut, PruningPlan
 
 Model = TypeVar("Model", bound=nn.Module)
 PARAMETERS = ("weight", "bias")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from slimnet import kernels
-from slimnet.kernels import quick_layers
+from slimnet.training import kernels
+from slimnet.training.kernels import quick_layers
 
 # channels in and out, kernel, stride, padding, height and width: of layers that are swapped
 PRODUCTS: list[tuple[int, int, Any, Any, Any, int, int]] = [

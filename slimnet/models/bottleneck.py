@@ -7,15 +7,15 @@ As in the experiment this project grew from, a shortcut that changes shape is a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from slimnet.blocks import Constant
 from slimnet.errors import SlimnetError
+from slimnet.models.stand_ins import Constant
+from slimnet.models.stems import Stem
 
-Stem = Literal["cifar-maxpool", "cifar", "imagenet"]
 EXPANSION = 4
 
 

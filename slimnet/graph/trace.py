@@ -1,8 +1,8 @@
 """Channel groups: which channels of a network must be kept or removed together, found by tracing it.
 
-Every output channel of a conv or linear layer is an *atom*. `slimnet.flow` follows the atoms through the
-network; what it must treat alike (the two sides of an add, the in and out of a depthwise conv, …) is tied.
-Tied atoms form a *unit*, the smallest thing that can be removed; units with the same producers form a
+Every output channel of a conv or linear layer is an *atom*. `slimnet.graph.flow` follows the atoms through
+the network; what it must treat alike (the two sides of an add, the in and out of a depthwise conv, …) is
+tied. Tied atoms form a *unit*, the smallest thing that can be removed; units with the same producers form a
 *channel group*. "Bottleneck-preserving" is a result of this: the outputs that meet in a residual add, and
 what enters a residual block, are *coupled*, and coupled groups stay whole unless streams are pruned too.
 """
@@ -21,17 +21,16 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from slimnet.errors import SlimnetError
-from slimnet.flow import LAYERS, ChannelFlow
+from slimnet.graph.flow import LAYERS, ChannelFlow
+from slimnet.graph.partition import Partition, Units, components, distinct
 from slimnet.modes import evaluating, unchanged, uncompiled
-
-Units = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class LayerUnits:
     """The unit that each input and output channel of one layer belongs to, (C_in,) and (C_out,).
 
-    `positions` and `gains_bias` as in `slimnet.flow.LayerAtoms`.
+    `positions` and `gains_bias` as in `slimnet.graph.flow.LayerAtoms`.
     """
 
     inputs: Units
@@ -206,7 +205,7 @@ def _last_line_outside(error: Exception, package: Path) -> str:
 
 def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) -> ChannelGraph:
     """Turn tied atoms into units and units into groups."""
-    unit_of = _components(flow.atom_count, flow.ties())
+    unit_of = components(flow.atom_count, flow.ties())
     unit_count = int(unit_of.max()) + 1
     layers = {
         name: LayerUnits(unit_of[layer.inputs], unit_of[layer.outputs], layer.positions, layer.gains_bias)
@@ -219,7 +218,7 @@ def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) 
     reasons, why = _reasons(unit_count, unit_of, flow.blocked(unit_of))
 
     # What makes and scales units, how many channels they have, and what is known of them tells them apart.
-    groups = _Partition(unit_count)
+    groups = Partition(unit_count)
     for name in (*flow.producers, *flow.norms):
         groups.split(layers[name].outputs)
     for facts in (np.bincount(made, minlength=unit_count), coupled, why):
@@ -254,57 +253,14 @@ def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) 
     return ChannelGraph(flow.model, tuple(found), layers, nodes, input_shape, unit_count)
 
 
-class _Partition:
-    """Units in classes that are split until only those remain together that nothing tells apart."""
-
-    def __init__(self, count: int) -> None:
-        self.of = np.zeros(count, dtype=np.int64)
-        self._count = 1
-
-    def split(self, units: Units) -> None:
-        """Part these units from the others of their classes."""
-        before = self.of[units]
-        classes = _distinct(before, self._count)
-        renumbered = np.arange(self._count)
-        renumbered[classes] = self._count + np.arange(len(classes))
-        self.of[units] = renumbered[before]
-        self._count += len(classes)
-
-    def split_by(self, facts: NDArray[np.int64]) -> None:
-        """Part units with different facts, (units,), each at least 0."""
-        pairs = self.of * (facts.max() + 1) + facts
-        classes, self.of = np.unique(pairs, return_inverse=True)
-        self._count = len(classes)
-
-    def members(self, made: Units) -> list[Units]:
-        """The units of each class in the order of `made`; classes are numbered by first appearance."""
-        first = np.full(len(self.of), -1)
-        first[made[::-1]] = np.arange(len(made))[::-1]
-        units = made[first[made] == np.arange(len(made))]
-        _, appearance, inverse = np.unique(self.of[units], return_index=True, return_inverse=True)
-        rank = np.argsort(np.argsort(appearance))
-        numbered = np.full(len(self.of), -1, dtype=np.int64)
-        numbered[units] = rank[inverse]
-        self.of = numbered
-        order = np.argsort(numbered[units], kind="stable")
-        return np.split(units[order], np.cumsum(np.bincount(numbered[units]))[:-1])
-
-
 def _names(group_of: Units, count: int, layers: dict[str, Units]) -> list[list[str]]:
     """For each group the names of the layers in which its units occur."""
     names: list[list[str]] = [[] for _ in range(count)]
     for name, units in layers.items():
         found = group_of[units]
-        for group in _distinct(found[found >= 0], count):  # the image's channels, made by no layer, have none
+        for group in distinct(found[found >= 0], count):  # the image's channels, made by no layer, have none
             names[group].append(name)
     return names
-
-
-def _distinct(numbers: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """The numbers that occur, sorted; all are below `limit`. Without sorting, as np.unique would."""
-    occurs = np.zeros(limit, dtype=bool)
-    occurs[numbers] = True
-    return np.flatnonzero(occurs)
 
 
 def _reasons(
@@ -318,20 +274,3 @@ def _reasons(
         reasons.append(reason)
     first = {reason: number for number, reason in reversed(list(enumerate(reasons)))}
     return reasons, np.array([first[reason] for reason in reasons])[why]
-
-
-def _components(count: int, ties: NDArray[np.int64]) -> Units:
-    """Number the connected components of `count` atoms under `ties` (2, E), by first atom."""
-    label = np.arange(count)
-    while True:
-        smaller = np.minimum(label[ties[0]], label[ties[1]])
-        lowered = label.copy()
-        np.minimum.at(lowered, ties[0], smaller)
-        np.minimum.at(lowered, ties[1], smaller)
-        np.minimum.at(lowered, label[ties[0]], smaller)
-        np.minimum.at(lowered, label[ties[1]], smaller)
-        lowered = lowered[lowered]
-        if np.array_equal(lowered, label):
-            is_first = label == np.arange(count)
-            return (np.cumsum(is_first) - 1)[label]
-        label = lowered

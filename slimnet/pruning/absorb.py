@@ -13,7 +13,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +22,10 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet import operations as ops
-from slimnet.flow import holds_tensor, norm_behind
+from slimnet.graph import operations as ops
+from slimnet.graph.flow import holds_tensor, norm_behind
 from slimnet.modes import evaluating
-
-if TYPE_CHECKING:
-    from slimnet.plan import PruningPlan
+from slimnet.pruning.plan import PruningPlan
 
 # Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)

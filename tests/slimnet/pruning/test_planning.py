@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from slimnet import ChannelGraph, PruningPlan, SlimnetError, models, plan, trace
-from slimnet.plan import scaling_factors
+from slimnet.pruning.planning import scaling_factors
 
 
 def graph_of(network: nn.Module, size: int = 16) -> ChannelGraph:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph, ChannelGroup
+from slimnet.pruning.options import Score
 
-Score = Literal["gamma", "gamma-weight", "random"]
 Floats = NDArray[np.float64]
 Units = NDArray[np.int64]
 

@@ -1,10 +1,10 @@
 """Follows channels through a traced network.
 
-The network is run once, node by node, for the shapes. Beside every tensor go its labels (`slimnet.labels`):
-for each element, the atom (producer channel) that it comes from. An operation that only moves data moves the
-labels the same way, so reshapes, shuffles and concatenations need no rules of their own. An operation that
-needs channels to stay aligned ties atoms; one that is not known blocks them. Beside every number goes what
-it counts, so that a reshape by `x.size(1)` is told from one by 64.
+The network is run once, node by node, for the shapes. Beside every tensor go its labels
+(`slimnet.graph.labels`): for each element, the atom (producer channel) that it comes from. An operation that
+only moves data moves the labels the same way, so reshapes, shuffles and concatenations need no rules of their
+own. An operation that needs channels to stay aligned ties atoms; one that is not known blocks them. Beside
+every number goes what it counts, so that a reshape by `x.size(1)` is told from one by 64.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet import operations as ops
 from slimnet.errors import SlimnetError
-from slimnet.labels import Atoms, channels, expand, keeps_channels, spreads, unique, varies, view_blocks
-from slimnet.operations import describe
-from slimnet.shapes import result_shape
+from slimnet.graph import operations as ops
+from slimnet.graph.labels import Atoms, channels, expand, keeps_channels, spreads, unique, varies, view_blocks
+from slimnet.graph.operations import describe
+from slimnet.graph.shapes import result_shape
 
 LAYERS = (_ConvNd, nn.Linear, _BatchNorm)
 

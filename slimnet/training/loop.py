@@ -7,12 +7,11 @@ killed and taken up again ends bit for bit where it would have ended.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,86 +22,16 @@ from slimnet.checkpoint import Checkpoint
 from slimnet.data import Splits, train_batch_count, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate
-from slimnet.kernels import quick_layers
-from slimnet.losses import distillation
 from slimnet.precision import Precision, autocast
-from slimnet.recovery import keep, recover
-from slimnet.sparsity import PLAIN_L1, Penalty, Sparsity, histogram, near_zero
-from slimnet.steering import steer
+from slimnet.training.kernels import quick_layers
+from slimnet.training.losses import distillation
+from slimnet.training.penalties import Penalty, histogram, near_zero, penalise
+from slimnet.training.recipe import Recipe
+from slimnet.training.recovery import keep, recover
+from slimnet.training.sparsity import PLAIN_L1, Sparsity
+from slimnet.training.steering import steer
 
-Optimizer = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["one-cycle", "cosine", "steps", "constant", "rewind"]
 Row = dict[str, Any]
-
-WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained.
-
-    Attributes:
-        epochs: passes over the training images.
-        lr: the highest learning rate.
-        batch_size: images per step.
-        optimizer: "sgd" (Nesterov), "adam" or "adamw".
-        momentum: of SGD.
-        weight_decay: on conv and linear weights only, never on γ, β or biases.
-        schedule: "one-cycle" (linear up for a quarter, linear down to 0), "cosine" (to 0), "steps" (a tenth
-            after half and again after three quarters), "constant", or "rewind" (a one-cycle from its peak on,
-            linear to 0: with the same lr, learning-rate rewinding after a one-cycle; Renda et al., 2020,
-            arXiv 2003.02389).
-        crop, flip: augmentation, as in `slimnet.data.train_batches`.
-        distill: the weight, from 0 to 1, of matching a teacher's outputs; the labels have the rest.
-        temperature: that softens both outputs for it.
-        evaluate_every: epochs from one measurement of validation and test accuracy to the next; the last
-            epoch is measured always.
-    """
-
-    epochs: int
-    lr: float
-    batch_size: int = 128
-    optimizer: Optimizer = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: Schedule = "one-cycle"
-    crop: int = 0
-    flip: bool = False
-    distill: float = 0.0
-    temperature: float = 4.0
-    evaluate_every: int = 1
-
-    def __post_init__(self) -> None:
-        if self.evaluate_every < 1:
-            raise SlimnetError(
-                f"evaluate_every is {self.evaluate_every}; 1 measures every epoch, 2 every second"
-            )
-
-    @property
-    def gain(self) -> float:
-        """What a constant gradient is multiplied by in the long run: 1 / (1 - momentum) under SGD, else 1."""
-        return 1 / (1 - self.momentum) if self.optimizer == "sgd" else 1.0
-
-    def lr_at(self, progress: float) -> float:
-        """The learning rate after a share `progress`, in [0, 1), of all steps."""
-        match self.schedule:
-            case "one-cycle":
-                return self.lr * min(max(progress, 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
-            case "cosine":
-                return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
-            case "steps":
-                return self.lr * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
-            case "rewind":
-                return self.lr * (1 - progress)
-        return self.lr
-
-    def measures(self, epoch: int) -> bool:
-        """Whether validation and test accuracy are measured after `epoch`, from 1."""
-        return epoch % self.evaluate_every == 0 or epoch == self.epochs
-
-    def reach(self, steps: int) -> float:
-        """How far λ = 1 would draw a scaling factor in a training of so many steps."""
-        return self.gain * sum(self.lr_at(step / steps) for step in range(steps))
 
 
 class Diverged(SlimnetError):  # noqa: N818 - an outcome of training, not a mistake
@@ -140,10 +69,10 @@ def train(
         precision: of convolutions and products.
         compiled: train with torch.compile: faster steps after up to a minute of compiling, which pays on a
             GPU, or for long trainings; the results differ in the last bits. On a CPU without it, some layers
-            are computed by quicker ways (`slimnet.kernels`), and `slimnet.memory.keep_memory` at the start
-            of the process makes steps quicker still.
+            are computed by quicker ways (`slimnet.training.kernels`), and
+            `slimnet.training.memory.keep_memory` at the start of the process makes steps quicker still.
         checkpoint: written after every epoch; a training found there is continued, or in the checkpoint
-            before it (`slimnet.recovery`) where this one is damaged.
+            before it (`slimnet.training.recovery`) where this one is damaged.
         on_epoch: called with the history after each epoch, once it is saved.
         on_step: called with (epoch, steps done, steps) while an epoch runs.
         stop: asked after each epoch; True ends the call early.
@@ -164,7 +93,7 @@ def train(
     optimizer = _optimizer(model, recipe)
     factors = list(gammas.values())
     pulled = bool(strength) or sparsity.target is not None
-    penalty = sparsity.penalise(factors, recipe.gain) if pulled else Penalty(factors)
+    penalty = penalise(sparsity.penalty, factors, recipe.gain) if pulled else Penalty(factors)
     teach = teacher.eval() if teacher is not None and recipe.distill else None
     forward = torch.compile(model, dynamic=False) if compiled else model
     run = _Run(model, forward, splits, recipe, optimizer, penalty, sparsity, teach, precision, seed, on_step)

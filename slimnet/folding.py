@@ -12,9 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from slimnet.errors import SlimnetError
-from slimnet.graph import Tracer
+from slimnet.graph.operations import is_reparametrized
+from slimnet.graph.trace import Tracer
 from slimnet.modes import evaluating, unchanged
-from slimnet.operations import is_reparametrized
 
 Model = TypeVar("Model", bound=nn.Module)
 

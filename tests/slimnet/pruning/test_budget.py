@@ -13,8 +13,8 @@ import torchvision.models as tm
 from torch import nn
 
 import slimnet
-from slimnet.budget import cost_model
-from slimnet.plan import load_plan
+from slimnet.pruning.budget import cost_model
+from slimnet.pruning.plan import load_plan
 
 Scatter = Callable[..., nn.Module]
 EXAMPLE = torch.zeros(1, 3, 32, 32, dtype=torch.float64)

@@ -9,10 +9,10 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from slimnet.budget import Stays
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGroup
-from slimnet.ranking import Floats, Units
+from slimnet.pruning.budget import Stays
+from slimnet.pruning.scores import Floats, Units
 
 FILL_TRIES = 500  # units looked at to use up what a budget leaves over
 

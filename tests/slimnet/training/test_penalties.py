@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from slimnet.precision import autocast
-from slimnet.sparsity import L1, Penalty, Polarization, Proximal, Sparsity, histogram, near_zero
+from slimnet.training.penalties import L1, Penalty, Polarization, Proximal, histogram, near_zero
+from slimnet.training.sparsity import Sparsity
 
 
 def gradients(strength: float, precision: str) -> tuple[nn.BatchNorm2d, torch.Tensor]:

@@ -1,0 +1,136 @@
+"""A pruning plan: the channels that stay, what that means for every layer, and the plan as a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimnet.errors import SlimnetError
+from slimnet.files import replacing
+from slimnet.graph import ChannelGraph
+from slimnet.pruning.scores import norm_layers
+
+
+@dataclass(frozen=True)
+class LayerCut:
+    """The input and output channels of one layer that stay, as sorted indices."""
+
+    inputs: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """The channels kept per group.
+
+    Attributes:
+        graph: what was traced.
+        kept: group name -> (kept,) sorted positions in `group.units`; a group not named keeps all.
+        threshold: the largest score removed (for threshold_over="all": the threshold itself).
+        prunable_channels: channels that the plan could choose from.
+        removed_channels: channels that it removes.
+        dropped: identity blocks that go whole, by the name of their module.
+    """
+
+    graph: ChannelGraph = field(repr=False)
+    kept: dict[str, NDArray[np.int64]] = field(repr=False)
+    threshold: float
+    prunable_channels: int
+    removed_channels: int
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def ratio(self) -> float:
+        """The share of prunable channels that is removed."""
+        return self.removed_channels / self.prunable_channels
+
+    def cuts(self) -> dict[str, LayerCut]:
+        """For every layer that loses channels, which of its channels stay."""
+        stays = np.ones(self.graph.unit_count, dtype=bool)
+        for group in self.graph.groups:
+            if group.name in self.kept:
+                stays[group.units] = False
+                stays[group.units[self.kept[group.name]]] = True
+        cuts = {}
+        for name, units in self.graph.layers.items():
+            inputs, outputs = stays[units.inputs], stays[units.outputs]
+            if not (inputs.all() and outputs.all()):
+                cuts[name] = LayerCut(np.flatnonzero(inputs), np.flatnonzero(outputs))
+        return cuts
+
+    def table(self) -> list[tuple[str, int, int]]:
+        """(layer, output channels before, after) for every layer that produces channels."""
+        cuts = self.cuts()
+        norms = set(norm_layers(self.graph))
+        return [
+            (name, len(units.outputs), len(cuts[name].outputs) if name in cuts else len(units.outputs))
+            for name, units in self.graph.layers.items()
+            if name not in norms
+        ]
+
+    def __str__(self) -> str:
+        rows = self.table()
+        width = max(len(name) for name, _, _ in rows)
+        lines = [f"{name:{width}}  {before:6} -> {after:6}" for name, before, after in rows]
+        lines += [f"{name} dropped whole" for name in self.dropped]
+        lines.append(f"{self.ratio:.1%} of {self.prunable_channels:,} prunable channels removed")
+        return "\n".join(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON; it applies to every network of the same structure."""
+        content = {
+            "format": "slimnet plan",
+            "version": 1,
+            "layers": {name: list(map(len, (u.inputs, u.outputs))) for name, u in self.graph.layers.items()},
+            "kept": {name: kept.tolist() for name, kept in self.kept.items()},
+            "threshold": self.threshold,
+            "prunable_channels": self.prunable_channels,
+            "removed_channels": self.removed_channels,
+            "dropped": list(self.dropped),
+        }
+        path = Path(path)
+        try:
+            with replacing(path) as file:
+                file.write((json.dumps(content) + "\n").encode())
+        except OSError as error:
+            raise SlimnetError(f"cannot write {path}: {error.strerror}") from error
+
+
+def load_plan(path: str | Path, graph: ChannelGraph) -> PruningPlan:
+    """Read a plan for the network that `graph` is of.
+
+    Raises:
+        SlimnetError: no such file, no plan, or a plan for another network, naming the first layer that
+            disagrees.
+    """
+    try:
+        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content.get("format") != "slimnet plan":
+            raise ValueError("it is no slimnet plan")
+        if content["version"] > 1:
+            raise ValueError("it was written by a newer slimnet; upgrade")
+        layers, kept = content["layers"], content["kept"]
+    except OSError as error:
+        raise SlimnetError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise SlimnetError(f"{path} cannot be used as a plan: {error}") from error
+    own = {name: [len(units.inputs), len(units.outputs)] for name, units in graph.layers.items()}
+    for name in [*layers, *own]:
+        if layers.get(name) != own.get(name):
+            raise SlimnetError(
+                f"{path} is a plan for another network: {name} has (in, out) channels {layers.get(name)} "
+                f"in the plan and {own.get(name)} here"
+            )
+    return PruningPlan(
+        graph,
+        {name: np.array(positions, dtype=np.int64) for name, positions in kept.items()},
+        content["threshold"],
+        content["prunable_channels"],
+        content["removed_channels"],
+        tuple(content["dropped"]),
+    )
