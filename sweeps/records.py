@@ -1,0 +1,184 @@
+"""What a study has found so far: the one view that every table, file, report and W&B run is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from sweeps.config import Config
+
+StageState = Literal["missing", "partial", "done", "failed"]
+TrialState = Literal["running", "complete", "failed"]
+Row = dict[str, Any]
+Histogram = dict[str, list[Any]]
+
+POINT = 0.01  # accuracy within one point of the dense network's counts as near
+_ROUNDING = 1e-9  # an accuracy of exactly one point less is within one point
+
+
+class StageSource(Protocol):
+    """Where the long parts of a stage are read from, when somebody needs them."""
+
+    def history(self) -> list[Row]:
+        """A row per finished epoch."""
+
+    def gamma_layers(self) -> dict[str, Histogram]:
+        """The histogram of γ of each layer at the end of sparse training; empty for other stages."""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage of a trial as its folder has it.
+
+    Attributes:
+        name: of the stage in its trial: "sparse", "prune", "finetune", and "sparse-2", … in later passes.
+        kind: "sparse", "prune" or "finetune".
+        key: the hash of the spec.
+        spec: everything that the result depends on.
+        state: how far it is.
+        epochs_done: epochs that need not be computed again.
+        result: the content of result.json, without the histograms per layer: metrics (params, macs,
+            val_accuracy, test_accuracy and what the kind adds), seconds, environment.
+        failure: reason and detail.
+        source: reads the rest.
+    """
+
+    name: str
+    kind: str
+    key: str
+    spec: dict[str, Any]
+    state: StageState
+    epochs_done: int
+    result: dict[str, Any] | None
+    failure: dict[str, Any] | None
+    source: StageSource
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of a finished stage; empty before that."""
+        return self.result["metrics"] if self.result else {}
+
+    @property
+    def history(self) -> list[Row]:
+        """A row per finished epoch, read anew at each call.
+
+        Each holds epoch (from 1), epochs, lr, lambda, loss, train_accuracy, val_accuracy and test_accuracy
+        where they were measured, near_zero (fraction of prunable |γ| < 0.01) and gamma, a histogram
+        {"counts": [n], "edges": [n + 1]}.
+        """
+        return self.source.history()
+
+    @property
+    def gamma_layers(self) -> dict[str, Histogram]:
+        """The histogram of γ of each layer at the end of sparse training, read anew at each call."""
+        return self.source.gamma_layers()
+
+    @property
+    def pass_number(self) -> int:
+        """The pass of multi-pass slimming that the stage belongs to, from 1."""
+        return int(self.spec.get("pass_number", 1))
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial: what it was asked to try and how far its chain of stages is.
+
+    Attributes:
+        params: values of this trial by the dotted paths of the search space.
+        config: the study's config with them filled in.
+        reason: why a failed trial failed.
+        stages: its chain, in order; the last one gives the trial's network.
+    """
+
+    number: int
+    params: dict[str, Any]
+    config: Config
+    state: TrialState
+    reason: str | None
+    stages: tuple[StageRecord, ...]
+
+    def first(self, kind: str) -> StageRecord:
+        """The first stage of a kind."""
+        return next(stage for stage in self.stages if stage.kind == kind)
+
+    def last(self, kind: str) -> StageRecord:
+        """The last stage of a kind."""
+        return next(stage for stage in reversed(self.stages) if stage.kind == kind)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of the trial's network; empty until it is there."""
+        return self.stages[-1].metrics
+
+    @property
+    def strength(self) -> float:
+        """λ; where it is steered to a target, the one last reached, 0 before the first epoch."""
+        if self.config.sparse.target is None:
+            return self.config.sparse.lambda_
+        history = self.first("sparse").history
+        return float(history[-1]["lambda"]) if history else 0.0
+
+    def row(self) -> Row:
+        """The facts of a finished trial that tables, files and fronts show."""
+        return {
+            "trial": self.number,
+            "lambda": self.strength,
+            "ratio": self.config.prune.ratio,
+            **{
+                path: value
+                for path, value in self.params.items()
+                if path not in ("sparse.lambda", "prune.ratio")
+            },
+            **self.facts(),
+        }
+
+    def facts(self) -> Row:
+        """Size and accuracy of a finished trial: what objectives are made of."""
+        return {name: self.metrics[name] for name in ("params", "macs", "val_accuracy", "test_accuracy")}
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A whole study.
+
+    Attributes:
+        uid: made with the study; tells it from an earlier one of the same name.
+        goal: how many trials it is to have.
+        dense: the unpruned baseline: the sparse stage at λ = 0.
+        trials: by number.
+        front: numbers of the trials that no other trial beats.
+    """
+
+    name: str
+    uid: str
+    config: Config
+    goal: int
+    dense: StageRecord
+    trials: list[TrialRecord]
+    front: list[int]
+
+    @property
+    def complete(self) -> list[TrialRecord]:
+        """The trials that reached the end of their chain, by number."""
+        return [trial for trial in self.trials if trial.state == "complete"]
+
+
+def best_trial(study: StudyRecord) -> TrialRecord | None:
+    """The smallest network near the dense one; without any, the most accurate of the smaller ones."""
+    near = smallest_near_dense(study)
+    return near or max(_smaller(study), key=lambda trial: float(trial.metrics["val_accuracy"]), default=None)
+
+
+def smallest_near_dense(study: StudyRecord) -> TrialRecord | None:
+    """The smallest network that is smaller than the dense one and within a point of its accuracy."""
+    near = [
+        trial
+        for trial in _smaller(study)
+        if study.dense.metrics["val_accuracy"] - trial.metrics["val_accuracy"] <= POINT + _ROUNDING
+    ]
+    return min(near, key=lambda trial: (trial.metrics["params"], -trial.metrics["val_accuracy"]), default=None)
+
+
+def _smaller(study: StudyRecord) -> list[TrialRecord]:
+    dense = study.dense.metrics
+    return [trial for trial in study.complete if dense and trial.metrics["params"] < dense["params"]]
