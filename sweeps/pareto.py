@@ -7,7 +7,10 @@ are given as {metric: "maximize" | "minimize"}, the form of `search.objectives` 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Literal, TypeVar
 
 Direction = Literal["maximize", "minimize"]
@@ -19,7 +22,73 @@ def dominates(a: Mapping[str, Any], b: Mapping[str, Any], objectives: Mapping[Na
 
     A row with a NaN among its objectives neither dominates nor is dominated.
     """
-    return _dominates(_costs(a, objectives), _costs(b, objectives))
+    costs, others = _costs(a, objectives), _costs(b, objectives)
+    return costs != others and _no_worse(costs, others)
+
+
+class Front:
+    """The rows that no other row dominates, kept as rows come in.
+
+    Of rows that are equal in every objective the one with the lowest number is kept; rows with a NaN are
+    left out. So the front is the same whatever the order in which the rows came.
+    """
+
+    def __init__(self, objectives: Mapping[Name, Direction]) -> None:
+        self._objectives = dict(objectives)
+        # The costs with the last objective first, ascending: what dominates a point comes before it. With two
+        # objectives the other cost falls along the list, so that neighbours are all that must be looked at.
+        self._points: list[tuple[float, ...]] = []
+        self._numbers: list[int] = []
+        self._neighbours_suffice = len(self._objectives) <= 2
+
+    def add(self, number: int, row: Mapping[str, Any]) -> bool:
+        """Take a row into account.
+
+        Args:
+            number: of the row; no two rows have the same.
+            row: a number for every objective; what else it holds is not looked at.
+
+        Returns:
+            Whether the front has changed.
+
+        Raises:
+            KeyError: the row lacks an objective.
+        """
+        point = _costs(row, self._objectives)[::-1]
+        if _has_nan(point):
+            return False
+        place = bisect_left(self._points, point)
+        if self._points[place : place + 1] == [point]:
+            return self._replace_equal(place, number)
+        before = self._points[max(place - 1, 0) : place] if self._neighbours_suffice else self._points[:place]
+        if any(_no_worse(other, point) for other in before):
+            return False
+        self._drop_dominated(place, point)
+        self._points.insert(place, point)
+        self._numbers.insert(place, number)
+        return True
+
+    def numbers(self) -> list[int]:
+        """The numbers of the rows on the front, from best to worst in the last objective."""
+        return list(self._numbers)
+
+    def _replace_equal(self, place: int, number: int) -> bool:
+        earlier = number < self._numbers[place]
+        if earlier:
+            self._numbers[place] = number
+        return earlier
+
+    def _drop_dominated(self, place: int, point: tuple[float, ...]) -> None:
+        """Drop what a new point dominates: all of it comes after the point's own place."""
+        if self._neighbours_suffice:
+            end = place
+            while end < len(self._points) and _no_worse(point, self._points[end]):
+                end += 1
+            del self._points[place:end], self._numbers[place:end]
+            return
+        kept = [i for i in range(place, len(self._points)) if not _no_worse(point, self._points[i])]
+        self._points[place:] = [self._points[i] for i in kept]
+        self._numbers[place:] = [self._numbers[i] for i in kept]
 
 
 def front(rows: Sequence[Mapping[str, Any]], objectives: Mapping[Name, Direction]) -> list[int]:
@@ -28,10 +97,10 @@ def front(rows: Sequence[Mapping[str, Any]], objectives: Mapping[Name, Direction
     With the usual objectives {val_accuracy: maximize, params: minimize} the smallest network comes first.
     Of rows that are equal in every objective only the first is kept; rows with a NaN are left out.
     """
-    costs = [_costs(row, objectives) for row in rows]
-    first_with = {cost: index for index, cost in reversed(list(enumerate(costs))) if not _has_nan(cost)}
-    best = [cost for cost in first_with if not any(_dominates(other, cost) for other in first_with)]
-    return [first_with[cost] for cost in sorted(best, key=lambda cost: cost[::-1])]
+    found = Front(objectives)
+    for index, row in enumerate(rows):
+        found.add(index, row)
+    return found.numbers()
 
 
 def hypervolume(
@@ -43,8 +112,8 @@ def hypervolume(
 
     `reference` holds a value for every objective, one that is worse than any result worth counting, such as
     an accuracy of 0 and the parameters of the dense network. What does not beat it in every objective
-    counts nothing. The unit is the product of the objectives' units. Exact for any number of objectives;
-    the effort grows as rows to the power of (objectives - 1).
+    counts nothing. The unit is the product of the objectives' units. Exact for any number of objectives; the
+    time grows as n log n with two, and with every further objective by a factor of n.
     """
     bound = _costs(reference, objectives)
     costs = [_costs(row, objectives) for row in rows]
@@ -63,22 +132,29 @@ def _has_nan(cost: tuple[float, ...]) -> bool:
     return any(map(math.isnan, cost))
 
 
-def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    no_worse = all(x <= y for x, y in zip(a, b, strict=True))
-    return no_worse and a != b
+def _no_worse(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return all(map(operator.le, a, b))
 
 
 def _volume(costs: list[tuple[float, ...]], bound: tuple[float, ...]) -> float:
-    """Cut space into slabs along the last objective; the rows below a slab cover an area of it."""
+    """The volume between costs and bound, cut into slabs along the last objective."""
     if not costs:
         return 0.0
     if len(bound) == 1:
-        return bound[0] - min(cost[0] for cost in costs)
+        return bound[0] - min(costs)[0]
     ordered = sorted(costs, key=lambda cost: cost[-1])
-    heights = [cost[-1] for cost in ordered] + [bound[-1]]
-    flat = [cost[:-1] for cost in ordered]
-    return math.fsum(
-        (heights[i + 1] - heights[i]) * _volume(flat[: i + 1], bound[:-1])
-        for i in range(len(ordered))
-        if heights[i + 1] > heights[i]
-    )
+    heights = [*(cost[-1] for cost in ordered), bound[-1]]
+    areas = _areas([cost[:-1] for cost in ordered], bound[:-1], heights)
+    return math.fsum((top - low) * area for (low, top), area in zip(pairwise(heights), areas, strict=True))
+
+
+def _areas(
+    costs: Sequence[tuple[float, ...]], bound: tuple[float, ...], heights: Sequence[float]
+) -> Iterator[float]:
+    """What the first 1, 2, … costs cover; 0 where no slab of some height needs it."""
+    if len(bound) == 1:
+        yield from (bound[0] - lowest for (lowest,) in accumulate(costs, min))
+        return
+    for index in range(len(costs)):
+        flat = heights[index + 1] == heights[index]
+        yield 0.0 if flat else _volume(list(costs[: index + 1]), bound)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.pareto import Direction, dominates, front, hypervolume
+from sweeps.pareto import Direction, Front, dominates, front, hypervolume
 
 TWO: dict[str, Direction] = {"val_accuracy": "maximize", "params": "minimize"}
 THREE: dict[str, Direction] = {**TWO, "macs": "minimize"}
+ONE: dict[str, Direction] = {"val_accuracy": "maximize"}
+EVERY_COUNT = st.sampled_from([ONE, TWO, THREE])
 
 
 def row(*values: float) -> dict[str, Any]:
@@ -43,7 +46,25 @@ def cells(rows: list[dict[str, int]], objectives: dict[str, Direction], referenc
     )
 
 
-@given(st.sampled_from([TWO, THREE]).flatmap(lambda o: st.tuples(st.just(o), rows_of(o))))
+def by_definition(rows: dict[int, dict[str, Any]], objectives: dict[str, Direction]) -> list[int]:
+    """The front by its definition: each row against every other."""
+    kept = [
+        number
+        for number, one in rows.items()
+        if not any(math.isnan(one[name]) for name in objectives)
+        and not any(
+            dominates(other, one, objectives)
+            or (other_number < number and all(other[name] == one[name] for name in objectives))
+            for other_number, other in rows.items()
+        )
+    ]
+    turn = [-1 if direction == "maximize" else 1 for direction in objectives.values()]
+    return sorted(
+        kept, key=lambda n: [t * rows[n][name] for name, t in zip(objectives, turn, strict=True)][::-1]
+    )
+
+
+@given(EVERY_COUNT.flatmap(lambda o: st.tuples(st.just(o), rows_of(o))))
 def test_front_is_what_nothing_dominates(case: tuple[dict[str, Direction], list[dict[str, int]]]) -> None:
     objectives, rows = case
     found = front(rows, objectives)
@@ -55,6 +76,30 @@ def test_front_is_what_nothing_dominates(case: tuple[dict[str, Direction], list[
         )
         repeated = candidate in rows[:index]
         assert (index in found) == (not beaten and not repeated)
+
+
+@given(EVERY_COUNT.flatmap(lambda o: st.tuples(st.just(o), rows_of(o))), st.randoms(use_true_random=False))
+def test_a_front_kept_as_rows_come_in_is_the_same_whatever_their_order(
+    case: tuple[dict[str, Direction], list[dict[str, Any]]], random: Random
+) -> None:
+    objectives, rows = case
+    rows = [one | {"val_accuracy": math.nan} if one["val_accuracy"] == 6 else one for one in rows]
+    order = random.sample(range(len(rows)), len(rows))
+    found = Front(objectives)
+    seen: dict[int, dict[str, Any]] = {}
+    for number in order:
+        before = found.numbers()
+        seen[number] = rows[number]
+        changed = found.add(number, rows[number])
+        assert found.numbers() == by_definition(seen, objectives)
+        assert changed == (found.numbers() != before)
+    assert found.numbers() == front(rows, objectives)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(1, 1e6)), max_size=40))
+def test_fronts_of_real_numbers(pairs: list[tuple[float, float]]) -> None:
+    rows = [row(*pair) for pair in pairs]
+    assert front(rows, TWO) == by_definition(dict(enumerate(rows)), TWO)
 
 
 @given(rows_of(TWO))
@@ -74,7 +119,7 @@ def test_dominance_is_a_strict_partial_order(rows: list[dict[str, int]]) -> None
             assert dominates(a, c, THREE)
 
 
-@given(st.sampled_from([TWO, THREE]).flatmap(lambda o: st.tuples(st.just(o), rows_of(o))))
+@given(EVERY_COUNT.flatmap(lambda o: st.tuples(st.just(o), rows_of(o))))
 def test_hypervolume_counts_the_dominated_cells(
     case: tuple[dict[str, Direction], list[dict[str, int]]],
 ) -> None:
@@ -118,3 +163,14 @@ def test_a_worse_than_reference_row_counts_nothing() -> None:
 def test_a_missing_objective_is_named() -> None:
     with pytest.raises(KeyError, match="params"):
         front([{"val_accuracy": 0.5}], TWO)
+    with pytest.raises(KeyError, match="params"):
+        Front(TWO).add(0, {"val_accuracy": 0.5})
+
+
+def test_many_rows_that_are_all_on_the_front() -> None:
+    rows = [row(i / 4000, 10 * i + 1) for i in range(4000)]
+    assert front(rows[::-1], TWO) == list(range(3999, -1, -1))
+    below = sum(10 * i for i in range(4000)) / 4000  # each step of the staircase is 1/4000 high
+    assert hypervolume(rows, TWO, {"val_accuracy": -1 / 4000, "params": 40_001}) == pytest.approx(
+        40_000 - below
+    )
