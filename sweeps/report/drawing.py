@@ -1,20 +1,29 @@
 """What a figure of the report is made of, and how all of them look.
 
-Figures carry no colours of text, paper or grid: the page's style sheet gives those, for light and dark.
+A drawing is what plotly.js takes, {"data": [...], "layout": {...}}, as plain dictionaries. Two things in it
+are filled in by the page, so that nothing is there twice: `by_choice` stands for what depends on the reader's
+choices, and `texts_of` for what is said of trials.
+
+Drawings carry no colours of text, paper or grid: the page's style sheet gives those, for light and dark.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import plotly.graph_objects as go
-
+from sweeps.records import TrialRecord
 from sweeps.report import wording
-from sweeps.report.view import Shading
+from sweeps.report.shading import NEUTRAL, Shading
+
+Drawing = dict[str, Any]
+Trace = dict[str, Any]
+Item = TypeVar("Item")
+
+MOST_CURVES = 100  # of a figure; with more trials than these, some stand for all
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plot:
-    """One drawing; `views` has one for every combination of its figure's choices, options joined by "|"."""
+    """One drawing and what it says to those who cannot see it."""
 
     title: str
     alt: str
-    views: dict[str, go.Figure]
+    drawing: Drawing
 
 
 @dataclass(frozen=True)
@@ -63,43 +72,74 @@ class Figure:
     scale: Scale | None = None
 
 
+def by_choice(choice: int, options: Mapping[str, Any]) -> Any:
+    """A part of a drawing that depends on what the reader chose.
+
+    Args:
+        choice: index of the choice in its figure.
+        options: the part for each option; a trace that an option lacks is not drawn.
+    """
+    return {"choice": choice, "options": dict(options)}
+
+
+def texts_of(trials: Iterable[TrialRecord]) -> Any:
+    """A part of a drawing that is the list of what is said of some trials."""
+    return {"trials": [trial.number for trial in trials]}
+
+
+def axes(x: Any, y: Any, *, height: int) -> Drawing:
+    """Two axes on a transparent ground, without any traces; the height is in pixels."""
+    return {
+        "data": [],
+        "layout": {
+            "height": height,
+            "margin": {"l": 10, "r": 24, "t": 16, "b": 10},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "system-ui, sans-serif", "size": 13},
+            "hoverlabel": {"align": "left"},
+            "showlegend": False,
+            "hovermode": "closest",
+            "bargap": 0,
+            "separators": ".,",
+            "xaxis": x,
+            "yaxis": y,
+        },
+    }
+
+
+def axis(title: Any, **options: Any) -> dict[str, Any]:
+    """An axis without a line of its own; `options` are plotly's."""
+    looks = {"showline": False, "zeroline": False, "automargin": True, "ticks": ""}
+    return {**looks, "title": {"text": title, "standoff": 10, "font": {"size": 13}}, **options}
+
+
+def accuracy_axis(title: Any, **options: Any) -> dict[str, Any]:
+    """An axis of accuracies, with a percent sign on its ticks."""
+    return axis(title, ticksuffix=" %", **options)
+
+
+def epoch_axis(title: str, **options: Any) -> dict[str, Any]:
+    """An axis of epochs: whole numbers."""
+    return axis(title, tickformat="d", **options)
+
+
+def level_line(drawing: Drawing, y: Any, *, label: str = "") -> None:
+    """Add a dotted line across a drawing at the height y, with a label at its right end."""
+    across = {"x0": 0, "x1": 1, "xref": "x domain", "y0": y, "y1": y, "yref": "y"}
+    line = {"dash": "dot", "width": 1, "color": NEUTRAL}
+    drawing["layout"]["shapes"] = [{"type": "line", **across, "line": line}]
+    if label:
+        end = {"x": 1, "xref": "x domain", "xanchor": "right", "y": y, "yref": "y", "yanchor": "bottom"}
+        drawing["layout"]["annotations"] = [{"text": label, "showarrow": False, **end}]
+
+
 def legend_of(shading: Shading) -> tuple[tuple[Key, ...], Scale | None]:
+    """What tells the colours of a study apart: a list to switch them, or a scale where they are too many."""
     if shading.is_scale:
         low, *_, high = shading.colours
         return (), Scale(shading.label(low), shading.label(high))
     return tuple(Key(shading.label(value), colour) for value, colour in shading.colours.items()), None
-
-
-def axes(x_title: str, y_title: str, *, height: int) -> go.Figure:
-    """Axes on a transparent ground; accuracies carry a percent sign on their ticks."""
-    axis = {
-        "showline": False,
-        "zeroline": False,
-        "automargin": True,
-        "ticks": "",
-        "title": {"standoff": 10, "font_size": 13},
-    }
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 10, "r": 24, "t": 16, "b": 10},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13},
-        hoverlabel={"align": "left"},
-        showlegend=False,
-        hovermode="closest",
-        bargap=0,
-        separators=".,",
-    )
-    figure.update_xaxes(**axis, title_text=x_title)
-    figure.update_yaxes(**axis, title_text=y_title)
-    if y_title.endswith("accuracy"):
-        figure.update_yaxes(ticksuffix=" %")
-    if x_title.startswith("epoch"):
-        figure.update_xaxes(tickformat="d")
-    return figure
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, Any]:
@@ -111,7 +151,7 @@ def log_ticks(values: Sequence[float]) -> dict[str, Any]:
     digits = (1, 2, 5) if high - low < 1.7 else (1, 3) if high - low < 3 else (1,)
     ticks = [digit * 10.0**power for power in range(int(low) - 1, int(high) + 2) for digit in digits]
     return {
-        "range": [low - margin, high + margin],
+        "range": [round(low - margin, 4), round(high + margin, 4)],
         "tickvals": ticks,
         "ticktext": [wording.short_count(tick) for tick in ticks],
         "tickangle": 0,
@@ -119,11 +159,24 @@ def log_ticks(values: Sequence[float]) -> dict[str, Any]:
 
 
 def padded(values: Sequence[float]) -> list[float] | None:
+    """A range with a margin around the finite values; None without any."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return None
     margin = max(0.05 * (max(finite) - min(finite)), 0.5)
-    return [min(finite) - margin, max(finite) + margin]
+    return [round(min(finite) - margin, 2), round(max(finite) + margin, 2)]
+
+
+def in_percent(fraction: float) -> float | None:
+    """0.86912 -> 86.91; None, which plotly leaves out, where it is not a number."""
+    return round(100 * fraction, 2) if math.isfinite(fraction) else None
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items, evenly from the first to the last."""
+    if len(items) <= most or most < 2:
+        return list(items[:most])
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
 def escaped(text: str) -> str:

@@ -11,21 +11,26 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from sweeps.files import write_text
+from sweeps.records import StudyRecord
 from sweeps.report import content
-from sweeps.report.content import Block, Cell, Code, Column, Facts, Paragraph, Report, Row, Section, Table
-from sweeps.report.drawing import Figure, Plot
-from sweeps.report.view import RAMP
-from sweeps.results import StudyRecord
+from sweeps.report.blocks import Block, Cell, Code, Column, Facts, Paragraph, Report, Row, Section, Table
+from sweeps.report.drawing import Drawing, Figure, Plot
+from sweeps.report.shading import RAMP
 
 
 def write_report(study: StudyRecord, folder: Path) -> Path:
-    """Write `folder`/index.html, about 5 MB, in one step, and return its path.
+    """Write `folder`/index.html, of 5 to 6 MB, in one step.
 
-    `folder` is runs/<study>/report: the page and its lines of Python point to the stages beside the study.
-    Raises SlimnetError if the file cannot be written.
+    Args:
+        study: what is reported.
+        folder: runs/<study>/report: the page and its lines of Python point to the stages beside the study.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        SlimnetError: the file cannot be written.
     """
     page = folder / "index.html"
     text = render(content.report(study, stages=folder.parent.parent / "stages"))
@@ -35,6 +40,8 @@ def write_report(study: StudyRecord, folder: Path) -> Path:
 
 def render(report: Report) -> str:
     """The page's text."""
+    from plotly.offline import get_plotlyjs  # here, for commands that import this package but write no page
+
     return Template(_file("page.html")).substitute(
         title=escape(report.title),
         headline=escape(report.headline),
@@ -44,7 +51,7 @@ def render(report: Report) -> str:
         ),
         sections="\n".join(map(_section, report.sections)),
         style=_file("page.css"),
-        figures=_embedded(_drawings(report)),
+        figures=_embedded({"drawings": _drawings(report), "trials": report.trial_texts}),
         plotly=get_plotlyjs(),
         script=_file("page.js"),
     )
@@ -54,10 +61,10 @@ def _file(name: str) -> str:
     return (resources.files("sweeps.report") / name).read_text(encoding="utf-8")
 
 
-def _drawings(report: Report) -> dict[str, dict[str, Any]]:
-    """The views of every plot by its id in the page."""
+def _drawings(report: Report) -> dict[str, Drawing]:
+    """The drawing of every plot by its id in the page."""
     return {
-        name: {view: json.loads(drawing.to_json()) for view, drawing in plot.views.items()}
+        name: plot.drawing
         for section in report.sections
         for block in section.blocks
         if isinstance(block, Figure)
@@ -72,7 +79,8 @@ def _named_plots(figure: Figure) -> list[tuple[str, Plot]]:
 
 def _embedded(data: Any) -> str:
     """JSON that cannot end the script element it stands in."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c")
 
 
 def _section(section: Section) -> str:
@@ -112,7 +120,7 @@ def _figure(figure: Figure) -> str:
 
 def _plot(name: str, plot: Plot) -> str:
     title = f"<h3>{escape(plot.title)}</h3>" if plot.title else ""
-    height = next(iter(plot.views.values())).layout.height
+    height = plot.drawing["layout"]["height"]
     return (
         f'{title}<div class="plot" data-plot="{name}" role="img" aria-label="{escape(plot.alt)}" '
         f'style="min-height:{height}px"></div>'
@@ -190,7 +198,7 @@ def _row(row: Row, columns: Sequence[Column]) -> str:
     mark = (
         f'<span class="mark" title="{escape(row.mark)}" role="img" aria-label="{escape(row.mark)}">●</span>'
     )
-    head = f'<th scope="row"{_sort_key(first)}>{colour}{escape(first.text)}{mark if row.mark else ""}</th>'
+    head = f'<th scope="row"{_data_value(first)}>{colour}{escape(first.text)}{mark if row.mark else ""}</th>'
     cells = "".join(_cell(cell, column) for cell, column in zip(others, columns[1:], strict=True))
     return f"<tr{' class=marked' if row.mark else ''}>{head}{cells}</tr>"
 
@@ -205,4 +213,12 @@ def _side(column: Column) -> str:
 
 
 def _sort_key(cell: Cell) -> str:
-    return "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
+    """What a cell is sorted by, where that is not what it says: else the page's script reads the text."""
+    return "" if f"{cell.value}" == cell.text.replace(",", "") else _data_value(cell)
+
+
+def _data_value(cell: Cell) -> str:
+    if cell.value is None:
+        return ""
+    value = f"{cell.value:.6g}" if isinstance(cell.value, float) else f"{cell.value}"
+    return f' data-value="{escape(value)}"'

@@ -22,9 +22,9 @@ def short_count(number: float) -> str:
     return f"{number:.3g}"
 
 
-def percent(share: float | None) -> str:
+def percent(fraction: float | None) -> str:
     """0.869 -> "86.9 %"."""
-    return UNKNOWN if share is None or math.isnan(share) else f"{100 * share:.1f}{_SPACE}%"
+    return UNKNOWN if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}{_SPACE}%"
 
 
 def times(factor: float) -> str:
@@ -32,15 +32,15 @@ def times(factor: float) -> str:
     return f"{factor:.1f}×"
 
 
-def plain(value: Any) -> str:
-    """A searched value: 1e-05 -> "1e-5", 0.00711376 -> "0.00711", "l1" -> "l1"."""
+def searched_value(value: Any) -> str:
+    """1e-05 -> "1e-5", 0.00711376 -> "0.00711", "l1" -> "l1"."""
     if not isinstance(value, float):
         return str(value)
     mantissa, e, exponent = f"{value:.3g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
-def duration(seconds: float) -> str:
+def hours_minutes_seconds(seconds: float) -> str:
     """102.4 -> "1 min 42 s"."""
     if 0 < seconds < 10:
         return f"{seconds:.1f}{_SPACE}s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from sweeps.config import Config, load_config, resolve
 from sweeps.pareto import front
-from sweeps.results import StageRecord, StageState, StudyRecord, TrialRecord, TrialState
+from sweeps.records import Histogram, Row, StageRecord, StageState, StudyRecord, TrialRecord, TrialState
 
 CONFIG = """
 study: {name}
@@ -42,12 +43,33 @@ ENVIRONMENT = {
     "precision": "bfloat16",
 }
 MakeStudy = Callable[..., StudyRecord]
+
+
+@dataclass
+class InMemory:
+    """The long parts of a stage, and how often its history was read."""
+
+    rows: list[Row] = field(default_factory=list)
+    layers: dict[str, Histogram] = field(default_factory=dict)
+    reads: int = 0
+
+    def history(self) -> list[Row]:
+        self.reads += 1
+        return self.rows
+
+    def gamma_layers(self) -> dict[str, Histogram]:
+        return self.layers
+
+
 DENSE_PARAMS, DENSE_MACS, DENSE_ACCURACY = 126_330, 4_812_544, 0.869
 
 
 @pytest.fixture(scope="session")
 def make_study(tmp_path_factory: pytest.TempPathFactory) -> MakeStudy:
-    """A study of the given trials. `states` tells of those that are not complete: running or failed."""
+    """A study of the given trials. `states` tells of those that are not complete: running or failed.
+
+    With `passes` every trial is pruned so many times, each time with its own ratio.
+    """
     folder = tmp_path_factory.mktemp("studies")
 
     def make(
@@ -59,13 +81,14 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> MakeStudy:
         reason: str = "the loss is NaN in epoch 3",
         dense: bool = True,
         goal: int | None = None,
+        passes: int = 1,
     ) -> StudyRecord:
         path = folder / "study.yaml"
         path.write_text(CONFIG.format(name=name, trials=max(len(params), 1), space=space))
         config = load_config(path)
         states = states or {}
         trials = [
-            _trial(config, number, values, states.get(number, "complete"), reason)
+            _trial(config, number, values, states.get(number, "complete"), reason, passes)
             for number, values in enumerate(params)
         ]
         complete = [trial for trial in trials if trial.state == "complete"]
@@ -90,15 +113,44 @@ def study(make_study: MakeStudy) -> StudyRecord:
 
 
 def _trial(
-    config: Config, number: int, params: dict[str, Any], state: TrialState, reason: str
+    config: Config, number: int, params: dict[str, Any], state: TrialState, reason: str, passes: int
 ) -> TrialRecord:
+    """A trial whose last stage is done, in hand or failed; those before it are done."""
     resolved = resolve(config, params)
-    chains: dict[TrialState, StageState] = {"complete": "done", "running": "partial", "failed": "failed"}
-    sparse = _sparse(resolved, resolved.sparse.lambda_, "done")
-    prune = _prune(resolved, sparse)
-    finetune = _finetune(resolved, prune, chains[state], reason)
-    stages = (sparse, prune, finetune)
-    return TrialRecord(number, params, resolved, state, reason if state == "failed" else None, stages)
+    ends: dict[TrialState, StageState] = {"complete": "done", "running": "partial", "failed": "failed"}
+    stages: list[StageRecord] = []
+    for pass_number in range(1, passes + 1):
+        sparse = _sparse(resolved, resolved.sparse.lambda_, "done", parent=stages[-1] if stages else None)
+        prune = _prune(resolved, sparse)
+        end = ends[state] if pass_number == passes else "done"
+        stages += [sparse, prune, _finetune(resolved, prune, end, reason)]
+    return TrialRecord(number, params, resolved, state, reason if state == "failed" else None, tuple(stages))
+
+
+def _stage(
+    kind: str,
+    key: str,
+    state: StageState,
+    history: list[Row],
+    metrics: dict[str, Any],
+    seconds: float,
+    *,
+    pass_number: int = 1,
+    failure: dict[str, Any] | None = None,
+    layers: dict[str, Histogram] | None = None,
+) -> StageRecord:
+    result = {"kind": kind, "key": key, "metrics": metrics, "seconds": seconds, "environment": ENVIRONMENT}
+    return StageRecord(
+        name=kind if pass_number == 1 else f"{kind}-{pass_number}",
+        kind=kind,
+        key=key,
+        spec={} if pass_number == 1 else {"pass_number": pass_number},
+        state=state,
+        epochs_done=len(history),
+        result=result if state == "done" else None,
+        failure=failure,
+        source=InMemory(history, layers or {}),
+    )
 
 
 def _key(*parts: Any) -> str:
@@ -110,32 +162,35 @@ def _size(config: Config) -> float:
     return (config.model.width / 16) ** 2
 
 
-def _sparse(config: Config, strength: float, state: str) -> StageRecord:
-    key = _key("sparse", strength, config.model.width)
+def _sparse(
+    config: Config, strength: float, state: StageState, parent: StageRecord | None = None
+) -> StageRecord:
+    pass_number = parent.pass_number + 1 if parent else 1
+    key = _key("sparse", strength, config.model.width, *([parent.key] if parent else []))
+    if state == "missing":
+        return _stage("sparse", key, "missing", [], {}, 0)
     epochs = config.sparse.epochs
     peak = DENSE_ACCURACY + 0.004 - 0.9 * strength + 0.03 * math.log(_size(config))
     history = [_epoch(e, epochs, peak, strength) for e in range(1, epochs + 1)]
     metrics = {
-        "params": round(DENSE_PARAMS * _size(config)),
-        "macs": round(DENSE_MACS * _size(config)),
+        "params": parent.metrics["params"] if parent else round(DENSE_PARAMS * _size(config)),
+        "macs": parent.metrics["macs"] if parent else round(DENSE_MACS * _size(config)),
         **{name: history[-1][name] for name in ("loss", "train_accuracy", "val_accuracy", "test_accuracy")},
         "near_zero": history[-1]["near_zero"],
-        "gamma_layers": {"stem.bn": history[-1]["gamma"]},
     }
     if strength == 0:
         metrics |= {"val_accuracy": DENSE_ACCURACY, "test_accuracy": 0.861}
-    if state == "missing":
-        return StageRecord("sparse", key, {}, "missing", [], None, None)
+    layers = {"stem.bn": history[-1]["gamma"]}
     history = _as_measured(history, config.sparse.evaluate_every)
-    return StageRecord("sparse", key, {}, "done", history, _result("sparse", key, metrics, 24.6), None)
+    return _stage("sparse", key, "done", history, metrics, 24.6, pass_number=pass_number, layers=layers)
 
 
 def _epoch(epoch: int, epochs: int, peak: float, strength: float) -> dict[str, Any]:
     progress = 1 - math.exp(-4 * epoch / epochs)
     rng = np.random.default_rng([epoch, round(1e6 * strength)])
     wobble = float(rng.normal(0, 0.008)) * (1 - epoch / epochs)
-    share = min(0.95, 22 * strength) * (epoch / epochs) ** 2
-    small = np.abs(rng.normal(0, 0.004, round(976 * share)))
+    near_zero = min(0.95, 22 * strength) * (epoch / epochs) ** 2
+    small = np.abs(rng.normal(0, 0.004, round(976 * near_zero)))
     large = np.abs(rng.normal(1 - 0.7 * min(1, 14 * strength) * epoch / epochs, 0.16, 976 - len(small)))
     gamma = np.concatenate([small, large])
     counts, edges = np.histogram(gamma, bins=64, range=(0, 2))
@@ -176,7 +231,7 @@ def _prune(config: Config, sparse: StageRecord) -> StageRecord:
         "prunable": 976,
         "widths": None,
     }
-    return StageRecord("prune", key, {}, "done", [], _result("prune", key, metrics, 0.8), None)
+    return _stage("prune", key, "done", [], metrics, 0.8, pass_number=sparse.pass_number)
 
 
 def _finetune(config: Config, prune: StageRecord, state: StageState, reason: str) -> StageRecord:
@@ -196,12 +251,11 @@ def _finetune(config: Config, prune: StageRecord, state: StageState, reason: str
     history = _as_measured(history, config.finetune.evaluate_every)
     if state != "done":
         failure = {"reason": reason, "detail": f"Traceback: {reason}"} if state == "failed" else None
-        return StageRecord("finetune", key, {}, state, history[:2], None, failure)
+        cut_short = history[:2]
+        return _stage(
+            "finetune", key, state, cut_short, {}, 0, pass_number=prune.pass_number, failure=failure
+        )
     names = ("loss", "train_accuracy", "val_accuracy", "test_accuracy", "near_zero")
     sizes = {"params": prune.metrics["params"], "macs": prune.metrics["macs"]}
     metrics = sizes | {name: history[-1][name] for name in names}
-    return StageRecord("finetune", key, {}, "done", history, _result("finetune", key, metrics, 6.3), None)
-
-
-def _result(kind: str, key: str, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
-    return {"kind": kind, "key": key, "metrics": metrics, "seconds": seconds, "environment": ENVIRONMENT}
+    return _stage("finetune", key, "done", history, metrics, 6.3, pass_number=prune.pass_number)

@@ -1,0 +1,117 @@
+"""The figure of accuracy over the epochs of fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sweeps.records import TrialRecord
+from sweeps.report.drawing import (
+    MOST_CURVES,
+    Choice,
+    Drawing,
+    Figure,
+    Key,
+    Plot,
+    Trace,
+    accuracy_axis,
+    axes,
+    by_choice,
+    epoch_axis,
+    escaped,
+    in_percent,
+    spread,
+)
+from sweeps.report.figures.marks import LABEL_GAP, MOST_LABELS, SPLITS
+from sweeps.report.runs import Points, curve
+from sweeps.report.shading import Shading
+from sweeps.report.view import StudyView
+from sweeps.report.wording import count
+
+_ACCURACY = 0  # the figure's choice
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """A trial's fine-tuning: from right after pruning, by split."""
+
+    trial: TrialRecord
+    curves: dict[str, Points]
+    epochs: int
+
+
+def fine_tuning(view: StudyView, shading: Shading) -> Figure:
+    """A line per trial, from right after pruning on; the trials of the front at first."""
+    begun = [trial for trial in view.distinct if trial.last("finetune").epochs_done]
+    drawn = _drawn(begun, view)
+    shown = {trial.number for trial in drawn if trial.number in view.front} or {t.number for t in drawn}
+    last_pass = " Of several passes the last is drawn." if view.passes > 1 else ""
+    some = (
+        f" {len(drawn)} of {count(len(begun))} trials can be: the front and some spread over the others."
+        if len(drawn) < len(begun)
+        else ""
+    )
+    tunings = [_read(trial) for trial in drawn]
+    drawing = _drawing(view, shading, tunings, numbered=len(shown) <= MOST_LABELS)
+    alt = "Line plot of accuracy over the epochs of fine-tuning, a line per trial"
+    return Figure(
+        "finetune",
+        "Epoch 0 is the network right after pruning. The trials of the front are shown, the others can be "
+        f"switched on in the legend.{some} On the training split, accuracy is known from the first epoch "
+        f"on.{last_pass}",
+        ((Plot("", alt, drawing),),),
+        (Choice("Accuracy", tuple(SPLITS)),),
+        tuple(Key(view.trial_name(trial), shading.colour(trial), trial.number in shown) for trial in drawn),
+    )
+
+
+def _drawn(begun: Sequence[TrialRecord], view: StudyView) -> list[TrialRecord]:
+    """All trials by number, or the front and so many of the others that the figure can still be read."""
+    front = spread([trial for trial in begun if trial.number in view.front], MOST_CURVES)
+    others = [trial for trial in begun if trial.number not in view.front]
+    chosen = front + spread(others, MOST_CURVES - len(front))
+    return sorted(chosen, key=lambda trial: trial.number)
+
+
+def _read(trial: TrialRecord) -> _Tuning:
+    history = trial.last("finetune").history
+    pruned = trial.last("prune").metrics
+    return _Tuning(
+        trial,
+        {
+            split: ([(0, pruned[metric])] if metric in pruned else []) + curve(history, metric)
+            for split, metric in SPLITS.items()
+        },
+        max((row["epochs"] for row in history), default=1),
+    )
+
+
+def _drawing(view: StudyView, shading: Shading, tunings: Sequence[_Tuning], *, numbered: bool) -> Drawing:
+    last = max((tuning.epochs for tuning in tunings), default=1)
+    ticks = {"tickvals": list(range(last + 1))} if last <= 12 else {}
+    titles = {split: f"{split} accuracy" for split in SPLITS}
+    drawing = axes(
+        epoch_axis("epoch of fine-tuning", range=[-0.12 * last, 1.02 * last], **ticks),  # room for numbers
+        accuracy_axis(by_choice(_ACCURACY, titles)),
+        height=400,
+    )
+    drawing["data"] = [_line(view, shading, tuning, numbered=numbered) for tuning in tunings]
+    return drawing
+
+
+def _line(view: StudyView, shading: Shading, tuning: _Tuning, *, numbered: bool) -> Trace:
+    name = view.trial_name(tuning.trial)
+    curves = tuning.curves.items()
+    return {
+        "type": "scatter",
+        "x": by_choice(_ACCURACY, {split: [epoch for epoch, _ in points] for split, points in curves}),
+        "y": by_choice(_ACCURACY, {split: [in_percent(y) for _, y in points] for split, points in curves}),
+        "mode": "lines+markers+text",
+        "line": {"color": shading.colour(tuning.trial), "width": 2},
+        "marker": {"size": 5},
+        "text": [f"{tuning.trial.number}{LABEL_GAP}"] if numbered else [],  # at the first point alone
+        "textposition": "middle left",
+        "hovertemplate": f"{escaped(name)}<br>epoch %{{x}}: %{{y:.1f}} %<extra></extra>",
+        "name": escaped(name),
+        "legendgroup": name,
+    }

@@ -1,0 +1,37 @@
+"""How a trial is drawn and what is said of it, the same in every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweeps.records import TrialRecord
+from sweeps.report import wording
+from sweeps.report.drawing import escaped
+from sweeps.report.view import StudyView
+
+SPLITS = {"validation": "val_accuracy", "test": "test_accuracy", "training": "train_accuracy"}
+HELD_OUT = {split: SPLITS[split] for split in ("validation", "test")}
+SIZES = {"parameters": "params", "MACs": "macs"}
+LABEL_GAP = "\N{NO-BREAK SPACE}" * 3  # between a point and the number on its left
+MOST_LABELS = 15  # with more than these, trials are not numbered and ratios not ticked one by one
+
+
+def marker(colour: str, *, filled: bool) -> dict[str, Any]:
+    """A disc for what counts, a ring for the rest."""
+    if filled:
+        return {"color": colour, "size": 11, "symbol": "circle"}
+    return {"color": colour, "size": 10, "symbol": "circle-open", "line": {"width": 2}}
+
+
+def trial_text(view: StudyView, trial: TrialRecord) -> str:
+    """All that is known of a trial's result, for the text that appears under the pointer."""
+    result = result_lines(trial.metrics) if trial.metrics else []
+    return "<br>".join([f"<b>trial {trial.number}</b>", escaped(view.trial_label(trial)), *result])
+
+
+def result_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Size and accuracy of a network."""
+    val, test = (wording.percent(metrics[metric]) for metric in HELD_OUT.values())
+    params, macs = wording.count(metrics["params"]), wording.count(metrics["macs"])
+    return [f"{params} parameters, {macs} MACs", f"validation {val}, test {test}"]

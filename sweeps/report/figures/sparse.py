@@ -1,0 +1,167 @@
+"""The figures of sparse training: accuracy over its epochs, and λ where it changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sweeps.report.drawing import (
+    MOST_CURVES,
+    Figure,
+    Key,
+    Plot,
+    Scale,
+    Trace,
+    accuracy_axis,
+    axes,
+    axis,
+    epoch_axis,
+    escaped,
+    in_percent,
+    legend_of,
+    padded,
+    spread,
+)
+from sweeps.report.figures.marks import SPLITS
+from sweeps.report.runs import Course, SparseRun, read_courses, sparse_runs
+from sweeps.report.shading import MOST_KEYS, Shading
+from sweeps.report.view import StudyView
+from sweeps.report.wording import count
+
+_EPOCHS = "epoch of sparse training"
+MOST_MARKERS = 20  # of a line; a single point shows by its marker alone
+Curve = Sequence[tuple[int, float | None]]
+
+
+@dataclass(frozen=True)
+class SparsePass:
+    """The sparse trainings of one pass, as far as they are drawn.
+
+    Attributes:
+        number: of the pass, of `passes`.
+        begun: how many trainings have begun.
+        courses: of all of them, or of some evenly over λ.
+    """
+
+    number: int
+    passes: int
+    begun: int
+    courses: list[Course]
+
+
+def read_pass(view: StudyView, shading: Shading, number: int) -> SparsePass:
+    """Read the histories of a pass, each once."""
+    begun = [run for run in sparse_runs(view, shading, number) if run.stage.epochs_done]
+    return SparsePass(number, view.passes, len(begun), read_courses(spread(begun, MOST_CURVES)))
+
+
+def sparse_training(sparse: SparsePass, shading: Shading) -> Figure:
+    """Accuracy over the epochs of every distinct sparse training, a plot per split."""
+    courses = sparse.courses
+    shown = [100 * y for course in courses for metric in SPLITS.values() for _, y in course.curves[metric]]
+    last = max(course.last_epoch for course in courses)
+    legend = _legend(courses, shading)
+    columns = []
+    for split in ("training", "validation", "test"):
+        drawing = axes(
+            epoch_axis(_EPOCHS, range=[0, 1.03 * last]),  # the same, wherever the first measurement is
+            accuracy_axis("accuracy", range=padded(shown)),
+            height=300,
+        )
+        for course in courses:
+            points = [(epoch, in_percent(y)) for epoch, y in course.curves[SPLITS[split]]]
+            drawing["data"].append(_line(course.run, points, "%{y:.1f} %", legend))
+        columns.append((Plot(f"{split} split", f"Line plot of {split} accuracy over epochs", drawing),))
+    return Figure(
+        _name("sparse", sparse), _caption(sparse), tuple(columns), legend=legend.keys, scale=legend.scale
+    )
+
+
+def steering(sparse: SparsePass, shading: Shading) -> Figure:
+    """Where λ changes from epoch to epoch: its path, and the fraction of γ near zero that it makes."""
+    courses = changing(sparse)
+    legend = _legend(courses, shading)
+    strengths = axes(
+        epoch_axis(_EPOCHS), axis("λ, log scale", type="log", tickformat="~g", dtick="D2"), height=300
+    )
+    fractions = axes(
+        epoch_axis(_EPOCHS), axis("fraction of γ near zero", range=[-2, 102], ticksuffix=" %"), height=300
+    )
+    for course in courses:
+        path = [(epoch, _on_log_scale(lambda_)) for epoch, lambda_ in course.curves["lambda"]]
+        fraction = [(epoch, in_percent(y)) for epoch, y in course.curves["near_zero"]]
+        strengths["data"].append(_line(course.run, path, "λ %{y:.3g}", legend))
+        fractions["data"].append(_line(course.run, fraction, "%{y:.1f} %", legend))
+    return Figure(
+        _name("steering", sparse),
+        f"{_of_pass(sparse)}A line per sparse training whose λ changes: steered to a fraction of channels "
+        "near zero, or on a schedule. Where λ is 0 it is not drawn.",
+        (
+            (Plot("λ", "Line plot of λ over epochs", strengths),),
+            (Plot("near zero", "Line plot of the fraction of γ near zero over epochs", fractions),),
+        ),
+        legend=legend.keys,
+        scale=legend.scale,
+    )
+
+
+def changing(sparse: SparsePass) -> list[Course]:
+    """The sparse trainings whose λ is not the same in every epoch."""
+    return [course for course in sparse.courses if course.lambda_changes]
+
+
+def _name(figure: str, sparse: SparsePass) -> str:
+    return figure if sparse.number == 1 else f"{figure}-pass-{sparse.number}"
+
+
+def _of_pass(sparse: SparsePass) -> str:
+    return f"Pass {sparse.number} of {sparse.passes}. " if sparse.passes > 1 else ""
+
+
+def _caption(sparse: SparsePass) -> str:
+    lines = (
+        "A line per sparse training; trials that differ only in what comes later share one. A line that runs "
+        "below the dense one shows what the penalty costs before anything is pruned."
+        if sparse.number == 1
+        else f"A line per trial: sparse training of the network that pass {sparse.number - 1} ended with."
+    )
+    drawn = len(sparse.courses)
+    some = f" {drawn} of {count(sparse.begun)} are drawn, chosen evenly over λ."
+    return f"{_of_pass(sparse)}{lines}{some if drawn < sparse.begun else ''}"
+
+
+@dataclass(frozen=True)
+class _Legend:
+    """A list of the lines, or of the study's colours where there are too many lines."""
+
+    keys: tuple[Key, ...]
+    scale: Scale | None
+    of_lines: bool
+
+
+def _legend(courses: Sequence[Course], shading: Shading) -> _Legend:
+    if len(courses) <= MOST_KEYS:
+        return _Legend(tuple(Key(c.run.label, c.run.colour) for c in courses), None, of_lines=True)
+    coloured = any(course.run.group for course in courses)
+    return _Legend(*(legend_of(shading) if coloured else ((), None)), of_lines=False)
+
+
+def _line(run: SparseRun, points: Curve, value_format: str, legend: _Legend) -> Trace:
+    """A line over the epochs; `value_format` is how plotly writes a value."""
+    return {
+        "type": "scatter",
+        "x": [epoch for epoch, _ in points],
+        "y": [value for _, value in points],
+        "mode": "lines" if len(points) > MOST_MARKERS else "lines+markers",
+        "line": {"color": run.colour, "width": 2, "dash": "solid" if run.searched else "dash"},
+        "marker": {"size": 5},
+        "hovertemplate": f"{escaped(run.label)}<br>epoch %{{x}}: {value_format}<extra></extra>",
+        "name": escaped(run.label),
+        "legendgroup": run.label if legend.of_lines else run.group,
+    }
+
+
+def _on_log_scale(lambda_: float) -> float | None:
+    """None, which is not drawn, where a log scale has no place for it."""
+    return float(f"{lambda_:.4g}") if lambda_ and math.isfinite(lambda_) else None

@@ -1,0 +1,68 @@
+"""How a study was run: its seed, what it ran on, the time of its stages, its config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sweeps.config import dump_config
+from sweeps.records import StageRecord, StudyRecord
+from sweeps.report.blocks import Cell, Code, Column, Facts, Row, Section, Table
+from sweeps.report.wording import count, hours_minutes_seconds
+
+KINDS = {"sparse": "sparse training", "prune": "pruning", "finetune": "fine-tuning"}
+
+
+def how_it_was_run(study: StudyRecord) -> Section:
+    """What is needed to judge the numbers, and to have them again."""
+    uses = [study.dense, *(stage for trial in study.trials for stage in trial.stages)]
+    distinct = list({stage.key: stage for stage in uses}.values())
+    return Section(
+        "how",
+        "How it was run",
+        (
+            Facts((("seed", f"{study.config.seed}"), ("study", study.uid), *_environment(distinct))),
+            _times(uses, distinct),
+            Code(dump_config(study.config), summary="The config, as YAML"),
+        ),
+    )
+
+
+def _environment(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
+    """What the stages ran on; more than one value where a study went on elsewhere."""
+    found: dict[str, dict[str, None]] = {}
+    for stage in stages:
+        for name, value in ((stage.result or {}).get("environment") or {}).items():
+            found.setdefault(name, {})[f"{value}"] = None
+    return [(name.replace("_", " "), ", ".join(values)) for name, values in found.items()]
+
+
+def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Table:
+    """Stages by kind: all that something asks for, and each once."""
+    rows = [
+        _time_row(name, [s for s in uses if s.kind == kind], [s for s in distinct if s.kind == kind])
+        for kind, name in KINDS.items()
+    ]
+    caption = (
+        "Stages asked for by the dense baseline and the trials, and how many were computed: equal stages are "
+        "computed once and shared. Time is the sum over the stages, whether they ran one after another or "
+        "side by side."
+    )
+    columns = tuple(map(Column, ("stage", "asked for", "computed", "shared", "time", "saved")))
+    return Table(caption, columns, (*rows, _time_row("all", uses, distinct)))
+
+
+def _time_row(name: str, uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Row:
+    spent = _seconds(distinct)
+    cells = (
+        name,
+        count(len(uses)),
+        count(sum(stage.state == "done" for stage in distinct)),
+        count(len(uses) - len(distinct)),
+        hours_minutes_seconds(spent),
+        hours_minutes_seconds(_seconds(uses) - spent),
+    )
+    return Row(tuple(map(Cell, cells)))
+
+
+def _seconds(stages: Iterable[StageRecord]) -> float:
+    return sum(float(stage.result["seconds"]) for stage in stages if stage.result)

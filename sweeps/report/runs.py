@@ -1,0 +1,116 @@
+"""The sparse trainings of a study: which are drawn, and what the figures need of their histories."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.records import Row, StageRecord
+from sweeps.report.shading import NEUTRAL, RAMP, Shading
+from sweeps.report.view import LAMBDA, StudyView, stage_of_pass
+
+Points = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class SparseRun:
+    """One sparse training, whatever the number of trials that go on from it.
+
+    Attributes:
+        stage: its record.
+        lambda_: its strength.
+        label: what sets it apart from the others of its pass.
+        group: the entry of the study's legend that it belongs to.
+        colour: as its trials have it.
+        searched: False for a dense baseline that no trial goes on from.
+    """
+
+    stage: StageRecord
+    lambda_: float
+    label: str
+    group: str
+    colour: str
+    searched: bool
+
+
+@dataclass(frozen=True)
+class Course:
+    """A sparse training and how it went: its history without the histograms, which are long.
+
+    Attributes:
+        run: the training.
+        last_epoch: how far it is.
+        curves: (epoch, value) per metric, wherever it was measured.
+        lambda_changes: whether λ is not the same in every epoch.
+        has_histograms: whether its history holds histograms of γ.
+    """
+
+    run: SparseRun
+    last_epoch: int
+    curves: dict[str, Points]
+    lambda_changes: bool
+    has_histograms: bool
+
+
+def sparse_runs(view: StudyView, shading: Shading, pass_number: int = 1) -> list[SparseRun]:
+    """The distinct sparse trainings of a pass by λ, the dense baseline among those of the first."""
+    runs: dict[str, SparseRun] = {}
+    first = pass_number == 1
+    rank = {value: index for index, value in enumerate(shading.colours)}
+    for trial in sorted(view.study.trials, key=lambda trial: rank[view.value(trial, shading.path)]):
+        stage = stage_of_pass(trial, "sparse", pass_number)
+        if stage is None or stage.key in runs:
+            continue
+        told_apart = shading.of_sparse_training or not first
+        runs[stage.key] = SparseRun(
+            stage,
+            view.value(trial, LAMBDA),
+            view.sparse_label(trial) if first else view.trial_label(trial),
+            shading.label(view.value(trial, shading.path)) if told_apart else "",
+            shading.colour(trial) if told_apart else RAMP[0],
+            searched=True,
+        )
+    dense = view.study.dense
+    if first and dense.key not in runs:
+        runs[dense.key] = SparseRun(dense, 0.0, "dense, λ 0", "", NEUTRAL, searched=False)
+    return sorted(runs.values(), key=lambda run: (run.lambda_, run.searched))
+
+
+def read_courses(runs: Iterable[SparseRun]) -> list[Course]:
+    """The courses of the trainings that have begun."""
+    return [_course(run, history) for run in runs if (history := run.stage.history)]
+
+
+def _course(run: SparseRun, history: Sequence[Row]) -> Course:
+    metrics = ("train_accuracy", "val_accuracy", "test_accuracy", "lambda", "near_zero")
+    return Course(
+        run,
+        history[-1]["epoch"],
+        {metric: curve(history, metric) for metric in metrics},
+        len({row.get("lambda") for row in history}) > 1,
+        bool(with_histograms(history)),
+    )
+
+
+def curve(history: Iterable[Row], metric: str) -> Points:
+    """(epoch, value) wherever a history has the metric: accuracies are not measured every epoch."""
+    return [(row["epoch"], row[metric]) for row in history if metric in row]
+
+
+def with_histograms(history: Iterable[Row]) -> list[Row]:
+    """The rows of a history that hold a histogram of γ; a diverged network's has no edges to draw."""
+    return [row for row in history if row.get("gamma") and _is_finite(row["gamma"])]
+
+
+def _is_finite(histogram: dict[str, Any]) -> bool:
+    return all(map(math.isfinite, histogram["edges"]))
+
+
+def three_lambdas(courses: Sequence[Course]) -> list[SparseRun]:
+    """The lowest, a middle and the highest λ of the searched trainings that have a histogram of γ."""
+    seen = [course.run for course in courses if course.run.searched and course.has_histograms]
+    by_lambda = {run.lambda_: run for run in reversed(seen)}
+    chosen = sorted(by_lambda.values(), key=lambda run: run.lambda_) if len(by_lambda) > 1 else seen
+    return chosen if len(chosen) <= 3 else [chosen[0], chosen[len(chosen) // 2], chosen[-1]]

@@ -1,0 +1,121 @@
+"""The tables of the trials: all of them, and the networks of the front with the files to load."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+from sweeps.records import TrialRecord, best_trial
+from sweeps.report.blocks import Cell, Code, Column, Paragraph, Row, Section, Table
+from sweeps.report.shading import NEUTRAL, Shading
+from sweeps.report.view import StudyView, path_name
+from sweeps.report.wording import UNKNOWN, count, percent, searched_value, times
+
+STAGES_FROM_REPORT = PurePath("../../stages")
+_SPLITS = ("validation", "test")
+
+
+def all_trials(view: StudyView, shading: Shading) -> Section:
+    """Accuracy and size of the dense network and of every trial."""
+    columns = (
+        Column("trial"),
+        *(Column(path_name(path)) for path in view.paths),
+        *map(Column, ("parameters", "smaller", "MACs")),
+        *(
+            Column(split, group)
+            for group in ("right after pruning", "after fine-tuning")
+            for split in _SPLITS
+        ),
+    )
+    rows = (_dense_row(view), *(_trial_row(view, trial, shading) for trial in view.study.trials))
+    last_pass = " Of several passes the last is shown." if view.passes > 1 else ""
+    caption = (
+        f"Accuracy and size of the dense network and of every trial; ● marks the Pareto front.{last_pass}"
+    )
+    return Section("trials", "All trials", (Table(caption, columns, rows, sortable=True),))
+
+
+def _dense_row(view: StudyView) -> Row:
+    metrics = view.study.dense.metrics
+    cells = (
+        Cell("dense"),
+        Cell("0"),
+        *[Cell(UNKNOWN)] * (len(view.paths) - 1),
+        *_size_cells(metrics, metrics),
+        *_accuracy_cells({}),
+        *_accuracy_cells(metrics),
+    )
+    return Row(cells, pinned=True, colour=NEUTRAL)
+
+
+def _trial_row(view: StudyView, trial: TrialRecord, shading: Shading) -> Row:
+    pruned, tuned = trial.last("prune").metrics, trial.metrics
+    name = f"{trial.number}" if trial.state == "complete" else f"{trial.number} ({trial.state})"
+    values = [view.value(trial, path) for path in view.paths]
+    cells = (
+        Cell(name, trial.number),
+        *(Cell(searched_value(value), value) for value in values),
+        *_size_cells(tuned or pruned, view.study.dense.metrics),
+        *_accuracy_cells(pruned),
+        *_accuracy_cells(tuned),
+    )
+    mark = "on the front" if trial.number in view.front else ""
+    return Row(cells, mark, colour=shading.colour(trial))
+
+
+def _size_cells(metrics: dict[str, Any], dense: dict[str, Any]) -> tuple[Cell, Cell, Cell]:
+    factor = dense["params"] / metrics["params"] if metrics and dense else None
+    params, macs = metrics.get("params"), metrics.get("macs")
+    return (
+        Cell(count(params), params),
+        Cell(times(factor) if factor else UNKNOWN, factor),
+        Cell(count(macs), macs),
+    )
+
+
+def _accuracy_cells(metrics: dict[str, Any]) -> tuple[Cell, Cell]:
+    val, test = metrics.get("val_accuracy"), metrics.get("test_accuracy")
+    return Cell(percent(val), val), Cell(percent(test), test)
+
+
+def networks(view: StudyView, shading: Shading, stages: PurePath) -> Section:
+    """Where the networks of the front are, and how to take one up in a program."""
+    front = sorted(
+        (trial for trial in view.complete if trial.number in view.front),
+        key=lambda trial: float(trial.metrics["params"]),
+    )
+    if not front:
+        return Section("networks", "The networks", ())
+    chosen = best_trial(view.study) or front[0]
+    columns = (
+        Column("trial"),
+        Column("from", text=True),
+        Column("parameters"),
+        Column("validation"),
+        Column("checkpoint", text=True),
+    )
+    table = Table(
+        "The networks of the Pareto front, by size; paths are relative to this page.",
+        columns,
+        tuple(_network_row(view, trial, shading) for trial in front),
+    )
+    load = f'import slimnet\nmodel = slimnet.load("{(stages / _checkpoint(chosen)).as_posix()}")'
+    use = Paragraph(f"To use one in a program, here trial {chosen.number}:")
+    return Section("networks", "The networks", (table, use, Code(load)))
+
+
+def _network_row(view: StudyView, trial: TrialRecord, shading: Shading) -> Row:
+    checkpoint = (STAGES_FROM_REPORT / _checkpoint(trial)).as_posix()
+    cells = (
+        Cell(f"{trial.number}"),
+        Cell(view.trial_label(trial)),
+        Cell(count(trial.metrics["params"])),
+        Cell(percent(trial.metrics["val_accuracy"])),
+        Cell(checkpoint, link=checkpoint),
+    )
+    return Row(cells, colour=shading.colour(trial))
+
+
+def _checkpoint(trial: TrialRecord) -> PurePath:
+    last = trial.stages[-1]
+    return PurePath(last.kind, last.key, "checkpoint.pt")
