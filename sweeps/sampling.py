@@ -234,6 +234,7 @@ class Field:
     Attributes:
         size: how many values it has; None for an interval.
         stored: what Optuna stores for each value, in the order of the entry; empty for an interval.
+        coded: whether that is something else than the values: their indices, or JSON.
     """
 
     def __init__(self, path: str, entry: Entry) -> None:
@@ -250,6 +251,7 @@ class Field:
         self._values = [_primitive(value) for value in values or []]
         self._index = {_hashable(value): index for index, value in enumerate(self._values)}
         self.stored = list(range(len(self._values))) if _is_ordinal(entry) else list(self._index)
+        self.coded = self.stored != self._values
         self._index_stored = {stored: index for index, stored in enumerate(self.stored)}
 
     def key(self, value: Any) -> Any:
