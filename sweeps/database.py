@@ -1,0 +1,399 @@
+"""The Optuna study of a sweep, study.db, for optuna-dashboard and for those who go on with Optuna.
+
+It is a projection of the study's record: nothing is read from it, and where it is lost or says something
+else it is made again. SQLite therefore does not wait for the disk; a process that is killed leaves a
+database that is whole, and what a power cut may damage is noticed and made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import optuna
+import sqlalchemy.exc
+from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from slimnet.errors import SlimnetError
+from sweeps.config import Config
+from sweeps.sampling import OptunaSpace, Point
+
+WAIT = 60.0  # seconds, for another program that holds the file
+FACTS = ("uid", "precision", "data")
+COMPANIONS = ("", "-journal", "-wal", "-shm")  # what SQLite may have beside a file, and would take up again
+UNFIT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_NOTADB}
+STATES: dict[TrialState, Literal["running", "complete", "failed"]] = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial as the database is to have it; `values` are in the order of the objectives."""
+
+    number: int
+    point: Point
+    values: tuple[float, ...] | None
+    state: Literal["running", "complete", "failed"]
+
+
+class _UnfitError(Exception):
+    """A file cannot be brought up to the record; the message goes on from the file's name."""
+
+
+FAULTS = (
+    _UnfitError,
+    OptunaError,
+    sqlalchemy.exc.SQLAlchemyError,
+    sqlite3.Error,
+    OSError,
+    ValueError,
+    LookupError,
+)
+
+
+class Database:
+    """The Optuna study in a SQLite file. Only the driver that holds the study's lock may write it.
+
+    Attributes:
+        replaced: a sentence for the user where `open` has set a file aside; else None.
+    """
+
+    def __init__(self, path: Path, config: Config, storage: optuna.storages.RDBStorage) -> None:
+        """Take up a study that exists; `open` is the way to one."""
+        self.replaced: str | None = None
+        self._path = path
+        self._space = OptunaSpace(config.search.space)
+        self._objectives = config.search.objectives
+        self._storage = storage
+        self._study = optuna.load_study(study_name=config.study, storage=storage, sampler=RandomSampler())
+        self._study_id = storage.get_study_id_from_name(config.study)
+        self._ids: dict[int, int] = {}  # of running trials that have been added here, by number
+
+    @classmethod
+    def open(cls, path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]) -> Database:
+        """Open the study and bring it up to the record, or make it.
+
+        A file that cannot be brought up to the record (damaged, of another study or schema, with trials that
+        the record does not have so) is set aside as study.db.old.
+
+        Args:
+            path: study.db.
+            config: of the study.
+            facts: uid, precision and data, which become user attributes of the study.
+            entries: all trials, by number.
+
+        Raises:
+            SlimnetError: the file stays locked, or cannot be written.
+        """
+        reason = "was no Optuna study"
+        with _translating(path):
+            if path.exists():
+                try:
+                    return cls._continue(path, config, facts, entries)
+                except _UnfitError as error:
+                    reason = str(error)
+            kept = _make(path, config, facts, entries)
+            database = cls(path, config, _connect(path))
+            if kept is not None:
+                database.replaced = f"{path} {reason}; it was set aside as {kept.name} and made anew"
+            return database
+
+    def add(self, entry: Entry) -> None:
+        """Add the next trial.
+
+        Args:
+            entry: its number is how many trials there are.
+
+        Raises:
+            SlimnetError: the file stays locked, or cannot be written.
+        """
+        with _translating(self._path):
+            _wait_for(self._path)
+            self._add(entry)
+
+    def tell(self, number: int, values: Sequence[float] | None) -> None:
+        """End a trial.
+
+        Args:
+            number: of a trial that is running.
+            values: in the order of the objectives; None if it failed.
+
+        Raises:
+            SlimnetError: the file stays locked, or cannot be written.
+        """
+        with _translating(self._path):
+            _wait_for(self._path)
+            self._tell(number, values)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    @classmethod
+    def _continue(
+        cls, path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]
+    ) -> Database:
+        """Open a study and bring it up to the record; _UnfitError, and no change, where that cannot be."""
+        with _judging():
+            _wait_for(path)
+            storage = _connect(path)
+            if config.study not in optuna.get_all_study_names(storage):
+                raise _UnfitError(f"had no study {config.study}")
+            database = cls(path, config, storage)
+            trials = database._compare(facts, entries)
+        database._bring_up(trials, entries)
+        return database
+
+    def _compare(self, facts: Mapping[str, str], entries: Sequence[Entry]) -> list[FrozenTrial]:
+        """All trials of the database; _UnfitError if it has something that the record does not have so."""
+        directions = [direction.name.lower() for direction in self._study.directions]
+        if (
+            directions != list(self._objectives.values())
+            or not facts.items() <= self._study.user_attrs.items()
+        ):
+            raise _UnfitError("was of another study")
+        trials = self._study.get_trials(deepcopy=False)
+        if len(trials) > len(entries):
+            raise _UnfitError(f"had {len(trials)} trials, and the record of the study has {len(entries)}")
+        for trial, entry in zip(trials, entries, strict=False):
+            if not (self._is_at(trial, entry) and _can_become(trial, entry)):
+                raise _UnfitError(f"had another trial {entry.number} than the record of the study")
+        return trials
+
+    def _is_at(self, trial: FrozenTrial, entry: Entry) -> bool:
+        """Whether a trial has the number and the point of an entry."""
+        return (
+            trial.number == entry.number
+            and trial.params == self._space.encode(entry.point.params)
+            and trial.distributions == self._space.distributions
+            and self._legible(entry.point).items() <= trial.user_attrs.items()
+            and entry.point.attributes.items() <= trial.system_attrs.items()
+        )
+
+    def _bring_up(self, trials: Sequence[FrozenTrial], entries: Sequence[Entry]) -> None:
+        names: list[str] = list(self._objectives)
+        if self._study.metric_names != names:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self._study.set_metric_names(names)
+        for trial, entry in zip(trials, entries, strict=False):
+            if trial.state is TrialState.RUNNING and entry.state != "running":
+                self._tell(entry.number, entry.values)
+        for entry in entries[len(trials) :]:
+            self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        states = {name: state for state, name in STATES.items()}
+        trial = create_trial(
+            state=states[entry.state],
+            values=entry.values,
+            params=self._space.encode(entry.point.params),
+            distributions=self._space.distributions,
+            user_attrs=self._legible(entry.point),
+            system_attrs=entry.point.attributes,
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, trial)
+        if entry.state == "running":
+            self._ids[entry.number] = trial_id
+
+    def _tell(self, number: int, values: Sequence[float] | None) -> None:
+        # The study's own `tell` reads the whole trial twice, which takes as long again.
+        trial_id = self._ids.pop(number, None)
+        if trial_id is None:
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        self._storage.set_trial_state_values(trial_id, state, values)
+
+    def _legible(self, point: Point) -> dict[str, Any]:
+        """The values that Optuna stores in a code: as the config has them."""
+        return {path: value for path, value in point.params.items() if self._space.fields[path].coded}
+
+
+def read_study(path: Path, config: Config) -> tuple[dict[str, str], list[Entry]]:
+    """Read a study that was begun when study.db was its only record.
+
+    The values of a geometric grid were categories then, and are indices now; either is read.
+
+    Args:
+        path: study.db; it is copied, so that reading changes nothing.
+        config: of the study.
+
+    Returns:
+        uid, precision and data; and the trials that have their point, by number.
+
+    Raises:
+        SlimnetError: the file cannot be read, or the study in it is not of this config.
+    """
+    with _translating(path), _judging(), TemporaryDirectory(prefix="slimnet-") as folder:
+        for file in _with_companions(path):
+            if file == path or file.exists():
+                shutil.copyfile(file, Path(folder, file.name))
+        storage = _connect(Path(folder, path.name))
+        study = optuna.load_study(study_name=config.study, storage=storage, sampler=RandomSampler())
+        attributes, trials = study.user_attrs, study.get_trials(deepcopy=False)
+        storage.remove_session()
+        storage.engine.dispose()
+        space = OptunaSpace(config.search.space)
+        return (
+            {fact: attributes[fact] for fact in FACTS},
+            [_entry(trial, space) for trial in trials if trial.params.keys() == space.fields.keys()],
+        )
+
+
+def _entry(trial: FrozenTrial, space: OptunaSpace) -> Entry:
+    stored = dict(trial.params)
+    for path, distribution in trial.distributions.items():
+        if isinstance(distribution, CategoricalDistribution) and not _is_categorical(space, path):
+            stored[path] = space.fields[path].encode(stored[path])
+    return Entry(
+        trial.number,
+        Point(space.decode(stored), dict(trial.system_attrs)),
+        tuple(trial.values) if trial.state is TrialState.COMPLETE else None,
+        STATES.get(trial.state, "running"),
+    )
+
+
+def _is_categorical(space: OptunaSpace, path: str) -> bool:
+    return isinstance(space.distributions[path], CategoricalDistribution)
+
+
+def _can_become(trial: FrozenTrial, entry: Entry) -> bool:
+    """Whether a trial with an entry's point has the entry's state and values, or may still be told them."""
+    if trial.state is TrialState.RUNNING:
+        return True
+    values = None if trial.values is None else tuple(trial.values)
+    return (STATES.get(trial.state), values) == (entry.state, entry.values)
+
+
+def _make(path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]) -> Path | None:
+    """Write a study aside and put it at `path`; returns where the file that was there is now."""
+    aside = path.with_name(f"{path.name}.new")
+    for leftover in _with_companions(aside):
+        leftover.unlink(missing_ok=True)
+    storage = _connect(aside, new=True)
+    directions = list(config.search.objectives.values())
+    study = optuna.create_study(storage=storage, study_name=config.study, directions=directions)
+    for key, value in facts.items():
+        study.set_user_attr(key, value)
+    database = Database(aside, config, storage)
+    database._bring_up([], entries)
+    database.close()
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    kept = _set_aside(path)
+    aside.replace(path)
+    return kept
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Rename a file, and what SQLite has beside it, to a name that is free."""
+    name, count = f"{path.name}.old", 1
+    while any(file.exists() for file in _with_companions(path.with_name(name))):
+        count += 1
+        name = f"{path.name}.old-{count}"
+    kept = path.with_name(name)
+    found = path.exists()
+    for file, new in zip(_with_companions(path), _with_companions(kept), strict=True):
+        if file.exists():
+            file.rename(new)
+    return kept if found else None
+
+
+def _with_companions(path: Path) -> list[Path]:
+    return [path.with_name(path.name + ending) for ending in COMPANIONS]
+
+
+def _connect(path: Path, *, new: bool = False) -> optuna.storages.RDBStorage:
+    """The storage in a file, whose path may hold any characters."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def connect() -> sqlite3.Connection:
+        connection = _sqlite(path, "rwc" if new else "rw", check_same_thread=False)
+        connection.execute("PRAGMA synchronous=OFF")
+        if new:
+            connection.execute("PRAGMA journal_mode=MEMORY")  # half a file is never read
+        return connection
+
+    engine: dict[str, Any] = {"creator": connect}
+    return optuna.storages.RDBStorage("sqlite:///study.db", engine, skip_table_creation=not new)
+
+
+def _sqlite(path: Path, mode: str, **options: Any) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection: sqlite3.Connection = sqlite3.connect(uri, uri=True, timeout=WAIT, **options)
+    return connection
+
+
+def _wait_for(path: Path) -> None:
+    """Wait until no other program holds a file. Optuna by itself gives up or waits five times as long."""
+    with closing(_sqlite(path, "rw", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _judging() -> Iterator[None]:
+    """Take an error in reading a file as a fault of its content, but for what keeps it from being read."""
+    try:
+        yield
+    except _UnfitError:
+        raise
+    except Exception as error:  # a damaged file may bring up anything
+        code = _sqlite_code(error)
+        if code is not None and code not in UNFIT:
+            raise
+        raise _UnfitError(f"could not be read ({_cause(error)})") from error
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    """Turn what Optuna and SQLite say into one sentence that names the file."""
+    try:
+        yield
+    except FAULTS as error:
+        if _sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise SlimnetError(
+                f"{path} is locked by another program; close what reads it, such as optuna-dashboard, "
+                "and run again"
+            ) from error
+        raise SlimnetError(
+            f"{path} cannot be used ({_cause(error)}); mend its permissions or make room, or else move it "
+            "away and the next `run` makes it anew"
+        ) from error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    known: BaseException | None = error
+    while known is not None:
+        yield known
+        known = known.__cause__
+
+
+def _sqlite_code(error: BaseException) -> int | None:
+    """SQLite's own code for an error, if it comes from there."""
+    for known in _chain(error):
+        if isinstance(known, sqlite3.Error) and hasattr(known, "sqlite_errorcode"):
+            return known.sqlite_errorcode & 0xFF
+    return None
+
+
+def _cause(error: BaseException) -> str:
+    """The first cause in a line."""
+    *_, first = _chain(error)
+    return str(first).splitlines()[0] if str(first) else type(first).__name__

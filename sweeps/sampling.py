@@ -1,0 +1,428 @@
+"""Which point each trial tries, drawn by one of Optuna's samplers.
+
+A study asks the same points whoever runs it and however often it is interrupted: what trial n tries follows
+from the seed, n, the points before it and the results of the trials up to n - ahead. Samplers keep a random
+state that cannot be stored; here each draw has a sampler of its own, so there is none to lose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import time
+from bisect import bisect_right, insort
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from slimnet.errors import SlimnetError
+from sweeps.config import Search
+from sweeps.space import Entry, Log, Range
+
+DRAWS = 50  # attempts at a point that no trial has, before one is picked from what is left
+STUDY_ATTRIBUTES = "study"  # the key, among a point's attributes, of what the sampler noted on the study
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a trial tries.
+
+    Attributes:
+        params: values as the config has them (exact decimals, lists for lists), by dotted path in the order
+            of the space.
+        attributes: what the sampler noted in drawing the point and reads again in later draws, such as the
+            generation of NSGA-II; JSON primitives.
+    """
+
+    params: dict[str, Any]
+    attributes: dict[str, Any]
+
+
+class Sampling:
+    """Asks the points of a study, one after the other."""
+
+    def __init__(self, search: Search, seed: int) -> None:
+        """Begin with no trial.
+
+        Args:
+            search: the space, the sampler and the objectives.
+            seed: of all draws.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._ahead = search.ahead
+        self._space = OptunaSpace(search.space)
+        self._sampler = _Unrepeated(self._space, search.sampler, seed)
+        self._storage = optuna.storages.InMemoryStorage()
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name="sampling",
+            directions=list(search.objectives.values()),
+            sampler=self._sampler,
+        )
+        self._study_id = self._storage.get_study_id_from_name("sampling")
+        self._unseen: list[Point] = []  # added, but not yet in the Optuna study
+        self._results: dict[int, Sequence[float] | None] = {}  # told, but not yet shown to the sampler
+        self._count = 0
+
+    @property
+    def sampler_seconds(self) -> float:
+        """The time spent inside Optuna's samplers."""
+        return self._sampler.seconds
+
+    def add(self, point: Point) -> None:
+        """Take the next trial's point from the record of the study.
+
+        Args:
+            point: as `ask` gave it.
+
+        Raises:
+            SlimnetError: the space has no such point.
+        """
+        self._sampler.taken.add(self._space.key(point.params))
+        self._unseen.append(point)
+        self._count += 1
+
+    def ask(self) -> Point:
+        """Draw the next trial's point.
+
+        Returns:
+            A point that no trial has, unless the space is continuous and the sampler insists.
+
+        Raises:
+            SlimnetError: every point of the space has been tried.
+        """
+        if self._sampler.taken.left() == 0:
+            raise SlimnetError(
+                f"all {self._space.size} points of search.space have been tried; "
+                "for more, begin a study with a wider space (--set study=NAME)"
+            )
+        self._show(last=self._count - self._ahead)
+        noted = self._storage.get_study_system_attrs(self._study_id).keys()
+        trial = self._study.ask(self._space.distributions)
+        params = self._space.decode(trial.params)
+        self._sampler.taken.add(self._space.key(params))
+        self._count += 1
+        return Point(params, self._attributes(trial.number, noted))
+
+    def tell(self, number: int, values: Sequence[float] | None) -> None:
+        """Take the result of a trial, in any order and at any time.
+
+        Args:
+            number: of a trial that has been added or asked.
+            values: in the order of the objectives; None if the trial failed.
+        """
+        self._results[number] = values
+
+    def _show(self, last: int) -> None:
+        """Let the sampler see all trials and the results of those up to `last`."""
+        first = self._count - len(self._unseen)
+        for number, point in enumerate(self._unseen, first):
+            self._insert(point, number, ended=number <= last and number in self._results)
+        self._unseen.clear()
+        for number in sorted(number for number in self._results if number <= last):
+            values = self._results.pop(number)
+            state = TrialState.FAIL if values is None else TrialState.COMPLETE
+            self._study.tell(number, values, state)
+
+    def _insert(self, point: Point, number: int, *, ended: bool) -> None:
+        """Put a trial into the Optuna study, with its result if it has one that may be seen."""
+        values = self._results.pop(number) if ended else None
+        state = TrialState.RUNNING
+        if ended:
+            state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        attributes = dict(point.attributes)
+        for key, value in attributes.pop(STUDY_ATTRIBUTES, {}).items():
+            self._storage.set_study_system_attr(self._study_id, key, value)
+        self._study.add_trial(
+            create_trial(
+                state=state,
+                values=values,
+                params=self._space.encode(point.params),
+                distributions=self._space.distributions,
+                system_attrs=attributes,
+            )
+        )
+
+    def _attributes(self, number: int, noted: Set[str]) -> dict[str, Any]:
+        """What the sampler noted on a trial, and on the study beyond what was `noted` before."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        attributes = dict(self._storage.get_trial(trial_id).system_attrs)
+        of_study = self._storage.get_study_system_attrs(self._study_id)
+        if new := {key: of_study[key] for key in of_study if key not in noted}:
+            attributes[STUDY_ATTRIBUTES] = new
+        return attributes
+
+
+def distributions(space: Mapping[str, Entry]) -> dict[str, BaseDistribution]:
+    """What Optuna draws for each searched field.
+
+    Values with an order keep it: those of a geometric grid are drawn by their index.
+
+    Args:
+        space: entries by dotted path.
+
+    Returns:
+        Distributions by dotted path, in the order of the space.
+    """
+    return {path: _distribution(entry) for path, entry in space.items()}
+
+
+class OptunaSpace:
+    """A search space as Optuna has it, and the way from the values of one to those of the other.
+
+    Attributes:
+        fields: by dotted path, in the order of the space.
+        distributions: likewise.
+        size: how many points there are; None if part of the space is continuous.
+    """
+
+    def __init__(self, space: Mapping[str, Entry]) -> None:
+        """Tabulate the values of a space.
+
+        Args:
+            space: entries by dotted path.
+        """
+        self.distributions = distributions(space)
+        self.fields = {path: Field(path, entry) for path, entry in space.items()}
+        sizes = [field.size for field in self.fields.values()]
+        self.size = None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+    def encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The config's values as Optuna stores them; SlimnetError for one that is not in the space."""
+        return {path: field.encode(params.get(path)) for path, field in self.fields.items()}
+
+    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The config's values for what Optuna stored; SlimnetError for one that is not in the space."""
+        return {path: field.decode(params.get(path)) for path, field in self.fields.items()}
+
+    def key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What two equal points of the config have in common and no others."""
+        return tuple(field.key(params.get(path)) for path, field in self.fields.items())
+
+    def index(self, key: Sequence[int]) -> int:
+        """The place of a point in the order of the grid, whose last field changes quickest."""
+        index = 0
+        for digit, field in zip(key, self.fields.values(), strict=True):
+            index = index * (field.size or 0) + digit
+        return index
+
+    def at(self, index: int) -> dict[str, Any]:
+        """The point at a place of the grid, as Optuna stores it."""
+        params = {}
+        for path, field in reversed(self.fields.items()):
+            index, digit = divmod(index, field.size or 0)
+            params[path] = field.stored[digit]
+        return params
+
+
+class Field:
+    """One searched field: its values in the config, and what Optuna stores for them.
+
+    Attributes:
+        size: how many values it has; None for an interval.
+        stored: what Optuna stores for each value, in the order of the entry; empty for an interval.
+        coded: whether that is something else than the values: their indices, or JSON.
+    """
+
+    def __init__(self, path: str, entry: Entry) -> None:
+        """Tabulate the values of an entry.
+
+        Args:
+            path: named in errors.
+            entry: the values that the field may take.
+        """
+        self._path = path
+        self._step = entry.step if isinstance(entry, Range) else None
+        values = entry.values()
+        self.size = None if values is None else len(values)
+        self._values = [_primitive(value) for value in values or []]
+        self._index = {_hashable(value): index for index, value in enumerate(self._values)}
+        self.stored = list(range(len(self._values))) if _is_ordinal(entry) else list(self._index)
+        self.coded = self.stored != self._values
+        self._index_stored = {stored: index for index, stored in enumerate(self.stored)}
+
+    def key(self, value: Any) -> Any:
+        """The index of a value of the config, or the number itself in an interval.
+
+        Raises:
+            SlimnetError: the field has no such value.
+        """
+        if self.size is None and isinstance(value, int | float):
+            return value
+        with suppress(KeyError):
+            return self._index[_hashable(value)]
+        raise self._unknown(value)
+
+    def encode(self, value: Any) -> Any:
+        """What Optuna stores for a value of the config.
+
+        Raises:
+            SlimnetError: the field has no such value.
+        """
+        key = self.key(value)
+        return key if self.size is None else self.stored[key]
+
+    def decode(self, stored: Any) -> Any:
+        """The value of the config for what Optuna drew or stored, which may be off by a rounding.
+
+        Raises:
+            SlimnetError: the field has no such value.
+        """
+        if self.size is None:
+            return self.key(stored)
+        index = self._index_stored.get(stored)
+        if index is None and self._step is not None and isinstance(stored, float):
+            index = round((stored - self._values[0]) / self._step)
+        if index is None or not 0 <= index < self.size:
+            raise self._unknown(stored)
+        return self._values[index]
+
+    def _unknown(self, value: Any) -> SlimnetError:
+        return SlimnetError(
+            f"{self._path} = {value!r} is not in search.space; another space needs a study of its own "
+            "(--set study=NAME)"
+        )
+
+
+class _Taken:
+    """The points that trials have."""
+
+    def __init__(self, space: OptunaSpace) -> None:
+        self._space = space
+        self._keys: set[tuple[Any, ...]] = set()
+        self._indices: list[int] = []  # sorted, where the space is finite
+
+    def __contains__(self, key: tuple[Any, ...]) -> bool:
+        return key in self._keys
+
+    def add(self, key: tuple[Any, ...]) -> None:
+        if key not in self._keys:
+            self._keys.add(key)
+            if self._space.size is not None:
+                insort(self._indices, self._space.index(key))
+
+    def left(self) -> int | None:
+        """How many points no trial has; None if there is no end of them."""
+        return None if self._space.size is None else self._space.size - len(self._indices)
+
+    def free(self, place: int) -> dict[str, Any]:
+        """One of the points that no trial has, in the order of the grid, as Optuna stores it."""
+        taken = self._indices
+        before = bisect_right(range(len(taken)), place, key=lambda index: taken[index] - index)
+        return self._space.at(place + before)
+
+
+class _Unrepeated(BaseSampler):
+    """Draws each point from a sampler made for this very draw, until no other trial has the point."""
+
+    def __init__(self, space: OptunaSpace, name: str, seed: int) -> None:
+        self.taken = _Taken(space)
+        self.seconds = 0.0
+        self._space = space
+        self._name = name
+        self._seed = seed
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._space.distributions
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self._name == "grid":
+            return self.taken.free(0)
+        for attempt in range(DRAWS):
+            sampler = _sampler(self._name, _seed(self._seed, trial.number, attempt))
+            with self._timing():
+                drawn = _draw(sampler, study, trial, search_space)
+            params = self._space.decode(drawn)
+            if self._space.key(params) not in self.taken:
+                break
+        else:
+            if left := self.taken.left():
+                place = random.Random(_seed(self._seed, trial.number, DRAWS)).randrange(left)
+                return self.taken.free(place)
+        return self._space.encode(params)  # without the rounding of the draw, as a rebuilt study has it
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise AssertionError(f"{param_name} is in the space and was drawn with it")
+
+    @contextmanager
+    def _timing(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
+
+
+def _sampler(name: str, seed: int) -> BaseSampler:
+    match name:
+        case "tpe":
+            return TPESampler(seed=seed)
+        case "nsga2":
+            return NSGAIISampler(seed=seed)
+    return RandomSampler(seed=seed)
+
+
+def _draw(
+    sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]
+) -> dict[str, Any]:
+    """One point: what the sampler draws together, then the rest one by one."""
+    together = sampler.infer_relative_search_space(study, trial)
+    params = sampler.sample_relative(study, trial, together)
+    for path, distribution in space.items():
+        if path not in params:
+            params[path] = sampler.sample_independent(study, trial, path, distribution)
+    return params
+
+
+def _distribution(entry: Entry) -> BaseDistribution:
+    values = entry.values()
+    match entry:
+        case Log() if values is not None:
+            return IntDistribution(0, len(values) - 1)
+        case Log(low, high) if isinstance(low, int):
+            return IntDistribution(low, int(high), log=True)
+        case Log(low, high):
+            return FloatDistribution(low, high, log=True)
+        case Range(low, high) if values is None:
+            return FloatDistribution(low, high)
+        case Range(low, _, step) if values is not None and isinstance(low, int):
+            return IntDistribution(low, int(values[-1]), step=int(step or 1))
+        case Range(low, _, step) if values is not None:
+            return FloatDistribution(low, values[-1], step=step)
+    return CategoricalDistribution([_hashable(_primitive(value)) for value in values or []])
+
+
+def _is_ordinal(entry: Entry) -> bool:
+    """Whether Optuna has the values' indices for the values."""
+    return isinstance(entry, Log) and entry.steps is not None
+
+
+def _primitive(value: Any) -> Any:
+    """A value as JSON has it, with lists for tuples."""
+    return [_primitive(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _hashable(value: Any) -> Any:
+    """Lists are no Optuna category; their JSON is."""
+    return json.dumps(value) if isinstance(value, list | tuple) else value
+
+
+def _seed(*parts: int) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
