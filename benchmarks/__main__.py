@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import (
     before_finetuning,
+    driver,
     finetuning,
     latency,
     networks,
@@ -21,7 +22,13 @@ from benchmarks import (
 from slimnet.precision import native_precision
 from sweeps.machine import core_count, device_name
 
-QUICK = {"pruning": pruning.main, "latency": latency.main, "training": training.main, "startup": startup.main}
+QUICK = {
+    "pruning": pruning.main,
+    "latency": latency.main,
+    "training": training.main,
+    "startup": startup.main,
+    "driver": driver.main,
+}
 LONG = {
     "networks": networks.main,
     "before-finetuning": before_finetuning.main,

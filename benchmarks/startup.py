@@ -8,21 +8,20 @@ import time
 from pathlib import Path
 
 from sweeps.config import load_config, resolve
-from sweeps.executors import LocalExecutor
-from sweeps.machine import Slot
+from sweeps.executors.local import LocalExecutor
+from sweeps.jobs import Job, Place
 from sweeps.stages import Store, chain
-from sweeps.worker import Job
 
 WORKERS = 8
-SLOT = Slot("cpu", 1)
+PLACE = Place("cpu", 1)
 
 
 def main() -> None:
     """Print the time of the first worker, and the median of those after it."""
     with tempfile.TemporaryDirectory() as folder:
-        executor = LocalExecutor([SLOT])
+        executor = LocalExecutor([PLACE])
         first, *later = (_seconds_to_first_step(executor, Path(folder), seed) for seed in range(WORKERS))
-        executor.kill()
+        executor.close()
     print(
         f"first worker {first:.2f} s, later ones {statistics.median(later):.2f} s "
         f"({min(later):.2f} to {max(later):.2f}): process, data, network, trace and one step"
@@ -35,11 +34,12 @@ def _seconds_to_first_step(executor: LocalExecutor, runs: Path, seed: int) -> fl
         load_config("fashion-mini", [f"seed={seed}"]), {"sparse.lambda": 0.004, "prune.ratio": 0.5}
     )
     stage = chain(config, "float32")[0]
-    job = Job.of(stage, Store(runs), SLOT)
+    store = Store(runs)
+    store.folder(stage).prepare(stage)
     started = time.perf_counter()
-    executor.start(job, SLOT)
+    executor.start(Job(stage, store))
     while not any(event.kind == "step" for event in executor.poll(1.0)):
         pass
     seconds = time.perf_counter() - started
-    executor.kill()
+    executor.close()
     return seconds

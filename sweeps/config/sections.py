@@ -8,15 +8,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from slimnet.data.catalogue import IMAGE_SIDES
+from slimnet.models.stems import Stem
+from slimnet.pruning.options import MIN_CHANNELS, Score, ThresholdOver
+from slimnet.training.recipe import Optimizer, Schedule
+from slimnet.training.sparsity import LambdaSchedule, PenaltyName
 from sweeps.config.messages import refusal, show
 from sweeps.config.yaml_source import KeyPath
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
-Penalty = Literal["l1", "proximal", "polarization"]
-LambdaSchedule = Literal["constant", "warmup-tail"]
-
-IMAGE_SIDES = {"fashion-mini": 28, "fashion-mnist": 28, "cifar10": 32, "cifar100": 32}
 RESNET50: Mapping[str, Any] = {"blocks": (3, 4, 6, 3), "width": 64}
 
 
@@ -65,7 +66,7 @@ class Model(Section):
         min_length=1, strict=False, description="bottlenecks in each stage"
     )
     width: int = Field(64, ge=1, description="channels of the stem; every stage doubles them")
-    stem: Literal["cifar", "cifar-maxpool", "imagenet"] = Field("cifar", description="the first layers")
+    stem: Stem = Field("cifar", description="the first layers")
 
     @model_validator(mode="before")
     @classmethod
@@ -95,10 +96,10 @@ class Recipe(Section):
 
     epochs: int = Field(ge=1, description="passes over the training split")
     lr: float = Field(gt=0, description="peak learning rate")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd is with Nesterov momentum")
+    optimizer: Optimizer = Field("sgd", description="sgd is with Nesterov momentum")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(5e-4, ge=0, description="never on scaling factors and biases of BatchNorm")
-    schedule: Literal["one-cycle", "cosine", "steps", "constant", "rewind"] = Field(
+    schedule: Schedule = Field(
         "one-cycle", description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle after its peak"
     )
     batch_size: int = Field(128, ge=2, description="images per step; BatchNorm takes two")
@@ -117,7 +118,9 @@ class Sparse(Recipe):
     target: float | None = Field(
         None, gt=0, lt=1, description="fraction of channels to bring near zero; lambda is steered to it"
     )
-    penalty: Penalty = Field("l1", description="on the prunable scaling factors; proximal leaves exact zeros")
+    penalty: PenaltyName = Field(
+        "l1", description="on the prunable scaling factors; proximal leaves exact zeros"
+    )
 
     @model_validator(mode="after")
     def _a_target_steers_lambda(self) -> Self:
@@ -143,11 +146,11 @@ class Prune(Section):
     """Which channels go, and how what remains is repaired."""
 
     ratio: float = Field(0.5, ge=0, lt=1, description="fraction of channels removed")
-    threshold_over: Literal["prunable", "all", "layer"] = Field(
+    threshold_over: ThresholdOver = Field(
         "prunable", description="all counts every BatchNorm channel; layer takes the fraction of each layer"
     )
-    min_channels: int = Field(3, ge=1, description="kept in every layer")
-    score: Literal["gamma", "gamma-weight", "random"] = Field(
+    min_channels: int = Field(MIN_CHANNELS, ge=1, description="kept in every layer")
+    score: Score = Field(
         "gamma", description="gamma-weight also counts the weights that read a channel; random is the control"
     )
     streams: bool = Field(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from sweeps.config.sections import LambdaSchedule, Model, Penalty
+from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
+from sweeps.config.sections import Model
 from sweeps.stages.spec import Computed, Context
 from sweeps.stages.training import TrainingSpec
 
@@ -31,14 +32,13 @@ class SparseSpec(TrainingSpec):
     model: Model | None = None
     parent: str | None = None
     strength: float = Field(0.0, alias="lambda")
-    penalty: Penalty = "l1"
+    penalty: PenaltyName = "l1"
     lambda_schedule: LambdaSchedule = "constant"
     target: float | None = None
     streams: bool = False
 
     def compute(self, context: Context) -> Computed | None:
         """Train, and say how the scaling factors are distributed."""
-        from slimnet.training.sparsity import Sparsity
 
         from slimnet import steps
 

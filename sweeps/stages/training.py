@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from slimnet.training.recipe import Recipe as LibraryRecipe
 from sweeps.config.sections import Recipe
 from sweeps.stages.spec import Context, Precision, Spec
-
-if TYPE_CHECKING:
-    from slimnet.training.recipe import Recipe as LibraryRecipe
 
 
 class TrainingSpec(Spec):
@@ -31,8 +29,6 @@ class TrainingSpec(Spec):
 
     def library_recipe(self, **more: Any) -> LibraryRecipe:
         """The recipe as `slimnet` takes it."""
-        from slimnet.training.recipe import Recipe as LibraryRecipe
-
         return LibraryRecipe(**self.recipe.model_dump(), crop=self.data.crop, flip=self.data.flip, **more)
 
     def options(self, context: Context) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,14 @@ from typing import Any, Literal
 import optuna
 import sqlalchemy.exc
 from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import OptunaError
+from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from slimnet.errors import SlimnetError
 from sweeps.config import Config
-from sweeps.study.sampling import OptunaSpace, Point
+from sweeps.study.optuna_space import OptunaSpace
+from sweeps.study.record import Point
 
 WAIT = 60.0  # seconds, for another program that holds the file
 FACTS = ("uid", "precision", "data")
@@ -79,6 +81,8 @@ class Database:
         self._objectives = config.search.objectives
         self._storage = storage
         self._study = optuna.load_study(study_name=config.study, storage=storage, sampler=RandomSampler())
+        self._study_id = storage.get_study_id_from_name(config.study)
+        self._ids: dict[int, int] = {}  # of running trials that have been added here, by number
 
     @classmethod
     def open(cls, path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]) -> Database:
@@ -185,7 +189,9 @@ class Database:
     def _bring_up(self, trials: Sequence[FrozenTrial], entries: Sequence[Entry]) -> None:
         names: list[str] = list(self._objectives)
         if self._study.metric_names != names:
-            self._study.set_metric_names(names)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self._study.set_metric_names(names)
         for trial, entry in zip(trials, entries, strict=False):
             if trial.state is TrialState.RUNNING and entry.state != "running":
                 self._tell(entry.number, entry.values)
@@ -194,19 +200,25 @@ class Database:
 
     def _add(self, entry: Entry) -> None:
         states = {name: state for state, name in STATES.items()}
-        self._study.add_trial(
-            create_trial(
-                state=states[entry.state],
-                values=entry.values,
-                params=self._space.encode(entry.point.params),
-                distributions=self._space.distributions,
-                user_attrs=self._legible(entry.point),
-                system_attrs=entry.point.attributes,
-            )
+        trial = create_trial(
+            state=states[entry.state],
+            values=entry.values,
+            params=self._space.encode(entry.point.params),
+            distributions=self._space.distributions,
+            user_attrs=self._legible(entry.point),
+            system_attrs=entry.point.attributes,
         )
+        trial_id = self._storage.create_new_trial(self._study_id, trial)
+        if entry.state == "running":
+            self._ids[entry.number] = trial_id
 
     def _tell(self, number: int, values: Sequence[float] | None) -> None:
-        self._study.tell(number, values, TrialState.FAIL if values is None else TrialState.COMPLETE)
+        # The study's own `tell` reads the whole trial twice, which takes as long again.
+        trial_id = self._ids.pop(number, None)
+        if trial_id is None:
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        self._storage.set_trial_state_values(trial_id, state, values)
 
     def _legible(self, point: Point) -> dict[str, Any]:
         """The values that Optuna stores in a code: as the config has them."""

@@ -71,9 +71,7 @@ def test_sparse_training_leaves_its_metrics_and_network(computed: tuple[Store, t
         record.metrics
     )
     assert record.metrics["val_accuracy"] > 0.5
-    assert all(
-        len(layer["edges"]) == len(layer["counts"]) + 1 for layer in record.gamma_layers.values()
-    )
+    assert all(len(layer["edges"]) == len(layer["counts"]) + 1 for layer in record.gamma_layers.values())
     assert [row["epoch"] for row in record.history] == [1, 2]
     assert record.result["seconds"] > 0
     assert record.result["environment"]["threads"] == 1

@@ -1,0 +1,183 @@
+"""A search space as Optuna has it, and the way from the values of one to those of the other."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from slimnet.errors import SlimnetError
+from sweeps.config.space import Entry, Log, Range
+
+
+def distributions(space: Mapping[str, Entry]) -> dict[str, BaseDistribution]:
+    """What Optuna draws for each searched field.
+
+    Values with an order keep it: those of a geometric grid are drawn by their index.
+
+    Args:
+        space: entries by dotted path.
+
+    Returns:
+        Distributions by dotted path, in the order of the space.
+    """
+    return {path: _distribution(entry) for path, entry in space.items()}
+
+
+class OptunaSpace:
+    """A search space as Optuna has it, and the way from the values of one to those of the other.
+
+    Attributes:
+        fields: by dotted path, in the order of the space.
+        distributions: likewise.
+        size: how many points there are; None if part of the space is continuous.
+    """
+
+    def __init__(self, space: Mapping[str, Entry]) -> None:
+        """Tabulate the values of a space.
+
+        Args:
+            space: entries by dotted path.
+        """
+        self.distributions = distributions(space)
+        self.fields = {path: Field(path, entry) for path, entry in space.items()}
+        sizes = [field.size for field in self.fields.values()]
+        self.size = None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+    def encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The config's values as Optuna stores them; SlimnetError for one that is not in the space."""
+        return {path: field.encode(params.get(path)) for path, field in self.fields.items()}
+
+    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The config's values for what Optuna stored; SlimnetError for one that is not in the space."""
+        return {path: field.decode(params.get(path)) for path, field in self.fields.items()}
+
+    def key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What two equal points of the config have in common and no others."""
+        return tuple(field.key(params.get(path)) for path, field in self.fields.items())
+
+    def index(self, key: Sequence[int]) -> int:
+        """The place of a point in the order of the grid, whose last field changes quickest."""
+        index = 0
+        for digit, field in zip(key, self.fields.values(), strict=True):
+            index = index * (field.size or 0) + digit
+        return index
+
+    def at(self, index: int) -> dict[str, Any]:
+        """The point at a place of the grid, as Optuna stores it."""
+        params = {}
+        for path, field in reversed(self.fields.items()):
+            index, digit = divmod(index, field.size or 0)
+            params[path] = field.stored[digit]
+        return params
+
+
+class Field:
+    """One searched field: its values in the config, and what Optuna stores for them.
+
+    Attributes:
+        size: how many values it has; None for an interval.
+        stored: what Optuna stores for each value, in the order of the entry; empty for an interval.
+        coded: whether that is something else than the values: their indices, or JSON.
+    """
+
+    def __init__(self, path: str, entry: Entry) -> None:
+        """Tabulate the values of an entry.
+
+        Args:
+            path: named in errors.
+            entry: the values that the field may take.
+        """
+        self._path = path
+        self._step = entry.step if isinstance(entry, Range) else None
+        values = entry.values()
+        self.size = None if values is None else len(values)
+        self._values = [_primitive(value) for value in values or []]
+        self._index = {_hashable(value): index for index, value in enumerate(self._values)}
+        self.stored = list(range(len(self._values))) if _is_ordinal(entry) else list(self._index)
+        self.coded = self.stored != self._values
+        self._index_stored = {stored: index for index, stored in enumerate(self.stored)}
+
+    def key(self, value: Any) -> Any:
+        """The index of a value of the config, or the number itself in an interval.
+
+        Raises:
+            SlimnetError: the field has no such value.
+        """
+        if self.size is None and isinstance(value, int | float):
+            return value
+        with suppress(KeyError):
+            return self._index[_hashable(value)]
+        raise self._unknown(value)
+
+    def encode(self, value: Any) -> Any:
+        """What Optuna stores for a value of the config.
+
+        Raises:
+            SlimnetError: the field has no such value.
+        """
+        key = self.key(value)
+        return key if self.size is None else self.stored[key]
+
+    def decode(self, stored: Any) -> Any:
+        """The value of the config for what Optuna drew or stored, which may be off by a rounding.
+
+        Raises:
+            SlimnetError: the field has no such value.
+        """
+        if self.size is None:
+            return self.key(stored)
+        index = self._index_stored.get(stored)
+        if index is None and self._step is not None and isinstance(stored, float):
+            index = round((stored - self._values[0]) / self._step)
+        if index is None or not 0 <= index < self.size:
+            raise self._unknown(stored)
+        return self._values[index]
+
+    def _unknown(self, value: Any) -> SlimnetError:
+        return SlimnetError(
+            f"{self._path} = {value!r} is not in search.space; another space needs a study of its own "
+            "(--set study=NAME)"
+        )
+
+
+def _distribution(entry: Entry) -> BaseDistribution:
+    values = entry.values()
+    match entry:
+        case Log() if values is not None:
+            return IntDistribution(0, len(values) - 1)
+        case Log(low, high) if isinstance(low, int):
+            return IntDistribution(low, int(high), log=True)
+        case Log(low, high):
+            return FloatDistribution(low, high, log=True)
+        case Range(low, high) if values is None:
+            return FloatDistribution(low, high)
+        case Range(low, _, step) if values is not None and isinstance(low, int):
+            return IntDistribution(low, int(values[-1]), step=int(step or 1))
+        case Range(low, _, step) if values is not None:
+            return FloatDistribution(low, values[-1], step=step)
+    return CategoricalDistribution([_hashable(_primitive(value)) for value in values or []])
+
+
+def _is_ordinal(entry: Entry) -> bool:
+    """Whether Optuna has the values' indices for the values."""
+    return isinstance(entry, Log) and entry.steps is not None
+
+
+def _primitive(value: Any) -> Any:
+    """A value as JSON has it, with lists for tuples."""
+    return [_primitive(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _hashable(value: Any) -> Any:
+    """Lists are no Optuna category; their JSON is."""
+    return json.dumps(value) if isinstance(value, list | tuple) else value
