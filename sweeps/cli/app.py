@@ -24,17 +24,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for name, command in {
-    "run": run_command,
-    "plan": plan_command,
-    "status": status_command,
-    "pareto": pareto_command,
-    "report": report_command,
-    "sync": sync_command,
-    "retry": retry_command,
-    "doctor": doctor_command,
-}.items():
-    app.command(name)(command)
+app.command("run")(run_command)
+app.command("plan")(plan_command)
+app.command("status")(status_command)
+app.command("pareto")(pareto_command)
+app.command("report")(report_command)
+app.command("sync")(sync_command)
+app.command("retry")(retry_command)
+app.command("doctor")(doctor_command)
 
 
 def _print_version(wanted: bool) -> None:

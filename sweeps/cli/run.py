@@ -115,7 +115,7 @@ def _goal_reached(record: StudyRecord) -> bool:
 
 def _close(console: Console, record: StudyRecord, page: Path, reference: str, runs: Path) -> None:
     """The last lines of a run that has reached its goal, and its exit status."""
-    from sweeps.report.headline import headline
+    from sweeps.report.summary import headline
 
     failed = [trial for trial in record.trials if trial.state == "failed"]
     print_front(console, record)
