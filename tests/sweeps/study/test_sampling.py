@@ -13,7 +13,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, load_config
-from sweeps.study.sampling import Point, Sampling, distributions
+from sweeps.study import Point
+from sweeps.study.optuna_space import distributions
+from sweeps.study.sampling import Sampling
 
 SAMPLERS = ["tpe", "nsga2", "random", "grid"]
 SMALL = "{sparse.lambda: [0.001, 0.002, 0.004, 0.008], prune.ratio: {range: [0.3, 0.8], step: 0.1}}"

@@ -22,8 +22,8 @@ from optuna.trial import TrialState, create_trial
 from slimnet.errors import SlimnetError
 from sweeps import database
 from sweeps.config import Config, load_config
-from sweeps.database import Database, Entry, read_study
-from sweeps.sampling import Point
+from sweeps.study.database import Database, Entry, read_study
+from sweeps.study.sampling import Point
 
 FACTS = {"uid": "abc", "precision": "float32", "data": "123"}
 SPACE = (
