@@ -6,9 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
-
-import torch
 
 BARS = " ▁▂▃▄▅▆▇█"
 REDRAW_SECONDS = 0.1
@@ -37,6 +36,11 @@ def describe(metrics: dict[str, Any]) -> str:
         f"{metrics['params']:,} parameters, {metrics['macs']:,} MACs, "
         f"validation {metrics['val_accuracy']:.1%}, test {metrics['test_accuracy']:.1%}"
     )
+
+
+def print_written(metrics: dict[str, Any], out: Path) -> None:
+    """The end of a training: the network, and its file."""
+    print(f"{describe(metrics)}\nwritten: {out}")
 
 
 def duration(seconds: float) -> str:
@@ -101,12 +105,6 @@ class Progress:
             return ""
         pace = (time.monotonic() - self._began) / (done - self._before)
         return f", {duration(pace * (self._epochs - done))} left"
-
-
-def place(device: torch.device) -> str:
-    """Where a training runs: "cuda:0", or "cpu with 2 threads"."""
-    threads = torch.get_num_threads()
-    return f"cpu with {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
 
 
 def print_json(facts: Any) -> None:
