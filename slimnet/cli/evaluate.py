@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from slimnet.cli import options as opt
 from slimnet.cli import show
-from slimnet.cli.steps import open_with_data
-from slimnet.evaluation import measure
 
 
 def evaluate_command(
@@ -18,6 +16,9 @@ def evaluate_command(
     as_json: opt.Json = False,
 ) -> None:
     """Measure a network: validation and test accuracy, parameters, multiply-accumulates."""
+    from slimnet.cli.steps import open_with_data
+    from slimnet.evaluation import measure
+
     network, _, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
     metrics = measure(network, splits)
     if as_json:

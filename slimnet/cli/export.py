@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from slimnet.cli import options as opt
-from slimnet.cli.datasets import recorded_shape
-from slimnet.cli.files import check_output
-from slimnet.cli.networks import open_network
 from slimnet.errors import SlimnetError
-from slimnet.export import export_onnx, export_program
 
 
 def export_command(
@@ -27,6 +22,13 @@ def export_command(
     force: opt.Force = False,
 ) -> None:
     """Write a network for use elsewhere, with a dynamic batch size; ONNX is checked against onnxruntime."""
+    import torch
+
+    from slimnet.cli.datasets import recorded_shape
+    from slimnet.cli.files import check_output
+    from slimnet.cli.networks import open_network
+    from slimnet.export import export_onnx, export_program
+
     if onnx is None and program is None:
         raise SlimnetError("export needs a file to write: --onnx FILE or --program FILE")
     for path in filter(None, (onnx, program)):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from slimnet.cli import options as opt
-from slimnet.cli.files import check_output, partial_file
-from slimnet.cli.networks import check_fit, open_network
-from slimnet.cli.steps import extend_record, open_with_data, train_to
+from slimnet.cli import show
 from slimnet.errors import SlimnetError
-from slimnet.files import content_hash
 from slimnet.training.recipe import Recipe
 
 
@@ -68,6 +66,12 @@ def finetune_command(
 
     Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
     """
+    from slimnet import steps
+    from slimnet.cli.files import check_output, partial_file
+    from slimnet.cli.networks import check_fit, open_network
+    from slimnet.cli.steps import extend_record, open_with_data, train_to
+    from slimnet.files import content_hash
+
     check_output(out, force)
     if teacher is None and (distill is not None or temperature is not None):
         raise SlimnetError("--distill and --temperature need a --teacher FILE to learn from")
@@ -109,5 +113,7 @@ def finetune_command(
         "teacher": content_hash(teacher) if teacher else None,
     }
     made_from = extend_record(saved.config, settings, splits, model, step)
-    partial = partial_file(out, {**made_from, "parent": content_hash(file)}, force)
-    train_to(out, partial, network, splits, recipe, made_from, "finetune", teacher=taught_by)
+    unfinished = partial_file(out, {**made_from, "parent": content_hash(file)}, force)
+    run = partial(steps.finetune, seed=settings.seed, teacher=taught_by)
+    metrics = train_to(out, unfinished, network, splits, recipe, made_from, run)
+    show.print_written(metrics, out)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import typer
 
-from slimnet.data import NAMES
+from slimnet.data.catalogue import IMAGE_SIDES
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision, native_precision
-from slimnet.training.determinism import make_deterministic
 from slimnet.training.recipe import Optimizer, Schedule
+
+if TYPE_CHECKING:
+    import torch
 
 
 def positive(value: float | None) -> float | None:
@@ -33,6 +34,8 @@ def not_negative(value: float | None) -> float | None:
 def use_threads(count: int | None) -> int | None:
     """Set how many threads torch takes, where that is said."""
     if count:
+        import torch
+
         torch.set_num_threads(count)
     return count
 
@@ -45,7 +48,7 @@ def share(value: float | None) -> float | None:
 
 
 Place = Literal["auto", "cpu", "cuda"]
-SETS = ", ".join(name for name in NAMES if name != "npz")
+SETS = ", ".join(IMAGE_SIDES)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A network saved by slimnet or by a sweep.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")]
@@ -109,6 +112,10 @@ Compiled = Annotated[
 
 def choose_device(wish: Place) -> torch.device:
     """The device to compute on, a GPU if there is one, unless told otherwise; made to repeat its numbers."""
+    import torch
+
+    from slimnet.training.determinism import make_deterministic
+
     available = torch.cuda.is_available()
     if wish == "cuda" and not available:
         raise SlimnetError("--device is cuda, but torch finds no GPU here; use cpu or auto")

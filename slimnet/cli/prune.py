@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import slimnet
 from slimnet.cli import options as opt
 from slimnet.cli import show
-from slimnet.cli.files import check_output
-from slimnet.cli.steps import extend_record, open_with_data
-from slimnet.evaluation import measure
-from slimnet.pruning.calibrate import recalibrate_on
-from slimnet.pruning.options import MIN_CHANNELS, Score, ThresholdOver
-from slimnet.pruning.plan import PruningPlan
-from slimnet.seeds import derive_seed
+from slimnet.pruning.options import MIN_CHANNELS, PlanOptions, Score, ThresholdOver
+
+if TYPE_CHECKING:
+    from slimnet.pruning.plan import PruningPlan
 
 
 def prune_command(
@@ -67,9 +63,15 @@ def prune_command(
 
     Give one of --ratio, --params, --macs, --latency-ms.
     """
+    from slimnet import steps
+    from slimnet.checkpoint import save
+    from slimnet.cli.files import check_output
+    from slimnet.cli.steps import extend_record, open_with_data
+    from slimnet.evaluation import measure
+
     check_output(out, force)
     network, saved, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
-    choice = {
+    choice: PlanOptions = {
         "ratio": ratio,
         "params": params,
         "macs": macs,
@@ -81,33 +83,26 @@ def prune_command(
         "streams": streams,
         "drop_blocks": drop_blocks,
     }
-    plan = slimnet.plan(slimnet.trace(network, splits.example), **choice, seed=settings.seed)  # type: ignore[arg-type]
-    smaller = slimnet.prune(network, plan, absorb=absorb)
-    if recalibrate:
-        recalibrate_on(
-            smaller,
-            splits,
-            recalibrate,
-            seed=derive_seed(settings.seed, "prune", "recalibrate"),
-            crop=settings.crop,
-            flip=settings.flip,
-        )
-    before, after = measure(network, splits), measure(smaller, splits)
+    pruned = steps.prune(
+        network,
+        splits,
+        seed=settings.seed,
+        absorb=absorb,
+        recalibrate=recalibrate,
+        crop=settings.crop,
+        flip=settings.flip,
+        **choice,
+    )
+    before = measure(network, splits)
     step = {"kind": "prune", **choice, "absorb": absorb, "recalibrate": recalibrate}
-    chosen = {
-        "threshold": plan.threshold,
-        "kept": plan.prunable_channels - plan.removed_channels,
-        "prunable": plan.prunable_channels,
-        "widths": getattr(smaller, "widths", None),
-    }
     config = extend_record(saved.config, settings, splits, model, step)
-    slimnet.save(out, smaller.cpu(), metrics={**after, **chosen}, config=config)
-    _print_plan(plan)
+    save(out, pruned.model.cpu(), metrics=pruned.metrics, config=config)
+    _print_plan(pruned.plan)
     if streams and score != "random" and _streams_unpenalised(saved.config.get("steps", [])):
         print(
             "note: training penalised no residual stream, so theirs are poor scores (slimnet train --streams)"
         )
-    print(f"\nbefore  {show.describe(before)}\nafter   {show.describe(after)}\nwritten: {out}")
+    print(f"\nbefore  {show.describe(before)}\nafter   {show.describe(pruned.metrics)}\nwritten: {out}")
 
 
 def _streams_unpenalised(steps: list[dict[str, Any]]) -> bool:

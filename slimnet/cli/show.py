@@ -6,9 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
-
-import torch
 
 BARS = " ▁▂▃▄▅▆▇█"
 REDRAW_SECONDS = 0.1
@@ -39,6 +38,11 @@ def describe(metrics: dict[str, Any]) -> str:
     )
 
 
+def print_written(metrics: dict[str, Any], out: Path) -> None:
+    """The end of a training: the network, and its file."""
+    print(f"{describe(metrics)}\nwritten: {out}")
+
+
 def duration(seconds: float) -> str:
     """A time as people say it."""
     if seconds < 90:
@@ -52,8 +56,8 @@ class Progress:
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._live = sys.stdout.isatty()
-        self._began, self._before = time.monotonic(), 0.0
-        self._stepped, self._drawn = False, 0.0
+        self._began, self._before = time.monotonic(), 0
+        self._drawn = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +68,6 @@ class Progress:
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """A step of an epoch is done."""
-        self._stepped = True
         now = time.monotonic()
         if self._live and now - self._drawn >= REDRAW_SECONDS:
             self._drawn = now
@@ -75,14 +78,14 @@ class Progress:
                 flush=True,
             )
 
+    def resume(self, history: list[dict[str, Any]]) -> None:
+        """The training continues after the epochs that are done already."""
+        self._began, self._before = time.monotonic(), len(history)
+        print(f"going on after epoch {len(history)} of {self._epochs}", flush=True)
+
     def epoch(self, history: list[dict[str, Any]]) -> None:
-        """An epoch is done; a first call before any step tells of the epochs that were done already."""
-        done = len(history)
-        if not self._stepped:
-            self._began, self._before = time.monotonic(), done
-            print(f"going on after epoch {done} of {self._epochs}", flush=True)
-            return
-        row = history[-1]
+        """An epoch is done."""
+        done, row = len(history), history[-1]
         validation = f"validation {row['val_accuracy']:.1%}, " if "val_accuracy" in row else ""
         self._clear()
         print(
@@ -101,12 +104,6 @@ class Progress:
             return ""
         pace = (time.monotonic() - self._began) / (done - self._before)
         return f", {duration(pace * (self._epochs - done))} left"
-
-
-def place(device: torch.device) -> str:
-    """Where a training runs: "cuda:0", or "cpu with 2 threads"."""
-    threads = torch.get_num_threads()
-    return f"cpu with {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
 
 
 def print_json(facts: Any) -> None:

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import nn
 
-import slimnet
-from slimnet.checkpoint import Checkpoint
+from slimnet.checkpoint import Checkpoint, save
 from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.cli.datasets import DataSettings, recorded_data
 from slimnet.cli.files import resumable
 from slimnet.cli.networks import check_fit, open_network
+from slimnet.cost import count_params
 from slimnet.data import Splits
-from slimnet.evaluation import measure
-from slimnet.pruning.planning import scaling_factors
-from slimnet.seeds import derive_seed
-from slimnet.training.loop import train
+from slimnet.precision import Precision
+from slimnet.steps import Trained
+from slimnet.training.loop import OnEpoch, OnStep
 from slimnet.training.recipe import Recipe
-from slimnet.training.sparsity import PLAIN_L1, Sparsity
+
+
+class TrainingStep(Protocol):
+    """A step of `slimnet.steps` that trains, with all bound but its data, its recipe and how it runs."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        splits: Splits,
+        recipe: Recipe,
+        *,
+        precision: Precision,
+        compiled: bool,
+        checkpoint: Path,
+        on_resume: OnEpoch,
+        on_epoch: OnEpoch,
+        on_step: OnStep,
+    ) -> Trained | None: ...
 
 
 def train_to(
@@ -30,54 +47,48 @@ def train_to(
     splits: Splits,
     recipe: Recipe,
     made_from: dict[str, Any],
-    purpose: str,
-    *,
-    sparsity: Sparsity = PLAIN_L1,
-    teacher: nn.Module | None = None,
-) -> None:
-    """Train by the last step of a record, measure, and write the file.
+    run: TrainingStep,
+) -> dict[str, Any]:
+    """Train by the last step of a record, and write the file.
 
     Args:
         out: written when all epochs are done.
-        partial: kept after every epoch and, if it is there, gone on from.
+        partial: kept after every epoch and, if it is there, continued from.
         network: trained in place.
         splits: what it is trained and measured on.
         recipe: as in that step.
         made_from: the record, which becomes the file's config.
-        purpose: of the batches' seed.
-        sparsity: how λ acts.
-        teacher: of distillation.
+        run: what trains.
+
+    Returns:
+        The metrics.
     """
-    place = show.place(splits.train.x.device)
-    print(f"{slimnet.count_params(network):,} parameters, {len(splits.train):,} images, {place}")
+    place = _place(splits.train.x.device)
+    print(f"{count_params(network):,} parameters, {len(splits.train):,} images, {place}")
     step = made_from["steps"][-1]
-    gammas = scaling_factors(slimnet.trace(network, splits.example), streams=step["streams"])
     with resumable(partial), show.Progress(recipe.epochs) as progress:
-        history = train(
+        trained = run(
             network,
             splits,
             recipe,
-            seed=derive_seed(made_from["seed"], purpose, "batches"),
-            gammas=gammas,
-            strength=step["lambda"],
-            sparsity=sparsity,
-            teacher=teacher,
             precision=step["precision"],
             compiled=step["compile"],
             checkpoint=partial,
+            on_resume=progress.resume,
             on_epoch=progress.epoch,
             on_step=progress.step,
         )
-        metrics = {
-            **measure(network, splits),
-            **{name: history[-1][name] for name in ("loss", "train_accuracy", "near_zero")},
-        }
+        assert trained is not None, "nothing stops it before its last epoch"
         config = {**made_from, "image_shape": list(splits.image_shape)}
-        slimnet.save(out, network.cpu(), metrics=metrics, config=config, training={"history": history})
-    if sparsity.target is not None:
-        share = f"{metrics['near_zero']:.1%} of the scaling factors"
-        print(f"near zero: {share}, where the target is {sparsity.target:.0%}")
-    print(f"{show.describe(metrics)}\nwritten: {out}")
+        training = {"history": trained.history}
+        save(out, network.cpu(), metrics=trained.metrics, config=config, training=training)
+    return trained.metrics
+
+
+def _place(device: torch.device) -> str:
+    """Where a training runs: "cuda:0", or "cpu with 2 threads"."""
+    threads = torch.get_num_threads()
+    return f"cpu with {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
 
 
 def extend_record(

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
-import torch
 import typer
 
 from slimnet.cli import options as opt
-from slimnet.cli.datasets import DataSettings
-from slimnet.cli.files import check_output, partial_file
-from slimnet.cli.networks import check_fit, new_network
-from slimnet.cli.steps import train_to
+from slimnet.cli import show
 from slimnet.errors import SlimnetError
 from slimnet.models.stems import Stem
-from slimnet.seeds import derive_seed
 from slimnet.training.recipe import Recipe
 from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
 
@@ -85,6 +81,12 @@ def train_command(
 
     Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
     """
+    from slimnet.cli.datasets import DataSettings
+    from slimnet.cli.files import check_output, partial_file
+    from slimnet.cli.networks import check_fit, new_network
+    from slimnet.cli.steps import train_to
+    from slimnet.steps import fresh, sparse_train
+
     check_output(out, force)
     place = opt.choose_device(device)
     settings = DataSettings("", validation=validation, crop=crop, flip=flip, seed=seed).named(
@@ -102,32 +104,31 @@ def train_command(
         flip,
         evaluate_every=evaluate_every,
     )
-    sparsity = _sparsity(penalty, lambda_schedule, target, strength)
+    if target is not None and strength is not None:
+        raise SlimnetError("--target finds λ by itself; leave out --lambda, or --target")
+    sparsity = Sparsity(penalty, lambda_schedule, target)
+    if target is not None:
+        strength = 0.0
+    elif strength is None:
+        strength = STRENGTH
     stages = opt.parse_blocks(blocks) if blocks is not None else None
     step = {
         "kind": "train",
         "recipe": asdict(recipe),
-        "lambda": 0.0 if target else STRENGTH if strength is None else strength,
+        "lambda": strength,
         "sparsity": asdict(sparsity),
         "streams": streams,
         "precision": opt.choose_precision(precision, place),
         "compile": compiled,
     }
     made_from = {"seed": seed, "data": settings.record(), "model": model, "steps": [step]}
-    partial = partial_file(out, {**made_from, "blocks": stages, "width": width, "stem": stem}, force)
+    unfinished = partial_file(out, {**made_from, "blocks": stages, "width": width, "stem": stem}, force)
     splits = settings.load(data_dir, place)
-    torch.manual_seed(derive_seed(seed, "sparse", "weights"))
-    network = new_network(model, stages, width, stem, splits).to(place)
+    network = fresh(lambda: new_network(model, stages, width, stem, splits), seed=seed).to(place)
     check_fit(network, splits, model)
-    train_to(out, partial, network, splits, recipe, made_from, "sparse", sparsity=sparsity)
-
-
-def _sparsity(
-    penalty: PenaltyName, lambda_schedule: LambdaSchedule, target: float | None, strength: float | None
-) -> Sparsity:
-    """How train draws scaling factors to zero; a target finds λ, and so goes without one."""
-    if target is not None and strength is not None:
-        raise SlimnetError("--target finds λ by itself; leave out --lambda, or --target")
-    if target is not None and lambda_schedule != "constant":
-        raise SlimnetError("--target steers λ by itself; leave out --lambda-schedule, or --target")
-    return Sparsity(penalty, lambda_schedule, target)
+    run = partial(sparse_train, seed=seed, strength=strength, sparsity=sparsity, streams=streams)
+    metrics = train_to(out, unfinished, network, splits, recipe, made_from, run)
+    if target is not None:
+        fraction = f"{metrics['near_zero']:.1%} of the scaling factors"
+        print(f"near zero: {fraction}, where the target is {target:.0%}")
+    show.print_written(metrics, out)

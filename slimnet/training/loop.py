@@ -7,6 +7,7 @@ killed and taken up again ends bit for bit where it would have ended.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -32,6 +33,10 @@ from slimnet.training.sparsity import PLAIN_L1, Sparsity
 from slimnet.training.steering import steer
 
 Row = dict[str, Any]
+OnEpoch = Callable[[list[Row]], None]
+OnStep = Callable[[int, int, int], None]
+
+logger = logging.getLogger(__name__)
 
 
 class Diverged(SlimnetError):  # noqa: N818 - an outcome of training, not a mistake
@@ -51,8 +56,10 @@ def train(
     precision: Precision = "float32",
     compiled: bool = False,
     checkpoint: Path | None = None,
-    on_epoch: Callable[[list[Row]], None] = lambda history: None,
-    on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
+    on_resume: OnEpoch = lambda history: None,
+    on_epoch: OnEpoch = lambda history: None,
+    on_step: OnStep = lambda epoch, step, steps: None,
+    on_warning: Callable[[str], None] = logger.warning,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Row]:
     """Train `model` in place, going on from `checkpoint` if it is there.
@@ -73,8 +80,10 @@ def train(
             `slimnet.training.memory.keep_memory` at the start of the process makes steps quicker still.
         checkpoint: written after every epoch; a training found there is continued, or in the checkpoint
             before it (`slimnet.training.recovery`) where this one is damaged.
-        on_epoch: called with the history after each epoch, once it is saved.
+        on_resume: called once with the history that a checkpoint holds, where the training goes on from one.
+        on_epoch: called with the whole history after each epoch, once it is saved.
         on_step: called with (epoch, steps done, steps) while an epoch runs.
+        on_warning: told of checkpoints that are damaged, and what follows.
         stop: asked after each epoch; True ends the call early.
 
     Returns:
@@ -100,9 +109,9 @@ def train(
     history: list[Row] = []
     settings = {**asdict(recipe), **asdict(sparsity), "seed": seed, "strength": strength}
     del settings["evaluate_every"]  # which may change on the way, as it changes no weight
-    if checkpoint is not None and (saved := recover(checkpoint)):
+    if checkpoint is not None and (saved := recover(checkpoint, on_warning)):
         history = _continue(saved, checkpoint, model, optimizer, settings)
-        on_epoch(history)
+        on_resume(history)
     while len(history) < recipe.epochs and not (history and stop()):
         if sparsity.target is not None:
             steps = recipe.epochs * train_batch_count(len(splits.train), recipe.batch_size)
@@ -137,7 +146,7 @@ class _Run:
     teacher: nn.Module | None
     precision: Precision
     seed: int
-    on_step: Callable[[int, int, int], None]
+    on_step: OnStep
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from slimnet.errors import SlimnetError
 
 PenaltyName = Literal["l1", "proximal", "polarization"]
 LambdaSchedule = Literal["constant", "warmup-tail"]
@@ -28,6 +30,18 @@ class Sparsity:
     penalty: PenaltyName = "l1"
     lambda_schedule: LambdaSchedule = "constant"
     target: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in {"penalty": PenaltyName, "lambda_schedule": LambdaSchedule}.items():
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise SlimnetError(f"{name} is {value!r}; it is one of {', '.join(get_args(choices))}")
+        if self.target is not None and not 0 < self.target < 1:
+            raise SlimnetError(f"target is {self.target}; it is a fraction above 0 and below 1")
+        if self.target is not None and self.lambda_schedule != "constant":
+            raise SlimnetError(
+                f"a target steers λ by itself; leave out the schedule {self.lambda_schedule!r} of λ, or the "
+                f"target"
+            )
 
     def share_at(self, progress: float) -> float:
         """The share of λ in force after a share `progress`, in [0, 1), of all steps."""

@@ -1,13 +1,17 @@
-"""Networks with BatchNorms as training leaves them: no two channels alike."""
+"""Networks with BatchNorms as training leaves them, no two channels alike, and a small data set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from slimnet.data import Splits, split
+from slimnet.data.sets import Dataset
 
 
 def _scatter(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -35,3 +39,16 @@ def scatter() -> Callable[..., nn.Module]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    """Four classes, each brighter in a quarter of its own."""
+    rng = np.random.default_rng(0)
+    y = np.arange(160, dtype=np.int64) % 4
+    x = rng.integers(0, 120, (160, 8, 8, 3), dtype=np.uint8)
+    for label in range(4):
+        down, right = divmod(label, 2)
+        x[y == label, 4 * down : 4 * down + 4, 4 * right : 4 * right + 4] += 90
+    dataset = Dataset("quarters", x[:120], y[:120], x[120:], y[120:], num_classes=4)
+    return split(dataset, validation=0.2, seed=0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,36 @@ def test_what_needs_no_tensors_loads_neither_torch_nor_numpy() -> None:
     program = "; ".join([*LIGHT, "import sys; print({'torch', 'numpy'} & sys.modules.keys())"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--help"], "finetune"),
+        (["--version"], f"slimnet {slimnet.__version__}\n"),
+        (["train", "--help"], "--lambda"),
+        (["prune", "--help"], "--ratio"),
+        (["train", "--epochs", "0"], "Invalid value for '--epochs'"),
+        (["train"], "Missing option"),
+    ],
+)
+def test_the_command_line_answers_without_torch_and_numpy(arguments: list[str], said: str) -> None:
+    program = (
+        "import sys; from slimnet.cli import main; sys.argv[0] = 'slimnet'\n"
+        "try: main()\n"
+        "finally: print('loaded:', {'torch', 'numpy'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert said in done.stdout + done.stderr
+    assert done.stdout.endswith("loaded: set()\n")
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert resources.files(slimnet).joinpath("py.typed").is_file()
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert "py.typed" in declared["slimnet"]
 
 
 def test_every_public_name_is_there_and_listed() -> None:

@@ -405,7 +405,10 @@ WRONG = [
     (f"{TRAIN} --lambda -1", "-1.0 is not at least 0"),
     (f"{TRAIN} --target 1", "1.0 is not between 0 and 1"),
     (f"{TRAIN} --target 0.5 --lambda 0.1", "leave out --lambda, or --target"),
-    (f"{TRAIN} --target 0.5 --lambda-schedule warmup-tail", "leave out --lambda-schedule, or --target"),
+    (
+        f"{TRAIN} --target 0.5 --lambda-schedule warmup-tail",
+        "leave out the schedule 'warmup-tail' of λ, or the target",
+    ),
     ("finetune pruned.pt --distill 0.9 --out new.pt", "need a --teacher FILE"),
     ("finetune pruned.pt --teacher none.pt --out new.pt", "none.pt: no such file"),
     (f"{TRAIN} --blocks one", "--blocks is one"),

@@ -4,15 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from slimnet import SlimnetError, models, plan, prune, save, trace
 from slimnet.checkpoint import read
-from slimnet.data import Splits, split
-from slimnet.data.sets import Dataset
+from slimnet.data import Splits
 from slimnet.evaluation import evaluate
 from slimnet.pruning.planning import scaling_factors
 from slimnet.training.loop import Diverged, Row, train
@@ -20,19 +18,6 @@ from slimnet.training.recipe import Optimizer, Recipe, Schedule
 from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
 
 QUICK = Recipe(epochs=4, lr=0.05, batch_size=32, crop=1, flip=True)
-
-
-@pytest.fixture(scope="module")
-def splits() -> Splits:
-    """Four classes, each brighter in a quarter of its own."""
-    rng = np.random.default_rng(0)
-    y = np.arange(160, dtype=np.int64) % 4
-    x = rng.integers(0, 120, (160, 8, 8, 3), dtype=np.uint8)
-    for label in range(4):
-        down, right = divmod(label, 2)
-        x[y == label, 4 * down : 4 * down + 4, 4 * right : 4 * right + 4] += 90
-    dataset = Dataset("quarters", x[:120], y[:120], x[120:], y[120:], num_classes=4)
-    return split(dataset, validation=0.2, seed=0)
 
 
 def network() -> models.ResNet:
@@ -361,8 +346,14 @@ def test_every_epoch_is_reported_once_and_after_it_is_saved(splits: Splits, tmp_
 
     run(splits, checkpoint=tmp_path / "a.pt", on_epoch=note, stop=stop_after(2))
     assert seen == [1, 2]
-    run(splits, checkpoint=tmp_path / "a.pt", on_epoch=note)
-    assert seen == [1, 2, 2, 3, 4]
+    resumed: list[int] = []
+    run(
+        splits,
+        checkpoint=tmp_path / "a.pt",
+        on_resume=lambda history: resumed.append(len(history)),
+        on_epoch=note,
+    )
+    assert (resumed, seen) == ([2], [1, 2, 3, 4])
 
 
 def test_finished_training_is_not_repeated(splits: Splits, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from torch import nn
 
 from slimnet.precision import autocast
 from slimnet.training.penalties import L1, Penalty, Polarization, Proximal, histogram, near_zero
-from slimnet.training.sparsity import Sparsity
 
 
 def gradients(strength: float, precision: str) -> tuple[nn.BatchNorm2d, torch.Tensor]:
@@ -79,12 +78,6 @@ def test_polarization_keeps_factors_between_0_and_1() -> None:
     gamma = factors(1.5, -0.25, 0.5)
     Polarization([gamma]).after_step(0.0, lr=0.1)
     assert gamma.tolist() == [1.0, 0.0, 0.5]
-
-
-def test_lambda_is_constant_or_rises_holds_and_ends_early() -> None:
-    assert [Sparsity().share_at(at) for at in (0, 0.5, 0.99)] == [1.0, 1.0, 1.0]
-    shares = [Sparsity(lambda_schedule="warmup-tail").share_at(at) for at in (0, 0.1, 0.2, 0.79, 0.8, 0.99)]
-    assert shares == [0.0, 0.5, 1.0, 1.0, 0.0, 0.0]
 
 
 def test_near_zero_is_a_share_of_magnitudes() -> None:

@@ -1,0 +1,269 @@
+"""The steps of an experiment, for the command line and for sweeps: sparse training, pruning, fine-tuning.
+
+Every random draw follows from the seed and the name of the step, so both get the same numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import nn
+
+from slimnet.data import Splits
+from slimnet.evaluation import measure
+from slimnet.graph.trace import trace
+from slimnet.precision import Precision
+from slimnet.pruning import planning, surgery
+from slimnet.pruning.calibrate import recalibrate_on
+from slimnet.pruning.options import PlanOptions
+from slimnet.pruning.plan import PruningPlan
+from slimnet.seeds import derive_seed
+from slimnet.training.loop import OnEpoch, OnStep, Row, train
+from slimnet.training.penalties import histogram, near_zero
+from slimnet.training.recipe import Recipe
+from slimnet.training.sparsity import PLAIN_L1, Sparsity
+
+TARGET_TOLERANCE = 0.05  # by which the fraction near zero may miss its target without a warning
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was trained to its last epoch.
+
+    Attributes:
+        model: the network that was given, trained in place.
+        metrics: size, accuracies, loss and the fraction of scaling factors near zero, in primitives.
+        history: a row per epoch, as `slimnet.training.loop.train` returns it.
+    """
+
+    model: nn.Module
+    metrics: dict[str, Any]
+    history: list[Row]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A network that was made smaller.
+
+    Attributes:
+        model: the smaller network; the one that was given is left as it was.
+        plan: which channels it keeps.
+        metrics: size, accuracies, and what the plan removed, in primitives.
+    """
+
+    model: nn.Module
+    plan: PruningPlan
+    metrics: dict[str, Any]
+
+
+def fresh(make: Callable[[], nn.Module], *, seed: int) -> nn.Module:
+    """A new network from `make`, its weights drawn by the seed."""
+    torch.manual_seed(derive_seed(seed, "sparse", "weights"))
+    return make()
+
+
+def sparse_train(
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    *,
+    seed: int,
+    strength: float = 0.0,
+    sparsity: Sparsity = PLAIN_L1,
+    streams: bool = False,
+    precision: Precision = "float32",
+    compiled: bool = False,
+    pass_number: int = 1,
+    checkpoint: Path | None = None,
+    on_resume: OnEpoch = lambda history: None,
+    on_epoch: OnEpoch = lambda history: None,
+    on_step: OnStep = lambda epoch, step, steps: None,
+    on_warning: Callable[[str], None] = logger.warning,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained | None:
+    """Train a network while a penalty drives its scaling factors to zero.
+
+    Args:
+        model: trained in place; on the device of `splits`.
+        splits: what it is trained and measured on.
+        recipe: how it is trained.
+        seed: of the experiment.
+        strength: λ; 0 trains densely. Not used where `sparsity` has a target.
+        sparsity: the penalty, and the schedule or the target of λ.
+        streams: penalise the residual streams too.
+        precision: of convolutions and products.
+        compiled: train with torch.compile.
+        pass_number: of an experiment that takes its steps several times; each pass sees other batches.
+        checkpoint: written after every epoch, and continued from where it is there.
+        on_resume: called once with the history that a checkpoint holds.
+        on_epoch: called with the history after each epoch.
+        on_step: called with (epoch, steps done, steps).
+        on_warning: told of damaged checkpoints, and of a target that was missed.
+        stop: asked after each epoch; True ends the training early.
+
+    Returns:
+        None if stopped before the last epoch. The metrics are params, macs, val_accuracy, test_accuracy,
+        loss, train_accuracy, near_zero and gamma_layers (a histogram of |γ| for each layer).
+
+    Raises:
+        SlimnetError: as `slimnet.training.loop.train`, or no channel of the network can be pruned.
+    """
+    gammas = _scaling_factors(model, splits, streams=streams)
+    history = train(
+        model,
+        splits,
+        recipe,
+        seed=_seed(seed, "sparse", "batches", pass_number),
+        gammas=gammas,
+        strength=strength,
+        sparsity=sparsity,
+        precision=precision,
+        compiled=compiled,
+        checkpoint=checkpoint,
+        on_resume=on_resume,
+        on_epoch=on_epoch,
+        on_step=on_step,
+        on_warning=on_warning,
+        stop=stop,
+    )
+    if len(history) < recipe.epochs:
+        return None
+    metrics = _metrics(model, splits, history, gammas)
+    missed = sparsity.target is not None and abs(metrics["near_zero"] - sparsity.target) > TARGET_TOLERANCE
+    if missed:
+        on_warning(
+            f"{metrics['near_zero']:.0%} of the scaling factors ended near zero, where the target is "
+            f"{sparsity.target:.0%}"
+        )
+    metrics["gamma_layers"] = {name: histogram([gamma]) for name, gamma in gammas.items()}
+    return Trained(model, metrics, history)
+
+
+def prune(
+    model: nn.Module,
+    splits: Splits,
+    *,
+    seed: int,
+    absorb: bool = True,
+    recalibrate: int = 0,
+    batch_size: int = 128,
+    crop: int = 0,
+    flip: bool = False,
+    pass_number: int = 1,
+    **options: Unpack[PlanOptions],
+) -> Pruned:
+    """Remove the channels that are worth least and repair the statistics; nothing is trained.
+
+    Args:
+        model: left as it was; on the device of `splits`.
+        splits: what BatchNorm is recalibrated on, and the smaller network measured.
+        seed: of the experiment.
+        absorb: move the constants that removed channels still emit into what reads them.
+        recalibrate: training batches for new BatchNorm statistics; 0 keeps the old ones.
+        batch_size, crop, flip: of these batches.
+        pass_number: as in `sparse_train`.
+        options: of `slimnet.plan`; one of ratio, params, macs and latency_ms is needed.
+
+    Returns:
+        The metrics are params, macs, val_accuracy, test_accuracy, threshold, kept and prunable (channels),
+        and widths (None for a network that has no such list).
+
+    Raises:
+        SlimnetError: as `slimnet.trace` and `slimnet.plan`.
+    """
+    plan = planning.plan(trace(model, splits.example), **options, seed=seed)
+    smaller = surgery.prune(model, plan, absorb=absorb)
+    batches_seed = _seed(seed, "prune", "recalibrate", pass_number)
+    recalibrate_on(
+        smaller, splits, recalibrate, seed=batches_seed, batch_size=batch_size, crop=crop, flip=flip
+    )
+    metrics = {
+        **measure(smaller, splits),
+        "threshold": plan.threshold,
+        "kept": plan.prunable_channels - plan.removed_channels,
+        "prunable": plan.prunable_channels,
+        "widths": getattr(smaller, "widths", None),
+    }
+    return Pruned(smaller, plan, metrics)
+
+
+def finetune(
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    *,
+    seed: int,
+    teacher: nn.Module | None = None,
+    precision: Precision = "float32",
+    compiled: bool = False,
+    pass_number: int = 1,
+    checkpoint: Path | None = None,
+    on_resume: OnEpoch = lambda history: None,
+    on_epoch: OnEpoch = lambda history: None,
+    on_step: OnStep = lambda epoch, step, steps: None,
+    on_warning: Callable[[str], None] = logger.warning,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained | None:
+    """Train a pruned network further, without penalty.
+
+    Args:
+        teacher: needed with `recipe.distill`: the network to learn from, on the same device.
+        model, splits, recipe, seed, precision, compiled, pass_number, checkpoint: as in `sparse_train`.
+        on_resume, on_epoch, on_step, on_warning, stop: as in `sparse_train`.
+
+    Returns:
+        None if stopped before the last epoch. The metrics are params, macs, val_accuracy, test_accuracy,
+        loss, train_accuracy and near_zero.
+
+    Raises:
+        SlimnetError: as `sparse_train`.
+    """
+    gammas = _scaling_factors(model, splits)
+    history = train(
+        model,
+        splits,
+        recipe,
+        seed=_seed(seed, "finetune", "batches", pass_number),
+        gammas=gammas,
+        teacher=teacher,
+        precision=precision,
+        compiled=compiled,
+        checkpoint=checkpoint,
+        on_resume=on_resume,
+        on_epoch=on_epoch,
+        on_step=on_step,
+        on_warning=on_warning,
+        stop=stop,
+    )
+    if len(history) < recipe.epochs:
+        return None
+    return Trained(model, _metrics(model, splits, history, gammas), history)
+
+
+def _seed(seed: int, step: str, purpose: str, pass_number: int) -> int:
+    """The seed of a purpose in a step; the first pass has the names of an experiment without passes."""
+    later = [str(pass_number)] if pass_number > 1 else []
+    return derive_seed(seed, step, purpose, *later)
+
+
+def _scaling_factors(model: nn.Module, splits: Splits, *, streams: bool = False) -> dict[str, nn.Parameter]:
+    return planning.scaling_factors(trace(model, splits.example), streams=streams)
+
+
+def _metrics(
+    model: nn.Module, splits: Splits, history: list[Row], gammas: dict[str, nn.Parameter]
+) -> dict[str, Any]:
+    """Size and accuracy of a trained network, with the last epoch's loss."""
+    return {
+        **measure(model, splits),
+        "loss": history[-1]["loss"],
+        "train_accuracy": history[-1]["train_accuracy"],
+        "near_zero": near_zero(list(gammas.values())),
+    }
