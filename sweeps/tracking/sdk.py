@@ -89,22 +89,23 @@ def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"])
         finish_timeout_raises=True,
         stop_fn=_ignore_stop,
     )
+    config = view.config
     run: Run = wandb.init(
         mode=mode,
-        project=view.config["wandb"]["project"],
-        entity=view.config["wandb"]["entity"],
+        project=config["wandb"]["project"],
+        entity=config["wandb"]["entity"],
         id=view.id,
         name=view.name,
         group=view.group,
         job_type=view.job_type,
         tags=view.tags,
-        config=view.config,
+        config=config,
         dir=str(study_dir),
         resume="allow" if mode == "online" else None,
         reinit="create_new",
         settings=settings,
     )
-    for stage in ("sparse", "finetune"):
+    for stage in view.epoch_axes:
         run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
     return run
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from pathlib import Path
 
-from sweeps.results import StudyRecord
+from sweeps.records import StudyRecord
 from sweeps.tracking.mode import Mode
 from sweeps.tracking.projection import Projector
 

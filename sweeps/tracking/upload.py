@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
-from sweeps.results import StudyRecord
+from sweeps.records import StudyRecord
 from sweeps.tracking import sdk
 from sweeps.tracking.projection import Projector
 
