@@ -124,7 +124,7 @@ class Projector:
     # Online
 
     def _stream(self, view: RunView) -> None:
-        """Logs the view's new rows and ends the run if the view has."""
+        """Log the view's new rows and ends the run if the view has."""
         if view.state == "waiting":
             return
         try:
@@ -157,7 +157,7 @@ class Projector:
         self._end(runs)
 
     def _end(self, runs: list[_Live]) -> None:
-        """Ends runs, all at once: with a server that does not answer, each takes its whole timeout."""
+        """End runs, all at once: with a server that does not answer, each takes its whole timeout."""
         ends: SimpleQueue[tuple[_Live, Exception | None]] = SimpleQueue()
         for live in runs:
             threading.Thread(target=lambda live=live: ends.put((live, _finish(live))), daemon=True).start()
@@ -197,7 +197,7 @@ class Projector:
         return folder
 
     def _reconcile(self, study: StudyRecord) -> None:
-        """Makes the ledger and the offline folders of this study agree, once."""
+        """Make the ledger and the offline folders of this study agree, once."""
         if self._reconciled:
             return
         self._reconciled = True
@@ -225,15 +225,16 @@ def is_synced(folder: Path) -> bool:
 
 
 def mark_synced(folder: Path) -> None:
-    """Says so, as `wandb sync` does, which then leaves the folder out: its rows are not to come twice."""
+    """Mark it as uploaded, as `wandb sync` does, which then skips the folder: no row may come twice."""
     for file in folder.glob("run-*.wandb"):
         file.with_name(f"{file.name}.synced").touch()
 
 
 def _wait_until_whole(folder: Path) -> None:
-    """Reads a run back until all of it is there: wandb's service still writes after the run has finished.
+    """Read a run back until all of it is there: wandb's service still writes after the run has finished.
 
-    Raises OSError if that does not happen (a full disk, of which wandb says nothing).
+    Raises:
+        OSError: that does not happen (a full disk, of which wandb says nothing).
     """
     pause, end = 0.02, time.monotonic() + sdk.FINISH_TIMEOUT
     while problem := read_offline_run(folder).problem:
