@@ -37,10 +37,10 @@ def headline(study: StudyRecord) -> str:
 
 def how_far(study: StudyRecord) -> str:
     """How far the study is: "11 of 12 trials complete, 1 failed"."""
-    parts = [f"{len(study.complete)} of {plural(study.goal, 'trial')} complete"]
+    parts = [f"{count(len(study.complete))} of {plural(study.goal, 'trial')} complete"]
     for word in ("failed", "running"):
         number = sum(trial.state == word for trial in study.trials)
-        parts += [f"{number} {word}"] if number else []
+        parts += [f"{count(number)} {word}"] if number else []
     return ", ".join(parts)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-FILE = "projection.json"
+FILE = "projection.jsonl"
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,10 @@ class Entry:
 
 
 class Ledger:
-    """The entries by run id, kept in `<wandb folder>/projection.json` and written at each change.
+    """The entries by run id, kept in `<wandb folder>/projection.jsonl`: a line per change, the last counts.
 
-    A file that is missing or damaged counts as empty: what it said is found out again from the run folders.
+    A missing file counts as empty, a damaged line as not written: what they said is found out again from the
+    run folders.
     """
 
     def __init__(self, wandb_dir: Path) -> None:
@@ -35,30 +35,43 @@ class Ledger:
         self._entries = _read(self._path)
 
     def get(self, run_id: str) -> Entry | None:
+        """What is noted of a run."""
         return self._entries.get(run_id)
 
     def items(self) -> list[tuple[str, Entry]]:
+        """Every run of which something is noted."""
         return list(self._entries.items())
 
     def put(self, run_id: str, entry: Entry) -> None:
+        """Note where a run is now."""
         if self._entries.get(run_id) != entry:
             self._entries[run_id] = entry
-            self._write()
+            self._append(run_id, asdict(entry))
 
     def drop(self, run_id: str) -> None:
+        """Forget a run."""
         if self._entries.pop(run_id, None) is not None:
-            self._write()
+            self._append(run_id, None)
 
-    def _write(self) -> None:
+    def _append(self, run_id: str, fields: dict[str, str | None] | None) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._path.with_suffix(".tmp")
-        content = {run_id: asdict(entry) for run_id, entry in self._entries.items()}
-        aside.write_text(json.dumps(content, indent=1))
-        os.replace(aside, self._path)
+        with self._path.open("a") as file:  # begins a line: the last one may have been cut off
+            file.write(f"\n{json.dumps({'run': run_id, 'entry': fields})}")
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    try:
-        return {run_id: Entry(**fields) for run_id, fields in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+    entries: dict[str, Entry] = {}
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        try:
+            _take(entries, json.loads(line))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return entries
+
+
+def _take(entries: dict[str, Entry], change: dict[str, Any]) -> None:
+    """Make one noted change."""
+    if change["entry"] is None:
+        entries.pop(change["run"], None)
+    else:
+        entries[change["run"]] = Entry(**change["entry"])

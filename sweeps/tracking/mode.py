@@ -32,14 +32,19 @@ class Mode:
 
 
 def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
-    """Decides how W&B is used. Never prompts and starts nothing.
+    """Decide how W&B is used. Never prompts and starts nothing.
 
-    `setting` is what the config or a flag says: "online", "offline", "disabled" or "auto". With "auto" it is
-    WANDB_MODE that decides, then wandb's own settings file, then whether there is an API key for the server;
-    without any of them W&B is used offline. `config` is how the user named the config, for the line that says
-    how to upload later.
+    Args:
+        setting: what the config or a flag says: "online", "offline", "disabled" or "auto". With "auto",
+            WANDB_MODE decides, then wandb's own settings file, then whether there is an API key for the
+            server; without any of them W&B is used offline.
+        config: how the user named the config, for the line that says how to upload later.
 
-    Raises SlimnetError for a WANDB_MODE that does not exist.
+    Returns:
+        The mode and why.
+
+    Raises:
+        SlimnetError: WANDB_MODE is none of wandb's modes.
     """
     wish, source = _explicit(setting)
     if wish == "disabled":

@@ -26,7 +26,11 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 @dataclass
 class OfflineRun:
-    """What a run's file holds. `problem` says where it breaks off; None if it reaches the end of the run."""
+    """What a run's file holds.
+
+    Attributes:
+        problem: where the file breaks off; None if it reaches the end of the run.
+    """
 
     id: str = ""
     project: str = ""
@@ -41,7 +45,11 @@ class OfflineRun:
 
 
 def run_file(folder: Path) -> Path:
-    """The `.wandb` file of a run's folder. Raises SlimnetError when there is none."""
+    """The `.wandb` file of a run's folder.
+
+    Raises:
+        SlimnetError: there is none.
+    """
     files = sorted(folder.glob("run-*.wandb"))
     if not files:
         raise SlimnetError(f"{folder} is not the folder of a W&B run: it holds no run-*.wandb file.")
@@ -49,9 +57,10 @@ def run_file(folder: Path) -> Path:
 
 
 def read_offline_run(path: Path) -> OfflineRun:
-    """Reads a run from its folder or its `.wandb` file, as far as the file is whole.
+    """Read a run from its folder or its `.wandb` file, as far as the file is whole.
 
-    Raises SlimnetError when there is no such file.
+    Raises:
+        SlimnetError: there is no such file.
     """
     sdk.load_wandb()
     from wandb.proto import wandb_internal_pb2 as records
@@ -73,7 +82,11 @@ class _BrokenError(Exception):
 
 
 def _records(data: bytes) -> Iterator[bytes]:
-    """The payloads of a transaction log. Raises _BrokenError at the first byte that does not fit."""
+    """The payloads of a transaction log.
+
+    Raises:
+        _BrokenError: a byte does not fit.
+    """
     if len(data) < _FILE_HEADER or not data.startswith(_MAGIC):
         raise _BrokenError("the file does not begin as a W&B file")
     record = b""
@@ -107,7 +120,7 @@ def _chunk(data: bytes, position: int) -> tuple[int, bytes]:
 
 
 def _take(run: OfflineRun, record: Any) -> None:
-    """Adds one record to what is known of the run."""
+    """Add one record to what is known of the run."""
     match record.WhichOneof("record_type"):
         case "run":
             header = record.run
@@ -127,7 +140,7 @@ def _take(run: OfflineRun, record: Any) -> None:
 
 
 def _update(target: dict[str, Any], items: Iterable[Any]) -> None:
-    """Puts items, each with a key or a path of keys and a value in JSON, into a nested dictionary."""
+    """Put items, each with a key or a path of keys and a value in JSON, into a nested dictionary."""
     for item in items:
         *parents, key = item.nested_key or [item.key]
         place = target

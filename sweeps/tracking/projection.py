@@ -11,11 +11,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from sweeps.results import StudyRecord
+from sweeps.records import StageRecord, StudyRecord, TrialRecord
 from sweeps.tracking import sdk
 from sweeps.tracking.ledger import Entry, Ledger
 from sweeps.tracking.offline import read_offline_run
-from sweeps.tracking.views import RunView, study_views
+from sweeps.tracking.views import RunView, dense_view, study_view, study_views, trial_view
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -38,10 +38,17 @@ class Projector:
     ledger: a folder that is not in the ledger is what a killed process left, and is made anew. When the
     server fails, the rest is written offline; runs that had begun on it wait until they can go on there.
 
-    `warn` is given one line for each thing that went wrong.
+    The record of a trial never changes; one that is the very object that was written last time costs nothing.
     """
 
     def __init__(self, study_dir: Path, *, online: bool, warn: Callable[[str], None]) -> None:
+        """Begin with what the ledger says.
+
+        Args:
+            study_dir: runs/<study>.
+            online: whether to try the server.
+            warn: is given one line for each thing that went wrong.
+        """
         self._study_dir = study_dir
         self._wandb_dir = study_dir / "wandb"
         self._ledger = Ledger(self._wandb_dir)
@@ -49,20 +56,49 @@ class Projector:
         self._warn = warn
         self._live: dict[str, _Live] = {}
         self._reconciled = False
+        self._dense: StageRecord | None = None  # as written last
+        self._trials: dict[int, TrialRecord] = {}
+        self._shown = 0  # complete trials in the study's own run
 
     def project(self, study: StudyRecord, *, final: bool = False) -> None:
-        """Writes what is new. `final` also ends every open run and, offline, writes the run of the study.
+        """Write what is new.
 
-        Raises what wandb raises when even an offline run cannot be written, and OSError.
+        Args:
+            study: as it is now.
+            final: also end every open run and, offline, write the run of the study.
+
+        Raises:
+            OSError: even an offline run cannot be written. What wandb itself raises then goes through too.
         """
         self._reconcile(study)
-        for view in study_views(study):
-            if self._online and not self._is_on_server(view):
-                self._stream(view)
-            if not self._online and not self._is_noted(view):
-                self._write_folder_of(view, final)
+        if study.dense is not self._dense:
+            self._write(dense_view(study), final)
+            self._dense = study.dense
+        for trial in study.trials:
+            if self._trials.get(trial.number) is not trial:
+                self._write(trial_view(study, trial), final)
+                self._trials[trial.number] = trial
+        if final or self._study_is_due(study):
+            self._write(study_view(study), final)
         if final:
             self._end_all()
+
+    def _study_is_due(self, study: StudyRecord) -> bool:
+        """Whether the study's own run is to be written before the sweep ends: online, now and then.
+
+        Its row holds every trial: written with each of many it would cost as much as all else together.
+        """
+        complete = len(study.complete) if self._online else 0
+        due = complete > 1.1 * self._shown
+        if due:
+            self._shown = complete
+        return due
+
+    def _write(self, view: RunView, final: bool) -> None:
+        if self._online and not self._is_on_server(view):
+            self._stream(view)
+        if not self._online and not self._is_noted(view):
+            self._write_folder_of(view, final)
 
     def missing_on_server(self, study: StudyRecord) -> list[RunView]:
         """The runs that the server does not have, or not as they are now."""
@@ -88,7 +124,7 @@ class Projector:
     # Online
 
     def _stream(self, view: RunView) -> None:
-        """Logs the view's new rows and ends the run if the view has."""
+        """Log the view's new rows and ends the run if the view has."""
         if view.state == "waiting":
             return
         try:
@@ -121,7 +157,7 @@ class Projector:
         self._end(runs)
 
     def _end(self, runs: list[_Live]) -> None:
-        """Ends runs, all at once: with a server that does not answer, each takes its whole timeout."""
+        """End runs, all at once: with a server that does not answer, each takes its whole timeout."""
         ends: SimpleQueue[tuple[_Live, Exception | None]] = SimpleQueue()
         for live in runs:
             threading.Thread(target=lambda live=live: ends.put((live, _finish(live))), daemon=True).start()
@@ -161,7 +197,7 @@ class Projector:
         return folder
 
     def _reconcile(self, study: StudyRecord) -> None:
-        """Makes the ledger and the offline folders of this study agree, once."""
+        """Make the ledger and the offline folders of this study agree, once."""
         if self._reconciled:
             return
         self._reconciled = True
@@ -189,15 +225,16 @@ def is_synced(folder: Path) -> bool:
 
 
 def mark_synced(folder: Path) -> None:
-    """Says so, as `wandb sync` does, which then leaves the folder out: its rows are not to come twice."""
+    """Mark it as uploaded, as `wandb sync` does, which then skips the folder: no row may come twice."""
     for file in folder.glob("run-*.wandb"):
         file.with_name(f"{file.name}.synced").touch()
 
 
 def _wait_until_whole(folder: Path) -> None:
-    """Reads a run back until all of it is there: wandb's service still writes after the run has finished.
+    """Read a run back until all of it is there: wandb's service still writes after the run has finished.
 
-    Raises OSError if that does not happen (a full disk, of which wandb says nothing).
+    Raises:
+        OSError: that does not happen (a full disk, of which wandb says nothing).
     """
     pause, end = 0.02, time.monotonic() + sdk.FINISH_TIMEOUT
     while problem := read_offline_run(folder).problem:

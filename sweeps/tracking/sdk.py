@@ -51,9 +51,10 @@ def load_wandb() -> ModuleType:
 
 
 def find_account() -> Account:
-    """Looks for credentials in the places and the order in which wandb.init() does, but never prompts.
+    """Look for credentials in the places and the order in which wandb.init() does, but never prompt.
 
-    Raises wandb's AuthenticationError for a key that cannot be one.
+    Raises:
+        AuthenticationError: (wandb's) a key cannot be one.
     """
     load_wandb()
     from wandb.sdk import wandb_setup
@@ -67,9 +68,10 @@ def find_account() -> Account:
 
 
 def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"]) -> Run:
-    """Opens the view's run; online it continues the server's run of the same id, `starting_step` says where.
+    """Open the view's run; online it continues the server's run of the same id, `starting_step` says where.
 
-    Raises whatever wandb raises, CommError among them when the server does not answer within INIT_TIMEOUT.
+    Raises:
+        CommError: (wandb's) the server does not answer within INIT_TIMEOUT. wandb may raise others too.
     """
     wandb = load_wandb()
     os.environ.setdefault("WANDB_DATA_DIR", str(study_dir / "wandb"))  # copies of tables, else in the home
@@ -89,28 +91,29 @@ def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"])
         finish_timeout_raises=True,
         stop_fn=_ignore_stop,
     )
+    config = view.config
     run: Run = wandb.init(
         mode=mode,
-        project=view.config["wandb"]["project"],
-        entity=view.config["wandb"]["entity"],
+        project=config["wandb"]["project"],
+        entity=config["wandb"]["entity"],
         id=view.id,
         name=view.name,
         group=view.group,
         job_type=view.job_type,
         tags=view.tags,
-        config=view.config,
+        config=config,
         dir=str(study_dir),
         resume="allow" if mode == "online" else None,
         reinit="create_new",
         settings=settings,
     )
-    for stage in ("sparse", "finetune"):
+    for stage in view.epoch_axes:
         run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
     return run
 
 
 def log_rows(run: Run, rows: Iterator[tuple[int, Row]]) -> int | None:
-    """Logs the rows in order and returns the last step, None if there was no row."""
+    """Log the rows in order and return the last step, None if there was no row."""
     step = None
     for step, row in rows:
         run.log({key: _to_wandb(value) for key, value in row.items()}, step=step, commit=True)
@@ -118,10 +121,11 @@ def log_rows(run: Run, rows: Iterator[tuple[int, Row]]) -> int | None:
 
 
 def finish_run(run: Run, view: RunView) -> None:
-    """Writes the summary and ends the run; one whose view has not ended is marked as interrupted.
+    """Write the summary and end the run; one whose view has not ended is marked as interrupted.
 
-    Raises TimeoutError when the upload takes longer than FINISH_TIMEOUT, and UploadError when the server has
-    refused it.
+    Raises:
+        TimeoutError: the upload takes longer than FINISH_TIMEOUT.
+        UploadError: the server has refused it.
     """
     run.summary.update(view.summary)
     if not view.ended:
@@ -131,7 +135,7 @@ def finish_run(run: Run, view: RunView) -> None:
 
 
 def shut_down() -> None:
-    """Ends wandb's service, for at most FINISH_TIMEOUT seconds; the next run starts a fresh one.
+    """End wandb's service, for at most FINISH_TIMEOUT seconds; the next run starts a fresh one.
 
     A service keeps the id of a run that failed to open and refuses to open it again, offline too.
     """
@@ -139,7 +143,11 @@ def shut_down() -> None:
 
 
 def _check_upload(log: Path) -> None:
-    """Raises UploadError if wandb's service gave the upload up; `finish` ends as if all was well."""
+    """Notice when wandb's service gave the upload up: `finish` ends as if all was well.
+
+    Raises:
+        UploadError: it did.
+    """
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     for line in lines:
         if "filestream: fatal error" in line:

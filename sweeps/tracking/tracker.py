@@ -6,7 +6,7 @@ import logging
 import threading
 from pathlib import Path
 
-from sweeps.results import StudyRecord
+from sweeps.records import StudyRecord
 from sweeps.tracking.mode import Mode
 from sweeps.tracking.projection import Projector
 
@@ -33,7 +33,7 @@ class Tracker:
         self._thread = threading.Thread(target=self._run, name="wandb-projection", daemon=True)
 
     def update(self, study: StudyRecord) -> None:
-        """Takes the study as it is now."""
+        """Take the study as it is now."""
         if not self._enabled or self._closing:
             return
         self._latest = study
@@ -42,7 +42,14 @@ class Tracker:
             self._thread.start()
 
     def close(self, timeout: float = 60.0) -> list[str]:
-        """Projects the last state and ends all runs, for at most `timeout` seconds. Returns all warnings."""
+        """Project the last state and end all runs.
+
+        Args:
+            timeout: seconds that this may take.
+
+        Returns:
+            All warnings.
+        """
         self._closing = True
         if self._thread.ident is not None:
             self._wake.set()
@@ -60,7 +67,7 @@ class Tracker:
             self._warn(f"W&B: given up, the sweep goes on without it ({type(error).__name__}: {error})")
 
     def _project_latest(self) -> bool:
-        """Waits for a state and projects it. Returns True after the last one."""
+        """Wait for a state and project it; True after the last one."""
         self._wake.wait()
         self._wake.clear()
         closing = self._closing  # read before the state, so that a final projection has the last state

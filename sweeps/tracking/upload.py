@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
-from sweeps.results import StudyRecord
+from sweeps.records import StudyRecord
 from sweeps.tracking import sdk
 from sweeps.tracking.projection import Projector
 
@@ -23,14 +23,22 @@ class SyncResult:
 
 
 def sync(study_dir: Path, study: StudyRecord) -> list[SyncResult]:
-    """Uploads the runs that the server does not have, or not as they are now; an empty list if it has all.
+    """Upload the runs that the server does not have, or not as they are now.
 
     The rows come from the study itself and each run goes on at the step that the server names, so that a run
     uploaded in part, or tracked online until the server failed, ends with every row once. (`wandb sync` would
     send such a run again from its start, and takes a run for uploaded whose rows the server has refused.)
     Hold the study's lock: nobody else may be projecting it.
 
-    Raises SlimnetError without wandb or without an API key.
+    Args:
+        study_dir: runs/<study>.
+        study: as it is now.
+
+    Returns:
+        How each of these uploads ended; an empty list if the server has all.
+
+    Raises:
+        SlimnetError: there is no wandb or no API key.
     """
     _require_key()
     warnings: list[str] = []

@@ -2,7 +2,7 @@
 
 A run's rows are numbered by where they stand in the chain and not by when they were computed, so that a
 projection taken up again knows which rows are there: sparse epochs 1..E are the steps 0..E-1, pruning is step
-E, and the fine-tuning epochs follow.
+E, the fine-tuning epochs follow, then the same of every later pass.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from sweeps.results import StageRecord, StudyRecord, TrialRecord
+from sweeps.records import StageRecord, StudyRecord, TrialRecord, smallest_near_dense
 
 Row = dict[str, Any]
 RunState = Literal["waiting", "running", "complete", "failed"]
 
-Chain = tuple[StageRecord, StageRecord, StageRecord]
-
 FACTS = ("params", "macs", "val_accuracy", "test_accuracy")
-NEAR_DENSE = 0.01  # accuracy within one point of the dense network's counts as near
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,20 @@ class Table:
 
 @dataclass(frozen=True)
 class RunView:
-    """One W&B run as it should be now.
+    """One W&B run as it should be now. What takes time to make is made when it is asked for.
 
-    `mark` is the same as long as nothing has changed. `rows(start)` yields (step, row) from step `start` on;
-    the values are numbers, Histograms, Tables and plotly figures.
+    Attributes:
+        id: of the run, for the study it belongs to and no later study of the same name.
+        name: as people read it.
+        group: the study.
+        job_type: what the run is about.
+        tags: by which runs are found.
+        epoch_axes: names of the stages that have epochs: their metrics are drawn over `<name>/epoch`.
+        state: how far it is.
+        mark: the same as long as nothing has changed.
+        make_config: makes the config.
+        make_summary: makes the summary.
+        rows: yields (step, row) from a step on; values are numbers, Histograms, Tables and plotly figures.
     """
 
     id: str
@@ -55,11 +62,22 @@ class RunView:
     group: str
     job_type: Literal["dense", "trial", "study"]
     tags: tuple[str, ...]
-    config: dict[str, Any]
+    epoch_axes: tuple[str, ...]
     state: RunState
     mark: str
+    make_config: Callable[[], dict[str, Any]]
+    make_summary: Callable[[], dict[str, Any]]
     rows: Callable[[int], Iterator[tuple[int, Row]]]
-    summary: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the run was asked for."""
+        return self.make_config()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the run ended with."""
+        return self.make_summary()
 
     @property
     def ended(self) -> bool:
@@ -74,70 +92,83 @@ def run_id(study: StudyRecord, name: int | str) -> str:
 
 def study_views(study: StudyRecord) -> list[RunView]:
     """The views of a study's runs: the dense network, every trial, and the study itself last."""
-    return [_dense_view(study), *(_trial_view(study, trial) for trial in study.trials), _study_view(study)]
+    return [dense_view(study), *(trial_view(study, trial) for trial in study.trials), study_view(study)]
 
 
-def _trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
+def trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
+    """The run of a trial."""
     state: RunState = trial.state
-    if state == "running" and not any(stage.history for stage in trial.stages):
+    if state == "running" and not any(stage.epochs_done for stage in trial.stages):
         state = "waiting"
     sparse, ratio = trial.config.sparse, trial.config.prune.ratio
-    pull = f"λ {sparse.lambda_:g}" if sparse.target is None else f"target {sparse.target:g}"
-    summary = {"state": state, "reason": trial.reason}
-    if state == "complete":
-        summary |= trial.row()
+    strength = f"λ {sparse.lambda_:g}" if sparse.target is None else f"target {sparse.target:g}"
     return RunView(
         id=run_id(study, trial.number),
-        name=f"trial {trial.number} · {pull} · ratio {ratio:g}",
+        name=f"trial {trial.number} · {strength} · ratio {ratio:g}",
         group=study.name,
         job_type="trial",
         tags=_tags(study),
-        config={
-            "trial": trial.number,
-            "params": trial.params,
-            **trial.config.model_dump(mode="json", by_alias=True),
-        },
+        epoch_axes=_epoch_axes(trial.stages),
         state=state,
         mark=_mark(state, trial.reason, *map(_progress, trial.stages)),
+        make_config=partial(_trial_config, trial),
+        make_summary=partial(_trial_summary, trial, state),
         rows=partial(_chain_rows, trial.stages),
-        summary=summary,
     )
 
 
-def _dense_view(study: StudyRecord) -> RunView:
+def _trial_config(trial: TrialRecord) -> dict[str, Any]:
+    config = trial.config.model_dump(mode="json", by_alias=True)
+    return {"trial": trial.number, "params": trial.params, **config}
+
+
+def _trial_summary(trial: TrialRecord, state: RunState) -> dict[str, Any]:
+    outcome = trial.row() if state == "complete" else {}
+    return {"state": state, "reason": trial.reason, **outcome}
+
+
+def dense_view(study: StudyRecord) -> RunView:
+    """The run of the unpruned baseline."""
     dense = study.dense
     state: RunState = "waiting"
     if dense.state == "done":
         state = "complete"
     elif dense.state == "failed":
         state = "failed"
-    elif dense.history:
+    elif dense.epochs_done:
         state = "running"
     reason = dense.failure["reason"] if dense.failure else None
     facts = {key: dense.metrics[key] for key in FACTS} if dense.metrics else {}
-    config = study.config.model_dump(mode="json", by_alias=True)
     return RunView(
         id=run_id(study, "dense"),
         name="dense",
         group=study.name,
         job_type="dense",
         tags=_tags(study),
-        config={**config, "sparse": {**config["sparse"], "lambda": 0.0, "target": None}},
+        epoch_axes=_epoch_axes([dense]),
         state=state,
         mark=_mark(state, reason, _progress(dense)),
+        make_config=partial(_dense_config, study),
+        make_summary=lambda: {"state": state, "reason": reason, **facts},
         rows=partial(_dense_rows, dense),
-        summary={"state": state, "reason": reason, **facts},
     )
 
 
-def _study_view(study: StudyRecord) -> RunView:
+def _dense_config(study: StudyRecord) -> dict[str, Any]:
+    config = study.config.model_dump(mode="json", by_alias=True)
+    return {**config, "sparse": {**config["sparse"], "lambda": 0.0, "target": None}}
+
+
+def study_view(study: StudyRecord) -> RunView:
+    """The run of the study itself, which shows all of its trials: its size grows with them."""
+    complete = [trial.number for trial in study.complete]
     failed = sum(trial.state == "failed" for trial in study.trials)
-    ended = len(study.complete) + failed
+    ended = len(complete) + failed
     state: RunState = "complete" if ended >= study.goal else "running" if ended else "waiting"
     summary = {
         "state": state,
         "goal": study.goal,
-        "complete": len(study.complete),
+        "complete": len(complete),
         "failed": failed,
         **_headlines(study),
     }
@@ -147,11 +178,12 @@ def _study_view(study: StudyRecord) -> RunView:
         group=study.name,
         job_type="study",
         tags=_tags(study),
-        config=study.config.model_dump(mode="json", by_alias=True),
+        epoch_axes=(),
         state=state,
-        mark=_mark(summary, study.front, [trial.number for trial in study.complete]),
+        mark=_mark(summary, study.front, complete),
+        make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
+        make_summary=lambda: summary,
         rows=partial(_study_rows, study),
-        summary=summary,
     )
 
 
@@ -159,44 +191,61 @@ def _tags(study: StudyRecord) -> tuple[str, ...]:
     return (study.config.data.name, study.config.model.name)
 
 
+def _epoch_axes(stages: Sequence[StageRecord]) -> tuple[str, ...]:
+    return tuple(stage.name for stage in stages if stage.kind != "prune")
+
+
 def _progress(stage: StageRecord) -> list[Any]:
-    return [stage.key, stage.state, len(stage.history)]
+    return [stage.key, stage.state, stage.epochs_done]
 
 
 def _mark(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _chain_rows(stages: Chain, start: int) -> Iterator[tuple[int, Row]]:
-    sparse, prune, finetune = stages
-    yield from _epoch_rows(sparse, first_step=0, start=start)
-    if sparse.state != "done" or prune.state != "done":
-        return
-    step = len(sparse.history)
-    if step >= start:
-        metrics = {f"prune/{name}": prune.metrics[name] for name in FACTS}
-        yield step, metrics | _layer_histograms(sparse)
-    yield from _epoch_rows(finetune, first_step=step + 1, start=start)
+def _chain_rows(stages: Sequence[StageRecord], start: int) -> Iterator[tuple[int, Row]]:
+    """A row per epoch and one per pruning, as far as the chain is: a stage begins after the one before it."""
+    step = 0
+    trained: StageRecord | None = None
+    for stage in stages:
+        if stage.kind == "prune":
+            if stage.state == "done" and step >= start:
+                yield step, _prune_row(stage, trained)
+            step += 1
+        else:
+            yield from _epoch_rows(stage, first_step=step, start=start)
+            step += stage.epochs_done
+            trained = stage
+        if stage.state != "done":
+            return
+
+
+def _prune_row(prune: StageRecord, trained: StageRecord | None) -> Row:
+    """What pruning left, and the scaling factors that it was decided by."""
+    metrics = {f"{prune.name}/{name}": prune.metrics[name] for name in FACTS}
+    return metrics | (_layer_histograms(trained) if trained else {})
 
 
 def _dense_rows(dense: StageRecord, start: int) -> Iterator[tuple[int, Row]]:
     yield from _epoch_rows(dense, first_step=0, start=start)
-    step = len(dense.history)
+    step = dense.epochs_done
     if dense.state == "done" and step >= start:
         yield step, _layer_histograms(dense)
 
 
 def _epoch_rows(stage: StageRecord, *, first_step: int, start: int) -> Iterator[tuple[int, Row]]:
+    if start >= first_step + stage.epochs_done:
+        return  # without reading the file
     for step, epoch in enumerate(stage.history[max(0, start - first_step) :], max(first_step, start)):
         numbers = {name: value for name, value in epoch.items() if name not in ("epochs", "gamma")}
-        row: Row = {f"{stage.kind}/{name}": value for name, value in numbers.items()}
+        row: Row = {f"{stage.name}/{name}": value for name, value in numbers.items()}
         if histogram := _histogram(epoch.get("gamma")):
-            row[f"{stage.kind}/gamma"] = histogram
+            row[f"{stage.name}/gamma"] = histogram
         yield step, row
 
 
 def _layer_histograms(stage: StageRecord) -> Row:
-    layers = {name: _histogram(raw) for name, raw in stage.metrics.get("gamma_layers", {}).items()}
+    layers = {name: _histogram(raw) for name, raw in stage.gamma_layers.items()}
     return {f"gamma_layers/{name}": histogram for name, histogram in layers.items() if histogram}
 
 
@@ -213,7 +262,8 @@ def _study_rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
     if step == 0 or step < start:
         return
     trials = [trial.row() for trial in study.complete]
-    front = sorted((row for row in trials if row["trial"] in study.front), key=lambda row: row["params"])
+    numbers = frozenset(study.front)
+    front = sorted((row for row in trials if row["trial"] in numbers), key=lambda row: row["params"])
     chart = _front_chart(study, trials, front)
     yield step, {"trials": _table(trials), "front": _table(front), "front_chart": chart}
 
@@ -225,16 +275,14 @@ def _table(rows: list[Row]) -> Table:
 
 def _headlines(study: StudyRecord) -> dict[str, Any]:
     """The few numbers that say how the study stands."""
-    rows = [trial.row() for trial in study.complete]
     headlines: dict[str, Any] = {}
-    if rows:
-        headlines["best_val_accuracy"] = max(row["val_accuracy"] for row in rows)
-    if study.dense.metrics:
-        target = study.dense.metrics["val_accuracy"] - NEAR_DENSE
-        near = [row["params"] for row in rows if row["val_accuracy"] >= target]
-        headlines["dense_val_accuracy"] = study.dense.metrics["val_accuracy"]
-        headlines["dense_params"] = study.dense.metrics["params"]
-        headlines["smallest_params_near_dense"] = min(near, default=None)
+    if complete := study.complete:
+        headlines["best_val_accuracy"] = max(trial.metrics["val_accuracy"] for trial in complete)
+    if dense := study.dense.metrics:
+        near = smallest_near_dense(study)
+        headlines["dense_val_accuracy"] = dense["val_accuracy"]
+        headlines["dense_params"] = dense["params"]
+        headlines["smallest_params_near_dense"] = near.metrics["params"] if near else None
     return headlines
 
 

@@ -44,13 +44,11 @@ def fine_tuning(view: StudyView, shading: Shading) -> Figure:
     """A line per trial, from right after pruning on; the trials of the front at first."""
     begun = [trial for trial in view.distinct if trial.last("finetune").epochs_done]
     drawn = _drawn(begun, view)
-    shown = {trial.number for trial in drawn if trial.number in view.front} or {t.number for t in drawn}
+    fronted = [trial for trial in drawn if trial.number in view.front]
+    shown = {trial.number for trial in fronted or drawn}
     last_pass = " Of several passes the last is drawn." if view.passes > 1 else ""
-    some = (
-        f" {len(drawn)} of {count(len(begun))} trials can be: the front and some spread over the others."
-        if len(drawn) < len(begun)
-        else ""
-    )
+    drawn_of_begun = f" {len(drawn)} of {count(len(begun))} trials are here: {_which(fronted)}."
+    some = drawn_of_begun if len(drawn) < len(begun) else ""
     tunings = [_read(trial) for trial in drawn]
     drawing = _drawing(view, shading, tunings, numbered=len(shown) <= MOST_LABELS)
     alt = "Line plot of accuracy over the epochs of fine-tuning, a line per trial"
@@ -66,11 +64,19 @@ def fine_tuning(view: StudyView, shading: Shading) -> Figure:
 
 
 def _drawn(begun: Sequence[TrialRecord], view: StudyView) -> list[TrialRecord]:
-    """All trials by number, or the front and so many of the others that the figure can still be read."""
+    """All trials by number, or the front first and then so many of the others that a figure can hold."""
+    if len(begun) <= MOST_CURVES:
+        return list(begun)
     front = spread([trial for trial in begun if trial.number in view.front], MOST_CURVES)
     others = [trial for trial in begun if trial.number not in view.front]
-    chosen = front + spread(others, MOST_CURVES - len(front))
-    return sorted(chosen, key=lambda trial: trial.number)
+    return front + spread(others, MOST_CURVES - len(front))
+
+
+def _which(fronted: Sequence[TrialRecord]) -> str:
+    """What was chosen of too many trials."""
+    if len(fronted) == MOST_CURVES:
+        return "some of the front"
+    return "the front and some of the others" if fronted else "some, spread over all"
 
 
 def _read(trial: TrialRecord) -> _Tuning:

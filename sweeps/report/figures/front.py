@@ -37,10 +37,11 @@ def pareto(view: StudyView, shading: Shading) -> Figure:
     legend, scale = legend_of(shading)
     diamond = " The diamond is the dense network; the dotted line lies one point below its accuracy."
     dense = diamond if view.study.dense.metrics else ""
+    numbered = " and with its number" if len(view.front) <= MOST_LABELS else ""
     alt = "Scatter plot of accuracy over network size, all trials, with the Pareto front"
     return Figure(
         "pareto",
-        f"Each point is a trial, coloured by {path_name(shading.path)}: filled and with its number on "
+        f"Each point is a trial, coloured by {path_name(shading.path)}: filled{numbered} on "
         f"the front, hollow where another trial is better. Up and to the left is better.{dense}",
         ((Plot("", alt, _drawing(view, shading, sizes)),),),
         (Choice("Size", tuple(sizes)), Choice("Accuracy", tuple(HELD_OUT))),

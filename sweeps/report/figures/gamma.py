@@ -46,8 +46,8 @@ def scaling_factors(view: StudyView, sparse: SparsePass) -> Figure:
     return Figure(
         "gamma",
         f"Above: how many scaling factors have which value, counted on a log scale{named}. Below: the same "
-        "over the epochs, the stronger the colour the more. Sparse training drives the factors of channels "
-        f"that can be removed to zero, and keeps those that matter apart.{of_pass}",
+        "over the epochs, the stronger the colour the more. Sparse training drives to zero the factors of "
+        f"channels that can be removed, and keeps those that matter apart.{of_pass}",
         columns,
     )
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slimnet.errors import SlimnetError
-from sweeps.records import StudyRecord
+from sweeps.records import StageRecord, StudyRecord
 from sweeps.report import write_report
 
 MakeStudy = Callable[..., StudyRecord]
 NOTHING = object()
+LAMBDAS = (0.003, 0.00711)
+TWO_PASSES = [{"sparse.lambda": LAMBDAS[i % 2], "prune.ratio": 0.3 + 0.1 * i} for i in range(4)]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -107,6 +112,21 @@ def test_the_head_says_the_result_in_plain_words(page: Page, study: StudyRecord)
     ) in page.text
     assert "11 of 12 trials complete, 1 failed" in page.text
     assert "Selection is on the validation split alone" in page.text
+
+
+def test_exactly_one_point_less_is_within_one_point(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(TWO_PASSES[:2])
+    study.trials[1].metrics["val_accuracy"] = 0.859
+    study.trials[1].metrics["params"] = study.trials[0].metrics["params"] - 1
+    text = write(study, tmp_path).text
+    assert f"to {study.trials[1].metrics['params']:,} " in text
+    assert "at 85.9 %: the smallest network within one point of the dense one" in text
+
+
+def test_a_network_that_is_not_smaller_is_not_the_result(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(TWO_PASSES[:1])
+    study.trials[0].metrics["params"] = 126_330
+    assert "No trial is smaller than the dense network" in write(study, tmp_path).text
 
 
 def test_no_network_within_a_point_is_said(make_study: MakeStudy, tmp_path: Path) -> None:
@@ -379,6 +399,148 @@ def test_many_continuous_lambdas_get_a_scale_instead_of_a_list(make_study: MakeS
     assert 'type="checkbox"' not in front
     assert "λ 0.001" in front
     assert "λ 0.0319" in front
+
+
+def test_sparse_training_of_two_passes_has_a_figure_for_each(make_study: MakeStudy, tmp_path: Path) -> None:
+    page = write(make_study(TWO_PASSES, passes=2), tmp_path)
+    assert [t["name"] for t in page.traces("sparse-1")] == ["dense, λ 0", "λ 0.003", "λ 0.00711"]
+    assert sorted(t["name"] for t in page.traces("sparse-pass-2-1")) == [
+        f"λ {0.003 if i % 2 == 0 else 0.00711} · ratio {0.3 + 0.1 * i:.1f}" for i in (0, 2, 1, 3)
+    ]
+    assert "Pass 1 of 2. A line per sparse training" in page.text
+    assert "Pass 2 of 2. A line per trial: sparse training of the network that pass 1 ended with" in page.text
+    assert "Of 2 passes the first is shown" in page.text
+
+
+def test_of_two_passes_the_last_is_before_and_after(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(TWO_PASSES, passes=2)
+    page = write(study, tmp_path)
+    traces = page.traces("pruned-0", "validation")
+    pruned = [stage for trial in study.trials for stage in trial.stages if stage.name == "prune-2"]
+    assert sorted(y for _, y in points(traces, "circle-open")) == sorted(
+        in_percent(stage.metrics["val_accuracy"]) for stage in pruned
+    )
+    assert "Of several passes the last is shown: its pruning, its fine-tuning" in page.text
+    curve = page.traces("finetune-0", "validation")[0]
+    assert curve["y"][0] == in_percent(pruned[0].metrics["val_accuracy"])
+    assert curve["y"][-1] == in_percent(study.trials[0].metrics["val_accuracy"])
+    assert "Of several passes the last is drawn" in page.text
+    first = page.rows("trials")[3]
+    assert first[3] == f"{study.trials[0].metrics['params']:,}"
+    assert first[6] == f"{100 * pruned[0].metrics['val_accuracy']:.1f} %"
+    assert [row[-1] for row in page.rows("networks")[1:]] == [
+        f"../../stages/finetune/{study.trials[n].stages[-1].key}/checkpoint.pt"
+        for n in sorted(study.front, key=lambda n: study.trials[n].metrics["params"])
+    ]
+
+
+def test_stages_of_all_passes_are_counted(make_study: MakeStudy, tmp_path: Path) -> None:
+    page = write(make_study(TWO_PASSES, passes=2), tmp_path)
+    assert [row[:4] for row in page.rows("how")[1:]] == [
+        ["sparse training", "9", "7", "2"],
+        ["pruning", "8", "8", "0"],
+        ["fine-tuning", "8", "8", "0"],
+        ["all", "25", "23", "2"],
+    ]
+
+
+def test_a_failure_in_a_later_pass_is_told_with_its_pass(make_study: MakeStudy, tmp_path: Path) -> None:
+    page = write(make_study(TWO_PASSES, passes=2, states={1: "failed"}), tmp_path)
+    assert "Trial 1 (λ 0.00711 · ratio 0.4) failed in fine-tuning of pass 2: the loss is NaN" in page.text
+
+
+@pytest.fixture(scope="module")
+def large(make_study: MakeStudy) -> StudyRecord:
+    """A thousand trials, each with a λ of its own, of which figures can hold only some."""
+    params = [
+        {"sparse.lambda": 0.001 * 1.005**i, "prune.ratio": 0.1 + 0.8 * (i * 397 % 1000) / 1000}
+        for i in range(1000)
+    ]
+    space = "{sparse.lambda: {log: [0.001, 0.2]}, prune.ratio: {range: [0.1, 0.9]}}"
+    study = make_study(params, space=space)
+    return replace(study, front=study.front[::5])
+
+
+@pytest.fixture(scope="module")
+def large_page(large: StudyRecord, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return write(large, tmp_path_factory.mktemp("large"))
+
+
+def test_of_many_trials_the_front_and_some_others_are_drawn(large: StudyRecord, large_page: Page) -> None:
+    traces = large_page.traces("finetune-0", "validation")
+    drawn = [int(trace["name"].split(":")[0]) for trace in traces]
+    assert len(drawn) == 100
+    assert set(large.front) == set(drawn[: len(large.front)])
+    others = drawn[len(large.front) :]
+    assert min(others) < 20
+    assert max(others) > 980
+    assert "100 of 1,000 trials are here: the front and some of the others" in large_page.text
+    assert len(large_page.rows("trials")) == 1003
+
+
+def test_of_many_sparse_trainings_some_are_drawn_evenly(large_page: Page) -> None:
+    names = [trace["name"] for trace in large_page.traces("sparse-0")]
+    assert len(names) == 100
+    assert names[0] == "dense, λ 0"
+    assert names[-1] == "λ 0.146"
+    assert "100 of 1,001 are drawn, chosen evenly over λ" in large_page.text
+
+
+def test_every_trial_is_a_point_and_those_of_one_colour_are_drawn_together(
+    large: StudyRecord, large_page: Page
+) -> None:
+    traces = large_page.traces("pareto-0", "parameters|validation")
+    drawn = points(traces, "circle") + points(traces, "circle-open")
+    assert sorted(drawn) == sorted(
+        (t.metrics["params"], in_percent(t.metrics["val_accuracy"])) for t in large.complete
+    )
+    assert len(traces) < 70
+
+
+def test_a_thousand_trials_fit_in_six_megabytes(large_page: Page) -> None:
+    assert len(large_page.source.encode()) < 6_000_000
+
+
+def test_a_front_that_is_too_long_is_drawn_in_part(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study([{"sparse.lambda": 0.01, "prune.ratio": 0.1 + i / 200} for i in range(120)])
+    assert len(study.front) == 120
+    page = write(study, tmp_path)
+    assert len(page.traces("finetune-0", "validation")) == 100
+    assert "100 of 120 trials are here: some of the front." in page.text
+
+
+def test_a_history_is_read_for_what_is_drawn_alone(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study([{"sparse.lambda": 0.01, "prune.ratio": 0.1 + i / 500} for i in range(200)])
+    stages = {id(stage): stage for trial in study.trials for stage in trial.stages}
+    write(study, tmp_path)
+    assert sum(reads_of(stage) for stage in stages.values()) <= 100 + 3  # and γ, from the same training
+    assert max(reads_of(stage) for stage in stages.values()) <= 2
+
+
+def reads_of(stage: StageRecord) -> int:
+    reads: int = stage.source.reads  # type: ignore[attr-defined]
+    return reads
+
+
+def test_a_diverged_training_can_be_reported(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(TWO_PASSES)
+    for row in study.trials[0].first("sparse").history:
+        row |= {"loss": math.nan, "near_zero": math.nan, "lambda": math.inf if row["epoch"] > 3 else 0.01}
+        row["gamma"] = {"counts": [0], "edges": [math.nan, math.nan]}
+        if "val_accuracy" in row:
+            row["val_accuracy"] = math.nan
+    page = write(study, tmp_path)
+    assert page.traces("sparse-1")[1]["y"] == [None, None, None]
+    assert [page.traces(f"gamma-{number}")[0]["name"] for number in (0,)] == ["λ 0.00711"]
+
+
+def test_the_headline_needs_neither_plotly_nor_wandb() -> None:
+    script = (
+        "import sys; from sweeps.report import headline, write_report; "
+        "assert not {'plotly', 'wandb'} & set(sys.modules), sorted(sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
 def test_the_page_is_written_in_one_step(study: StudyRecord, tmp_path: Path) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sweeps.config import Config, load_config
-from sweeps.results import StageRecord, StudyRecord, TrialRecord
+from sweeps.records import Histogram, Row, StageRecord, StudyRecord, TrialRecord
 
 UID = "0123456789abcdef"
 EPOCHS = {"sparse": 3, "finetune": 2}
 GAMMA = {"counts": [3, 2, 1], "edges": [0.0, 0.1, 0.2, 0.3]}
+LAYERS = {"stem.bn": GAMMA, "layers.0.bn1": GAMMA}
 
 
 def epoch(number: int, epochs: int) -> dict[str, Any]:
@@ -28,31 +29,67 @@ def epoch(number: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def stage(kind: Literal["sparse", "prune", "finetune"], done: int | bool, **metrics: Any) -> StageRecord:
+@dataclass
+class InMemory:
+    """The long parts of a stage, and how often they were read."""
+
+    rows: list[Row] = field(default_factory=list)
+    layers: dict[str, Histogram] = field(default_factory=dict)
+    reads: int = 0
+
+    def history(self) -> list[Row]:
+        self.reads += 1
+        return self.rows
+
+    def gamma_layers(self) -> dict[str, Histogram]:
+        self.reads += 1
+        return self.layers
+
+
+def stage(kind: str, done: int | bool, *, pass_number: int = 1, **metrics: Any) -> StageRecord:
     """A stage with `done` finished epochs, all of them and its result for True."""
     epochs = EPOCHS.get(kind, 0)
     finished = done is True
     facts = {"params": 1000, "macs": 5000, "val_accuracy": 0.8, "test_accuracy": 0.79, **metrics}
-    if kind == "sparse":
-        facts["gamma_layers"] = {"stem.bn": GAMMA, "layers.0.bn1": GAMMA}
+    history = [epoch(number, epochs) for number in range(1, (epochs if finished else done) + 1)]
+    later = f"-{pass_number}" if pass_number > 1 else ""
     return StageRecord(
+        name=f"{kind}{later}",
         kind=kind,
-        key=f"{kind}-{metrics.get('params', 0)}",
-        spec={},
+        key=f"{kind}-{metrics.get('params', 0)}{later}",
+        spec={"pass_number": pass_number} if later else {},
         state="done" if finished else "partial" if done else "missing",
-        history=[epoch(number, epochs) for number in range(1, (epochs if finished else done) + 1)],
+        epochs_done=len(history),
         result={"metrics": facts, "seconds": 1.0, "environment": {}} if finished else None,
         failure=None,
+        source=InMemory(history, LAYERS if kind == "sparse" and finished else {}),
+    )
+
+
+def chain(number: int, *done: int | bool, pass_number: int = 1) -> tuple[StageRecord, ...]:
+    """Sparse training, pruning and fine-tuning of one pass, as far as they are said to be."""
+    size = 900 - 100 * number - 10 * (pass_number - 1)
+    sparse, prune, finetune = done
+    return (
+        stage("sparse", sparse, pass_number=pass_number),
+        stage("prune", prune, pass_number=pass_number, params=size, val_accuracy=0.4),
+        stage("finetune", finetune, pass_number=pass_number, params=size, val_accuracy=0.8 - 0.01 * number),
     )
 
 
 def trial(
-    number: int, sparse: int | bool = True, prune: bool = True, finetune: int | bool = True
+    number: int,
+    sparse: int | bool = True,
+    prune: bool = True,
+    finetune: int | bool = True,
+    second_pass: tuple[int | bool, bool, int | bool] | None = None,
 ) -> TrialRecord:
-    """A trial as far as the given stages have come; complete by default."""
+    """A trial as far as the given stages are; complete by default."""
     config = base_config()
     params = {"sparse.lambda": 0.01 * (number + 1), "prune.ratio": 0.7}
-    size = 900 - 100 * number
+    stages = chain(number, sparse, prune, finetune)
+    if second_pass:
+        stages += chain(number, *second_pass, pass_number=2)
     return TrialRecord(
         number=number,
         params=params,
@@ -62,13 +99,9 @@ def trial(
                 "prune": config.prune.model_copy(update={"ratio": params["prune.ratio"]}),
             }
         ),
-        state="complete" if finetune is True else "running",
+        state="complete" if stages[-1].state == "done" else "running",
         reason=None,
-        stages=(
-            stage("sparse", sparse),
-            stage("prune", prune, params=size, val_accuracy=0.4),
-            stage("finetune", finetune, params=size, val_accuracy=0.8 - 0.01 * number),
-        ),
+        stages=stages,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -15,9 +14,9 @@ import pytest
 from records import EPOCHS, failed, run_id, study, trial
 
 from slimnet.errors import SlimnetError
-from sweeps.results import StudyRecord
+from sweeps.records import StudyRecord
 from sweeps.tracking import Mode, OfflineRun, Tracker, read_offline_run
-from sweeps.tracking.ledger import FILE
+from sweeps.tracking.ledger import FILE, Ledger
 
 OFFLINE = Mode("offline", "for the test")
 
@@ -37,8 +36,8 @@ def offline_runs(study_dir: Path) -> dict[str, OfflineRun]:
 
 
 def folders(study_dir: Path) -> dict[str, str]:
-    entries = json.loads((study_dir / "wandb" / FILE).read_text())
-    return {name: entry["folder"] for name, entry in entries.items()}
+    """What is noted to be written: the folder of each run."""
+    return {name: str(entry.folder) for name, entry in Ledger(study_dir / "wandb").items()}
 
 
 def assert_each_epoch_once(run: OfflineRun) -> None:
@@ -76,6 +75,18 @@ def test_a_study_reads_back(study_dir: Path) -> None:
     tables = runs[run_id("study")].history[0]
     assert tables["trials"]["nrows"] == 2
     assert tables["front_chart"]["_type"] == "plotly-file"
+
+
+def test_two_passes_read_back(study_dir: Path) -> None:
+    assert track(study_dir, study(trial(0, second_pass=(True, True, True)))) == []
+
+    run = offline_runs(study_dir)[run_id(0)]
+    assert [row["_step"] for row in run.history] == list(range(12))
+    assert [row["finetune-2/epoch"] for row in run.history if "finetune-2/epoch" in row] == [1, 2]
+    assert run.history[9]["prune-2/val_accuracy"] == 0.4
+    content = next(study_dir.glob(f"wandb/{folders(study_dir)[run_id(0)]}/*.wandb")).read_bytes()
+    for axis in (b"sparse/*", b"finetune/*", b"sparse-2/*", b"finetune-2/*"):
+        assert axis in content, "the metrics of each stage are drawn over its own epochs"
 
 
 def test_a_trial_that_runs_is_not_written_yet(study_dir: Path) -> None:

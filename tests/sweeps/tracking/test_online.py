@@ -14,7 +14,7 @@ from fake_wandb import FakeWandb
 from records import failed, run_id, study, trial
 
 from slimnet.errors import SlimnetError
-from sweeps.results import StudyRecord
+from sweeps.records import StudyRecord
 from sweeps.tracking import Mode, SyncResult, Tracker, read_offline_run, sdk, sync
 
 ONLINE = Mode("online", "for the test")
@@ -62,6 +62,25 @@ def test_rows_arrive_while_the_trial_runs(study_dir: Path, server: FakeWandb) ->
     assert run.summary["state"] == "complete"
     assert run.exit_code == 0
     assert server.runs[run_id("study")].summary["trials"]["nrows"] == 1
+
+
+def test_the_run_of_the_study_shows_how_it_stands_while_it_runs(study_dir: Path, server: FakeWandb) -> None:
+    tracker = Tracker(study_dir, ONLINE)
+    tracker.update(study(trial(0)))
+    wait_for(lambda: steps(server, "study") == [1])
+    tracker.update(study(trial(0), trial(1)))
+    wait_for(lambda: steps(server, "study") == [1, 2])
+    assert tracker.close() == []
+
+
+def test_an_interrupted_second_pass_goes_on_at_the_next_row(study_dir: Path, server: FakeWandb) -> None:
+    track(study_dir, study(trial(0, second_pass=(2, False, 0))))
+    assert steps(server, 0) == list(range(8))
+
+    track(study_dir, study(trial(0, second_pass=(True, True, True))))
+
+    assert steps(server, 0) == list(range(12))
+    assert server.runs[run_id(0)].history[8]["sparse-2/epoch"] == 3
 
 
 def test_an_interrupted_sweep_goes_on_at_the_next_row(study_dir: Path, server: FakeWandb) -> None:
@@ -118,7 +137,7 @@ def test_what_is_complete_is_not_opened_again(study_dir: Path, server: FakeWandb
 
 def test_the_ledger_can_be_lost(study_dir: Path, server: FakeWandb) -> None:
     track(study_dir, study(trial(0)))
-    (study_dir / "wandb" / "projection.json").unlink()
+    (study_dir / "wandb" / "projection.jsonl").unlink()
 
     track(study_dir, study(trial(0)))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from records import failed, run_id, stage, study, trial
 
-from sweeps.results import StudyRecord
+from sweeps.records import StudyRecord
 from sweeps.tracking.views import Histogram, Row, RunView, study_views
 
 
@@ -85,3 +86,85 @@ def test_the_study_shows_its_front_and_how_it_stands() -> None:
     assert [row[0] for row in tables["trials"].data] == [0, 1]
     assert [row[0] for row in tables["front"].data] == [1, 0]  # by size
     assert len(tables["front_chart"].data) == 3
+
+
+TWO_PASSES = (True, True, True)
+
+
+def test_a_second_pass_follows_the_first_under_the_names_of_its_stages() -> None:
+    chain = rows(study(trial(0, second_pass=TWO_PASSES)), 0)
+
+    assert list(chain) == list(range(12))
+    assert {step: row for step, row in chain.items() if step < 6} == rows(study(trial(0)), 0)
+    assert [chain[step]["sparse-2/epoch"] for step in (6, 7, 8)] == [1, 2, 3]
+    assert chain[6]["sparse-2/gamma"] == Histogram([3, 2, 1], [0.0, 0.1, 0.2, 0.3])
+    assert {key for key in chain[9] if not key.startswith("gamma_layers/")} == {
+        "prune-2/params",
+        "prune-2/macs",
+        "prune-2/val_accuracy",
+        "prune-2/test_accuracy",
+    }
+    assert chain[9]["prune-2/params"] == 890
+    assert "gamma_layers/stem.bn" in chain[9]
+    assert [chain[step]["finetune-2/epoch"] for step in (10, 11)] == [1, 2]
+    assert view_of(study(trial(0, second_pass=TWO_PASSES)), 0).summary["params"] == 890
+
+
+def test_each_stage_with_epochs_is_an_axis() -> None:
+    record = study(trial(0), trial(1, second_pass=TWO_PASSES))
+
+    assert view_of(record, 0).epoch_axes == ("sparse", "finetune")
+    assert view_of(record, 1).epoch_axes == ("sparse", "finetune", "sparse-2", "finetune-2")
+    assert view_of(record, "dense").epoch_axes == ("sparse",)
+
+
+def test_rows_of_a_second_pass_can_be_taken_up_at_any_step_and_keep_theirs() -> None:
+    whole = rows(study(trial(0, second_pass=TWO_PASSES)), 0)
+    for start in range(14):
+        record = study(trial(0, second_pass=TWO_PASSES))
+        assert rows(record, 0, start) == {step: row for step, row in whole.items() if step >= start}
+    for second, count in (
+        ((0, False, 0), 6),
+        ((2, False, 0), 8),
+        ((3, False, 0), 9),  # all epochs and no result yet
+        ((True, False, 0), 9),
+        ((True, True, 1), 11),
+    ):
+        part = rows(study(trial(0, second_pass=second)), 0)
+        assert part == {step: whole[step] for step in range(count)}
+
+
+def test_no_rows_come_after_a_stage_that_is_not_done() -> None:
+    assert list(rows(study(trial(0, True, False, 2)), 0)) == [0, 1, 2]
+    assert list(rows(study(trial(0, 2, True, True, second_pass=TWO_PASSES)), 0)) == [0, 1]
+
+
+def test_views_read_no_history_and_rows_only_what_is_new() -> None:
+    record = study(trial(0, second_pass=(True, True, 1)))
+    stages = record.trials[0].stages
+
+    view = view_of(record, 0)
+    assert [stage.source.reads for stage in stages] == [0] * 6  # type: ignore[attr-defined]
+    assert [step for step, _ in view.rows(10)] == [10]
+    assert [stage.source.reads for stage in stages] == [0] * 5 + [1]  # type: ignore[attr-defined]
+
+
+def near_dense(dense: float, *outcomes: tuple[int, float]) -> int | None:
+    """What a study says is the smallest network near the dense one, of 2000 parameters."""
+    trials = [
+        replace(trial(n), stages=(*trial(n).stages[:-1], stage("finetune", True, params=p, val_accuracy=a)))
+        for n, (p, a) in enumerate(outcomes)
+    ]
+    record = replace(study(*trials), dense=stage("sparse", True, params=2000, val_accuracy=dense))
+    smallest: int | None = view_of(record, "study").summary["smallest_params_near_dense"]
+    return smallest
+
+
+@pytest.mark.parametrize(("dense", "accuracy"), [(0.87, 0.86), (0.13, 0.12)])  # 0.13 - 0.01 > 0.12, in binary
+def test_exactly_one_point_less_is_near_the_dense_network(dense: float, accuracy: float) -> None:
+    assert near_dense(dense, (500, accuracy)) == 500
+    assert near_dense(dense, (500, accuracy - 0.0001)) is None
+
+
+def test_a_network_that_is_not_smaller_is_not_near_the_dense_one() -> None:
+    assert near_dense(0.9, (2000, 0.95), (2500, 0.95)) is None
