@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slimnet.training.recovery import previous
 
 from slimnet.checkpoint import read
 from slimnet.errors import SlimnetError
+from slimnet.training.recovery import previous
 from sweeps.config import load_config, resolve
 from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
