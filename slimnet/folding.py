@@ -31,6 +31,12 @@ def fold(model: Model) -> Model:
 
     Raises:
         SlimnetError: torch.fx cannot trace the model.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8).eval()
+        >>> x = torch.randn(2, 3, 8, 8)
+        >>> torch.allclose(slimnet.fold(model)(x), model(x), atol=1e-5)
+        True
     """
     folded = copy.deepcopy(model).eval()
     with evaluating(model), unchanged(model):

@@ -26,6 +26,12 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Raises:
         SlimnetError: a batch is not a tensor. Whatever fails, the statistics are then as before.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> slimnet.recalibrate(model, [torch.randn(16, 3, 8, 8) for _ in range(2)])
+        >>> int(model.bn1.num_batches_tracked)
+        2
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     momenta = [norm.momentum for norm in norms]

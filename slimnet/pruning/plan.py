@@ -35,6 +35,12 @@ class PruningPlan:
         prunable_channels: channels that the plan could choose from.
         removed_channels: channels that it removes.
         dropped: identity blocks that go whole, by the name of their module.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> plan = slimnet.plan(slimnet.trace(model, torch.zeros(1, 3, 8, 8)), ratio=0.5)
+        >>> plan.removed_channels, plan.ratio
+        (8, 0.5)
     """
 
     graph: ChannelGraph = field(repr=False)
@@ -107,6 +113,12 @@ def load_plan(path: str | Path, graph: ChannelGraph) -> PruningPlan:
     Raises:
         SlimnetError: no such file, no plan, or a plan for another network, naming the first layer that
             disagrees.
+
+    Example:
+        >>> graph = slimnet.trace(slimnet.models.resnet([1], width=8), torch.zeros(1, 3, 8, 8))
+        >>> slimnet.plan(graph, ratio=0.5).save("half.json")
+        >>> slimnet.load_plan("half.json", graph).ratio
+        0.5
     """
     try:
         content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -79,6 +79,15 @@ def plan(
     Raises:
         SlimnetError: not exactly one of ratio and the budgets, a value out of range, a budget below the
             floor (which it names), γ that is not finite, or nothing to prune.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> graph = slimnet.trace(model, torch.zeros(1, 3, 8, 8))
+        >>> slimnet.plan(graph, ratio=0.25).removed_channels
+        4
+        >>> within = slimnet.plan(graph, params=1200)
+        >>> slimnet.count_params(slimnet.prune(model, within)) <= 1200
+        True
     """
     budget = _one_target(ratio=ratio, params=params, macs=macs, latency_ms=latency_ms)
     _check_choice("score", score, get_args(Score))

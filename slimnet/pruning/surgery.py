@@ -36,6 +36,14 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
 
     Raises:
         SlimnetError: the plan is for another network, naming the first layer that disagrees.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> plan = slimnet.plan(slimnet.trace(model, torch.zeros(1, 3, 8, 8)), ratio=0.5)
+        >>> silenced, smaller = slimnet.mask(model, plan), slimnet.prune(model, plan, absorb=False)
+        >>> x = torch.randn(2, 3, 8, 8)
+        >>> torch.allclose(silenced.eval()(x), smaller.eval()(x), atol=1e-5)
+        True
     """
     silenced = copy.deepcopy(model)
     _check(silenced, plan)
@@ -60,6 +68,12 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
 
     Raises:
         SlimnetError: the plan is for another network, naming the first layer that disagrees.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> plan = slimnet.plan(slimnet.trace(model, torch.zeros(1, 3, 8, 8)), ratio=0.5)
+        >>> slimnet.count_params(model), slimnet.count_params(slimnet.prune(model, plan))
+        (1810, 1217)
     """
     _check(model, plan)
     cuts = plan.cuts()
