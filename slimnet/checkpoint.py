@@ -154,7 +154,7 @@ def _check_archive(path: Path) -> None:
     except OSError as error:
         raise SlimnetError(f"{path} cannot be read: {error.strerror}") from error
     if start != b"PK\x03\x04":
-        raise DamagedFileError(path, "is no slimnet file", "slimnet.save writes files that can be loaded")
+        raise DamagedFileError(path, "is not a slimnet file", "slimnet.save writes files that can be loaded")
     try:
         whole = zipfile.is_zipfile(path)
         with zipfile.ZipFile(path) if whole else nullcontext() as archive:

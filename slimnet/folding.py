@@ -68,7 +68,7 @@ def _fuses(layer: nn.Module) -> TypeGuard[_ConvNd]:
 
 
 def _uses(model: nn.Module, nodes: fx.Graph) -> dict[str, int]:
-    """How often each called module takes part: called, under whatever name, or its parameters read."""
+    """How often each called module is used: called, under any of its names, or its parameters read."""
     called = Counter(
         model.get_submodule(str(node.target)) for node in nodes.nodes if node.op == "call_module"
     )

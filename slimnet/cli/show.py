@@ -80,7 +80,7 @@ class Progress:
             )
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
-        """An epoch is done; a first call before any step tells of the epochs that were done already."""
+        """An epoch is done; a first call before any step says how many were done already."""
         done = len(history)
         if not self._stepped:
             self._began, self._before = time.monotonic(), done

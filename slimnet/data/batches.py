@@ -204,7 +204,7 @@ def _train_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def _draws(n: int, crop: int, *, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The epoch's order (N,), who is mirrored (N,), and the corners (down, right) of the crops (2, N)."""
+    """The epoch's order (N,), which are mirrored (N,), and the corners (down, right) of the crops (2, N)."""
     generator = _generator("epoch", seed, epoch)
     order = torch.randperm(n, generator=generator)
     mirrored = torch.randint(2, (n,), generator=generator).bool()

@@ -205,7 +205,7 @@ class Tracer(fx.Tracer):
 
 
 def _computes_as_torch(module: nn.Module) -> bool:
-    """Whether a layer of a user's own class leaves the computing to torch's."""
+    """Whether a layer of a user's own class computes as the torch class it derives from."""
     own = type(module)
     bases = [base for base in own.__mro__ if base.__module__.startswith("torch.nn.modules.")]
     return isinstance(module, LAYERS) and all(

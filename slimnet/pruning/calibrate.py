@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slimnet.data import Splits, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.modes import evaluating
+from slimnet.training.recipe import Recipe
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -66,7 +67,7 @@ def recalibrate_on(
     count: int,
     *,
     seed: int,
-    batch_size: int = 128,
+    batch_size: int = Recipe.batch_size,
     crop: int = 0,
     flip: bool = False,
 ) -> None:

@@ -135,7 +135,7 @@ def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:
 
 
 def _copy_plain(module: nn.Module, known: dict[int, Any]) -> nn.Module | None:
-    """What deepcopy makes of a layer that holds only tensors, numbers and texts, in a tenth of the time.
+    """The deepcopy of a layer that holds only tensors, numbers and texts, in a tenth of the time.
 
     None for any other: one with submodules, hooks, or attributes of its own.
     """
@@ -155,7 +155,7 @@ def _copy_plain(module: nn.Module, known: dict[int, Any]) -> nn.Module | None:
 
 
 def _copy_tensor(tensor: Tensor | None, known: dict[int, Any]) -> Tensor | None:
-    """What deepcopy makes of a parameter or buffer, again sooner where it is a plain one."""
+    """The deepcopy of a parameter or buffer, again sooner where it is a plain one."""
     if tensor is None or id(tensor) in known:
         return known.get(id(tensor))
     if type(tensor) is nn.Parameter and tensor.grad is None and not vars(tensor):
@@ -255,7 +255,7 @@ def _set_counts(module: nn.Module) -> None:
 
 
 def _conv_groups(conv: _ConvNd, weight: Tensor) -> int:
-    """How many groups a conv of this weight has, given that groups went whole."""
+    """How many groups a conv of this weight has, given that only whole groups were removed."""
     outputs, inputs = conv.out_channels // conv.groups, conv.in_channels // conv.groups
     whole = weight.shape[1] == inputs and weight.shape[0] % outputs == 0
     return weight.shape[0] // outputs if conv.groups > 1 and whole else 1  # a last group may be cut further
