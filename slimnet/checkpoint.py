@@ -84,6 +84,11 @@ def save(
     Raises:
         SlimnetError: the file cannot be written (a full disk, a missing permission), or a value is nothing
             that can be read back without pickle.
+
+    Example:
+        >>> slimnet.save("net.pt", slimnet.models.resnet([1], width=8), metrics={"val_accuracy": 0.9})
+        >>> slimnet.load("net.pt").widths
+        [8, 8, 8, 32]
     """
     model = uncompiled(model)
     content = {
@@ -149,7 +154,7 @@ def _check_archive(path: Path) -> None:
     except OSError as error:
         raise SlimnetError(f"{path} cannot be read: {error.strerror}") from error
     if start != b"PK\x03\x04":
-        raise DamagedFileError(path, "is no slimnet file", "slimnet.save writes files that can be loaded")
+        raise DamagedFileError(path, "is not a slimnet file", "slimnet.save writes files that can be loaded")
     try:
         whole = zipfile.is_zipfile(path)
         with zipfile.ZipFile(path) if whole else nullcontext() as archive:
@@ -172,6 +177,13 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
     Raises:
         SlimnetError: as `read`, or the file needs `model`, or `model` does not fit, naming the layer.
+
+    Example:
+        >>> slimnet.save("own.pt", torch.nn.Sequential(torch.nn.Linear(4, 2)))
+        >>> slimnet.load("own.pt", model=torch.nn.Sequential(torch.nn.Linear(4, 2)))
+        Sequential(
+          (0): Linear(in_features=4, out_features=2, bias=True)
+        )
     """
     return build(read(path), model, source=str(path))
 

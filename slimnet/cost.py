@@ -10,7 +10,12 @@ from slimnet.modes import evaluating
 
 
 def count_params(model: nn.Module) -> int:
-    """The number of parameters, shared ones once."""
+    """The number of parameters, shared ones once.
+
+    Example:
+        >>> slimnet.count_params(torch.nn.Linear(10, 5))
+        55
+    """
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -20,6 +25,10 @@ def count_macs(model: nn.Module, example_input: Tensor) -> int:
     Args:
         model: left as it was, its training mode included.
         example_input: (N, ...) on the model's device; the count is divided by N.
+
+    Example:
+        >>> slimnet.count_macs(torch.nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 32, 32))
+        221184
     """
     macs = 0
 

@@ -1,8 +1,15 @@
-"""The one exception that means: the input is wrong, and the message says what would do."""
+"""The exception for mistakes of the user: its message says what to do instead."""
 
 
 class SlimnetError(Exception):
-    """A mistake in what was asked for (a file, a width, a ratio), told in a sentence that names the way out.
+    """A mistake in the input (a file, a width, a ratio); the message is one sentence that says what to do.
 
     Command lines print it without a traceback and exit with status 2.
+
+    Example:
+        >>> try:
+        ...     slimnet.load("none.pt")
+        ... except slimnet.SlimnetError as error:
+        ...     print(error)
+        none.pt: no such file
     """

@@ -38,6 +38,11 @@ def export_onnx(model: nn.Module, example_input: Tensor, path: str | Path) -> fl
     Raises:
         SlimnetError: a package of slimnet[onnx] is missing, the export fails, the results deviate by more
             than 1e-4, or the file cannot be written.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=4)
+        >>> slimnet.export_onnx(model, torch.zeros(1, 3, 8, 8), "net.onnx") < 1e-4
+        True
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
@@ -56,6 +61,12 @@ def export_program(model: nn.Module, example_input: Tensor, path: str | Path) ->
     """Write a network as a torch.export program (.pt2) with a dynamic batch size.
 
     Args and errors as for `export_onnx`, without the check.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=4)
+        >>> slimnet.export_program(model, torch.zeros(1, 3, 8, 8), "net.pt2")
+        >>> torch.export.load("net.pt2").module()(torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 10])
     """
     with evaluating(model), torch.no_grad(), _written(Path(path), ".pt2") as aside:
         try:

@@ -31,6 +31,12 @@ def fold(model: Model) -> Model:
 
     Raises:
         SlimnetError: torch.fx cannot trace the model.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8).eval()
+        >>> x = torch.randn(2, 3, 8, 8)
+        >>> torch.allclose(slimnet.fold(model)(x), model(x), atol=1e-5)
+        True
     """
     folded = copy.deepcopy(model).eval()
     with evaluating(model), unchanged(model):
@@ -62,7 +68,7 @@ def _fuses(layer: nn.Module) -> TypeGuard[_ConvNd]:
 
 
 def _uses(model: nn.Module, nodes: fx.Graph) -> dict[str, int]:
-    """How often each called module takes part: called, under whatever name, or its parameters read."""
+    """How often each called module is used: called, under any of its names, or its parameters read."""
     called = Counter(
         model.get_submodule(str(node.target)) for node in nodes.nodes if node.op == "call_module"
     )

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["float32", "bfloat16"]
+PrecisionWish = Literal["auto", Precision]
+"""A precision, or whichever the device is best at."""
 
 
 def native_precision(device: torch.device | str) -> Precision:

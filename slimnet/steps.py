@@ -153,7 +153,7 @@ def prune(
     seed: int,
     absorb: bool = True,
     recalibrate: int = 0,
-    batch_size: int = 128,
+    batch_size: int = Recipe.batch_size,
     crop: int = 0,
     flip: bool = False,
     pass_number: int = 1,

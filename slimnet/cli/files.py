@@ -30,7 +30,7 @@ def check_output(path: Path, force: bool) -> None:
         raise SlimnetError(f"{path} is there already; choose another name, or replace it with --force")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise SlimnetError(f"{path} cannot be written: {folder} is no folder that you may write to")
+        raise SlimnetError(f"{path} cannot be written: {folder} is not a folder that you may write to")
 
 
 def partial_file(out: Path, settings: dict[str, Any], force: bool) -> Path:
@@ -46,7 +46,7 @@ def partial_file(out: Path, settings: dict[str, Any], force: bool) -> Path:
             continue
         if not force:
             raise SlimnetError(
-                f"{other} is a training begun with other settings; repeat that command to go on with it, "
+                f"{other} is a training begun with other settings; repeat that command to continue it, "
                 f"or drop it with --force"
             )
         discard(other)

@@ -14,18 +14,20 @@ from slimnet.cli import show
 from slimnet.errors import SlimnetError
 from slimnet.training.recipe import Recipe
 
+DISTILL = 0.5  # weight of a teacher where none is given
+
 
 def finetune_command(
     file: opt.File,
     out: opt.Out,
     epochs: opt.Epochs = 6,
     lr: opt.Lr = 0.05,
-    batch_size: opt.BatchSize = 128,
-    optimizer: opt.Optimiser = "sgd",
-    momentum: opt.Momentum = 0.9,
-    weight_decay: opt.WeightDecay = 5e-4,
-    schedule: opt.Scheduled = "one-cycle",
-    evaluate_every: opt.EvaluateEvery = 1,
+    batch_size: opt.BatchSize = Recipe.batch_size,
+    optimizer: opt.Optimiser = Recipe.optimizer,
+    momentum: opt.Momentum = Recipe.momentum,
+    weight_decay: opt.WeightDecay = Recipe.weight_decay,
+    schedule: opt.Scheduled = Recipe.schedule,
+    evaluate_every: opt.EvaluateEvery = Recipe.evaluate_every,
     precision: opt.Arithmetic = "auto",
     compiled: opt.Compiled = False,
     threads: opt.Threads = None,
@@ -36,7 +38,7 @@ def finetune_command(
     distill: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="The teacher's weight; the labels have the rest.", show_default="0.5"
+            min=0, max=1, help="The teacher's weight; the labels have the rest.", show_default=str(DISTILL)
         ),
     ] = None,
     temperature: Annotated[
@@ -44,7 +46,7 @@ def finetune_command(
         typer.Option(
             callback=opt.positive,
             help="That softens both outputs for the teacher's part.",
-            show_default="4.0",
+            show_default=str(Recipe.temperature),
         ),
     ] = None,
     crop: Annotated[
@@ -98,8 +100,8 @@ def finetune_command(
     if teacher is not None:
         recipe = replace(
             recipe,
-            distill=0.5 if distill is None else distill,
-            temperature=4.0 if temperature is None else temperature,
+            distill=DISTILL if distill is None else distill,
+            temperature=Recipe.temperature if temperature is None else temperature,
         )
         taught_by = open_network(teacher, model)[0].to(place)
         check_fit(taught_by, splits, str(teacher))

@@ -65,11 +65,11 @@ def print_inspection(file: Path, facts: dict[str, Any], saved: Checkpoint) -> No
 
 def _row(group: dict[str, Any]) -> tuple[str, ...]:
     more = len(group["producers"]) - 1
-    share = "" if group["near_zero"] is None else f"{group['near_zero']:.0%}"
+    off = "" if group["near_zero"] is None else f"{group['near_zero']:.0%}"
     return (
         group["name"] + (f" and {more} more" if more else ""),
         f"{group['width']:,}",
-        share,
+        off,
         show.small_histogram(group["gamma"]),
         group["reason"],
     )

@@ -69,7 +69,7 @@ def new_network(
 
 
 def check_fit(model: nn.Module, splits: Splits, what: str) -> None:
-    """Refuse a network that does not take these images, or does not tell their classes apart."""
+    """Refuse a network that does not take these images, or has too few outputs for their classes."""
     shape = "x".join(map(str, splits.image_shape))
     try:
         with torch.inference_mode(), evaluating(model):
@@ -82,6 +82,6 @@ def check_fit(model: nn.Module, splits: Splits, what: str) -> None:
             f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
         )
         raise SlimnetError(
-            f"{what} makes of one image an output of {found}; the data need (1, {splits.num_classes}), "
+            f"{what} returns an output of {found} for one image; the data need (1, {splits.num_classes}), "
             f"a number per class"
         )

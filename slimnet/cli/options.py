@@ -10,7 +10,7 @@ import typer
 
 from slimnet.data.catalogue import IMAGE_SIDES
 from slimnet.errors import SlimnetError
-from slimnet.precision import Precision, native_precision
+from slimnet.precision import Precision, PrecisionWish, native_precision
 from slimnet.training.recipe import Optimizer, Schedule
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def use_threads(count: int | None) -> int | None:
     return count
 
 
-def share(value: float | None) -> float | None:
+def fraction(value: float | None) -> float | None:
     """Refuse what is not between 0 and 1, both excluded."""
     if value is not None and not 0 < value < 1:
         raise typer.BadParameter(f"{value} is not between 0 and 1")
@@ -93,7 +93,7 @@ Scheduled = Annotated[
     Schedule, typer.Option(help="Of the learning rate; steps divides it by 10 at 50 % and 75 %.")
 ]
 Arithmetic = Annotated[
-    Literal["auto", "float32", "bfloat16"],
+    PrecisionWish,
     typer.Option("--precision", help="auto takes bfloat16 where the hardware multiplies it."),
 ]
 Threads = Annotated[
@@ -111,7 +111,7 @@ Compiled = Annotated[
 
 
 def choose_device(wish: Place) -> torch.device:
-    """The device to compute on, a GPU if there is one, unless told otherwise; made to repeat its numbers."""
+    """The device to compute on, a GPU if there is one, unless told otherwise; made deterministic."""
     import torch
 
     from slimnet.training.determinism import make_deterministic
@@ -124,7 +124,7 @@ def choose_device(wish: Place) -> torch.device:
     return place
 
 
-def choose_precision(wish: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+def choose_precision(wish: PrecisionWish, device: torch.device) -> Precision:
     """The arithmetic to train in."""
     return native_precision(device) if wish == "auto" else wish
 

@@ -1,4 +1,4 @@
-"""slimnet prune: the channels that are worth least go."""
+"""slimnet prune: the channels that are worth least are removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def prune_command(
     file: opt.File,
     out: opt.Out,
-    ratio: Annotated[float | None, typer.Option(help="Share of channels to remove.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Fraction of channels to remove.")] = None,
     params: Annotated[int | None, typer.Option(help="Instead: the most parameters to keep.")] = None,
     macs: Annotated[
         int | None, typer.Option(help="Instead: the most multiply-accumulates per image.")
@@ -31,7 +31,7 @@ def prune_command(
     threshold_over: Annotated[
         ThresholdOver,
         typer.Option(
-            help="Where the share is taken: all counts every BatchNorm channel; layer goes by layer."
+            help="What the fraction is of: all counts every BatchNorm channel; layer goes by layer."
         ),
     ] = "prunable",
     min_channels: Annotated[int, typer.Option(min=1, help="Kept in every layer.")] = MIN_CHANNELS,
@@ -41,7 +41,7 @@ def prune_command(
     streams: Annotated[bool, typer.Option(help="Prune the residual streams too, each as one.")] = False,
     drop_blocks: Annotated[
         bool,
-        typer.Option("--drop-blocks", help="Let residual blocks of which nothing is left go whole."),
+        typer.Option("--drop-blocks", help="Drop residual blocks that would keep no channel."),
     ] = False,
     absorb: Annotated[
         bool,

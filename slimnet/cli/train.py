@@ -1,4 +1,4 @@
-"""slimnet train: a network from nothing, its scaling factors drawn to zero."""
+"""slimnet train: a fresh network, its scaling factors driven to zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slimnet.cli import show
 from slimnet.errors import SlimnetError
 from slimnet.models.stems import Stem
 from slimnet.training.recipe import Recipe
-from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
+from slimnet.training.sparsity import PLAIN_L1, LambdaSchedule, PenaltyName, Sparsity
 
 STRENGTH = 0.005  # λ where neither it nor a target is given
 
@@ -36,7 +36,7 @@ def train_command(
     data: Annotated[str, typer.Option(metavar="NAME", help=f"{opt.SETS}, or an npz file.")] = "fashion-mini",
     image_size: opt.ImageSize = None,
     data_dir: opt.DataDir = None,
-    validation: Annotated[float, typer.Option(help="Share of the training images to compare on.")] = 0.1,
+    validation: Annotated[float, typer.Option(help="Fraction of the training images to validate on.")] = 0.1,
     crop: Annotated[int, typer.Option(min=0, help="Pixels of padding before a random crop.")] = 0,
     flip: Annotated[bool, typer.Option(help="Mirror training images at random.")] = False,
     epochs: opt.Epochs = 16,
@@ -53,23 +53,24 @@ def train_command(
     target: Annotated[
         float | None,
         typer.Option(
-            callback=opt.share, help="Instead: the share of channels to bring near zero; λ is steered to it."
+            callback=opt.fraction,
+            help="Instead: the fraction of channels to bring near zero; λ is steered to it.",
         ),
     ] = None,
     penalty: Annotated[
         PenaltyName, typer.Option(help="proximal leaves exact zeros; polarization spares the strong.")
-    ] = "l1",
+    ] = PLAIN_L1.penalty,
     lambda_schedule: Annotated[
         LambdaSchedule,
         typer.Option(help="warmup-tail raises λ for a fifth of the steps; the last fifth is at 0."),
-    ] = "constant",
+    ] = PLAIN_L1.lambda_schedule,
     streams: Annotated[bool, typer.Option(help="Penalise the residual streams too, to prune them.")] = False,
-    batch_size: opt.BatchSize = 128,
-    optimizer: opt.Optimiser = "sgd",
-    momentum: opt.Momentum = 0.9,
-    weight_decay: opt.WeightDecay = 5e-4,
-    schedule: opt.Scheduled = "one-cycle",
-    evaluate_every: opt.EvaluateEvery = 1,
+    batch_size: opt.BatchSize = Recipe.batch_size,
+    optimizer: opt.Optimiser = Recipe.optimizer,
+    momentum: opt.Momentum = Recipe.momentum,
+    weight_decay: opt.WeightDecay = Recipe.weight_decay,
+    schedule: opt.Scheduled = Recipe.schedule,
+    evaluate_every: opt.EvaluateEvery = Recipe.evaluate_every,
     precision: opt.Arithmetic = "auto",
     compiled: opt.Compiled = False,
     threads: opt.Threads = None,
@@ -77,7 +78,7 @@ def train_command(
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> None:
-    """Train a network while a penalty draws its scaling factors to zero.
+    """Train a network while a penalty drives its scaling factors to zero.
 
     Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
     """

@@ -38,7 +38,10 @@ class Images:
 class Splits:
     """The three parts of a data set, and the pixel statistics of the train part by which all are normalised.
 
-    mean, std   (1, C, 1, 1), float32, in 0..255 units; std is 1 where a channel is constant
+    Attributes:
+        train, validation, test: the parts.
+        mean, std: (1, C, 1, 1), float32, in 0..255 units; std is 1 where a channel is constant.
+        num_classes: labels go from 0 to one below it.
     """
 
     train: Images
@@ -61,10 +64,16 @@ class Splits:
 
 
 def split(dataset: Dataset, *, validation: float, seed: int, device: torch.device | str = "cpu") -> Splits:
-    """Holds out the share `validation`, in (0, 0.5], of the train part and puts everything on `device`.
+    """Hold out a part of the training images for validation, and put everything on `device`.
 
-    Which images are held out follows from `seed`; each class gives the same share, rounded to whole images.
-    Raises SlimnetError for a share outside the range, or one at which a class gives no image.
+    Args:
+        dataset: with a train and a test part.
+        validation: the fraction held out, in (0, 0.5], of every class, rounded to whole images.
+        seed: which images are held out follows from it.
+        device: that holds all three parts.
+
+    Raises:
+        SlimnetError: a fraction outside the range, or one at which a class gives no image.
     """
     if not 0 < validation <= 0.5:
         raise SlimnetError(f"validation is {validation}, and must be above 0 and at most 0.5.")
@@ -93,13 +102,21 @@ def train_batches(
 ) -> Batches:
     """One epoch of shuffled batches, each image once; every draw follows from (seed, epoch).
 
-    crop    pixels of padding, of the mean colour (zero once normalised); an image of the old size is cut out
-            at random
-    flip    mirrors each image left to right with probability 1/2
-
     The last batch may be smaller, but a single image left over joins the batch before it, because BatchNorm
-    cannot train on one image whose feature map is a single pixel. Raises SlimnetError for fewer than two
-    images, or batches of fewer than two.
+    cannot train on one image whose feature map is a single pixel.
+
+    Args:
+        images: to train on.
+        splits: whose statistics normalise them.
+        batch_size: images per batch.
+        seed: of the order and the augmentation.
+        epoch: each has draws of its own.
+        crop: pixels of padding, of the mean colour (zero once normalised); an image of the old size is cut
+            out at random.
+        flip: mirror each image left to right with probability 1/2.
+
+    Raises:
+        SlimnetError: fewer than two images, or batches of fewer than two.
     """
     bounds = _train_bounds(len(images), batch_size)
     draws = _draws(len(images), crop, seed=seed, epoch=epoch)
@@ -117,7 +134,11 @@ def train_batches(
 
 
 def train_batch_count(n: int, batch_size: int) -> int:
-    """How many batches `train_batches` makes of `n` images. Raises SlimnetError as it does."""
+    """How many batches `train_batches` makes of `n` images.
+
+    Raises:
+        SlimnetError: as `train_batches`.
+    """
     return len(_train_bounds(n, batch_size))
 
 
@@ -131,17 +152,17 @@ def eval_batches(images: Images, splits: Splits, batch_size: int) -> Batches:
 # ------------------------------------------------------------------------------------------------------ split
 
 
-def _held_out(labels: Labels, num_classes: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
+def _held_out(labels: Labels, num_classes: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """(N,), True where the image is held out."""
     generator = _generator("split", seed)
     held_out = np.zeros(len(labels), dtype=np.bool_)
     for label in range(num_classes):
         of_class = np.flatnonzero(labels == label)
-        count = round(share * len(of_class))
+        count = round(fraction * len(of_class))
         if count == 0:
             raise SlimnetError(
-                f"validation {share} takes no image of class {label}, which has {len(of_class)} to train on; "
-                "a larger share would, or more images."
+                f"validation {fraction} takes no image of class {label}, which has {len(of_class)} to train "
+                "on; a larger fraction would, or more images."
             )
         held_out[of_class[torch.randperm(len(of_class), generator=generator)[:count].numpy()]] = True
     return held_out
@@ -183,7 +204,7 @@ def _train_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def _draws(n: int, crop: int, *, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The epoch's order (N,), who is mirrored (N,), and the corners (down, right) of the crops (2, N)."""
+    """The epoch's order (N,), which are mirrored (N,), and the corners (down, right) of the crops (2, N)."""
     generator = _generator("epoch", seed, epoch)
     order = torch.randperm(n, generator=generator)
     mirrored = torch.randint(2, (n,), generator=generator).bool()
@@ -197,7 +218,7 @@ def _selected(x: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _moved(x: Tensor, crop: int, corners: Tensor, mirrored: Tensor | None) -> Tensor:
-    """Pads (B, C, H, W) with zeros, cuts H x W out at the corners (2, B), mirrors: one gather of pixels."""
+    """Pad (B, C, H, W) with zeros, cut H x W out at the corners (2, B), mirror: one gather of pixels."""
     count, channels, height, width = x.shape
     pixels = functional.pad(x.permute(0, 2, 3, 1), (0, 0, crop, crop, crop, crop))
     image = torch.arange(count, device=x.device)[:, None]

@@ -41,15 +41,18 @@ class Dataset:
 def load_dataset(
     name: str, *, path: Path | None = None, data_dir: Path | None = None, image_size: int | None = None
 ) -> Dataset:
-    """The data set called `name`, one of `NAMES`.
+    """The data set called `name`.
 
-    path        the user's file, for "npz" and only for it: arrays x_train, y_train, x_test, y_test; images
-                uint8, (N, H, W, C) or (N, H, W); labels integers 0..K-1, each of them present in y_train
-    data_dir    where published sets are looked for, and downloaded to; default `default_data_dir()`
-    image_size  side in pixels that the (square) images are pooled to by taking means; must divide theirs
+    Args:
+        name: one of `slimnet.data.NAMES`.
+        path: the user's file, for "npz" and only for it: arrays x_train, y_train, x_test, y_test; images
+            uint8, (N, H, W, C) or (N, H, W); labels integers 0..K-1, each of them present in y_train.
+        data_dir: where published sets are looked for, and downloaded to; default `default_data_dir()`.
+        image_size: side in pixels that the (square) images are pooled to by taking means; must divide theirs.
 
-    Raises SlimnetError for an unknown name, a file that is missing, damaged or holds something else, a failed
-    download, and an image size that does not divide.
+    Raises:
+        SlimnetError: an unknown name, a file that is missing, damaged or holds something else, a failed
+            download, or an image size that does not divide.
     """
     check_name(name, path)
     if name == "fashion-mini":
@@ -124,7 +127,9 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         except (ValueError, EOFError, zipfile.BadZipFile):
             npz = None
         if not isinstance(npz, np.lib.npyio.NpzFile):
-            raise SlimnetError(f"{path} is no npz file, or is cut short; numpy.savez_compressed writes one.")
+            raise SlimnetError(
+                f"{path} is not an npz file, or is cut short; numpy.savez_compressed writes one."
+            )
         if missing := [name for name in ARRAYS if name not in npz.files]:
             present = ", ".join(npz.files) or "nothing"
             raise SlimnetError(f"{path} lacks {', '.join(missing)}; it holds {present}.")

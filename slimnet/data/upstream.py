@@ -103,7 +103,7 @@ def _members(archive: Archive, path: Path) -> dict[str, bytes]:
 
 
 def _download(archive: Archive, target: Path) -> Path:
-    """Fetches the archive to `target`, which appears whole and checked, or not at all.
+    """Fetch the archive to `target`, which appears whole and checked, or not at all.
 
     Processes that want the same file wait for the first one to bring it.
     """

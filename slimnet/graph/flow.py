@@ -389,7 +389,7 @@ class ChannelFlow:
         return source[index]
 
     def _opaque(self, node: fx.Node, value: Any, why: str) -> Any:
-        """Block everything that an unknown operation reads, and everything that comes of it."""
+        """Block everything that an unknown operation reads, and everything that it returns."""
         self._block(self._read(node), why)
         return _map(value, lambda item: self._constant(item, why) if isinstance(item, Tensor) else None)
 
@@ -428,7 +428,7 @@ class ChannelFlow:
         return np.arange(self.atom_count - count, self.atom_count)
 
     def _constant(self, value: Tensor, why: str) -> Tensor:
-        """Labels of a tensor whose channels are no producer's: new atoms per channel that never go."""
+        """Labels of a tensor whose channels no layer produces: new atoms per channel that are never removed."""
         atoms = self._atoms(value.shape[1] if value.dim() > 1 else 1)
         self._blocked.append((atoms, why))
         if value.dim() > 1:
@@ -460,7 +460,7 @@ class ChannelFlow:
         self._blocked += [(unique(label), why) for label in labels]
 
     def _meets_fixed(self, node: fx.Node) -> bool:
-        """Whether an operation also takes a tensor that is no activation, and not a single number."""
+        """Whether an operation also takes a tensor that is neither an activation nor a single number."""
         values = [self._values[source] for source in node.all_input_nodes if self._labels[source] is None]
         return any(isinstance(value, Tensor) and value.numel() > 1 for value in values)
 

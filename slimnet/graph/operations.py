@@ -92,7 +92,7 @@ def in_place(node: fx.Node, module: nn.Module | None) -> bool:
 
 
 def describe(node: fx.Node) -> str:
-    """An operation as a person would name it: what it is, and the module whose forward calls it."""
+    """An operation in words: its name, and the module whose forward calls it."""
     target: Any = node.target
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}

@@ -1,4 +1,4 @@
-"""Classes of numbered things: split until nothing tells their members apart, or joined by ties."""
+"""Partitions of numbered items: classes split by what differs, and components joined by ties."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Units = NDArray[np.int64]
 
 
 class Partition:
-    """Units in classes that are split until only those remain together that nothing tells apart."""
+    """Units in classes, split until the units of a class agree in everything."""
 
     def __init__(self, count: int) -> None:
         self.of = np.zeros(count, dtype=np.int64)

@@ -14,7 +14,7 @@ PLAIN = {
 
 
 def result_shape(module: nn.Module, *args: Any) -> tuple[int, ...] | None:
-    """The shape of what `module` makes of its one argument in eval mode.
+    """The shape of the output of `module` for its one argument in eval mode.
 
     None where only a call can tell: of any other layer, of one that something hooks into, and of an argument
     that the layer may refuse.

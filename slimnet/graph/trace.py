@@ -52,6 +52,11 @@ class ChannelGroup:
         unit_channels: producer channels in one unit (more than 1 where layers are tied).
         coupled: the channels enter or leave a residual add (a stream).
         blocked: why these channels can never be removed; empty where they can.
+
+    Example:
+        >>> group = slimnet.trace(slimnet.models.resnet([1], width=8), torch.zeros(1, 3, 8, 8))["conv1"]
+        >>> group.size, group.prunable, group.reason
+        (8, False, 'its channels meet in a residual add')
     """
 
     name: str
@@ -83,7 +88,13 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """What `trace` found: the groups, and for every layer the unit of each of its channels."""
+    """What `trace` found: the groups, and for every layer the unit of each of its channels.
+
+    Example:
+        >>> graph = slimnet.trace(slimnet.models.resnet([1], width=8), torch.zeros(1, 3, 8, 8))
+        >>> [(group.name, group.size) for group in graph.groups if group.prunable]
+        [('stages.0.0.conv1', 8), ('stages.0.0.conv2', 8)]
+    """
 
     model: nn.Module = field(repr=False)
     groups: tuple[ChannelGroup, ...]
@@ -118,6 +129,11 @@ def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
 
     Raises:
         SlimnetError: the model cannot be traced at all, does not run on the example, or has no layers.
+
+    Example:
+        >>> graph = slimnet.trace(slimnet.models.resnet([1], width=8), torch.zeros(1, 3, 8, 8))
+        >>> len(graph.groups), sum(group.prunable for group in graph.groups)
+        (5, 2)
     """
     if not isinstance(example_input, Tensor):
         found = type(example_input).__name__
@@ -189,7 +205,7 @@ class Tracer(fx.Tracer):
 
 
 def _computes_as_torch(module: nn.Module) -> bool:
-    """Whether a layer of a user's own class leaves the computing to torch's."""
+    """Whether a layer of a user's own class computes as the torch class it derives from."""
     own = type(module)
     bases = [base for base in own.__mro__ if base.__module__.startswith("torch.nn.modules.")]
     return isinstance(module, LAYERS) and all(

@@ -80,7 +80,13 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A bottleneck ResNet; see `resnet` for the arguments."""
+    """A bottleneck ResNet; see `resnet` for the arguments.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> type(model).__name__, model.widths
+        ('ResNet', [8, 8, 8, 32])
+    """
 
     def __init__(
         self, blocks: Sequence[int], widths: Sequence[int], *, num_classes: int, in_channels: int, stem: Stem
@@ -167,6 +173,12 @@ def resnet(
 
     Raises:
         SlimnetError: for an unknown stem, or widths that do not fit together, naming the block.
+
+    Example:
+        >>> slimnet.models.resnet([1, 1], width=8).widths
+        [8, 8, 8, 32, 16, 16, 64]
+        >>> slimnet.models.resnet([1, 1], widths=[8, 3, 3, 32, 5, 7, 64]).widths
+        [8, 3, 3, 32, 5, 7, 64]
     """
     if stem not in get_args(Stem):
         raise SlimnetError(f"stem is {stem!r}; it is one of {', '.join(get_args(Stem))}")
@@ -189,6 +201,10 @@ def resnet50(
     """The ResNet-50 that this project grew from: 23,513,162 parameters with the defaults.
 
     Args and errors as for `resnet`; `widths` has 49 numbers.
+
+    Example:
+        >>> slimnet.count_params(slimnet.models.resnet50())
+        23513162
     """
     return resnet(
         [3, 4, 6, 3], 64, num_classes=num_classes, in_channels=in_channels, stem=stem, widths=widths

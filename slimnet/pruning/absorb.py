@@ -68,7 +68,7 @@ def _absorb_into(
     env: dict[fx.Node, Any],
     kept: NDArray[np.int64],
 ) -> None:
-    """Add what a layer makes of its removed input channels to its bias or to the BatchNorm behind it."""
+    """Add the response of a layer to its removed input channels to its bias or to the BatchNorm behind it."""
     channel_dim = -1 if isinstance(layer, nn.Linear) else 1
     gone = env[node.all_input_nodes[0]].mean.clone()
     if getattr(layer, "groups", 1) > 1 or len(kept) == gone.shape[channel_dim]:

@@ -1,4 +1,4 @@
-"""Identity blocks that pruning leaves nothing of: dropped whole, the constant that they still add kept."""
+"""Identity blocks that pruning empties: dropped, while the constant that they still add is kept."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find_branches(model: nn.Module, nodes: fx.Graph) -> list[Branch]:
 
 
 def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int64]]) -> None:
-    """Replace the layers of a branch whose last conv reads nothing any more by what it adds.
+    """Replace a branch whose last conv has no input left by the constant that it adds.
 
     Args:
         model: changed; the branch's layers still have their full widths.

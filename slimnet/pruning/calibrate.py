@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slimnet.data import Splits, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.modes import evaluating
+from slimnet.training.recipe import Recipe
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -26,6 +27,12 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Raises:
         SlimnetError: a batch is not a tensor. Whatever fails, the statistics are then as before.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> slimnet.recalibrate(model, [torch.randn(16, 3, 8, 8) for _ in range(2)])
+        >>> int(model.bn1.num_batches_tracked)
+        2
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     momenta = [norm.momentum for norm in norms]
@@ -60,7 +67,7 @@ def recalibrate_on(
     count: int,
     *,
     seed: int,
-    batch_size: int = 128,
+    batch_size: int = Recipe.batch_size,
     crop: int = 0,
     flip: bool = False,
 ) -> None:

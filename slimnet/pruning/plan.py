@@ -34,7 +34,13 @@ class PruningPlan:
         threshold: the largest score removed (for threshold_over="all": the threshold itself).
         prunable_channels: channels that the plan could choose from.
         removed_channels: channels that it removes.
-        dropped: identity blocks that go whole, by the name of their module.
+        dropped: identity blocks that are dropped, by the name of their module.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> plan = slimnet.plan(slimnet.trace(model, torch.zeros(1, 3, 8, 8)), ratio=0.5)
+        >>> plan.removed_channels, plan.ratio
+        (8, 0.5)
     """
 
     graph: ChannelGraph = field(repr=False)
@@ -46,7 +52,7 @@ class PruningPlan:
 
     @property
     def ratio(self) -> float:
-        """The share of prunable channels that is removed."""
+        """The fraction of prunable channels that is removed."""
         return self.removed_channels / self.prunable_channels
 
     def cuts(self) -> dict[str, LayerCut]:
@@ -77,7 +83,7 @@ class PruningPlan:
         rows = self.table()
         width = max(len(name) for name, _, _ in rows)
         lines = [f"{name:{width}}  {before:6} -> {after:6}" for name, before, after in rows]
-        lines += [f"{name} dropped whole" for name in self.dropped]
+        lines += [f"{name} dropped" for name in self.dropped]
         lines.append(f"{self.ratio:.1%} of {self.prunable_channels:,} prunable channels removed")
         return "\n".join(lines)
 
@@ -105,13 +111,19 @@ def load_plan(path: str | Path, graph: ChannelGraph) -> PruningPlan:
     """Read a plan for the network that `graph` is of.
 
     Raises:
-        SlimnetError: no such file, no plan, or a plan for another network, naming the first layer that
+        SlimnetError: no such file, not a plan, or a plan for another network, naming the first layer that
             disagrees.
+
+    Example:
+        >>> graph = slimnet.trace(slimnet.models.resnet([1], width=8), torch.zeros(1, 3, 8, 8))
+        >>> slimnet.plan(graph, ratio=0.5).save("half.json")
+        >>> slimnet.load_plan("half.json", graph).ratio
+        0.5
     """
     try:
         content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         if content.get("format") != "slimnet plan":
-            raise ValueError("it is no slimnet plan")
+            raise ValueError("it is not a slimnet plan")
         if content["version"] > 1:
             raise ValueError("it was written by a newer slimnet; upgrade")
         layers, kept = content["layers"], content["kept"]

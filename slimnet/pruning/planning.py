@@ -1,7 +1,7 @@
 """Which channels stay: a ranking, how far down it to cut, and a floor under every layer.
 
 Network Slimming (Liu et al., ICCV 2017, arXiv 1708.06519): the scaling factors |γ| of BatchNorm rank all
-channels of the network at once, and one global threshold decides. The threshold may come from a share of
+channels of the network at once, and one global threshold decides. The threshold may come from a fraction of
 channels, or from a budget of parameters, multiply-accumulates or milliseconds.
 """
 
@@ -56,29 +56,38 @@ def plan(
     drop_blocks: bool = False,
     seed: int = 0,
 ) -> PruningPlan:
-    """Choose the channels to keep, by a share of channels or by one budget.
+    """Choose the channels to keep, by a fraction of channels or by one budget.
 
     Args:
         graph: from `trace(model, ...)`; the scaling factors of that model are read.
-        ratio: share of prunable channels to remove, 0 <= ratio < 1.
+        ratio: fraction of prunable channels to remove, 0 <= ratio < 1.
         params: the most parameters that may remain.
         macs: the most multiply-accumulates per image.
         latency_ms: the longest time for the example's shape, measured on this machine (median).
         score: "gamma", "gamma-weight" or "random"; see `slimnet.pruning.scores.unit_scores`.
-        threshold_over: "prunable" removes the lowest scores of the whole network, exactly the share asked for
-            as far as `min_channels` allows; "layer" the same share of every group; "all" takes the threshold
-            over every BatchNorm channel, unprunable ones included, as the seed experiment did (the share of
-            prunable channels then differs).
+        threshold_over: "prunable" removes the lowest scores of the whole network, exactly the fraction asked
+            for as far as `min_channels` allows; "layer" the same fraction of every group; "all" takes the
+            threshold over every BatchNorm channel, unprunable ones included, as the seed experiment did (the
+            fraction of prunable channels then differs).
         cost_aware: rank by score per parameter or multiply-accumulate that a channel frees.
         min_channels: units that stay in every group, so that no layer is ever emptied.
         round_to: widths of pruned layers become multiples of this, upwards.
         streams: prune coupled groups (residual streams) too.
-        drop_blocks: let identity blocks go whole, where one of their inner layers would lose all channels.
+        drop_blocks: drop whole identity blocks, where one of their inner layers would lose all channels.
         seed: of score "random".
 
     Raises:
         SlimnetError: not exactly one of ratio and the budgets, a value out of range, a budget below the
             floor (which it names), γ that is not finite, or nothing to prune.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> graph = slimnet.trace(model, torch.zeros(1, 3, 8, 8))
+        >>> slimnet.plan(graph, ratio=0.25).removed_channels
+        4
+        >>> within = slimnet.plan(graph, params=1200)
+        >>> slimnet.count_params(slimnet.prune(model, within)) <= 1200
+        True
     """
     budget = _one_target(ratio=ratio, params=params, macs=macs, latency_ms=latency_ms)
     _check_choice("score", score, get_args(Score))
@@ -134,7 +143,7 @@ def _one_target(**targets: float | None) -> str:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise SlimnetError(f"{name} is {value!r}; it is a number")
     if name == "ratio" and not 0 <= value < 1:
-        raise SlimnetError(f"ratio is {value}; it is a share of at least 0 and below 1")
+        raise SlimnetError(f"ratio is {value}; it is a fraction of at least 0 and below 1")
     if name != "ratio" and not value > 0:
         raise SlimnetError(f"{name} is {value}; a budget is above 0")
     return name

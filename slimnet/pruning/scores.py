@@ -75,7 +75,7 @@ def removal_order(
         scores: of all units.
         shifts: of all units; where scores are equal, as at γ = 0 exactly, the smaller goes first.
         floors: units that stay, for each group.
-        per_layer: take the same share of every group instead of the lowest scores overall.
+        per_layer: take the same fraction of every group instead of the lowest scores overall.
         freed: (units,) what removing a unit frees; the order is then by score per cost freed.
     """
     candidates, keys = [], []

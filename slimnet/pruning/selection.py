@@ -1,4 +1,4 @@
-"""How far down a ranking to cut: for a share of channels, or until a cost is within a budget."""
+"""How far down a ranking to cut: for a fraction of channels, or until a cost is within a budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Candidates:
         groups: those that are pruned.
         scores: (units,) of all units.
         ranked: units that may go, least valuable first.
-        blocks: for each identity block that may go whole, the groups inside it.
+        blocks: for each identity block that may be dropped, the groups inside it.
         min_channels: units that stay in every group, but for groups of dropped blocks.
         round_to: multiple that the widths of pruned layers are brought up to.
     """
@@ -46,7 +46,7 @@ class Candidates:
         return channels
 
     def count_for(self, ratio: float) -> int:
-        """How many units of the ranking make up a share of the channels."""
+        """How many units of the ranking make up a fraction of the channels."""
         channels = self.channels
         # 1e-9 keeps 0.3 * 10 from counting as less than 3.
         taken = np.cumsum(channels[self.ranked])
@@ -78,7 +78,7 @@ class Candidates:
         if floor > limit * (1 + slack):
             raise SlimnetError(
                 f"a budget of {_show(limit)} {unit} cannot be met: pruning ends at {_show(floor)} {unit}; "
-                f"lower min_channels, or let streams (streams=True, --streams) and whole blocks go too "
+                f"lower min_channels, or prune streams (streams=True, --streams) and whole blocks too "
                 f"(drop_blocks=True, --drop-blocks)"
             )
         low, high = 0, len(self.ranked)

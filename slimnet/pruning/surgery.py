@@ -36,6 +36,14 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
 
     Raises:
         SlimnetError: the plan is for another network, naming the first layer that disagrees.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> plan = slimnet.plan(slimnet.trace(model, torch.zeros(1, 3, 8, 8)), ratio=0.5)
+        >>> silenced, smaller = slimnet.mask(model, plan), slimnet.prune(model, plan, absorb=False)
+        >>> x = torch.randn(2, 3, 8, 8)
+        >>> torch.allclose(silenced.eval()(x), smaller.eval()(x), atol=1e-5)
+        True
     """
     silenced = copy.deepcopy(model)
     _check(silenced, plan)
@@ -60,6 +68,12 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
 
     Raises:
         SlimnetError: the plan is for another network, naming the first layer that disagrees.
+
+    Example:
+        >>> model = slimnet.models.resnet([1], width=8)
+        >>> plan = slimnet.plan(slimnet.trace(model, torch.zeros(1, 3, 8, 8)), ratio=0.5)
+        >>> slimnet.count_params(model), slimnet.count_params(slimnet.prune(model, plan))
+        (1810, 1217)
     """
     _check(model, plan)
     cuts = plan.cuts()
@@ -121,7 +135,7 @@ def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:
 
 
 def _copy_plain(module: nn.Module, known: dict[int, Any]) -> nn.Module | None:
-    """What deepcopy makes of a layer that holds only tensors, numbers and texts, in a tenth of the time.
+    """The deepcopy of a layer that holds only tensors, numbers and texts, in a tenth of the time.
 
     None for any other: one with submodules, hooks, or attributes of its own.
     """
@@ -141,7 +155,7 @@ def _copy_plain(module: nn.Module, known: dict[int, Any]) -> nn.Module | None:
 
 
 def _copy_tensor(tensor: Tensor | None, known: dict[int, Any]) -> Tensor | None:
-    """What deepcopy makes of a parameter or buffer, again sooner where it is a plain one."""
+    """The deepcopy of a parameter or buffer, again sooner where it is a plain one."""
     if tensor is None or id(tensor) in known:
         return known.get(id(tensor))
     if type(tensor) is nn.Parameter and tensor.grad is None and not vars(tensor):
@@ -241,7 +255,7 @@ def _set_counts(module: nn.Module) -> None:
 
 
 def _conv_groups(conv: _ConvNd, weight: Tensor) -> int:
-    """How many groups a conv of this weight has, given that groups went whole."""
+    """How many groups a conv of this weight has, given that only whole groups were removed."""
     outputs, inputs = conv.out_channels // conv.groups, conv.in_channels // conv.groups
     whole = weight.shape[1] == inputs and weight.shape[0] % outputs == 0
     return weight.shape[0] // outputs if conv.groups > 1 and whole else 1  # a last group may be cut further

@@ -1,4 +1,4 @@
-"""Layers that PyTorch trains slowly on a processor in channels_last, and quicker ways to what they compute.
+"""Layers that PyTorch trains slowly on a processor in channels_last, and quicker ways to compute the same.
 
 oneDNN is slow to differentiate a 1x1 convolution with a stride in bfloat16, and any convolution of few pixels
 and many channels, as at the end of a ResNet: as products of matrices these take a third to two thirds of the
@@ -104,8 +104,8 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         n, c, h, w = ctx.shape
-        share = (grad / (h * w)).reshape(n, 1, 1, c)
-        gradient: Tensor = share.expand(n, h, w, c).contiguous().permute(0, 3, 1, 2)
+        each = (grad / (h * w)).reshape(n, 1, 1, c)
+        gradient: Tensor = each.expand(n, h, w, c).contiguous().permute(0, 3, 1, 2)
         return gradient
 
 

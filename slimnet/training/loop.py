@@ -2,7 +2,7 @@
 
 Nothing random is carried from one epoch to the next: batches are a function of (seed, epoch), the learning
 rate of the step. So model, optimiser state and history are all there is to save, and a training that is
-killed and taken up again ends bit for bit where it would have ended.
+killed and resumed ends bit for bit where it would have ended.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def train(
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, recipe)
     factors = list(gammas.values())
-    pulled = bool(strength) or sparsity.target is not None
-    penalty = penalise(sparsity.penalty, factors, recipe.gain) if pulled else Penalty(factors)
+    penalised = bool(strength) or sparsity.target is not None
+    penalty = penalise(sparsity.penalty, factors, recipe.gain) if penalised else Penalty(factors)
     teach = teacher.eval() if teacher is not None and recipe.distill else None
     forward = torch.compile(model, dynamic=False) if compiled else model
     run = _Run(model, forward, splits, recipe, optimizer, penalty, sparsity, teach, precision, seed, on_step)
@@ -165,7 +165,7 @@ def _explain_compiler() -> Iterator[None]:
 
 
 def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
-    """One pass over the training images at λ = `strength`; nothing waits for the device before its end."""
+    """One pass over the training images, λ at most `strength`; nothing waits for the device before the end."""
     model, splits, recipe, optimizer, penalty = run.model, run.splits, run.recipe, run.optimizer, run.penalty
     model.train()
     device = splits.train.y.device
@@ -182,10 +182,10 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
     losses: list[Tensor] = []
     sizes: list[int] = []
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    lr, pull = recipe.lr, strength
+    lr, applied = recipe.lr, strength
     for step, (x, y) in enumerate(batches):
         progress = (epoch - 1 + step / steps) / recipe.epochs
-        lr, pull = recipe.lr_at(progress), strength * run.sparsity.share_at(progress)
+        lr, applied = recipe.lr_at(progress), strength * run.sparsity.fraction_at(progress)
         for group in optimizer.param_groups:
             group["lr"] = lr
         with autocast(device, run.precision):
@@ -193,9 +193,9 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         loss = _loss(run, x, logits, y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        penalty.before_step(pull)
+        penalty.before_step(applied)
         optimizer.step()
-        penalty.after_step(pull, lr)
+        penalty.after_step(applied, lr)
         losses.append(loss.detach())
         sizes.append(len(y))
         correct += (logits.detach().argmax(1) == y).sum()
@@ -207,7 +207,7 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         "epoch": epoch,
         "epochs": recipe.epochs,
         "lr": lr,
-        "lambda": pull,
+        "lambda": applied,
         "loss": float(per_step @ weights / weights.sum()),
         "train_accuracy": float(correct) / sum(sizes),
     }
@@ -269,7 +269,7 @@ def _continue(
     if len(history) >= settings["epochs"]:
         return history
     if "optimizer" not in saved.training:
-        raise SlimnetError(f"{path} holds no training to go on with; delete it to start again")
+        raise SlimnetError(f"{path} holds no training to continue; delete it to start again")
     for name, value in settings.items():
         found = saved.training["settings"].get(name)
         if found != value:

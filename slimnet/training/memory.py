@@ -12,7 +12,7 @@ def keep_memory() -> None:
     """Keep what is freed for the next step, and hold large tensors in huge pages, from now on.
 
     By default glibc gives large blocks back to the system, which hands them out again page by page, each
-    cleared. Peak memory grows by up to a quarter. Without effect where there is no glibc. torch asks about
+    cleared. Peak memory grows by up to a quarter. It has no effect without glibc. torch asks about
     huge pages once, when it first allocates, so this belongs to the start of a process.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

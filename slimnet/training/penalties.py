@@ -41,7 +41,7 @@ class Penalty:
 class L1(Penalty):
     """λ·Σ|γ| by its subgradient (Network Slimming, arXiv 1708.06519, equation 1).
 
-    Adam divides this pull by the gradient's spread, so that λ then says little; `Proximal` is not affected.
+    Adam divides gradients by their spread, so that λ then says little; `Proximal` is not affected.
     """
 
     @torch.no_grad()
@@ -56,8 +56,8 @@ class Proximal(Penalty):
     """λ·Σ|γ| by its proximal operator, apart from gradients, momentum and Adam's normaliser.
 
     Attributes:
-        gain: what momentum makes of a constant gradient, 1 / (1 - momentum) for SGD, so that λ pulls as hard
-            as in `L1`; 1 for Adam.
+        gain: what momentum makes of a constant gradient, 1 / (1 - momentum) for SGD, so that λ is as
+            strong as in `L1`; 1 for Adam.
     """
 
     gain: float = 1.0
@@ -67,16 +67,16 @@ class Proximal(Penalty):
         """γ <- sign(γ)·max(|γ| - lr·λ·gain, 0), which leaves exact zeros."""
         if strength and (gammas := self._reached()):
             shrinkage = lr * strength * self.gain
-            pulls = torch._foreach_clamp_max(gammas, shrinkage)
-            torch._foreach_clamp_min_(pulls, -shrinkage)
-            torch._foreach_sub_(gammas, pulls)
+            steps = torch._foreach_clamp_max(gammas, shrinkage)
+            torch._foreach_clamp_min_(steps, -shrinkage)
+            torch._foreach_sub_(gammas, steps)
 
 
 @dataclass(frozen=True)
 class Polarization(Penalty):
     """λ·(t·Σ|γ| - Σ|γ - mean γ|) by its subgradient, γ in [0, 1] (Zhuang et al., NeurIPS 2020).
 
-    γ below the mean are pulled about (t + 1)·λ, those above only about (t - 1)·λ.
+    γ below the mean have a gradient of about (t + 1)·λ, those above of only about (t - 1)·λ.
 
     Attributes:
         t: the weight of the L1 term; the paper's range is 1 to 1.4.
@@ -90,8 +90,8 @@ class Polarization(Penalty):
         if strength and (gammas := self._reached()):
             values = torch.cat([gamma.flatten() for gamma in gammas])
             sides = (values - values.mean()).sign()
-            pulls = self.t * values.sign() - sides + sides.mean()
-            parts = torch.split_with_sizes(pulls, [gamma.numel() for gamma in gammas])
+            slopes = self.t * values.sign() - sides + sides.mean()
+            parts = torch.split_with_sizes(slopes, [gamma.numel() for gamma in gammas])
             torch._foreach_add_(_gradients(gammas), list(parts), alpha=strength)
 
     @torch.no_grad()
@@ -118,7 +118,7 @@ def _gradients(gammas: Sequence[Tensor]) -> list[Tensor]:
 
 
 def near_zero(gammas: Sequence[Tensor]) -> float:
-    """The share of scaling factors with |γ| < 0.01; 0 where there are none."""
+    """The fraction of scaling factors with |γ| < 0.01; 0 where there are none."""
     count = sum(gamma.numel() for gamma in gammas)
     if count == 0:
         return 0.0

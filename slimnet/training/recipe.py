@@ -11,7 +11,7 @@ from slimnet.errors import SlimnetError
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "steps", "constant", "rewind"]
 
-WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
+WARM_UP = 0.25  # fraction of a one-cycle schedule in which the learning rate rises
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Recipe:
         return 1 / (1 - self.momentum) if self.optimizer == "sgd" else 1.0
 
     def lr_at(self, progress: float) -> float:
-        """The learning rate after a share `progress`, in [0, 1), of all steps."""
+        """The learning rate after the fraction `progress`, in [0, 1), of all steps."""
         match self.schedule:
             case "one-cycle":
                 return self.lr * min(max(progress, 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
@@ -78,5 +78,5 @@ class Recipe:
         return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     def reach(self, steps: int) -> float:
-        """How far λ = 1 would draw a scaling factor in a training of so many steps."""
+        """How far λ = 1 would move a scaling factor in a training of so many steps."""
         return self.gain * sum(self.lr_at(step / steps) for step in range(steps))

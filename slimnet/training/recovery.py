@@ -29,7 +29,7 @@ def keep(path: Path, model: nn.Module, training: dict[str, Any]) -> None:
 
 
 def recover(path: Path, on_warning: Callable[[str], None] = logger.warning) -> Checkpoint | None:
-    """The newest checkpoint that is whole; damaged ones are removed, and `on_warning` told what follows.
+    """The newest intact checkpoint; damaged ones are deleted, which `on_warning` is told of.
 
     The newest may also be missing, when the process was killed as it took its place.
 

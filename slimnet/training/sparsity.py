@@ -10,20 +10,20 @@ from slimnet.errors import SlimnetError
 PenaltyName = Literal["l1", "proximal", "polarization"]
 LambdaSchedule = Literal["constant", "warmup-tail"]
 
-WARM_UP = 0.2  # share of the steps in which λ rises under "warmup-tail"
-TAIL = 0.2  # share of the steps at λ = 0 that end it
+WARM_UP = 0.2  # fraction of the steps in which λ rises under "warmup-tail"
+TAIL = 0.2  # fraction of the steps at λ = 0 that end it
 
 
 @dataclass(frozen=True)
 class Sparsity:
-    """How scaling factors are drawn to zero.
+    """How scaling factors are driven to zero.
 
     Attributes:
         penalty: "l1" (subgradient), "proximal" (soft threshold after the step, exact zeros) or
             "polarization" (some to zero, the others left alone).
         lambda_schedule: "constant", or "warmup-tail": λ rises for a fifth of the steps, holds, and is 0 for
             the last fifth.
-        target: instead of a λ, the share of scaling factors that should end near zero, in (0, 1): λ is
+        target: instead of a λ, the fraction of scaling factors that should end near zero, in (0, 1): λ is
             steered (`slimnet.training.steering`).
     """
 
@@ -43,8 +43,8 @@ class Sparsity:
                 f"target"
             )
 
-    def share_at(self, progress: float) -> float:
-        """The share of λ in force after a share `progress`, in [0, 1), of all steps."""
+    def fraction_at(self, progress: float) -> float:
+        """The fraction of λ that applies after the fraction `progress`, in [0, 1), of all steps."""
         if self.lambda_schedule == "constant":
             return 1.0
         return min(progress / WARM_UP, 1.0) if progress < 1 - TAIL else 0.0

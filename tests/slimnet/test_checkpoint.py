@@ -258,7 +258,7 @@ def test_foreign_torch_file(file: Path, content: object) -> None:
 @pytest.mark.parametrize("content", [b"", b"hello, world", pickle.dumps({"a": 1})])
 def test_foreign_file(file: Path, content: bytes) -> None:
     file.write_bytes(content)
-    with pytest.raises(SlimnetError, match="is no slimnet file"):
+    with pytest.raises(SlimnetError, match="is not a slimnet file"):
         load(file)
 
 

@@ -138,7 +138,7 @@ def test_files_that_are_no_npz_are_refused(npz: Path, tmp_path: Path) -> None:
     contents = [b"", b"no arrays here", whole[: len(whole) // 2], (tmp_path / "array.npy").read_bytes()]
     for content in contents:
         npz.write_bytes(content)
-        with pytest.raises(SlimnetError, match="is no npz file, or is cut short"):
+        with pytest.raises(SlimnetError, match="is not an npz file, or is cut short"):
             load_dataset("npz", path=npz)
 
 

@@ -1,4 +1,4 @@
-"""Identity blocks dropped whole: the network stays exact, loads again, trains, and is pruned again."""
+"""Identity blocks dropped: the network stays exact, loads again, trains, and is pruned again."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_widths_say_that_a_block_is_gone(scatter: Scatter) -> None:
     with torch.no_grad():
         model.get_submodule(norm).weight.zero_()
     plan = slimnet.plan(slimnet.trace(model, EXAMPLE), ratio=0.2, drop_blocks=True)
-    assert "stages.1.1 dropped whole" in str(plan)
+    assert "stages.1.1 dropped" in str(plan)
     smaller = slimnet.prune(model, plan)
     assert smaller.widths[10:13] == [0, 0, 64]
     graph = slimnet.trace(smaller, EXAMPLE)

@@ -28,6 +28,6 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
 
 def test_a_warmup_rises_for_a_fifth_of_the_steps_and_ends_a_fifth_before_the_last() -> None:
     warmup = Sparsity(lambda_schedule="warmup-tail")
-    fractions = [warmup.share_at(at) for at in (0, 0.1, 0.2, 0.5, 0.79, 0.8, 0.99)]
+    fractions = [warmup.fraction_at(at) for at in (0, 0.1, 0.2, 0.5, 0.79, 0.8, 0.99)]
     assert fractions == pytest.approx([0, 0.5, 1, 1, 1, 0, 0])
-    assert Sparsity(target=0.5).share_at(0.9) == 1
+    assert Sparsity(target=0.5).fraction_at(0.9) == 1

@@ -1,4 +1,4 @@
-"""λ from one epoch to the next, where a share near zero is wanted."""
+"""λ from one epoch to the next, where a fraction near zero is wanted."""
 
 import pytest
 
@@ -7,9 +7,9 @@ from slimnet.training.steering import LARGEST_FALL, LARGEST_RISE, steer
 REACH = 200.0
 
 
-def after(*shares: float, target: float = 0.8, strength: float = 0.02, epochs: int = 20) -> float:
-    """What becomes of λ when the share near zero went this way."""
-    history = [{"lambda": strength, "near_zero": share} for share in shares]
+def after(*fractions: float, target: float = 0.8, strength: float = 0.02, epochs: int = 20) -> float:
+    """What becomes of λ when the fraction near zero went this way."""
+    history = [{"lambda": strength, "near_zero": fraction} for fraction in fractions]
     return steer(target, history, epochs, REACH) / strength
 
 

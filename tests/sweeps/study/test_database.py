@@ -20,10 +20,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from slimnet.errors import SlimnetError
-from sweeps import database
 from sweeps.config import Config, load_config
+from sweeps.study import Point, database
 from sweeps.study.database import Database, Entry, read_study
-from sweeps.study.sampling import Point
 
 FACTS = {"uid": "abc", "precision": "float32", "data": "123"}
 SPACE = (
