@@ -428,7 +428,7 @@ class ChannelFlow:
         return np.arange(self.atom_count - count, self.atom_count)
 
     def _constant(self, value: Tensor, why: str) -> Tensor:
-        """Labels of a tensor whose channels no layer produces: new atoms per channel that are never removed."""
+        """Labels of a tensor whose channels no layer produces: new atoms per channel, never removed."""
         atoms = self._atoms(value.shape[1] if value.dim() > 1 else 1)
         self._blocked.append((atoms, why))
         if value.dim() > 1:

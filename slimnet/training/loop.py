@@ -165,7 +165,7 @@ def _explain_compiler() -> Iterator[None]:
 
 
 def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
-    """One pass over the training images, λ at most `strength`; nothing waits for the device before the end."""
+    """One pass over the training images, λ at most `strength`; nothing waits for the device until the end."""
     model, splits, recipe, optimizer, penalty = run.model, run.splits, run.recipe, run.optimizer, run.penalty
     model.train()
     device = splits.train.y.device

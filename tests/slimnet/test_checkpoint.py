@@ -232,7 +232,7 @@ def test_one_changed_byte_anywhere_is_refused_or_without_effect(file: Path) -> N
         else:  # padding and dates of the zip format
             assert all(torch.equal(value, found[name]) for name, value in state.items())
     assert len(messages) > len(positions) / 2
-    assert all(any(word in m for word in ("damaged", "truncated", "no slimnet file")) for m in messages)
+    assert all(any(word in m for word in ("damaged", "truncated", "not a slimnet file")) for m in messages)
 
 
 def rewritten(file: Path, **changes: Any) -> None:

@@ -376,7 +376,7 @@ TRAIN = f"train {' '.join(SMALL)} --epochs 1 --out new.pt"
 WRONG = [
     ("evaluate none.pt", "none.pt: no such file"),
     ("evaluate truncated.pt", "truncated.pt is "),
-    ("evaluate pickled.pt", "no slimnet file"),
+    ("evaluate pickled.pt", "not a slimnet file"),
     ("evaluate running.pt", "a training in progress, after epoch 1"),
     ("evaluate bare.pt", "does not say which data set it was trained on; name it with --data"),
     ("evaluate sparse.pt --image-size 5", "image_size 5 does not divide"),
@@ -419,7 +419,10 @@ WRONG = [
     ("train --out new.pt --model nets:Nut", "has no attribute 'Nut'"),
     ("train --out new.pt --model nets:broken", "no weights today"),
     ("train --out new.pt --model nets:nothing", "makes a NoneType"),
-    ("train --out new.pt --model nets:one_class", "an output of shape (1, 4); the data need (1, 10)"),
+    (
+        "train --out new.pt --model nets:one_class",
+        "for one image; the data need (1, 10)",
+    ),
     ("export sparse.pt", "--onnx FILE or --program FILE"),
     ("export sparse.pt --onnx pruned.pt", "pruned.pt is there already"),
     ("train", "--out"),

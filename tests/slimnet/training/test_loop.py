@@ -397,7 +397,7 @@ def test_divergence_names_epoch_step_and_learning_rate(splits: Splits, tmp_path:
 def test_checkpoints_that_cannot_be_continued_are_refused(splits: Splits, tmp_path: Path) -> None:
     file = tmp_path / "a.pt"
     save(file, network())
-    with pytest.raises(SlimnetError, match="holds no training to go on with"):
+    with pytest.raises(SlimnetError, match="holds no training to continue"):
         run(splits, checkpoint=file)
     save(file, models.resnet([1], 4))
     with pytest.raises(SlimnetError, match="is of another network"):
