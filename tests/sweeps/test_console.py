@@ -37,7 +37,8 @@ def progress(**changes: Any) -> Progress:
         "epochs_total": 100.0,
         "seconds_left": 125.0,
         "running": RUNNING,
-        "front": FRONT,
+        "front": FRONT[:10],
+        "front_size": len(FRONT),
     }
     return Progress(**facts | changes)
 
@@ -104,7 +105,7 @@ def test_the_display_shows_progress_what_runs_and_the_front(terminal: Callable[.
 def test_the_display_before_anything_is_known(terminal: Callable[..., str]) -> None:
     def show(console: Console) -> None:
         with console:
-            console.show(progress(seconds_left=None, front=[], running=[], trials_failed=2))
+            console.show(progress(seconds_left=None, front=[], front_size=0, running=[], trials_failed=2))
 
     text = plain(terminal(show, columns=80))
     assert re.search(r"5 of 12 trials, 2 failed +40 of 100 epochs +estimating the time left", text)

@@ -264,7 +264,7 @@ def test_another_config_under_the_same_name_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("study.db", b"no database, whatever its name says" * 40), ("config.yaml", b"study: [")],
+    [("study.json", b"{"), ("trials.jsonl", b"{\n"), ("config.yaml", b"study: [")],
 )
 def test_a_damaged_study_is_named_with_what_to_do(
     name: str, content: bytes, finished: Sweep, tmp_path: Path, command: Command
@@ -277,6 +277,20 @@ def test_a_damaged_study_is_named_with_what_to_do(
         assert name in err
         assert "next `run`" in err
     assert (sweep.folder / name).read_bytes() == content
+
+
+def test_a_damaged_database_is_set_aside_and_made_anew(
+    finished: Sweep, tmp_path: Path, command: Command
+) -> None:
+    sweep, content = copy(finished, tmp_path), b"no database, whatever its name says" * 40
+    (sweep.folder / "study.db").write_bytes(content)
+    for name in ("status", "pareto"):
+        assert command(name, "smoke", "--runs", sweep.runs)[0] == 0  # they do not read it
+    status, out, err = command("run", "smoke", "--runs", sweep.runs, "--wandb", "disabled")
+    assert (status, err) == (0, "")
+    assert "it was set aside as study.db.old and made anew" in out
+    assert (sweep.folder / "study.db.old").read_bytes() == content
+    assert (sweep.folder / "study.db").read_bytes().startswith(b"SQLite format 3")
 
 
 def test_a_damaged_stage_is_named_with_what_to_do(finished: Sweep, tmp_path: Path, command: Command) -> None:
