@@ -227,3 +227,27 @@ def test_a_network_that_its_owner_compiled_can_be_followed() -> None:
         quick, found = differentiate(compiled, x)  # type: ignore[arg-type]
     assert torch.allclose(quick, y, rtol=0, atol=1e-12)
     assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(found, gradients, strict=True))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_a_strided_pointwise_convolution_of_few_channels_is_a_product_in_float32_too(
+    channels: int, bias: bool
+) -> None:
+    """oneDNN writes past the end of its memory when it differentiates one."""
+    model = network(nn.Conv2d(channels, 52, 1, stride=2, bias=bias))
+    x = image(channels, 8, 8)
+    y, gradients = differentiate(model, x)
+    with quick_layers(model):
+        quick, its_gradients = differentiate(model, x)
+    torch.testing.assert_close(quick, y, rtol=1e-12, atol=1e-12)
+    for own, other in zip(gradients, its_gradients, strict=True):
+        torch.testing.assert_close(other, own, rtol=1e-12, atol=1e-12)
+
+    model.float()
+    with quick_layers(model):
+        for _ in range(100):
+            single = torch.randn(32, channels, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+            out = model(single)
+            assert "Convolution" not in type(out.grad_fn).__name__
+            out.square().mean().backward()
