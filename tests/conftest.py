@@ -49,3 +49,20 @@ def live() -> Iterator[Callable[..., dict[str, Any]]]:
 
         yield order
         server.stdin.close()
+
+
+NEEDS = {  # what the reason of a skipped test names -> what would bring it
+    "chromium": "a browser: apt-get install chromium",
+    "dataset-fashion-mnist": "Debian's Fashion-MNIST: apt-get install dataset-fashion-mnist",
+    "C++ compiler": "a C++ compiler: apt-get install g++",
+    "onnx": "ONNX: pip install slimnet[onnx]",
+}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line which tests could not run here for want of what, and how to get it."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    wanted = {advice: sum(word in reason for reason in reasons) for word, advice in NEEDS.items()}
+    missing = [f"{count} for want of {advice}" for advice, count in wanted.items() if count]
+    if missing:
+        terminalreporter.write_line(f"not run: {'; '.join(missing)} (or all: sudo sh scripts/test-extras.sh)")
