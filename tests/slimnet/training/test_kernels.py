@@ -168,8 +168,8 @@ def test_the_other_memory_format_many_pixels_and_no_image_are_left_to_torch() ->
 
 
 def test_float32_is_left_to_torch_which_is_quicker_there() -> None:
-    model = nn.Conv2d(8, 8, 1, stride=2, bias=False).to(memory_format=torch.channels_last)
-    x = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    model = nn.Conv2d(16, 8, 1, stride=2, bias=False).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 16, 4, 4).to(memory_format=torch.channels_last)
     with quick_layers(model):
         assert not is_product(model(x))
         with torch.autocast("cpu", torch.float16):

@@ -199,9 +199,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stopped(folder: Path, epochs: int) -> Path:
-    """A training that was stopped after some epochs; returns its newest checkpoint."""
-    seen: list[int] = []
-    go_on(folder, on_epoch=lambda history: seen.append(len(history)), stop=lambda: len(seen) >= epochs)
+    """A training that was stopped when it had so many epochs; returns its newest checkpoint."""
+    seen = [0]
+    go_on(folder, on_epoch=lambda history: seen.append(len(history)), stop=lambda: seen[-1] >= epochs)
     return folder / "checkpoint.pt"
 
 
