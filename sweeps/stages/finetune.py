@@ -36,4 +36,4 @@ class FinetuneSpec(TrainingSpec):
             teacher=context.network("teacher") if self.teacher else None,
             **self.options(context),
         )
-        return trained and Computed(trained.model, trained.metrics, trained.history)
+        return None if trained is None else Computed(trained.model, trained.metrics, trained.history)

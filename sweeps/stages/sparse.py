@@ -51,7 +51,7 @@ class SparseSpec(TrainingSpec):
             streams=self.streams,
             **self.options(context),
         )
-        return trained and Computed(trained.model, trained.metrics, trained.history)
+        return None if trained is None else Computed(trained.model, trained.metrics, trained.history)
 
     def _fresh(self, context: Context) -> nn.Module:
         from slimnet import models, steps
