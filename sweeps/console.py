@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from slimnet.wording import duration
 from sweeps.progress import Progress, RunningStage
 
 PIPE_WIDTH = 200  # where nothing says how wide lines may be
@@ -96,15 +97,9 @@ class Console:
         self._out.print(_table(rows, title))
 
 
-def duration(seconds: float | None) -> str:
-    """A time left or spent, as people say it."""
-    if seconds is None:
-        return "estimating the time left"
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"
+def time_left(seconds: float | None) -> str:
+    """The time left, as people say it; None before it is known."""
+    return "estimating the time left" if seconds is None else duration(seconds)
 
 
 def _draw(progress: Progress) -> RenderableType:
@@ -140,7 +135,7 @@ def _draw(progress: Progress) -> RenderableType:
 def _counts(progress: Progress) -> tuple[str, str, str]:
     """Trials, epochs and time left, in words."""
     failed = f", {progress.trials_failed} failed" if progress.trials_failed else ""
-    left = duration(progress.seconds_left)
+    left = time_left(progress.seconds_left)
     return (
         f"{progress.trials_done} of {progress.goal} trials{failed}",
         f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from slimnet.wording import duration
+
 BARS = " ▁▂▃▄▅▆▇█"
 REDRAW_SECONDS = 0.1
 
@@ -41,13 +43,6 @@ def describe(metrics: dict[str, Any]) -> str:
 def print_written(metrics: dict[str, Any], out: Path) -> None:
     """The end of a training: the network, and its file."""
     print(f"{describe(metrics)}\nwritten: {out}")
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Progress:

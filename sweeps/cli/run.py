@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import duration
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, DataOption, RunsOption, SetOption, TrialsOption
 from sweeps.cli.show import print_front
 from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
-from sweeps.console import Console, duration
+from sweeps.console import Console
 from sweeps.interruption import Interruption, StoppedAtOnce, command_line, watch_signals
 from sweeps.outputs import write_outputs
 from sweeps.records import StageRecord, StudyRecord, best_trial

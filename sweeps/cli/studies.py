@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
+from slimnet.precision import Precision
 from sweeps.cli.options import RUNS
 from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
 from sweeps.records import StudyRecord
-from sweeps.stages.spec import Precision
 from sweeps.state import read_study
 from sweeps.study import kept_config
 

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from slimnet.precision import PrecisionWish
 from sweeps.config.messages import describe, refusal, show
 from sweeps.config.sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse, Wandb
 from sweeps.config.space import Choices, Entry, count_points, parse_entry
@@ -162,7 +163,7 @@ class Config(Section):
         "auto", description="processes that compute stages"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where they compute")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the forward pass")
+    precision: PrecisionWish = Field("auto", description="of the forward pass")
     compile: bool = Field(False, description="train with torch.compile: pays on a GPU and in long trainings")
     wandb: Wandb = Wandb()
 

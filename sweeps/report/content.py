@@ -13,12 +13,13 @@ from sweeps.report.figures.gamma import scaling_factors
 from sweeps.report.figures.marks import trial_text
 from sweeps.report.figures.pairs import before_and_after
 from sweeps.report.figures.sparse import SparsePass, changing, read_pass, sparse_training, steering
-from sweeps.report.provenance import KINDS, how_it_was_run
+from sweeps.report.provenance import how_it_was_run
 from sweeps.report.runs import three_lambdas
 from sweeps.report.shading import Shading
 from sweeps.report.summary import headline, how_far
 from sweeps.report.trials import all_trials, networks
 from sweeps.report.view import StudyView
+from sweeps.stages import KINDS
 
 _METRICS = {
     "val_accuracy": "validation accuracy",
@@ -100,7 +101,7 @@ def _failures(view: StudyView) -> Section:
             continue
         broken = next((stage for stage in trial.stages if stage.failure), None)
         of_pass = f" of pass {broken.pass_number}" if broken and view.passes > 1 else ""
-        where = f" in {KINDS[broken.kind]}{of_pass}" if broken else ""
+        where = f" in {KINDS[broken.kind].title}{of_pass}" if broken else ""
         reason = trial.reason or "no reason was kept"
         blocks.append(Paragraph(f"Trial {trial.number} ({view.trial_label(trial)}) failed{where}: {reason}"))
         detail = broken.failure.get("detail") if broken and broken.failure else None

@@ -8,8 +8,7 @@ from sweeps.config import dump_config
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.blocks import Cell, Code, Column, Facts, Row, Section, Table
 from sweeps.report.wording import count, hours_minutes_seconds
-
-KINDS = {"sparse": "sparse training", "prune": "pruning", "finetune": "fine-tuning"}
+from sweeps.stages import KINDS
 
 
 def how_it_was_run(study: StudyRecord) -> Section:
@@ -39,8 +38,8 @@ def _environment(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
 def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Table:
     """Stages by kind: all that something asks for, and each once."""
     rows = [
-        _time_row(name, [s for s in uses if s.kind == kind], [s for s in distinct if s.kind == kind])
-        for kind, name in KINDS.items()
+        _time_row(spec.title, [s for s in uses if s.kind == kind], [s for s in distinct if s.kind == kind])
+        for kind, spec in KINDS.items()
     ]
     caption = (
         "Stages asked for by the dense baseline and the trials, and how many were computed: equal stages are "

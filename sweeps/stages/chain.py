@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from slimnet.data.catalogue import fingerprint
+from slimnet.precision import Precision
 from sweeps.config import Config, resolve
 from sweeps.config.sections import Recipe
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import SparseSpec
-from sweeps.stages.spec import DataSpec, Precision, Spec
+from sweeps.stages.spec import DataSpec, Spec
 
 
 @dataclass(frozen=True)

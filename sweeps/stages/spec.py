@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and only workers need it
     from torch import nn
 
     from slimnet.data import Splits
-
-Precision = Literal["float32", "bfloat16"]
 
 FORMAT = 2
 """Raised when the same spec would give another result, or when the default of a field changes."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from slimnet.precision import Precision
 from slimnet.training.recipe import Recipe as LibraryRecipe
 from sweeps.config.sections import Recipe
-from sweeps.stages.spec import Context, Precision, Spec
+from sweeps.stages.spec import Context, Spec
 
 
 class TrainingSpec(Spec):

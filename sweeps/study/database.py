@@ -225,7 +225,7 @@ class Database:
         return {path: value for path, value in point.params.items() if self._space.fields[path].coded}
 
 
-def read_study(path: Path, config: Config) -> tuple[dict[str, str], list[Entry]]:
+def read_database(path: Path, config: Config) -> tuple[dict[str, str], list[Entry]]:
     """Read a study that was begun when study.db was its only record.
 
     The values of a geometric grid were categories then, and are indices now; either is read.

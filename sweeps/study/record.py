@@ -18,9 +18,9 @@ from typing import Any
 
 from slimnet.data.catalogue import fingerprint
 from slimnet.errors import SlimnetError
+from slimnet.precision import Precision
 from sweeps.config import Config
 from sweeps.files import write_json
-from sweeps.stages.spec import Precision
 
 FACTS, TRIALS, DATABASE = "study.json", "trials.jsonl", "study.db"
 
@@ -172,9 +172,9 @@ def _read_points(path: Path, config: Config) -> list[Point]:
 
 
 def _of_earlier_version(folder: Path, config: Config) -> Study:
-    from sweeps.study.database import read_study
+    from sweeps.study.database import read_database
 
-    facts, entries = read_study(folder / DATABASE, config)
+    facts, entries = read_database(folder / DATABASE, config)
     return Study(folder, Facts(**facts), [entry.point for entry in entries])  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from running import PATIENCE, Sweep
 
-from sweeps.console import Console, duration
+from sweeps.console import Console, time_left
 from sweeps.progress import Progress, RunningStage
 
 LINE = re.compile(r"\d\d:\d\d:\d\d (trial|dense|prune|stopping)")
@@ -157,7 +157,7 @@ def test_quiet_leaves_the_answer_and_the_errors(capsys: pytest.CaptureFixture[st
     ],
 )
 def test_durations(seconds: float | None, said: str) -> None:
-    assert duration(seconds) == said
+    assert time_left(seconds) == said
 
 
 def test_a_sweep_in_a_pipe_prints_stamped_lines_and_no_control_characters(finished: Sweep) -> None:

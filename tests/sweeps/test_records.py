@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from in_memory import InMemory
 
 from sweeps.config import load_config, resolve
 from sweeps.records import (
-    Histogram,
     Row,
     StageRecord,
     StudyRecord,
@@ -21,23 +21,6 @@ from sweeps.records import (
 METRICS = {"params": 5, "macs": 7, "val_accuracy": 0.5, "test_accuracy": 0.4}
 CHAIN = (("sparse", "sparse", 1), ("prune", "prune", 1), ("finetune", "finetune", 1))
 TWO_PASSES = (*CHAIN, ("sparse-2", "sparse", 2), ("prune-2", "prune", 2), ("finetune-2", "finetune", 2))
-
-
-@dataclass
-class InMemory:
-    """The long parts of a stage, and how often they were read."""
-
-    rows: list[Row] = field(default_factory=list)
-    layers: dict[str, Histogram] = field(default_factory=dict)
-    reads: int = 0
-
-    def history(self) -> list[Row]:
-        self.reads += 1
-        return self.rows
-
-    def gamma_layers(self) -> dict[str, Histogram]:
-        self.reads += 1
-        return self.layers
 
 
 def stage(

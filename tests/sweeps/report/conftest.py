@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
+from in_memory import InMemory
 
 from sweeps.config import Config, load_config, resolve
 from sweeps.pareto import front
@@ -43,22 +43,6 @@ ENVIRONMENT = {
     "precision": "bfloat16",
 }
 MakeStudy = Callable[..., StudyRecord]
-
-
-@dataclass
-class InMemory:
-    """The long parts of a stage, and how often its history was read."""
-
-    rows: list[Row] = field(default_factory=list)
-    layers: dict[str, Histogram] = field(default_factory=dict)
-    reads: int = 0
-
-    def history(self) -> list[Row]:
-        self.reads += 1
-        return self.rows
-
-    def gamma_layers(self) -> dict[str, Histogram]:
-        return self.layers
 
 
 DENSE_PARAMS, DENSE_MACS, DENSE_ACCURACY = 126_330, 4_812_544, 0.869

@@ -22,7 +22,7 @@ from optuna.trial import TrialState, create_trial
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, load_config
 from sweeps.study import Point, database
-from sweeps.study.database import Database, Entry, read_study
+from sweeps.study.database import Database, Entry, read_database
 
 FACTS = {"uid": "abc", "precision": "float32", "data": "123"}
 SPACE = (
@@ -107,13 +107,13 @@ def test_trials_are_added_and_told(path: Path) -> None:
     study.tell(2, None)
     study.tell(0, (0.5, 1000))
 
-    assert read_study(path, config()) == (FACTS, [entry(0), entry(1, "running"), entry(2, "failed")])
+    assert read_database(path, config()) == (FACTS, [entry(0), entry(1, "running"), entry(2, "failed")])
 
     again = Database.open(path, config(), FACTS, [entry(0), entry(1, "running"), entry(2, "failed")])
     again.tell(1, (0.51, 999))
     again.add(entry(3, "running"))
     assert again.replaced is None
-    assert read_study(path, config())[1] == [entry(0), entry(1), entry(2, "failed"), entry(3, "running")]
+    assert read_database(path, config())[1] == [entry(0), entry(1), entry(2, "failed"), entry(3, "running")]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_study_that_lags_behind_is_brought_up(path: Path, had: Sequence[Entry]
     Database.open(path, config(), FACTS, had).close()
     inode = path.stat().st_ino
     assert Database.open(path, config(), FACTS, ENTRIES).replaced is None
-    assert read_study(path, config()) == (FACTS, ENTRIES)
+    assert read_database(path, config()) == (FACTS, ENTRIES)
     assert path.stat().st_ino == inode
     assert names(path.parent) == ["study.db"]
 
@@ -152,8 +152,8 @@ def test_a_study_with_other_trials_is_made_anew(begun: Path, now: list[Entry], r
     assert study.replaced is not None
     assert reason in study.replaced
     assert "study.db.old" in study.replaced
-    assert read_study(begun, config()) == (FACTS, now)
-    assert read_study(begun.with_name("study.db.old"), config()) == (FACTS, ENTRIES)
+    assert read_database(begun, config()) == (FACTS, now)
+    assert read_database(begun.with_name("study.db.old"), config()) == (FACTS, ENTRIES)
     study.add(entry(len(now), "running"))
 
 
@@ -175,7 +175,7 @@ def test_another_study_is_set_aside(
     replaced = Database.open(begun, settings, facts, ENTRIES).replaced
     assert replaced is not None
     assert reason in replaced
-    assert read_study(begun, settings) == (facts, ENTRIES)
+    assert read_database(begun, settings) == (facts, ENTRIES)
 
 
 def corrupt(path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_damaged_file_is_set_aside_and_made_anew(begun: Path, damage: Any) -> 
 
     assert study.replaced is not None
     assert study.replaced.endswith("set aside as study.db.old-2 and made anew")
-    assert read_study(begun, config()) == (FACTS, ENTRIES)
+    assert read_database(begun, config()) == (FACTS, ENTRIES)
     assert begun.with_name("study.db.old").read_text() == "kept"
     assert begun.with_name("study.db.old-2").read_bytes() == content
     assert names(begun.parent) == ["study.db", "study.db.old", "study.db.old-2"]
@@ -246,7 +246,7 @@ def kill_in_a_transaction(path: Path) -> None:
 
 def test_what_a_killed_process_was_writing_is_taken_back(begun: Path) -> None:
     kill_in_a_transaction(begun)
-    assert read_study(begun, config()) == (FACTS, ENTRIES)
+    assert read_database(begun, config()) == (FACTS, ENTRIES)
     assert names(begun.parent) == ["study.db", "study.db-journal"]
     assert Database.open(begun, config(), FACTS, ENTRIES).replaced is None
     assert names(begun.parent) == ["study.db"]
@@ -256,7 +256,7 @@ def test_a_journal_without_its_file_does_not_spoil_the_next(begun: Path) -> None
     kill_in_a_transaction(begun)
     begun.unlink()
     Database.open(begun, config(), FACTS, ENTRIES[:1])
-    assert read_study(begun, config()) == (FACTS, ENTRIES[:1])
+    assert read_database(begun, config()) == (FACTS, ENTRIES[:1])
 
 
 @pytest.mark.parametrize("place", ["_set_aside", "create_trial"])
@@ -277,7 +277,7 @@ def test_a_process_killed_while_it_makes_the_study_anew(
 
     assert Database.open(path, config(), FACTS, ENTRIES).replaced is not None
     assert names(path.parent) == ["study.db", "study.db.old"]
-    assert read_study(path, config()) == (FACTS, ENTRIES)
+    assert read_database(path, config()) == (FACTS, ENTRIES)
 
 
 @contextmanager
@@ -313,7 +313,7 @@ def test_a_file_that_stays_locked_is_named(
             with pytest.raises(SlimnetError, match=r"study\.db is locked by another program; close"):
                 work()
     study.add(entry(5, "running"))
-    assert read_study(begun, config()) == (FACTS, [*ENTRIES, entry(5, "running")])
+    assert read_database(begun, config()) == (FACTS, [*ENTRIES, entry(5, "running")])
     assert names(begun.parent) == ["study.db"]
 
 
@@ -326,7 +326,7 @@ def test_a_file_that_is_locked_for_a_moment_is_waited_for(begun: Path) -> None:
         assert thread.is_alive()
         process.communicate("")
     thread.join()
-    assert read_study(begun, config())[1][3].values == (0.5, 1.0)
+    assert read_database(begun, config())[1][3].values == (0.5, 1.0)
 
 
 def test_a_file_that_cannot_be_opened_is_named_and_left_alone(path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_path_may_hold_any_characters(tmp_path: Path) -> None:
     Database.open(path, config(), FACTS, ENTRIES[:3]).close()
     study = Database.open(path, config(), FACTS, ENTRIES)
     study.tell(3, None)
-    assert [entry.state for entry in read_study(path, config())[1]][3] == "failed"
+    assert [entry.state for entry in read_database(path, config())[1]][3] == "failed"
     assert names(tmp_path) == [path.parent.name]
     assert names(path.parent) == ["study.db"]
 
@@ -388,13 +388,13 @@ def test_a_study_of_an_earlier_version_is_read_and_taken_over(path: Path) -> Non
     earlier_study(path)
     content = path.read_bytes()
 
-    facts, entries = read_study(path, config())
+    facts, entries = read_database(path, config())
 
     assert (facts, entries) == (FACTS, ENTRIES)
     assert path.read_bytes() == content
     assert names(path.parent) == ["study.db"]
     assert Database.open(path, config(), facts, entries).replaced is not None
-    assert read_study(path, config()) == (FACTS, ENTRIES)
+    assert read_database(path, config()) == (FACTS, ENTRIES)
 
 
 def rename_the_study(path: Path) -> None:
@@ -408,5 +408,5 @@ def test_a_study_that_cannot_be_read_is_named(path: Path, damage: Any) -> None:
     damage(path)
     before = names(path.parent)
     with pytest.raises(SlimnetError, match=r"study\.db cannot be used .* move it away"):
-        read_study(path, config())
+        read_database(path, config())
     assert names(path.parent) == before

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
+from in_memory import InMemory
+
 from sweeps.config import Config, load_config
-from sweeps.records import Histogram, Row, StageRecord, StudyRecord, TrialRecord
+from sweeps.records import StageRecord, StudyRecord, TrialRecord
 
 UID = "0123456789abcdef"
 EPOCHS = {"sparse": 3, "finetune": 2}
@@ -27,23 +29,6 @@ def epoch(number: int, epochs: int) -> dict[str, Any]:
         "near_zero": 0.1 * number,
         "gamma": GAMMA,
     }
-
-
-@dataclass
-class InMemory:
-    """The long parts of a stage, and how often they were read."""
-
-    rows: list[Row] = field(default_factory=list)
-    layers: dict[str, Histogram] = field(default_factory=dict)
-    reads: int = 0
-
-    def history(self) -> list[Row]:
-        self.reads += 1
-        return self.rows
-
-    def gamma_layers(self) -> dict[str, Histogram]:
-        self.reads += 1
-        return self.layers
 
 
 def stage(kind: str, done: int | bool, *, pass_number: int = 1, **metrics: Any) -> StageRecord:

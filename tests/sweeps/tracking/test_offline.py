@@ -20,6 +20,8 @@ from sweeps.tracking.ledger import FILE, Ledger
 
 OFFLINE = Mode("offline", "for the test")
 
+PYTHONPATH = os.pathsep.join(str(Path(__file__).parents[level]) for level in (3, 1))
+
 
 def track(study_dir: Path, *states: StudyRecord) -> list[str]:
     tracker = Tracker(study_dir, OFFLINE)
@@ -151,7 +153,7 @@ tracker.close()
 def kill_in_the_middle(study_dir: Path, seen: int) -> None:
     """Starts a projection and kills it the moment that it has begun with its `seen`-th folder."""
     command = [sys.executable, "-c", PROJECT_MANY, str(study_dir), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     with subprocess.Popen(command, env=environment) as process:
         while process.poll() is None and len(list(study_dir.glob("wandb/offline-run-*"))) < seen:
             time.sleep(0.001)
@@ -192,7 +194,7 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_leaves_time_to_finish(study_dir: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTED, str(study_dir), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as process:
@@ -248,6 +250,6 @@ def test_disabled_does_without_wandb(study_dir: Path) -> None:
         "tracker = Tracker(Path(sys.argv[1]), Mode('disabled', ''))\n"
         "tracker.update(None); assert tracker.close() == []"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     subprocess.run([sys.executable, "-c", script, str(study_dir)], check=True, env=environment)
     assert list(study_dir.iterdir()) == []

@@ -21,6 +21,8 @@ ONLINE = Mode("online", "for the test")
 OFFLINE = Mode("offline", "for the test")
 STEPS = list(range(6))
 
+PYTHONPATH = os.pathsep.join(str(Path(__file__).parents[level]) for level in (3, 1))
+
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +115,7 @@ time.sleep(60)
 
 def test_a_killed_sweep_goes_on_at_the_next_row(study_dir: Path, server: FakeWandb) -> None:
     command = [sys.executable, "-c", KILLED, str(study_dir), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     with subprocess.Popen(command, env=environment) as process:
         wait_for(lambda: len(steps(server, 0)) > 1)
         process.kill()

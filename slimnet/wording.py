@@ -1,0 +1,10 @@
+"""Numbers as people say them."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """A time left or spent: 89 -> "89 s", 125 -> "2 min", 9000 -> "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,24 @@
+"""A stage's long parts without a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sweeps.records import Histogram, Row
+
+
+@dataclass
+class InMemory:
+    """The long parts of a stage, and how often they were read."""
+
+    rows: list[Row] = field(default_factory=list)
+    layers: dict[str, Histogram] = field(default_factory=dict)
+    reads: int = 0
+
+    def history(self) -> list[Row]:
+        self.reads += 1
+        return self.rows
+
+    def gamma_layers(self) -> dict[str, Histogram]:
+        self.reads += 1
+        return self.layers
