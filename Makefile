@@ -19,7 +19,7 @@ report: setup ## Write the HTML report of CONFIG as it stands
 	@exec $(PYTHON_IN_VENV) -m sweeps report $(CONFIG) $(ARGS)
 
 test: setup ## Run the tests: ARGS="-m 'not slow'" leaves out the slow ones
-	@exec env OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	@exec env OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup ## Measure speed, as ratios of two things in one run: ARGS="pruning latency"
 	@$(PYTHON_IN_VENV) -c 'import torch_pruning' 2>/dev/null || $(PYTHON_IN_VENV) -m pip install -qq --config-settings editable_mode=compat -e '.[bench]'

@@ -51,6 +51,12 @@ def live() -> Iterator[Callable[..., dict[str, Any]]]:
         server.stdin.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that none of them is left for one process at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 NEEDS = {  # what the reason of a skipped test names -> what would bring it
     "chromium": "a browser: apt-get install chromium",
     "dataset-fashion-mnist": "Debian's Fashion-MNIST: apt-get install dataset-fashion-mnist",

@@ -14,6 +14,8 @@ from typing import Any
 
 Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
+CORE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+"""For a sweep of one worker: torch's threads would wait, busily, for cores that other tests keep busy."""
 PATIENCE = 300.0  # seconds; a machine that is busy with something else must not fail a test
 
 

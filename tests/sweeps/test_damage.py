@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from running import PATIENCE, Sweep
-
-OPTIONS = ("--workers", "1", "--set", "sparse.epochs=60")
+from running import Command, Sweep, wait_until
 
 
-@pytest.mark.slow  # two starts of a sweep, each of which imports torch
-def test_a_damaged_checkpoint_is_told_on_the_console_and_in_the_log(sweep: Sweep) -> None:
-    process = sweep.start(*OPTIONS)
-    sweep.wait_for_epochs(3, process)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE)
+@pytest.mark.slow  # two runs of a sweep
+def test_a_damaged_checkpoint_is_told_on_the_console_and_in_the_log(sweep: Sweep, command: Command) -> None:
+    def interrupt_after(epochs: int) -> None:
+        wait_until(lambda: len(sweep.epochs()) >= epochs)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def run_until_interrupted(epochs: int) -> tuple[int, str, str]:
+        options = ("--wandb", "disabled", "--workers", "1", "--set", "sparse.epochs=500")
+        with ThreadPoolExecutor() as pool:
+            pool.submit(interrupt_after, epochs)
+            return command("run", "smoke", "--runs", sweep.runs, *options)
+
+    assert run_until_interrupted(3)[0] == 130
     (checkpoint,) = (sweep.runs / "stages" / "sparse").glob("*/checkpoint.pt")
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-
-    process = sweep.start(*OPTIONS)
     count = len(sweep.epochs())
-    sweep.wait_for_epochs(count + 1, process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
+
+    status, out, err = run_until_interrupted(count + 1)
 
     told = f"{checkpoint} is truncated: its end is missing; the training goes on from the checkpoint before"
+    assert (status, err) == (130, "")
     assert told in out
-    assert err == ""
     assert any(line.endswith(told) for line in sweep.log())
     assert sweep.epochs()[count] == sweep.epochs()[count - 1]  # that epoch was computed again

@@ -14,7 +14,7 @@ import pytest
 from running import PATIENCE, Command, Sweep, children, wait_until, wait_until_gone
 
 LONG = ("--set", "sparse.epochs=400", "--set", "sparse.batch_size=8")  # minutes, unless it is interrupted
-SOME = ("--set", "sparse.epochs=25")
+SOME = ("--set", "sparse.epochs=8")
 
 
 def trials(sweep: Sweep, command: Command) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def test_ctrl_c_ends_the_epochs_in_hand_and_the_same_command_goes_on(sweep: Swee
 
     assert sweep.run(*SOME).returncode == 0
     assert sweep.epochs()[: len(epochs)] == epochs
-    assert len(sweep.epochs()) == len(set(sweep.epochs())) == 3 * 25 + 3
+    assert len(sweep.epochs()) == len(set(sweep.epochs())) == 3 * 8 + 3
 
 
 @pytest.mark.slow  # a sweep in a process of its own
@@ -157,13 +157,13 @@ def test_divergence_fails_a_trial_with_its_reason_and_the_sweep_goes_on(
 
 @pytest.mark.slow  # a sweep in a process of its own
 def test_a_killed_worker_is_replaced_and_its_stage_goes_on(sweep: Sweep) -> None:
-    process = sweep.start(*SOME, core=0)
-    sweep.wait_for_epochs(3, process)
+    process = sweep.start(*SOME)
+    sweep.wait_for_epochs(1, process)  # of the eight of the first two stages
     os.kill(children(process)[-1], signal.SIGKILL)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert "its process was killed by SIGKILL; the system may have run out of memory; it goes on" in out
-    assert len(sweep.epochs()) == len(set(sweep.epochs())) >= 3 * 25 + 3 - 1  # one may be saved and untold
+    assert len(sweep.epochs()) == len(set(sweep.epochs())) >= 3 * 8 + 3 - 1  # one may be saved and untold
 
 
 def test_two_passes_from_the_command_line(sweep: Sweep, command: Command) -> None:

@@ -29,6 +29,7 @@ CHAIN = (
     "prune sparse.pt --ratio 0.5 --out pruned.pt",
     "finetune pruned.pt --epochs 1 --batch-size 256 --out tuned.pt",
 )
+PATIENCE = 300  # seconds; a machine that is busy with something else must not fail a test
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 NETS = """
@@ -83,7 +84,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert err == ""
     return out
@@ -135,16 +136,17 @@ def numbers_in(text: str) -> tuple[int, ...]:
     return tuple(int(number.replace(",", "")) for number in found.groups())
 
 
-@pytest.mark.slow  # six processes, each of which imports torch
-def test_every_step_leads_to_the_next(tmp_path: Path) -> None:
-    train, prune, finetune = (finish(start(tmp_path, *command.split())) for command in CHAIN)
-    last = (
-        start(tmp_path, "evaluate", "tuned.pt"),
-        start(tmp_path, "inspect", "tuned.pt"),
-        start(tmp_path, "export", "tuned.pt", "--onnx", "tuned.onnx", "--program", "tuned.pt2"),
-    )
-    evaluate, inspect, export = map(finish, last)
-    left = {path.name for path in tmp_path.iterdir()}
+def test_every_step_leads_to_the_next(run: Slimnet, tmp_path: Path) -> None:
+    def succeed(command: str) -> str:
+        outcome = run(*command.split())
+        assert (outcome.code, outcome.err) == (0, "")
+        return outcome.out
+
+    train, prune, finetune = map(succeed, CHAIN)
+    evaluate = succeed("evaluate tuned.pt")
+    inspect = succeed("inspect tuned.pt")
+    export = succeed("export tuned.pt --onnx tuned.onnx --program tuned.pt2")
+    left = {path.name for path in tmp_path.iterdir()} - {"nets.py"}
     assert left == {"sparse.pt", "pruned.pt", "tuned.pt", "tuned.onnx", "tuned.pt2"}
     assert "epoch 1 of 1: loss" in train
     before, after = prune.splitlines()[-3:-1]
@@ -303,16 +305,16 @@ def test_a_network_of_your_own_from_training_to_onnx(run: Slimnet, tmp_path: Pat
 
 @pytest.mark.slow  # three processes, each of which imports torch
 def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    args = ["train", *SMALL, "--epochs", "4", "--batch-size", "256", "--out", "sparse.pt"]
+    args = ["train", *SMALL, "--epochs", "12", "--batch-size", "500", "--out", "sparse.pt"]
     for name in ("through", "broken"):
         (tmp_path / name).mkdir()
     through = start(tmp_path / "through", *args)
     first = start(tmp_path / "broken", *args)
     assert first.stdout is not None
-    while not first.stdout.readline().startswith("epoch 1 of 4"):
+    while not first.stdout.readline().lstrip().startswith("epoch  1 of 12"):
         assert first.poll() is None
     first.send_signal(signal.SIGINT)
-    _, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130
     assert "Go on with: python -m slimnet train" in err
     assert "Traceback" not in err
@@ -320,8 +322,8 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path) -> None
     assert partial.name.endswith(".partial")
 
     said = finish(start(tmp_path / "broken", *args))
-    assert re.search(r"going on after epoch [123] of 4", said)
-    assert "epoch 4 of 4" in said
+    assert re.search(r"going on after epoch 1?\d of 12", said)
+    assert "epoch 12 of 12" in said
     assert [path.name for path in (tmp_path / "broken").iterdir()] == ["sparse.pt"]
     finish(through)
     ends = [read(tmp_path / name / "sparse.pt").state for name in ("through", "broken")]

@@ -606,7 +606,7 @@ def test_the_page_works_in_a_browser(study: StudyRecord, tmp_path: Path) -> None
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     console = [line for line in browser.stderr.splitlines() if "CONSOLE" in line]
     assert not console, "an error, or a request that the page's own policy refused"

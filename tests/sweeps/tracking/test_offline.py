@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def track(study_dir: Path, *states: StudyRecord) -> list[str]:
     tracker = Tracker(study_dir, OFFLINE)
     for state in states:
         tracker.update(state)
-    return tracker.close()
+    return tracker.close(timeout=300)
 
 
 def offline_runs(study_dir: Path) -> dict[str, OfflineRun]:
@@ -137,32 +136,42 @@ def test_a_retried_trial_replaces_its_run(study_dir: Path) -> None:
 
 
 PROJECT_MANY = """
+import os
+import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[2])
 from records import study, trial
-from sweeps.tracking import Mode, Tracker
+from sweeps.tracking import Mode, Tracker, sdk
 
+begun = 0
+
+def open_run(*arguments):
+    global begun
+    run = whole_open_run(*arguments)
+    begun += 1
+    if begun == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run
+
+whole_open_run, sdk.open_run = sdk.open_run, open_run
 tracker = Tracker(Path(sys.argv[1]), Mode("offline", ""))
 tracker.update(study(*map(trial, range(8)), goal=8))
 tracker.close()
 """
 
 
-def kill_in_the_middle(study_dir: Path, seen: int) -> None:
-    """Starts a projection and kills it the moment that it has begun with its `seen`-th folder."""
-    command = [sys.executable, "-c", PROJECT_MANY, str(study_dir), str(Path(__file__).parent)]
+def kill_in_the_middle(study_dir: Path, begun: int) -> None:
+    """A projection that is killed when it has begun with its run number `begun`."""
+    command = [sys.executable, "-c", PROJECT_MANY, str(study_dir), str(Path(__file__).parent), str(begun)]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    with subprocess.Popen(command, env=environment) as process:
-        while process.poll() is None and len(list(study_dir.glob("wandb/offline-run-*"))) < seen:
-            time.sleep(0.001)
-        process.kill()
+    assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
 
 
 def test_a_killed_projection_is_taken_up(study_dir: Path) -> None:
-    for seen in (2, 6):
-        kill_in_the_middle(study_dir, seen)
+    for begun in (2, 4):
+        kill_in_the_middle(study_dir, begun)
         assert 0 < len(folders(study_dir)) < 9, "it was not killed in the middle"
 
     assert track(study_dir, study(*map(trial, range(8)), goal=8)) == []
@@ -175,7 +184,6 @@ def test_a_killed_projection_is_taken_up(study_dir: Path) -> None:
 
 INTERRUPTED = """
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[2])
@@ -185,7 +193,8 @@ from sweeps.tracking import Mode, Tracker
 tracker = Tracker(Path(sys.argv[1]), Mode("offline", ""))
 tracker.update(study(trial(0)))
 try:
-    time.sleep(60)
+    print("ready", flush=True)
+    sys.stdin.read()
 except KeyboardInterrupt:
     tracker.update(study(trial(0), trial(1)))
     print(tracker.close())
@@ -195,11 +204,10 @@ except KeyboardInterrupt:
 def test_ctrl_c_leaves_time_to_finish(study_dir: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTED, str(study_dir), str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
-        while process.poll() is None and not (study_dir / "wandb" / FILE).exists():
-            time.sleep(0.01)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process in the foreground
         assert process.communicate()[0].decode() == "[]\n"
 
