@@ -15,7 +15,7 @@ stages to each other. The difference is 2,752 parameters:
 | ResNet-56  |    855,770 |       853,018 | 125,747,840   |
 | ResNet-110 |  1,730,714 |     1,727,962 | 253,149,824   |
 
-The logs say 127.12 M for ResNet-56, as they also count BatchNorms, the ReLUs inside blocks and the pooling.
+The logs say 127.12 M for ResNet-56, as they also count BatchNorms, the ReLU modules and the pooling.
 """
 
 from __future__ import annotations
