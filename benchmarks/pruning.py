@@ -16,7 +16,7 @@ from torch import nn
 
 import slimnet
 from slimnet.models import ResNet
-from slimnet.models.bottleneck import Bottleneck
+from slimnet.models.blocks import Bottleneck
 
 RATIO = 0.5
 REPEATS = 9

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from slimnet.errors import SlimnetError
 from slimnet.files import replacing
-from slimnet.models.bottleneck import resnet
+from slimnet.models.families import FAMILIES
 from slimnet.modes import uncompiled
 from slimnet.pruning.blocks import dropped_layers, restore_dropped
 from slimnet.pruning.surgery import fit_shapes
@@ -197,10 +197,10 @@ def build(
             raise SlimnetError(f"{source} holds a network of your own; load it with model=YourNetwork()")
         kwargs = dict(checkpoint.architecture)
         name = kwargs.pop("name", None)
-        if name != "resnet":
+        if name not in FAMILIES:
             raise SlimnetError(f"{source} holds a {name}, which this slimnet does not know; upgrade slimnet")
         widths = [max(1, width) for width in kwargs.pop("widths")]  # 0 in dropped blocks, replaced below
-        model = resnet(kwargs.pop("blocks"), widths=widths, **kwargs)
+        model = FAMILIES[name](widths=widths, **kwargs)
     dtypes = {tensor.dtype for tensor in checkpoint.state.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
         model.to(dtypes.pop())

@@ -1,4 +1,4 @@
-"""Networks as the commands take them: from a file, from slimnet's own family, from the user's code."""
+"""Networks as the commands take them: from a file, from slimnet's own families, from the user's code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from slimnet.checkpoint import Checkpoint, build, read
 from slimnet.data import Splits
 from slimnet.errors import SlimnetError
-from slimnet.models import resnet, resnet50
+from slimnet.models.catalogue import SIZES, WIDTHS, WITH_STEM, family_of
+from slimnet.models.families import FAMILIES
 from slimnet.models.stems import Stem
 from slimnet.modes import evaluating
 
@@ -53,19 +54,24 @@ def make_network(spec: str) -> nn.Module:
 def new_network(
     spec: str, blocks: Sequence[int] | None, width: int | None, stem: Stem | None, splits: Splits
 ) -> nn.Module:
-    """A fresh network for a data set: "resnet", "resnet50" or the user's own."""
-    if spec != "resnet" and (blocks or width):
-        raise SlimnetError(f"--blocks and --width are of resnet; {spec} has its own")
-    classes, channels = splits.num_classes, splits.image_shape[0]
-    if spec == "resnet":
-        return resnet(
-            blocks or BLOCKS, width or WIDTH, num_classes=classes, in_channels=channels, stem=stem or "cifar"
-        )
-    if spec == "resnet50":
-        return resnet50(classes, channels, stem=stem or "cifar-maxpool")
-    if stem:
-        raise SlimnetError(f"--stem is of resnet and resnet50; {spec} has its own")
-    return make_network(spec)
+    """A fresh network for a data set: of slimnet's own, by name, or the user's."""
+    if spec not in WIDTHS and (blocks or width):
+        raise SlimnetError(f"--blocks and --width are of {', '.join(WIDTHS)}; {spec} has its own")
+    family = family_of(spec)
+    if stem and family not in WITH_STEM:
+        raise SlimnetError(f"--stem is of ResNets; {spec} has its own first layers")
+    if family not in FAMILIES:
+        return make_network(spec)
+    if stem is None and spec == "resnet50":
+        stem = "cifar-maxpool"
+    _, blocks, width = SIZES.get(spec, (family, blocks or BLOCKS, width or WIDTH))
+    return FAMILIES[family](
+        blocks,
+        width,
+        num_classes=splits.num_classes,
+        in_channels=splits.image_shape[0],
+        **({"stem": stem} if stem else {}),
+    )
 
 
 def check_fit(model: nn.Module, splits: Splits, what: str) -> None:

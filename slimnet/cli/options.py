@@ -130,7 +130,7 @@ def choose_precision(wish: PrecisionWish, device: torch.device) -> Precision:
 
 
 def parse_blocks(text: str) -> list[int]:
-    """Bottlenecks per stage from "3,4,6,3"."""
+    """Blocks per stage from "3,4,6,3"."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

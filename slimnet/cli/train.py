@@ -11,27 +11,32 @@ import typer
 from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.errors import SlimnetError
+from slimnet.models.catalogue import NAMES, WIDTHS
 from slimnet.models.stems import Stem
 from slimnet.training.recipe import Recipe
 from slimnet.training.sparsity import PLAIN_L1, LambdaSchedule, PenaltyName, Sparsity
 
+FAMILIES = ", ".join(WIDTHS)
 STRENGTH = 0.005  # λ where neither it nor a target is given
 
 
 def train_command(
     out: opt.Out,
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="resnet, resnet50, or MODULE:FACTORY for your own network.")
+        str, typer.Option(metavar="NAME", help=f"{', '.join(NAMES)}, or MODULE:FACTORY for your own network.")
     ] = "resnet",
     blocks: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Bottlenecks per stage of resnet.", show_default="1,1,1"),
+        typer.Option(
+            metavar="N,N,...", help=f"Blocks per stage of {FAMILIES}; convs of vgg.", show_default="1,1,1"
+        ),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Channels of resnet's stem.", show_default="16")
+        int | None, typer.Option(min=1, help=f"Channels of the first layer of {FAMILIES}.", show_default="16")
     ] = None,
     stem: Annotated[
-        Stem | None, typer.Option(help="First layers.", show_default="cifar; resnet50: cifar-maxpool")
+        Stem | None,
+        typer.Option(help="First layers of ResNets.", show_default="cifar; resnet50: cifar-maxpool"),
     ] = None,
     data: Annotated[str, typer.Option(metavar="NAME", help=f"{opt.SETS}, or an npz file.")] = "fashion-mini",
     image_size: opt.ImageSize = None,

@@ -5,10 +5,36 @@ from typing import TYPE_CHECKING
 from slimnet._lazy import lazy
 
 if TYPE_CHECKING:
-    from slimnet.models.bottleneck import ResNet, resnet, resnet50
+    from slimnet.models.plain import VGG, vgg, vgg16, vgg19
+    from slimnet.models.residual import (
+        ResNet,
+        basic_resnet,
+        resnet,
+        resnet20,
+        resnet50,
+        resnet56,
+        resnet110,
+    )
 else:
+    _RESIDUAL = ("ResNet", "basic_resnet", "resnet", "resnet20", "resnet50", "resnet56", "resnet110")
     __getattr__, __dir__ = lazy(
-        __name__, dict.fromkeys(("ResNet", "resnet", "resnet50"), "slimnet.models.bottleneck")
+        __name__,
+        {
+            **dict.fromkeys(_RESIDUAL, "slimnet.models.residual"),
+            **dict.fromkeys(("VGG", "vgg", "vgg16", "vgg19"), "slimnet.models.plain"),
+        },
     )
 
-__all__ = ["ResNet", "resnet", "resnet50"]
+__all__ = [
+    "VGG",
+    "ResNet",
+    "basic_resnet",
+    "resnet",
+    "resnet20",
+    "resnet50",
+    "resnet56",
+    "resnet110",
+    "vgg",
+    "vgg16",
+    "vgg19",
+]

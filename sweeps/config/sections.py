@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slimnet.data.catalogue import IMAGE_SIDES
+from slimnet.models.catalogue import SIZES, WIDTHS, WITH_STEM, Family, SizeName, family_of
 from slimnet.models.stems import Stem
 from slimnet.pruning.options import MIN_CHANNELS, Score, ThresholdOver
 from slimnet.training.recipe import Optimizer, Schedule
@@ -17,8 +17,6 @@ from sweeps.config.messages import refusal, show
 from sweeps.config.yaml_source import KeyPath
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-
-RESNET50: Mapping[str, Any] = {"blocks": (3, 4, 6, 3), "width": 64}
 
 
 class Section(BaseModel):
@@ -59,33 +57,44 @@ class Data(Section):
 
 
 class Model(Section):
-    """A bottleneck ResNet of any size; resnet50 is the one with blocks [3, 4, 6, 3] and width 64."""
+    """A network of one of slimnet's families, of any size, or of a size that has a name, as resnet56."""
 
-    name: Literal["resnet", "resnet50"] = Field(description="the family")
+    name: Literal[Family, SizeName] = Field(description="a family of any size, or a network")
     blocks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        min_length=1, strict=False, description="bottlenecks in each stage"
+        min_length=1, strict=False, description="blocks in each stage; convs of a vgg"
     )
-    width: int = Field(64, ge=1, description="channels of the stem; every stage doubles them")
-    stem: Stem = Field("cifar", description="the first layers")
+    width: int = Field(64, ge=1, description="channels of the first layer; stages double them")
+    stem: Stem = Field("cifar", description="the first layers of a ResNet")
+
+    @property
+    def family(self) -> str:
+        """The family that the network is of."""
+        return family_of(self.name)
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_resnet50(cls, values: Any) -> Any:
-        return (
-            {**RESNET50, **values}
-            if isinstance(values, dict) and values.get("name") == "resnet50"
-            else values
-        )
+    def _fill_in_sizes(cls, values: Any) -> Any:
+        name = values.get("name") if isinstance(values, dict) else None
+        if not isinstance(name, str):
+            return values
+        if name in SIZES:
+            return {"blocks": SIZES[name].blocks, "width": SIZES[name].width, **values}
+        return {"width": WIDTHS[name], **values} if name in WIDTHS else values
 
     @model_validator(mode="after")
-    def _resnet50_has_one_size(self) -> Self:
+    def _fields_are_of_the_network(self) -> Self:
         problems: list[tuple[KeyPath, str]] = []
-        for key, own in RESNET50.items():
-            if self.name == "resnet50" and (given := getattr(self, key)) != own:
-                clause = (
-                    f"is {show(given)}, but resnet50 has {show(own)}; remove it, or take model.name resnet."
-                )
-                problems.append(((key,), clause))
+        if size := SIZES.get(self.name):
+            for key, own in (("blocks", size.blocks), ("width", size.width)):
+                if (given := getattr(self, key)) != own:
+                    clause = (
+                        f"is {show(given)}, but {self.name} has {show(own)}; "
+                        f"remove it, or take model.name {size.family}."
+                    )
+                    problems.append(((key,), clause))
+        if self.family not in WITH_STEM and self.stem != "cifar":
+            clause = f"is {self.stem}, but {self.name} has no stem; remove it, or take a ResNet."
+            problems.append((("stem",), clause))
         if problems:
             raise refusal(*problems)
         return self

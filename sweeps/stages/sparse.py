@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from slimnet.models.catalogue import WITH_STEM
 from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
 from sweeps.config.sections import Model
 from sweeps.stages.spec import Computed, Context
@@ -54,18 +55,20 @@ class SparseSpec(TrainingSpec):
         return None if trained is None else Computed(trained.model, trained.metrics, trained.history)
 
     def _fresh(self, context: Context) -> nn.Module:
-        from slimnet import models, steps
+        from slimnet import steps
+        from slimnet.models.families import FAMILIES
 
         assert self.model is not None, "a sparse stage has a model or a parent"
         shape, splits = self.model, context.splits
+        stem = {"stem": shape.stem} if shape.family in WITH_STEM else {}
 
         def make() -> nn.Module:
-            return models.resnet(
+            return FAMILIES[shape.family](
                 shape.blocks,
                 shape.width,
-                stem=shape.stem,
                 num_classes=splits.num_classes,
                 in_channels=splits.image_shape[0],
+                **stem,
             )
 
         return steps.fresh(make, seed=self.seed).to(context.device)

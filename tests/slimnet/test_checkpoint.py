@@ -303,9 +303,9 @@ def test_own_class_needs_an_instance(tmp_path: Path) -> None:
 
 def test_unknown_architecture_asks_for_an_upgrade(tmp_path: Path) -> None:
     network = MyNet()
-    network.architecture = {"name": "vgg", "depth": 16}
+    network.architecture = {"name": "densenet", "depth": 40}
     save(tmp_path / "net.pt", network)
-    with pytest.raises(SlimnetError, match="holds a vgg, which this slimnet does not know"):
+    with pytest.raises(SlimnetError, match="holds a densenet, which this slimnet does not know"):
         load(tmp_path / "net.pt")
 
 

@@ -65,6 +65,7 @@ LIGHT = (
     "from slimnet.training.recipe import Recipe, Optimizer, Schedule",
     "from slimnet.training.sparsity import PLAIN_L1, Sparsity, PenaltyName, LambdaSchedule",
     "from slimnet.pruning.options import MIN_CHANNELS, Score, ThresholdOver",
+    "from slimnet.models.catalogue import SIZES, WIDTHS, family_of",
     "from slimnet.models.stems import Stem",
     "from slimnet.data.catalogue import IMAGE_SIDES, NAMES, default_data_dir, fingerprint",
     "from slimnet.data import NAMES",

@@ -93,6 +93,24 @@ def test_pruning_makes_it_smaller_and_fine_tuning_keeps_its_size(
     assert network.widths == prune["widths"]
 
 
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("{name: basic-resnet, blocks: [1, 1], width: 8}", slimnet.models.ResNet),
+        ("{name: vgg, blocks: [1, 1], width: 8}", slimnet.models.VGG),
+    ],
+)
+def test_other_families_go_the_whole_way(tmp_path: Path, model: str, kind: type) -> None:
+    store, stages = Store(tmp_path), trial(f"model={model}", "prune.streams=true", "sparse.epochs=1")
+    for stage in stages:
+        assert run(store, stage)
+    sparse, prune, finetune = (store.folder(stage).read(stage).metrics for stage in stages)
+    assert finetune["params"] == prune["params"] < sparse["params"]
+    network = slimnet.load(store.folder(stages[2]).checkpoint)
+    assert isinstance(network, kind)
+    assert network.widths == prune["widths"]
+
+
 def test_lambda_is_steered_to_a_target_and_told_for_every_epoch(tmp_path: Path) -> None:
     store, settings = Store(tmp_path), load_config("smoke", ["search.space={sparse.target: [0.5]}"])
     stage = chain(resolve(settings, {"sparse.target": 0.5}), "float32")[0]

@@ -373,6 +373,15 @@ def test_help(run: Slimnet, command: str) -> None:
     assert command in run("--help").out
 
 
+@pytest.mark.parametrize(("name", "widths"), [("basic-resnet", [8, 8, 8, 16, 16]), ("vgg", [8, 16])])
+def test_other_families_are_trained_too(run: Slimnet, tmp_path: Path, name: str, widths: list[int]) -> None:
+    args = ["train", *SMALL, "--model", name, "--epochs", "1", "--batch-size", "500"]
+    assert run(*args, "--out", "sparse.pt").code == 0
+    assert slimnet.load(tmp_path / "sparse.pt").widths == widths
+    assert run("prune", "sparse.pt", "--ratio", "0.5", "--out", "pruned.pt").code == 0
+    assert sum(slimnet.load(tmp_path / "pruned.pt").widths) < sum(widths)
+
+
 TRAIN = f"train {' '.join(SMALL)} --epochs 1 --out new.pt"
 
 WRONG = [
@@ -414,7 +423,9 @@ WRONG = [
     ("finetune pruned.pt --distill 0.9 --out new.pt", "need a --teacher FILE"),
     ("finetune pruned.pt --teacher none.pt --out new.pt", "none.pt: no such file"),
     (f"{TRAIN} --blocks one", "--blocks is one"),
-    (f"{TRAIN} --model resnet50", "--blocks and --width are of resnet"),
+    (f"{TRAIN} --model resnet50", "--blocks and --width are of resnet, basic-resnet, vgg; resnet50 has"),
+    (f"{TRAIN} --model vgg16", "vgg16 has its own"),
+    (f"{TRAIN} --model vgg --stem cifar", "--stem is of ResNets; vgg has"),
     (f"{TRAIN} --optimiser sgd", "No such option"),
     ("train --out new.pt --model nets", "package.module:factory"),
     ("train --out new.pt --model nest:Net", "No module named 'nest'"),

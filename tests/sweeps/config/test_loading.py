@@ -114,9 +114,29 @@ def test_an_int_becomes_a_float_where_the_field_is_one(write: Write) -> None:
     assert [type(value) for value in config.search.space["sparse.lambda"].values() or []] == [float, float]
 
 
-def test_resnet50_needs_no_sizes(write: Write) -> None:
-    model = load_config(write(("name: resnet\n  blocks: [1, 2]", "name: resnet50"))).model
-    assert (model.blocks, model.width) == ((3, 4, 6, 3), 64)
+@pytest.mark.parametrize(
+    ("name", "blocks", "width"),
+    [
+        ("resnet50", (3, 4, 6, 3), 64),
+        ("resnet20", (3, 3, 3), 16),
+        ("resnet56", (9, 9, 9), 16),
+        ("resnet110", (18, 18, 18), 16),
+        ("vgg16", (2, 2, 3, 3, 3), 64),
+        ("vgg19", (2, 2, 4, 4, 4), 64),
+    ],
+)
+def test_a_network_with_a_name_needs_no_sizes(
+    write: Write, name: str, blocks: tuple[int, ...], width: int
+) -> None:
+    model = load_config(write(("name: resnet\n  blocks: [1, 2]", f"name: {name}"))).model
+    assert (model.blocks, model.width) == (blocks, width)
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet", 64), ("basic-resnet", 16), ("vgg", 64)])
+def test_a_family_has_a_width_by_default(write: Write, name: str, width: int) -> None:
+    file = write(("name: resnet\n", f"name: {name}\n"))
+    assert load_config(file).model.width == width
+    assert load_config(file, ["model.width=8"]).model.width == 8
 
 
 def test_a_path_of_data_starts_at_the_folder_that_names_it(
@@ -137,8 +157,13 @@ def test_a_path_of_data_starts_at_the_folder_that_names_it(
         ("fashion-mini", 12, {"sparse.lambda": 4, "prune.ratio": 7}),
         ("smoke", 3, {"sparse.lambda": 2, "prune.ratio": 4}),
         ("fashion-mnist", 24, {"sparse.lambda": 4, "prune.ratio": 14}),
+        ("cifar10-resnet20", 24, {"sparse.lambda": 5, "prune.ratio": 7}),
         ("cifar10-resnet50", 6, {"sparse.lambda": 3, "prune.ratio": 2}),
         ("cifar10-resnet50-strong", 24, {"sparse.lambda": 5, "prune.ratio": 14}),
+        ("cifar10-resnet56", 24, {"sparse.lambda": 5, "prune.ratio": 7}),
+        ("cifar10-resnet110", 24, {"sparse.lambda": 5, "prune.ratio": 7}),
+        ("cifar10-vgg16", 24, {"sparse.lambda": 5, "prune.ratio": 6}),
+        ("cifar10-vgg19", 9, {"sparse.lambda": 3, "prune.ratio": 3}),
     ],
 )
 def test_shipped_configs(name: str, trials: int, sizes: dict[str, int]) -> None:
@@ -325,6 +350,21 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
         ("[1, 2]", "[1, 0]", 7, "model.blocks is [1, 0]; *1 or more items, each a whole number*"),
         ("  blocks: [1, 2]\n", "", 5, "model.blocks is missing; *"),
         ("name: resnet\n", "name: resnet50\n", 7, "model.blocks is [1, 2], but resnet50 has [3, 4, 6, 3]; *"),
+        (
+            "name: resnet\n  blocks: [1, 2]",
+            "name: vgg19\n  width: 8",
+            7,
+            "model.width is 8, but vgg19 has 64; remove it, or take model.name vgg.",
+        ),
+        (
+            "name: resnet\n",
+            "name: vgg\n  stem: imagenet\n",
+            7,
+            "model.stem is imagenet, but vgg has no stem; *",
+        ),
+        ("name: resnet\n  blocks: [1, 2]", "name: vgg", 5, "model.blocks is missing; *convs of a vgg*"),
+        ("name: resnet\n", "name: vgg11\n", 6, 'model.name is "vgg11"; it takes *basic-resnet, vgg, *vgg19*'),
+        ("name: resnet\n", "name: [vgg]\n", 6, 'model.name is ["vgg"]; it takes *'),
         ("seed: 3", "workers: 0", 1, "workers is 0; it takes auto or a whole number, at least 1*"),
         ("seed: 3", "study: a/b", 1, 'study is "a/b"; *letters, digits*'),
         ("seed: 3", "study: Stages", 1, "study is Stages, *; take another name."),
@@ -515,7 +555,13 @@ configs = st.fixed_dictionaries(
         "data": st.sampled_from(
             [{"name": "npz", "path": "/sets/on off ü.npz"}, {"name": "cifar10", "flip": True}]
         ),
-        "model": st.just({"name": "resnet", "blocks": [1, 2]}),
+        "model": st.sampled_from(
+            [
+                {"name": "resnet", "blocks": [1, 2]},
+                {"name": "basic-resnet", "blocks": [2]},
+                {"name": "vgg", "blocks": [1]},
+            ]
+        ),
         "sparse": st.fixed_dictionaries({**recipes, "lambda": unit}),
         "finetune": st.fixed_dictionaries(recipes),
         "search": st.fixed_dictionaries(

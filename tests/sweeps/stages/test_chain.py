@@ -45,6 +45,18 @@ def test_keys_stay_what_they_are() -> None:
     assert [stage.key for stage in later[3:]] == ["8a0d40a4bfaf1ef4", "c45188a078c0c5a9", "0f22423f41cf2069"]
 
 
+def test_keys_of_networks_stay_what_they_are() -> None:
+    """Of those with other sizes than the smoke config's."""
+    keys = {
+        "{name: resnet, blocks: [1, 1]}": "d0b196e8a6b5fee0",
+        "{name: resnet50, stem: cifar-maxpool}": "aac25f9e5d22eaf2",
+        "{name: resnet56}": "8a9e60ba8bf43096",
+        "{name: basic-resnet, blocks: [1, 1]}": "b07faed1a70a74c6",
+        "{name: vgg16}": "fd9736a47a104ad6",
+    }
+    assert {model: stages(f"model={model}")[0].key for model in keys} == keys
+
+
 def test_a_field_at_its_default_is_in_no_key() -> None:
     spelled = stages("sparse.optimizer=sgd", "prune.score=gamma", "finetune.evaluate_every=1", "passes=1")
     assert [stage.key for stage in spelled] == [stage.key for stage in stages()]
@@ -63,6 +75,8 @@ def test_a_field_at_its_default_is_in_no_key() -> None:
         "model.width=16",
         "model.blocks=[1]",
         "model.stem=imagenet",
+        "model.name=basic-resnet",
+        "model.name=vgg",
         "sparse.epochs=3",
         "sparse.lr=0.2",
         "sparse.optimizer=adam",

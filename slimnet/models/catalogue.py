@@ -1,0 +1,46 @@
+"""Which networks there are: families of any size, and networks that have a name; without torch."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Family = Literal["resnet", "basic-resnet", "vgg"]
+SizeName = Literal["resnet50", "resnet20", "resnet56", "resnet110", "vgg16", "vgg19"]
+
+
+class Size(NamedTuple):
+    """A network of a family.
+
+    Attributes:
+        family: its name.
+        blocks: residual blocks in each stage, or convs of a VGG.
+        width: channels of the first layer.
+    """
+
+    family: Family
+    blocks: tuple[int, ...]
+    width: int
+
+
+WIDTHS: dict[str, int] = {"resnet": 64, "basic-resnet": 16, "vgg": 64}
+"""The width of a family where none is given: that of the networks below."""
+
+SIZES: dict[str, Size] = {
+    "resnet50": Size("resnet", (3, 4, 6, 3), WIDTHS["resnet"]),
+    "resnet20": Size("basic-resnet", (3, 3, 3), WIDTHS["basic-resnet"]),
+    "resnet56": Size("basic-resnet", (9, 9, 9), WIDTHS["basic-resnet"]),
+    "resnet110": Size("basic-resnet", (18, 18, 18), WIDTHS["basic-resnet"]),
+    "vgg16": Size("vgg", (2, 2, 3, 3, 3), WIDTHS["vgg"]),
+    "vgg19": Size("vgg", (2, 2, 4, 4, 4), WIDTHS["vgg"]),
+}
+"""The networks that have a name of their own."""
+
+WITH_STEM = ("resnet", "basic-resnet")
+"""The families whose first layers can be chosen."""
+
+NAMES = (*WIDTHS, *SIZES)
+
+
+def family_of(name: str) -> str:
+    """The family that a network's name stands for: its own where it is no size's."""
+    return SIZES[name].family if name in SIZES else name
