@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from slimnet.training.determinism import make_deterministic
-from slimnet.training.recovery import previous
 from torch import nn
 
 import slimnet
 from slimnet.checkpoint import build, read
 from slimnet.data import Splits, load_dataset, split
 from slimnet.errors import SlimnetError
+from slimnet.training.determinism import make_deterministic
+from slimnet.training.recovery import previous
 from sweeps.jobs import Job, Place, Watch
 from sweeps.machine import device_name
 from sweeps.records import Row

@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from slimnet.training.memory import keep_memory
-
 from sweeps.executors.base import Event
 from sweeps.executors.reporting import report
 from sweeps.interruption import SIGNALS
