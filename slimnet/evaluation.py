@@ -31,11 +31,14 @@ def measure(model: nn.Module, splits: Splits) -> dict[str, Any]:
     """Size and accuracy of a finished network, in float32 whatever it was trained in.
 
     Returns:
-        params, macs (of one image), val_accuracy, test_accuracy.
+        params, macs (of one image), val_accuracy, test_accuracy, and on how many images (val_images,
+        test_images).
     """
     return {
         "params": count_params(model),
         "macs": count_macs(model, splits.example),
         "val_accuracy": evaluate(model, splits, splits.validation),
         "test_accuracy": evaluate(model, splits, splits.test),
+        "val_images": len(splits.validation),
+        "test_images": len(splits.test),
     }

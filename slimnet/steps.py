@@ -5,6 +5,7 @@ Every random draw follows from the seed and the name of the step, so both get th
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from slimnet.data import Splits
+from slimnet.errors import SlimnetError
 from slimnet.evaluation import measure
 from slimnet.graph.trace import trace
 from slimnet.precision import Precision
@@ -25,7 +27,7 @@ from slimnet.pruning.plan import PruningPlan
 from slimnet.seeds import derive_seed
 from slimnet.training.loop import OnEpoch, OnStep, Row, train
 from slimnet.training.penalties import histogram, near_zero
-from slimnet.training.recipe import Recipe
+from slimnet.training.recipe import Recipe, Weights
 from slimnet.training.sparsity import PLAIN_L1, Sparsity
 
 TARGET_TOLERANCE = 0.05  # by which the fraction near zero may miss its target without a warning
@@ -38,7 +40,7 @@ class Trained:
     """A network that was trained to its last epoch.
 
     Attributes:
-        model: the network that was given, trained in place.
+        model: the network that was given, trained in place; with fresh weights another of its widths.
         metrics: size, accuracies, loss and the fraction of scaling factors near zero, in primitives.
         history: a row per epoch, as `slimnet.training.loop.train` returns it.
     """
@@ -69,6 +71,52 @@ def fresh(make: Callable[[], nn.Module], *, seed: int) -> nn.Module:
     return make()
 
 
+def redraw(model: nn.Module, *, seed: int) -> nn.Module:
+    """The same network with new weights, as if it had been made at these widths.
+
+    A network says how it draws its weights in a method `reset_parameters`, as torch's layers do. Without one
+    each of its layers does it for itself.
+
+    Args:
+        model: left as it was.
+        seed: of the experiment.
+
+    Raises:
+        SlimnetError: a layer with parameters of its own has no `reset_parameters`, naming it.
+    """
+    torch.manual_seed(derive_seed(seed, "redraw", "weights"))
+    drawn = copy.deepcopy(model)
+    for name, module in drawn.named_modules():
+        draw = getattr(module, "reset_parameters", None)
+        if draw is not None:
+            draw()
+            if module is drawn:  # which speaks for all of its layers
+                break
+        elif next(module.parameters(recurse=False), None) is not None:
+            kind = f"{name or 'the network'} ({type(module).__name__})"
+            raise SlimnetError(f"{kind} cannot draw its weights anew: give it a method reset_parameters()")
+    return drawn
+
+
+def narrow(model: nn.Module, splits: Splits, *, params: int, seed: int) -> nn.Module:
+    """A uniformly narrower network with new weights: the control that pruning has to beat.
+
+    Every group of channels that can be pruned, residual streams too, loses the same fraction of its channels.
+
+    Args:
+        model: whose widths are cut; left as it was.
+        splits: whose images it takes.
+        params: the most parameters that the narrower network may have.
+        seed: of the experiment.
+
+    Raises:
+        SlimnetError: as `slimnet.plan` with a budget, and as `redraw`.
+    """
+    graph = trace(model, splits.example)
+    chosen = planning.plan(graph, params=params, threshold_over="layer", min_channels=1, streams=True)
+    return redraw(surgery.prune(model, chosen, absorb=False), seed=seed)
+
+
 def sparse_train(
     model: nn.Module,
     splits: Splits,
@@ -87,6 +135,7 @@ def sparse_train(
     on_step: OnStep = lambda epoch, step, steps: None,
     on_warning: Callable[[str], None] = logger.warning,
     stop: Callable[[], bool] = lambda: False,
+    until: int | None = None,
 ) -> Trained | None:
     """Train a network while a penalty drives its scaling factors to zero.
 
@@ -107,6 +156,7 @@ def sparse_train(
         on_step: called with (epoch, steps done, steps).
         on_warning: told of damaged checkpoints, and of a target that was missed.
         stop: asked after each epoch; True ends the training early.
+        until: the epoch to end after, the schedule unfinished: for weights of an early epoch.
 
     Returns:
         None if stopped before the last epoch. The metrics are params, macs, val_accuracy, test_accuracy,
@@ -132,11 +182,13 @@ def sparse_train(
         on_step=on_step,
         on_warning=on_warning,
         stop=stop,
+        until=until,
     )
-    if len(history) < recipe.epochs:
+    if len(history) < (until or recipe.epochs):
         return None
     metrics = _metrics(model, splits, history, gammas)
-    missed = sparsity.target is not None and abs(metrics["near_zero"] - sparsity.target) > TARGET_TOLERANCE
+    finished, target = until is None, sparsity.target
+    missed = finished and target is not None and abs(metrics["near_zero"] - target) > TARGET_TOLERANCE
     if missed:
         on_warning(
             f"{metrics['near_zero']:.0%} of the scaling factors ended near zero, where the target is "
@@ -157,6 +209,8 @@ def prune(
     crop: int = 0,
     flip: bool = False,
     pass_number: int = 1,
+    shuffled: bool = False,
+    weights_of: nn.Module | None = None,
     **options: Unpack[PlanOptions],
 ) -> Pruned:
     """Remove the channels that are worth least and repair the statistics; nothing is trained.
@@ -169,6 +223,9 @@ def prune(
         recalibrate: training batches for new BatchNorm statistics; 0 keeps the old ones.
         batch_size, crop, flip: of these batches.
         pass_number: as in `sparse_train`.
+        shuffled: keep random channels instead, as many in each layer: a control.
+        weights_of: cut this network instead, by the scores of `model`: the same network at an early epoch
+            (Frankle et al. 2019, arXiv 1903.01611).
         options: of `slimnet.plan`; one of ratio, params, macs and latency_ms is needed.
 
     Returns:
@@ -179,7 +236,9 @@ def prune(
         SlimnetError: as `slimnet.trace` and `slimnet.plan`.
     """
     plan = planning.plan(trace(model, splits.example), **options, seed=seed)
-    smaller = surgery.prune(model, plan, absorb=absorb)
+    if shuffled:
+        plan = plan.shuffled(derive_seed(seed, "prune", "shuffle"))
+    smaller = surgery.prune(weights_of or model, plan, absorb=absorb)
     batches_seed = _seed(seed, "prune", "recalibrate", pass_number)
     recalibrate_on(
         smaller, splits, recalibrate, seed=batches_seed, batch_size=batch_size, crop=crop, flip=flip
@@ -200,6 +259,7 @@ def finetune(
     recipe: Recipe,
     *,
     seed: int,
+    weights: Weights = "pruned",
     teacher: nn.Module | None = None,
     precision: Precision = "float32",
     compiled: bool = False,
@@ -211,9 +271,10 @@ def finetune(
     on_warning: Callable[[str], None] = logger.warning,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trained | None:
-    """Train a pruned network further, without penalty.
+    """Train a pruned network, without penalty.
 
     Args:
+        weights: "pruned" goes on from the network's own; "fresh" keeps its widths and draws new weights.
         teacher: needed with `recipe.distill`: the network to learn from, on the same device.
         model, splits, recipe, seed, precision, compiled, pass_number, checkpoint: as in `sparse_train`.
         on_resume, on_epoch, on_step, on_warning, stop: as in `sparse_train`.
@@ -225,6 +286,8 @@ def finetune(
     Raises:
         SlimnetError: as `sparse_train`.
     """
+    if weights == "fresh":
+        model = redraw(model, seed=_seed(seed, "finetune", "weights", pass_number))
     gammas = _scaling_factors(model, splits)
     history = train(
         model,

@@ -20,6 +20,7 @@ from sweeps.progress import Progress, RunningStage
 PIPE_WIDTH = 200  # where nothing says how wide lines may be
 PIPE_SECONDS = 60.0  # between lines on the whole sweep where nothing is drawn
 MOST_TRIALS = 6  # numbers of trials that are listed for a stage
+TEXTS = ("state", "reason", "control", "beside the trial")  # columns of words
 HEADINGS = {
     "trial": "trial",
     "lambda": "λ",
@@ -146,7 +147,7 @@ def _counts(progress: Progress) -> tuple[str, str, str]:
 def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for key in rows[0] if rows else []:
-        table.add_column(HEADINGS.get(key, key), justify="left" if isinstance(rows[0][key], str) else "right")
+        table.add_column(HEADINGS.get(key, key), justify="left" if key in TEXTS else "right")
     for row in rows:
         table.add_row(*(_cell(key, value) for key, value in row.items()))
     return table
@@ -155,6 +156,8 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> Table:
 def _cell(key: str, value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return value
     if key.endswith("accuracy"):
         return f"{value:.1%}"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -167,10 +170,10 @@ def _cell(key: str, value: Any) -> str:
 def _trials(stage: RunningStage) -> str:
     more = len(stage.trials) - MOST_TRIALS
     numbers = ", ".join(map(str, stage.trials[:MOST_TRIALS]))
-    return f"{numbers} and {more} more" if more > 0 else numbers or "dense"
+    return f"{numbers} and {more} more" if more > 0 else numbers or stage.beside or "dense"
 
 
 def _what(stage: RunningStage) -> str:
     ratio = "" if stage.ratio is None else f", ratio {stage.ratio:g}"
-    who = f"trial {_trials(stage)}" if stage.trials else "dense network"
+    who = f"trial {_trials(stage)}" if stage.trials else stage.beside or "dense network"
     return f"{who}: {stage.name} at λ {stage.strength:g}{ratio}"

@@ -5,22 +5,28 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from sweeps.comparison import Comparison, Measured
+from sweeps.config.sections import ControlKind
 from sweeps.files import write_json, write_text
 from sweeps.pareto import hypervolume
 from sweeps.records import StudyRecord
 
+CONTROLS: tuple[ControlKind, ...] = get_args(ControlKind)
+
 
 def pareto_table(study: StudyRecord) -> dict[str, Any]:
     """The front as pareto.json has it: facts that the same sweep gives again, and nothing else."""
-    rows = {trial.number: trial.row() for trial in study.complete}
+    comparison = Comparison(study)
+    points = {point.trial: point for point in comparison.points}
     table: dict[str, Any] = {
         "study": study.name,
         "objectives": dict(study.config.search.objectives),
-        "trials": len(rows),
-        "dense": dense_row(study),
-        "front": [rows[number] for number in study.front],
+        "trials": len(study.complete),
+        "dense": dense_row(study, comparison),
+        "front": [{**study.trials[number].row(), **_over_seeds(points[number])} for number in study.front],
+        "controls": [_control_row(one) for kind in CONTROLS for one in comparison.of_kind(kind)],
     }
     if table["dense"] is not None:
         # The volume between a network of no accuracy at the dense network's size, and the front.
@@ -32,11 +38,26 @@ def pareto_table(study: StudyRecord) -> dict[str, Any]:
     return table
 
 
-def dense_row(study: StudyRecord) -> dict[str, Any] | None:
+def dense_row(study: StudyRecord, comparison: Comparison) -> dict[str, Any] | None:
     """Size and accuracy of the unpruned baseline; None until it is trained."""
-    if not study.dense.metrics:
+    if comparison.dense is None:
         return None
-    return {name: study.dense.metrics[name] for name in ("params", "macs", "val_accuracy", "test_accuracy")}
+    facts = {name: study.dense.metrics[name] for name in ("params", "macs", "val_accuracy", "test_accuracy")}
+    return {**facts, **_over_seeds(comparison.dense)}
+
+
+def _control_row(one: Measured) -> dict[str, Any]:
+    size = {"params": one.size("params"), "macs": one.size("macs")}
+    return {"kind": one.kind, "trial": one.trial, **size, **_over_seeds(one)}
+
+
+def _over_seeds(one: Measured) -> dict[str, Any]:
+    """The epochs and seeds of a network, and the mean and standard error of each accuracy over them."""
+    facts: dict[str, Any] = {"epochs": one.epochs, "seeds": one.seeds}
+    for metric in ("val_accuracy", "test_accuracy"):
+        facts[f"{metric}_mean"] = one.mean(metric)
+        facts[f"{metric}_se"] = one.standard_error(metric)
+    return facts
 
 
 def write_outputs(folder: Path, study: StudyRecord) -> Path:

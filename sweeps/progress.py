@@ -17,7 +17,8 @@ class RunningStage:
 
     Attributes:
         name: of the stage in its trials.
-        trials: those that wait for it; none for the dense baseline.
+        trials: those that wait for it; none for the dense baseline, controls and repeats.
+        beside: which control or repeat it is for, where no trial waits for it.
         strength: λ, the latest where it changes.
         ratio: of the trial; None for a sparse stage that trials of any ratio share.
         epoch: epochs done, with the fraction of the one in hand.
@@ -33,6 +34,7 @@ class RunningStage:
     accuracy: float | None = None
     measured: int = 0
     images_per_second: float | None = None
+    beside: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from sweeps.config import Config
 
 StageState = Literal["missing", "partial", "done", "failed"]
 TrialState = Literal["running", "complete", "failed"]
+ContenderKind = Literal["dense", "trial", "uniform", "scratch", "random"]
 Row = dict[str, Any]
 Histogram = dict[str, list[Any]]
 
@@ -138,6 +140,39 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
+class ContenderRecord:
+    """A control of a trial, or a trial or the dense network once more under another seed.
+
+    Attributes:
+        kind: "dense" or "trial" of a repeat, else the kind of control.
+        trial: the trial that it repeats or is the control of; None for the dense network.
+        seed: of its random draws.
+        reason: why a failed one failed.
+        stages: its chain, in order; the last one gives its network.
+    """
+
+    kind: ContenderKind
+    trial: int | None
+    seed: int
+    state: TrialState
+    reason: str | None
+    stages: tuple[StageRecord, ...]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of its network; empty until it is there."""
+        return self.stages[-1].metrics
+
+    @property
+    def name(self) -> str:
+        """What it is, in words: "uniform control of trial 3", "trial 3 again (seed 1)"."""
+        what = "dense network" if self.trial is None else f"trial {self.trial}"
+        if self.kind in ("dense", "trial"):
+            return f"{what} again (seed {self.seed})"
+        return f"{self.kind} control of {what} (seed {self.seed})"
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """A whole study.
 
@@ -147,6 +182,7 @@ class StudyRecord:
         dense: the unpruned baseline: the sparse stage at λ = 0.
         trials: by number.
         front: numbers of the trials that no other trial beats.
+        contenders: controls and repeats, which are known once the goal is reached.
     """
 
     name: str
@@ -156,11 +192,24 @@ class StudyRecord:
     dense: StageRecord
     trials: list[TrialRecord]
     front: list[int]
+    contenders: list[ContenderRecord] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to compute: trials, baseline, controls and repeats."""
+        states = [one.state for one in self.trials] + [one.state for one in self.contenders]
+        enough = len(self.trials) >= self.goal and self.dense.state in ("done", "failed")
+        return enough and "running" not in states
 
     @property
     def complete(self) -> list[TrialRecord]:
         """The trials that reached the end of their chain, by number."""
         return [trial for trial in self.trials if trial.state == "complete"]
+
+
+def epochs_trained(stages: Sequence[StageRecord]) -> int:
+    """The training epochs that a chain's network has had; early epochs are part of sparse training."""
+    return sum(stage.spec["recipe"]["epochs"] for stage in stages if stage.kind in ("sparse", "finetune"))
 
 
 def best_trial(study: StudyRecord) -> TrialRecord | None:

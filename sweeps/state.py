@@ -7,13 +7,24 @@ somebody says that it has changed. The work for one piece of news does not grow 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from sweeps.config import Config, resolve
 from sweeps.config.space import count_points
+from sweeps.contenders import Contender, chosen_points, contenders, epochs_to_come
 from sweeps.pareto import Front
-from sweeps.records import Row, StageRecord, StageState, StudyRecord, TrialRecord, TrialState
+from sweeps.records import (
+    ContenderRecord,
+    Row,
+    StageRecord,
+    StageState,
+    StudyRecord,
+    TrialRecord,
+    TrialState,
+    best_trial,
+)
 from sweeps.stages import KINDS, Stage, Store, chain, dense_stage
 from sweeps.stages.training import TrainingSpec
 from sweeps.study import Point, Study, open_study
@@ -40,15 +51,23 @@ class State:
         self._first_sparse: set[str] = set()
         self._front = Front(config.search.objectives)
         self._epochs_done = 0
+        self._contenders: list[Contender] | None = None  # not known before the goal is reached
+        self._contender_records: list[ContenderRecord] = []
         self.dense = dense_stage(config, study.facts.precision, study.facts.data)
         self._look_up(self.dense)
         for point in study.points:
-            self.add(point)
+            self._take(point)
+        self._find_contenders()
 
     # Trials
 
     def add(self, point: Point) -> TrialRecord:
         """Take in the next trial."""
+        trial = self._take(point)
+        self._find_contenders()
+        return trial
+
+    def _take(self, point: Point) -> TrialRecord:
         number = len(self._trials)
         config = resolve(self.config, point.params)
         stages = chain(config, self._study.facts.precision, self._study.facts.data)
@@ -90,10 +109,9 @@ class State:
     def ready(self) -> list[Stage]:
         """Stages that can be computed: the baseline first, then in the order of their trials.
 
-        Those that are being computed already are among them.
+        Controls and repeats come last. Stages that are being computed already are among them.
         """
-        every = [self.dense, *(stage for stages in self._open.values() for stage in stages)]
-        ready = {stage.key: stage for stage in every if self._is_ready(stage)}
+        ready = {stage.key: stage for stage in self._needed() if self._is_ready(stage)}
         return list(ready.values())
 
     def stage(self, key: str) -> StageRecord:
@@ -110,6 +128,14 @@ class State:
             self._trials[number]
             for number, stages in self._open.items()
             if any(other.key == stage.key for other in stages)
+        ]
+
+    def contenders_of(self, stage: Stage) -> list[ContenderRecord]:
+        """The controls and repeats that have not ended and need this stage."""
+        return [
+            record
+            for record in self._contender_records
+            if record.state == "running" and any(other.key == stage.key for other in record.stages)
         ]
 
     def advance(self, stage: Stage, epochs_done: int) -> None:
@@ -133,6 +159,7 @@ class State:
             dense=self._stages[self.dense.key],
             trials=list(self._trials),
             front=self._front.numbers(),
+            contenders=list(self._contender_records),
         )
 
     @property
@@ -148,16 +175,49 @@ class State:
     def epochs_ahead(self) -> dict[str, float]:
         """Training epochs still to compute by kind, at most: trials not asked for yet are included."""
         left = dict.fromkeys(TRAINING_KINDS, 0.0)
-        needed = [self.dense, *(stage for stages in self._open.values() for stage in stages)]
-        for stage in {stage.key: stage for stage in needed}.values():
+        for stage in {stage.key: stage for stage in self._needed()}.values():
             record = self._stages[stage.key]
             if stage.kind in left and record.state != "failed":
                 left[stage.kind] += stage.epochs - record.epochs_done
+        if self._contenders is None:
+            for kind, epochs in epochs_to_come(self.config).items():
+                left[kind] += epochs
         config, unasked = self.config, max(0, self.config.search.trials - self.asked)
         fresh = min(unasked, _sparse_points(config) - len(self._first_sparse))
         left["sparse"] += (fresh + unasked * (config.passes - 1)) * config.sparse.epochs
         left["finetune"] += unasked * config.passes * config.finetune.epochs
         return left
+
+    def _needed(self) -> Iterator[Stage]:
+        """The stages of the baseline and of all that has not ended, first those that are computed first."""
+        yield self.dense
+        for stages in self._open.values():
+            yield from stages
+        for contender, record in zip(self._contenders or [], self._contender_records, strict=True):
+            if record.state == "running":
+                yield from contender.stages
+
+    def _find_contenders(self) -> None:
+        """Once every trial has ended, find what stands beside them."""
+        config = self.config
+        settled = not self._open and self.asked >= config.search.trials
+        if self._contenders is not None or not settled:
+            return
+        if self._stages[self.dense.key].state not in ("done", "failed"):
+            return
+        wanted = config.controls.chosen() or config.confirm.seeds > 1
+        study = self.record()
+        front = sorted(
+            (self._trials[number] for number in study.front if wanted), key=lambda t: int(t.metrics["params"])
+        )
+        points = chosen_points(front, config.confirm.points, best_trial(study))
+        facts = self._study.facts
+        self._contenders = list(contenders(config, points, facts.precision, facts.data))
+        for one in self._contenders:
+            records = tuple(map(self._look_up, one.stages))
+            self._contender_records.append(
+                ContenderRecord(one.kind, one.trial, one.seed, *_outcome(records), records)
+            )
 
     def _look_up(self, stage: Stage) -> StageRecord:
         """The record of a stage, read from its folder if it is not known yet."""
@@ -186,6 +246,14 @@ class State:
                 del self._open[trial.number]
                 self._close(trial)
                 ended.append(trial)
+        for place, contender in enumerate(self._contender_records):
+            if any(other.key == stage.key for other in contender.stages):
+                records = tuple(self._stages[other.key] for other in contender.stages)
+                state, reason = _outcome(records)
+                self._contender_records[place] = replace(
+                    contender, state=state, reason=reason, stages=records
+                )
+        self._find_contenders()
         return ended
 
     def _close(self, trial: TrialRecord) -> None:

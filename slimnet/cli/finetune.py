@@ -12,7 +12,7 @@ import typer
 from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.errors import SlimnetError
-from slimnet.training.recipe import Recipe
+from slimnet.training.recipe import Recipe, Weights
 
 DISTILL = 0.5  # weight of a teacher where none is given
 
@@ -31,6 +31,10 @@ def finetune_command(
     precision: opt.Arithmetic = "auto",
     compiled: opt.Compiled = False,
     threads: opt.Threads = None,
+    weights: Annotated[
+        Weights,
+        typer.Option(help="What training starts from: the weights in FILE, or new ones at its widths."),
+    ] = "pruned",
     teacher: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A network to learn from as well: the one before pruning."),
@@ -64,7 +68,7 @@ def finetune_command(
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> None:
-    """Train a pruned network further, without penalty.
+    """Train a pruned network, without penalty.
 
     Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
     """
@@ -113,9 +117,10 @@ def finetune_command(
         "precision": opt.choose_precision(precision, place),
         "compile": compiled,
         "teacher": content_hash(teacher) if teacher else None,
+        **({"weights": weights} if weights != "pruned" else {}),
     }
     made_from = extend_record(saved.config, settings, splits, model, step)
     unfinished = partial_file(out, {**made_from, "parent": content_hash(file)}, force)
-    run = partial(steps.finetune, seed=settings.seed, teacher=taught_by)
+    run = partial(steps.finetune, seed=settings.seed, weights=weights, teacher=taught_by)
     metrics = train_to(out, unfinished, network, splits, recipe, made_from, run)
     show.print_written(metrics, out)

@@ -81,7 +81,7 @@ def train_to(
         assert trained is not None, "nothing stops it before its last epoch"
         config = {**made_from, "image_shape": list(splits.image_shape)}
         training = {"history": trained.history}
-        save(out, network.cpu(), metrics=trained.metrics, config=config, training=training)
+        save(out, trained.model.cpu(), metrics=trained.metrics, config=config, training=training)
     return trained.metrics
 
 

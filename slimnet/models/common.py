@@ -45,6 +45,15 @@ def check_widths(blocks: Sequence[int], widths: Sequence[int], expected: int, la
             )
 
 
+def draw_weights(model: nn.Module) -> None:
+    """Draw all weights anew, as when the network was made."""
+    for module in model.modules():
+        draw = getattr(module, "reset_parameters", None)
+        if module is not model and draw is not None:
+            draw()
+    initialize(model)
+
+
 def initialize(model: nn.Module) -> None:
     """Draw the weights of convs as He et al. do (arXiv 1502.01852), for the gradients."""
     for module in model.modules():

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.models.catalogue import SIZES, WIDTHS
-from slimnet.models.common import check_sizes, check_widths, initialize
+from slimnet.models.common import check_sizes, check_widths, draw_weights, initialize
 
 WIDEST = 8  # times the first width, where VGGs stop doubling it
 
@@ -58,6 +58,10 @@ class VGG(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.avgpool(self.features(x))
         return self.fc(torch.flatten(x, 1))  # type: ignore[no-any-return]
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, at the widths that the layers have."""
+        draw_weights(self)
 
     @property
     def widths(self) -> list[int]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from slimnet.errors import SlimnetError
 from slimnet.models.blocks import BasicBlock, Block, Bottleneck
 from slimnet.models.catalogue import SIZES, WIDTHS
-from slimnet.models.common import check_sizes, check_widths, initialize
+from slimnet.models.common import check_sizes, check_widths, draw_weights, initialize
 from slimnet.models.stems import Stem
 
 
@@ -86,6 +86,10 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.avgpool(self.stages(x))
         return self.fc(torch.flatten(x, 1))  # type: ignore[no-any-return]
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, at the widths that the layers have."""
+        draw_weights(self)
 
     @property
     def widths(self) -> list[int]:

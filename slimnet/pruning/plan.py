@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,16 @@ class PruningPlan:
     def ratio(self) -> float:
         """The fraction of prunable channels that is removed."""
         return self.removed_channels / self.prunable_channels
+
+    def shuffled(self, seed: int) -> PruningPlan:
+        """Random channels instead, as many in each group: the control of what the scores are worth."""
+        rng = np.random.default_rng(seed)
+        sizes = {group.name: len(group.units) for group in self.graph.groups}
+        kept = {
+            name: np.sort(rng.permutation(sizes[name])[: len(chosen)]).astype(np.int64)
+            for name, chosen in self.kept.items()
+        }
+        return replace(self, kept=kept)
 
     def cuts(self) -> dict[str, LayerCut]:
         """For every layer that loses channels, which of its channels stay."""

@@ -61,6 +61,7 @@ def train(
     on_step: OnStep = lambda epoch, step, steps: None,
     on_warning: Callable[[str], None] = logger.warning,
     stop: Callable[[], bool] = lambda: False,
+    until: int | None = None,
 ) -> list[Row]:
     """Train `model` in place, going on from `checkpoint` if it is there.
 
@@ -85,6 +86,7 @@ def train(
         on_step: called with (epoch, steps done, steps) while an epoch runs.
         on_warning: told of checkpoints that are damaged, and what follows.
         stop: asked after each epoch; True ends the call early.
+        until: the epoch to end after, the schedule unfinished; None trains all of `recipe.epochs`.
 
     Returns:
         The history so far, a row per epoch: epoch (from 1), epochs, lr and lambda of its last step,
@@ -112,7 +114,7 @@ def train(
     if checkpoint is not None and (saved := recover(checkpoint, on_warning)):
         history = _continue(saved, checkpoint, model, optimizer, settings)
         on_resume(history)
-    while len(history) < recipe.epochs and not (history and stop()):
+    while len(history) < (until or recipe.epochs) and not (history and stop()):
         if sparsity.target is not None:
             steps = recipe.epochs * train_batch_count(len(splits.train), recipe.batch_size)
             strength = steer(sparsity.target, history, recipe.epochs, recipe.reach(steps))

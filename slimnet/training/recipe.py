@@ -9,6 +9,8 @@ from typing import Literal
 from slimnet.errors import SlimnetError
 
 Optimizer = Literal["sgd", "adam", "adamw"]
+Weights = Literal["pruned", "fresh"]
+"""What the training of a pruned network starts from."""
 Schedule = Literal["one-cycle", "cosine", "steps", "constant", "rewind"]
 
 WARM_UP = 0.25  # fraction of a one-cycle schedule in which the learning rate rises

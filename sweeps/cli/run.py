@@ -83,7 +83,7 @@ def run_command(
                 state, study, sampling, database, executor, tracker, console, interruption, data_dir
             ).run()
         page = _wind_up(folder, record, tracker, interruption, console)
-    if page is None or (interruption.signals and not _goal_reached(record)):
+    if page is None or (interruption.signals and not record.ended):
         console.say(
             f"interrupted with {len(record.complete)} of {record.goal} trials complete; nothing is lost. "
             f"Go on with: {command_line()}"
@@ -109,11 +109,6 @@ def _wind_up(
     return page
 
 
-def _goal_reached(record: StudyRecord) -> bool:
-    ended = [trial for trial in record.trials if trial.state != "running"]
-    return len(ended) >= record.goal and record.dense.state in ("done", "failed")
-
-
 def _close(console: Console, record: StudyRecord, page: Path, reference: str, runs: Path) -> None:
     """The last lines of a run that has reached its goal, and its exit status."""
     from sweeps.report.summary import headline
@@ -132,7 +127,10 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
         console.error(f"trial {trial.number} failed: {trial.reason}")
     if record.dense.failure:
         console.error(f"the dense baseline failed: {record.dense.failure['reason']}")
-    if failed or record.dense.failure:
+    beside = [one for one in record.contenders if one.state == "failed"]
+    for one in beside:
+        console.error(f"the {one.name} failed: {one.reason}")
+    if failed or beside or record.dense.failure:
         console.error(f"try again with: {studies.command('retry', reference)}")
     points = count_points(record.config.search.space)
     more = record.goal + 8 if points is None else min(record.goal + 8, points)
@@ -143,12 +141,13 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
         best = best_trial(record) or record.trials[record.front[-1]]
         path = Store(runs).folder(best.stages[-1]).checkpoint
         console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
-    if failed or record.dense.failure:
+    if failed or beside or record.dense.failure:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
 def _stages_once(record: StudyRecord) -> list[StageRecord]:
-    every = [record.dense, *(stage for trial in record.trials for stage in trial.stages)]
+    chains = [trial.stages for trial in record.trials] + [one.stages for one in record.contenders]
+    every = [record.dense, *(stage for stages in chains for stage in stages)]
     return list({stage.key: stage for stage in every}.values())
 
 

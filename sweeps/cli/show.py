@@ -8,11 +8,13 @@ from typing import Any
 from slimnet.data.catalogue import fingerprint
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, JsonOption, RunsOption, SetOption, TrialsOption
+from sweeps.comparison import Comparison, Measured
 from sweeps.config import load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
-from sweeps.outputs import dense_row, pareto_table, write_outputs
+from sweeps.outputs import CONTROLS, pareto_table, write_outputs
 from sweeps.records import StageRecord, StudyRecord
+from sweeps.report.verdicts import against, with_error
 from sweeps.stages import Store
 from sweeps.state import State, count_states
 from sweeps.study import Facts, Study, check_config, check_data, is_begun, open_study
@@ -104,16 +106,48 @@ def report_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
 
 def print_front(console: Console, record: StudyRecord) -> None:
     """The front as a table, with the dense network below it."""
-    rows: list[dict[str, Any]] = [record.trials[number].row() for number in record.front]
-    dense = dense_row(record)
-    if not rows:
+    if not record.front:
         console.say(f"study {record.name} has no finished trial yet")
         return
-    if dense is not None:
-        blank = dict.fromkeys(rows[0], None)
-        rows = [{**row, "smaller": f"{dense['params'] / row['params']:.1f}x"} for row in rows]
-        rows.append({**blank, "trial": "dense", **dense, "smaller": ""})
-    console.table(rows, f"Pareto front of {record.name} (selected on the validation split)")
+    comparison = Comparison(record)
+    rows = [_front_row(record, comparison, point) for point in comparison.points]
+    if dense := comparison.dense:
+        rows.append({**dict.fromkeys(rows[0]), "trial": "dense", **_measured_cells(dense)})
+    seeds = f", mean ± standard error of {comparison.seeds} seeds" if comparison.seeds > 1 else ""
+    console.table(rows, f"Pareto front of {record.name} (selected on the validation split{seeds})")
+    controls = [
+        {
+            "control": one.kind,
+            "of trial": one.trial,
+            **_measured_cells(one),
+            "beside the trial": against(comparison, one),
+        }
+        for kind in CONTROLS
+        for one in comparison.of_kind(kind)
+    ]
+    if controls:
+        console.table(controls, "The simpler ways to networks of these sizes, with as many epochs")
+
+
+def _front_row(record: StudyRecord, comparison: Comparison, point: Measured) -> dict[str, Any]:
+    assert point.trial is not None, "points are trials"
+    row = record.trials[point.trial].row()
+    measured = ("trial", "params", "macs", "val_accuracy", "test_accuracy")
+    asked = {name: value for name, value in row.items() if name not in measured}
+    smaller = ""
+    if comparison.dense:
+        smaller = f"{comparison.dense.size('params') / point.size('params'):.1f}x"
+    return {"trial": point.trial, **asked, **_measured_cells(point), "smaller": smaller}
+
+
+def _measured_cells(one: Measured) -> dict[str, Any]:
+    """Size, epochs and accuracies of a network, as a table on a terminal has them."""
+    return {
+        "params": one.size("params"),
+        "macs": one.size("macs"),
+        "epochs": one.epochs,
+        **{metric: with_error(one, metric) for metric in ("val_accuracy", "test_accuracy")},
+    }
 
 
 def print_json(facts: Any) -> None:

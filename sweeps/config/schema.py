@@ -22,7 +22,18 @@ from pydantic import (
 
 from slimnet.precision import PrecisionWish
 from sweeps.config.messages import describe, refusal, show
-from sweeps.config.sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse, Wandb
+from sweeps.config.sections import (
+    STRICT,
+    Confirm,
+    Controls,
+    Data,
+    Finetune,
+    Model,
+    Prune,
+    Section,
+    Sparse,
+    Wandb,
+)
 from sweeps.config.space import Choices, Entry, count_points, parse_entry
 from sweeps.config.yaml_source import KeyPath, dotted
 
@@ -159,6 +170,8 @@ class Config(Section):
     prune: Prune = Prune()
     finetune: Finetune
     search: Search
+    controls: Controls = Controls()
+    confirm: Confirm = Confirm()
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="processes that compute stages"
     )
@@ -173,6 +186,40 @@ class Config(Section):
         if study.lower() == "stages":
             raise refusal(((), f"is {study}, the folder that studies share; take another name."))
         return study
+
+    @model_validator(mode="after")
+    def _early_epochs_are_trained(self) -> Self:
+        weights = self.search.space.get("finetune.weights")
+        early = "early" in (weights.values() or [] if weights else [self.finetune.weights])
+        if early and self.finetune.rewind_to >= self.sparse.epochs:
+            clause = (
+                f"is {self.finetune.rewind_to}, but sparse training has {self.sparse.epochs} epochs; "
+                "take an earlier one."
+            )
+            raise refusal((("finetune", "rewind_to"), clause))
+        return self
+
+    @property
+    def trial_epochs(self) -> int:
+        """Training epochs that a trial with this config gets in all."""
+        return self.passes * (self.sparse.epochs + self.finetune.epochs)
+
+    @property
+    def most_epochs(self) -> int:
+        """The most training epochs that a trial of the study can get, where they are searched."""
+        passes, sparse, finetune = (
+            max([field, *self._searched(path)])
+            for path, field in (
+                ("passes", self.passes),
+                ("sparse.epochs", self.sparse.epochs),
+                ("finetune.epochs", self.finetune.epochs),
+            )
+        )
+        return passes * (sparse + finetune)
+
+    def _searched(self, path: str) -> list[int]:
+        entry = self.search.space.get(path)
+        return [] if entry is None else [int(value) for value in entry.values() or _highest(entry)]
 
     @model_validator(mode="after")
     def _searched_values_keep_the_rules(self) -> Self:

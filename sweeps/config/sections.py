@@ -145,6 +145,12 @@ class Sparse(Recipe):
 class Finetune(Recipe):
     """Training of the pruned network, without penalty."""
 
+    weights: Literal["pruned", "fresh", "early"] = Field(
+        "pruned",
+        description="what it starts from: what pruning left, new weights, or those of an early sparse epoch",
+    )
+    rewind_to: int = Field(1, ge=1, description="that epoch of sparse training, where weights is early")
+
     distill: float = Field(
         0.0, ge=0, le=1, description="weight of matching the outputs of the network before pruning"
     )
@@ -169,6 +175,39 @@ class Prune(Section):
     drop_blocks: bool = Field(False, description="residual blocks that lose all channels may be dropped")
     absorb: bool = Field(True, description="fold removed channels' constants into what follows")
     recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
+
+
+ControlKind = Literal["uniform", "scratch", "random"]
+
+
+class Controls(Section):
+    """The simpler ways that pruning has to beat, made for points of the front once the goal is reached."""
+
+    uniform: bool = Field(
+        False, description="a uniformly narrower network of the same parameters, from scratch, same epochs"
+    )
+    scratch: bool = Field(False, description="the pruned architecture from scratch, same epochs")
+    random: bool = Field(
+        False, description="random channels, as many in each layer, fine-tuned in the same way"
+    )
+
+    def chosen(self) -> list[ControlKind]:
+        """The controls that are on."""
+        switches: dict[ControlKind, bool] = {
+            "uniform": self.uniform,
+            "scratch": self.scratch,
+            "random": self.random,
+        }
+        return [kind for kind, on in switches.items() if on]
+
+
+class Confirm(Section):
+    """What is done for points of the front once the goal is reached: their controls, and further seeds."""
+
+    seeds: int = Field(
+        1, ge=1, le=100, description="seeds of each point, control and the dense network, the first included"
+    )
+    points: int = Field(6, ge=1, description="of the front, spread over its sizes")
 
 
 class Wandb(Section):

@@ -6,6 +6,7 @@ import json
 from pathlib import PurePath
 
 from sweeps.records import StudyRecord
+from sweeps.report.beside import simpler_ways
 from sweeps.report.blocks import Block, Code, Paragraph, Report, Section
 from sweeps.report.figures.finetuning import fine_tuning
 from sweeps.report.figures.front import pareto
@@ -37,6 +38,7 @@ def report(study: StudyRecord, stages: PurePath) -> Report:
     passes = [read_pass(view, shading, number) for number in range(1, view.passes + 1)]
     sections = (
         _front(view, shading),
+        simpler_ways(view),
         _sparse_training(passes, shading),
         _scaling_factors(view, passes[0]),
         _before_and_after(view, shading),

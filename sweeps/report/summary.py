@@ -1,38 +1,37 @@
-"""A study in two sentences: what it found and how far it is. Imports nothing that takes long."""
+"""A study in a few sentences: what it found and how far it is. Imports nothing that takes long."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from sweeps.records import StudyRecord, best_trial, smallest_near_dense
+from sweeps.comparison import Comparison, Measured, recommended
+from sweeps.records import StudyRecord, smallest_near_dense
+from sweeps.report.verdicts import NAMES, SAME, beside_dense, points, seeds_and_epochs, with_error
 from sweeps.report.wording import count, percent, plural, times
 
 
 def headline(study: StudyRecord) -> str:
-    """The study's result in plain words: the smallest network about as good as the dense one."""
-    dense = study.dense.metrics
+    """The study's result in plain words: the smallest network about as good as the dense one, and what the
+    simpler ways reach at its size.
+    """
     complete = study.complete
     if not complete:
         return "No trial has finished yet, so there is nothing to choose from."
-    if not dense:
+    comparison = Comparison(study)
+    if comparison.dense is None:
         best = max(complete, key=lambda trial: float(trial.metrics["val_accuracy"]))
         return (
-            "The dense network is not trained yet, so there is nothing to compare with. "
-            f"The most accurate trial so far has {_size_and_accuracy(best.metrics)} on the validation split."
+            "The dense network is not trained yet, so there is nothing to compare with. The most accurate "
+            f"trial so far has {count(best.metrics['params'])} parameters at "
+            f"{percent(best.metrics['val_accuracy'])} on the validation split."
         )
-    trial = best_trial(study)
-    if trial is None:
-        return f"No trial is smaller than the dense network with its {count(dense['params'])} parameters."
-    found = (
-        "the smallest network within one point of the dense one"
-        if smallest_near_dense(study)
-        else "the most accurate of the smaller networks; none is within one point of the dense one"
-    )
-    return (
-        f"From {_size_and_accuracy(dense)} to {_size_and_accuracy(trial.metrics, dense)}: {found} on the "
-        f"validation split. On the test split, which had no part in the choice: "
-        f"{percent(dense['test_accuracy'])} before, {percent(trial.metrics['test_accuracy'])} after."
-    )
+    trial = recommended(study, comparison)
+    chosen = next((one for one in comparison.points if trial and one.trial == trial.number), None)
+    if chosen is None:
+        dense = count(comparison.dense.size("params"))
+        return f"No trial is smaller than the dense network with its {dense} parameters."
+    sentences = [_found(study, comparison, comparison.dense, chosen), _on_test(comparison.dense, chosen)]
+    sentences += [_beside(comparison, chosen, kind) for kind in NAMES]
+    sentences += [_answer(comparison, chosen)]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def how_far(study: StudyRecord) -> str:
@@ -41,11 +40,62 @@ def how_far(study: StudyRecord) -> str:
     for word in ("failed", "running"):
         number = sum(trial.state == word for trial in study.trials)
         parts += [f"{count(number)} {word}"] if number else []
+    if study.contenders:
+        done = sum(one.state == "complete" for one in study.contenders)
+        parts += [f"{count(done)} of {plural(len(study.contenders), 'control and repeat')} complete"]
     return ", ".join(parts)
 
 
-def _size_and_accuracy(metrics: dict[str, Any], dense: dict[str, Any] | None = None) -> str:
-    factor = dense["params"] / metrics["params"] if dense else 1
-    smaller = f" ({times(factor)} smaller)" if factor > 1 else ""
-    unit = "" if dense else " parameters"
-    return f"{count(metrics['params'])}{unit}{smaller} at {percent(metrics['val_accuracy'])}"
+def _found(study: StudyRecord, comparison: Comparison, dense: Measured, chosen: Measured) -> str:
+    """The sizes and accuracies of the dense network and the chosen one, and how they stand."""
+    factor = dense.size("params") / chosen.size("params")
+    sizes = (
+        f"From {count(dense.size('params'))} parameters at {with_error(dense, 'val_accuracy')} to "
+        f"{count(chosen.size('params'))} ({times(factor)} smaller) at {with_error(chosen, 'val_accuracy')}"
+    )
+    how = f"on the validation split ({seeds_and_epochs(chosen)})"
+    difference = comparison.difference(chosen, dense)
+    if difference is not None and len(chosen.runs) > 1:
+        return f"{sizes} {how}: {beside_dense(difference)}."
+    found = (
+        "the smallest network within one point of the dense one"
+        if smallest_near_dense(study)
+        else "the most accurate of the smaller networks; none is within one point of the dense one"
+    )
+    return f"{sizes} {how}: with this one seed {found}."
+
+
+def _on_test(dense: Measured, chosen: Measured) -> str:
+    before, after = (with_error(one, "test_accuracy") for one in (dense, chosen))
+    return f"On the test split, which had no part in the choice: {before} before, {after} after."
+
+
+def _beside(comparison: Comparison, chosen: Measured, kind: str) -> str:
+    """What a control of the chosen network reaches."""
+    control = next((one for one in comparison.of_kind(kind) if one.trial == chosen.trial), None)
+    difference = comparison.difference(chosen, control) if control else None
+    if control is None or difference is None:
+        return ""
+    name = NAMES[kind]
+    reaches = (
+        f"{name[0].upper()}{name[1:]} for {control.epochs} epochs, reaches "
+        f"{with_error(control, 'val_accuracy')} with {count(control.size('params'))} parameters"
+    )
+    if difference.better:
+        return f"{reaches}: pruning is better by {points(difference)} points."
+    if difference.worse:
+        return f"{reaches}: pruning is worse, by {points(difference)} points."
+    return f"{reaches}: the two {SAME} ({points(difference)} points)."
+
+
+def _answer(comparison: Comparison, chosen: Measured) -> str:
+    """Names the narrower network where pruning does not pay."""
+    uniform = next((one for one in comparison.of_kind("uniform") if one.trial == chosen.trial), None)
+    difference = comparison.difference(chosen, uniform) if uniform else None
+    if uniform is None or difference is None or difference.better:
+        return ""
+    answer = "So the answer is" if difference.worse else "So as good an answer is"
+    return (
+        f"{answer} the narrower network: {count(uniform.size('params'))} parameters, "
+        f"{with_error(uniform, 'test_accuracy')} on the test split."
+    )

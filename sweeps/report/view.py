@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from sweeps.comparison import Comparison
 from sweeps.records import StageRecord, StudyRecord, TrialRecord
 from sweeps.report.wording import searched_value
 
@@ -26,6 +27,7 @@ class StudyView:
         complete: the trials that reached the end of their chain, by number.
         distinct: the trials by number, without those that repeat what an earlier one computed.
         front: numbers of the trials that no other trial beats.
+        comparison: the dense network, the front's points and their controls, over seeds.
         paths: λ, ratio, and whatever else the study searches.
         passes: of multi-pass slimming, in the trial with most of them.
     """
@@ -35,6 +37,7 @@ class StudyView:
         self.complete = study.complete
         self.distinct = list({trial.stages[-1].key: trial for trial in reversed(study.trials)}.values())[::-1]
         self.front = frozenset(study.front)
+        self.comparison = Comparison(study)
         self.paths = [LAMBDA, RATIO, *(path for path in study.config.search.space if path not in _NAMES)]
         self.passes = max((trial.stages[-1].pass_number for trial in study.trials), default=1)
         self._lambdas = _lambdas(study.trials)

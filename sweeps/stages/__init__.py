@@ -5,16 +5,31 @@ A stage is a pure function of its spec. A kind of stage is one file here: its sp
 
 from typing import Any
 
-from sweeps.stages.chain import Stage, chain, dense_stage
+from sweeps.stages.chain import Stage, chain, control, dense_stage
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.folder import StageFolder, Store
 from sweeps.stages.prune import PruneSpec
-from sweeps.stages.sparse import SparseSpec
+from sweeps.stages.sparse import EarlySpec, SparseSpec
 from sweeps.stages.spec import Spec
 
-__all__ = ["KINDS", "Spec", "Stage", "StageFolder", "Store", "chain", "dense_stage", "parse_spec"]
+__all__ = [
+    "KINDS",
+    "Spec",
+    "Stage",
+    "StageFolder",
+    "Store",
+    "chain",
+    "control",
+    "dense_stage",
+    "parse_spec",
+]
 
-KINDS: dict[str, type[Spec]] = {"sparse": SparseSpec, "prune": PruneSpec, "finetune": FinetuneSpec}
+KINDS: dict[str, type[Spec]] = {
+    "sparse": SparseSpec,
+    "early": EarlySpec,
+    "prune": PruneSpec,
+    "finetune": FinetuneSpec,
+}
 """The kinds of stages, in the order in which a trial meets them."""
 
 

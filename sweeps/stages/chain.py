@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from slimnet.data.catalogue import fingerprint
 from slimnet.precision import Precision
 from sweeps.config import Config, resolve
-from sweeps.config.sections import Recipe
+from sweeps.config.sections import ControlKind, Recipe
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.prune import PruneSpec
-from sweeps.stages.sparse import SparseSpec
+from sweeps.stages.sparse import EarlySpec, SparseSpec
 from sweeps.stages.spec import DataSpec, Spec
 
 
@@ -67,14 +68,72 @@ def chain(config: Config, precision: Precision, data: str | None = None) -> tupl
     return tuple(stages)
 
 
-def dense_stage(config: Config, precision: Precision, data: str | None = None) -> Stage:
-    """The unpruned baseline: the study's own sparse training at λ = 0; arguments as for `chain`."""
-    return chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision, data)[0]
+def dense_stage(
+    config: Config,
+    precision: Precision,
+    data: str | None = None,
+    *,
+    epochs: int | None = None,
+    within: int | None = None,
+) -> Stage:
+    """A network that is never pruned, trained as the first stage of a trial is, at λ = 0 and in one go.
+
+    Args:
+        config, precision, data: as for `chain`.
+        epochs: the most that a trial of the study can get if not given.
+        within: parameters that the network is narrowed to uniformly before; None is the dense baseline.
+    """
+    first = chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision, data)[0]
+    assert isinstance(first.spec, SparseSpec)
+    recipe = first.spec.recipe.model_copy(update={"epochs": epochs or config.most_epochs})
+    return Stage(first.spec.model_copy(update={"recipe": recipe, "within": within}))
+
+
+def control(
+    kind: ControlKind,
+    config: Config,
+    precision: Precision,
+    data: str | None = None,
+    *,
+    params: int,
+) -> tuple[Stage, ...]:
+    """The stages of a control of a trial: a simpler way to a network of its size, with all of its epochs.
+
+    Args:
+        kind: "uniform", the network narrowed uniformly and trained from scratch; "scratch", the pruned
+            architecture from scratch; "random", random channels, as many in each layer, fine-tuned alike.
+        config, precision, data: of the trial, as for `chain`.
+        params: of the trial's network.
+    """
+    if kind == "uniform":
+        return (dense_stage(config, precision, data, epochs=config.trial_epochs, within=params),)
+    stages = chain(config, precision, data)
+    if kind == "scratch":
+        last = stages[-1]
+        recipe = _recipe(config.sparse).model_copy(update={"epochs": config.trial_epochs})
+        fields = ("seed", "data", "pass_number", "precision", "compile", "parent")
+        spec = FinetuneSpec(
+            **{name: getattr(last.spec, name) for name in fields}, weights="fresh", recipe=recipe
+        )
+        return (*stages[:-1], Stage(spec, {"parent": last.inputs["parent"]}))
+    return _with_random_channels(stages)
+
+
+def _with_random_channels(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """A chain whose prunings keep random channels; what follows from them is made anew."""
+    made: dict[str, Stage] = {}
+    for stage in stages:
+        inputs = {role: made[before.key] for role, before in stage.inputs.items()}
+        changes: dict[str, Any] = {role: before.key for role, before in inputs.items()}
+        if stage.kind == "prune":
+            changes["shuffled"] = True
+        made[stage.key] = Stage(stage.spec.model_copy(update=changes), inputs)
+    return tuple(made.values())
 
 
 def _one_pass(
     config: Config, precision: Precision, fingerprint: str, number: int, before: Stage | None
-) -> tuple[Stage, Stage, Stage]:
+) -> tuple[Stage, ...]:
     """The stages of one pass, which goes on from the network that the pass `before` has left."""
     images = DataSpec(
         name=config.data.name,
@@ -105,6 +164,7 @@ def _one_pass(
         ),
         {"parent": before} if before else {},
     )
+    early = _early(config, sparse) if config.finetune.weights == "early" else None
     repaired = config.prune.recalibrate > 0  # else batches and their augmentation change nothing
     prune = Stage(
         PruneSpec(
@@ -113,14 +173,16 @@ def _one_pass(
             parent=sparse.key,
             prune=config.prune.model_copy(update={"ratio": ratio_of_pass(config.prune.ratio, config.passes)}),
             **({"batch_size": config.sparse.batch_size} if repaired else {}),
+            **({"early": early.key} if early else {}),
         ),
-        {"parent": sparse},
+        {"parent": sparse, **({"early": early} if early else {})},
     )
     distilled = config.finetune.distill > 0
     finetune = Stage(
         FinetuneSpec(
             **training,
             parent=prune.key,
+            weights="fresh" if config.finetune.weights == "fresh" else "pruned",
             recipe=_recipe(config.finetune),
             **(
                 {
@@ -134,7 +196,13 @@ def _one_pass(
         ),
         {"parent": prune, **({"teacher": sparse} if distilled else {})},
     )
-    return sparse, prune, finetune
+    return sparse, *([early] if early else []), prune, finetune
+
+
+def _early(config: Config, sparse: Stage) -> Stage:
+    """The sparse training's first epochs, once more."""
+    fields = {name: getattr(sparse.spec, name) for name in SparseSpec.model_fields if name != "kind"}
+    return Stage(EarlySpec(**fields, until=config.finetune.rewind_to), sparse.inputs)
 
 
 def ratio_of_pass(ratio: float, passes: int) -> float:

@@ -1,9 +1,10 @@
-"""Fine-tuning: the pruned network is trained further, without penalty."""
+"""Fine-tuning: the pruned network is trained, without penalty."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from slimnet.training.recipe import Weights
 from sweeps.stages.spec import Computed, Context
 from sweeps.stages.training import TrainingSpec
 
@@ -13,6 +14,7 @@ class FinetuneSpec(TrainingSpec):
 
     Attributes:
         parent: the stage whose network is trained.
+        weights: what it starts from: the parent's weights, or new ones at its widths.
         teacher: the stage whose network it learns from as well.
         distill, temperature: as in the config, where there is a teacher.
     """
@@ -21,6 +23,7 @@ class FinetuneSpec(TrainingSpec):
 
     kind: Literal["finetune"] = "finetune"
     parent: str
+    weights: Weights = "pruned"
     teacher: str | None = None
     distill: float = 0.0
     temperature: float = 4.0
@@ -33,6 +36,7 @@ class FinetuneSpec(TrainingSpec):
             context.network("parent"),
             context.splits,
             self.library_recipe(distill=self.distill, temperature=self.temperature),
+            weights=self.weights,
             teacher=context.network("teacher") if self.teacher else None,
             **self.options(context),
         )

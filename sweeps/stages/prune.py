@@ -15,6 +15,8 @@ class PruneSpec(Spec):
         parent: the stage whose network is pruned.
         prune: how; its ratio is that of this pass.
         batch_size: of the batches for new BatchNorm statistics, if there are any.
+        early: the stage whose weights are cut instead, by the scores of the parent's.
+        shuffled: whether random channels are kept instead, as many in each layer.
     """
 
     title: ClassVar[str] = "pruning"
@@ -23,6 +25,8 @@ class PruneSpec(Spec):
     parent: str
     prune: Prune
     batch_size: int = 128
+    early: str | None = None
+    shuffled: bool = False
 
     def compute(self, context: Context) -> Computed:
         """Prune, and measure what is left."""
@@ -36,6 +40,8 @@ class PruneSpec(Spec):
             batch_size=self.batch_size,
             crop=self.data.crop,
             flip=self.data.flip,
+            shuffled=self.shuffled,
+            weights_of=context.network("early") if self.early else None,
             **self.prune.model_dump(),
         )
         return Computed(pruned.model, pruned.metrics, [])

@@ -25,6 +25,7 @@ class SparseSpec(TrainingSpec):
         strength: λ. What follows makes no difference where it is 0 and there is no target.
         penalty, lambda_schedule, target: as in the config.
         streams: whether the scaling factors of residual streams are penalised too.
+        within: parameters that the fresh network is narrowed to uniformly; None leaves it as it is.
     """
 
     title: ClassVar[str] = "sparse training"
@@ -37,10 +38,13 @@ class SparseSpec(TrainingSpec):
     lambda_schedule: LambdaSchedule = "constant"
     target: float | None = None
     streams: bool = False
+    within: int | None = None
 
     def compute(self, context: Context) -> Computed | None:
         """Train, and say how the scaling factors are distributed."""
+        return self._train(context)
 
+    def _train(self, context: Context, until: int | None = None) -> Computed | None:
         from slimnet import steps
 
         trained = steps.sparse_train(
@@ -50,6 +54,7 @@ class SparseSpec(TrainingSpec):
             strength=self.strength,
             sparsity=Sparsity(self.penalty, self.lambda_schedule, self.target),
             streams=self.streams,
+            until=until,
             **self.options(context),
         )
         return None if trained is None else Computed(trained.model, trained.metrics, trained.history)
@@ -71,4 +76,29 @@ class SparseSpec(TrainingSpec):
                 **stem,
             )
 
-        return steps.fresh(make, seed=self.seed).to(context.device)
+        network = steps.fresh(make, seed=self.seed)
+        if self.within is not None:
+            network = steps.narrow(network, splits, params=self.within, seed=self.seed)
+        return network.to(context.device)
+
+
+class EarlySpec(SparseSpec):
+    """The first epochs of a sparse training once more, for the weights that it had then.
+
+    Attributes:
+        until: the epoch to end after.
+    """
+
+    title: ClassVar[str] = "early epochs"
+
+    kind: Literal["early"] = "early"  # type: ignore[assignment]
+    until: int
+
+    @property
+    def epochs(self) -> int:
+        """The epochs that are trained, of the schedule of all."""
+        return self.until
+
+    def compute(self, context: Context) -> Computed | None:
+        """Train as the sparse stage does, and stop early."""
+        return self._train(context, self.until)

@@ -11,11 +11,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from sweeps.records import StageRecord, StudyRecord, TrialRecord
+from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.tracking import sdk
 from sweeps.tracking.ledger import Entry, Ledger
 from sweeps.tracking.offline import read_offline_run
-from sweeps.tracking.views import RunView, dense_view, study_view, study_views, trial_view
+from sweeps.tracking.views import RunView, contender_view, dense_view, study_view, study_views, trial_view
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -58,6 +58,7 @@ class Projector:
         self._reconciled = False
         self._dense: StageRecord | None = None  # as written last
         self._trials: dict[int, TrialRecord] = {}
+        self._contenders: dict[tuple[str, int | None, int], ContenderRecord] = {}
         self._shown = 0  # complete trials in the study's own run
 
     def project(self, study: StudyRecord, *, final: bool = False) -> None:
@@ -78,6 +79,11 @@ class Projector:
             if self._trials.get(trial.number) is not trial:
                 self._write(trial_view(study, trial), final)
                 self._trials[trial.number] = trial
+        for contender in study.contenders:
+            name = (contender.kind, contender.trial, contender.seed)
+            if self._contenders.get(name) is not contender:
+                self._write(contender_view(study, contender), final)
+                self._contenders[name] = contender
         if final or self._study_is_due(study):
             self._write(study_view(study), final)
         if final:

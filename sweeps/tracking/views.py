@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from sweeps.records import StageRecord, StudyRecord, TrialRecord, smallest_near_dense
+from sweeps.outputs import pareto_table
+from sweeps.records import (
+    ContenderRecord,
+    StageRecord,
+    StudyRecord,
+    TrialRecord,
+    epochs_trained,
+    smallest_near_dense,
+)
 
 Row = dict[str, Any]
 RunState = Literal["waiting", "running", "complete", "failed"]
@@ -60,7 +68,7 @@ class RunView:
     id: str
     name: str
     group: str
-    job_type: Literal["dense", "trial", "study"]
+    job_type: Literal["dense", "trial", "control", "repeat", "study"]
     tags: tuple[str, ...]
     epoch_axes: tuple[str, ...]
     state: RunState
@@ -92,7 +100,12 @@ def run_id(study: StudyRecord, name: int | str) -> str:
 
 def study_views(study: StudyRecord) -> list[RunView]:
     """The views of a study's runs: the dense network, every trial, and the study itself last."""
-    return [dense_view(study), *(trial_view(study, trial) for trial in study.trials), study_view(study)]
+    return [
+        dense_view(study),
+        *(trial_view(study, trial) for trial in study.trials),
+        *(contender_view(study, contender) for contender in study.contenders),
+        study_view(study),
+    ]
 
 
 def trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
@@ -123,8 +136,42 @@ def _trial_config(trial: TrialRecord) -> dict[str, Any]:
 
 
 def _trial_summary(trial: TrialRecord, state: RunState) -> dict[str, Any]:
-    outcome = trial.row() if state == "complete" else {}
+    outcome = {**trial.row(), "epochs": epochs_trained(trial.stages)} if state == "complete" else {}
     return {"state": state, "reason": trial.reason, **outcome}
+
+
+def contender_view(study: StudyRecord, contender: ContenderRecord) -> RunView:
+    """The run of a control, or of a repeat under another seed."""
+    state: RunState = contender.state
+    if state == "running" and not any(stage.epochs_done for stage in contender.stages):
+        state = "waiting"
+    about = f"{contender.kind}-{'all' if contender.trial is None else contender.trial}-{contender.seed}"
+    facts = {key: contender.metrics[key] for key in FACTS} if state == "complete" else {}
+    summary = {
+        "state": state,
+        "reason": contender.reason,
+        "epochs": epochs_trained(contender.stages),
+        **facts,
+    }
+    return RunView(
+        id=run_id(study, about),
+        name=contender.name,
+        group=study.name,
+        job_type="repeat" if contender.kind in ("dense", "trial") else "control",
+        tags=_tags(study),
+        epoch_axes=_epoch_axes(contender.stages),
+        state=state,
+        mark=_mark(state, contender.reason, *map(_progress, contender.stages)),
+        make_config=partial(_contender_config, study, contender),
+        make_summary=lambda: summary,
+        rows=partial(_chain_rows, contender.stages),
+    )
+
+
+def _contender_config(study: StudyRecord, contender: ContenderRecord) -> dict[str, Any]:
+    of = study.config if contender.trial is None else study.trials[contender.trial].config
+    config = of.model_dump(mode="json", by_alias=True)
+    return {**config, "kind": contender.kind, "trial": contender.trial, "seed": contender.seed}
 
 
 def dense_view(study: StudyRecord) -> RunView:
@@ -139,6 +186,7 @@ def dense_view(study: StudyRecord) -> RunView:
         state = "running"
     reason = dense.failure["reason"] if dense.failure else None
     facts = {key: dense.metrics[key] for key in FACTS} if dense.metrics else {}
+    facts["epochs"] = epochs_trained([dense])
     return RunView(
         id=run_id(study, "dense"),
         name="dense",
@@ -164,7 +212,7 @@ def study_view(study: StudyRecord) -> RunView:
     complete = [trial.number for trial in study.complete]
     failed = sum(trial.state == "failed" for trial in study.trials)
     ended = len(complete) + failed
-    state: RunState = "complete" if ended >= study.goal else "running" if ended else "waiting"
+    state: RunState = "complete" if ended >= study.goal and study.ended else "running" if ended else "waiting"
     summary = {
         "state": state,
         "goal": study.goal,
@@ -180,7 +228,7 @@ def study_view(study: StudyRecord) -> RunView:
         tags=_tags(study),
         epoch_axes=(),
         state=state,
-        mark=_mark(summary, study.front, complete),
+        mark=_mark(summary, study.front, complete, [one.state for one in study.contenders]),
         make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
         make_summary=lambda: summary,
         rows=partial(_study_rows, study),
@@ -257,15 +305,27 @@ def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
 
 
 def _study_rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
-    """One row, whose step is the number of complete trials: the tables and the chart as they are now."""
-    step = len(study.complete)
-    if step == 0 or step < start:
+    """One row, the tables and the chart as they are now, at a step that grows whatever comes.
+
+    It is twice the number of complete trials, and one more when their controls and repeats have ended.
+    """
+    step = 2 * len(study.complete) + (bool(study.contenders) and study.ended)
+    if not study.complete or step < start:
         return
     trials = [trial.row() for trial in study.complete]
     numbers = frozenset(study.front)
     front = sorted((row for row in trials if row["trial"] in numbers), key=lambda row: row["params"])
-    chart = _front_chart(study, trials, front)
-    yield step, {"trials": _table(trials), "front": _table(front), "front_chart": chart}
+    found = pareto_table(study)
+    chart = _front_chart(study, trials, front, found["controls"])
+    row: Row = {"trials": _table(trials), "front": _table(_flat(found["front"])), "front_chart": chart}
+    if found["controls"]:
+        row["controls"] = _table(_flat(found["controls"]))
+    yield step, row
+
+
+def _flat(rows: list[Row]) -> list[Row]:
+    """Rows whose every value fits into a cell: of the seeds their number."""
+    return [{**row, "seeds": len(row["seeds"])} for row in rows]
 
 
 def _table(rows: list[Row]) -> Table:
@@ -286,7 +346,7 @@ def _headlines(study: StudyRecord) -> dict[str, Any]:
     return headlines
 
 
-def _front_chart(study: StudyRecord, trials: list[Row], front: list[Row]) -> Any:
+def _front_chart(study: StudyRecord, trials: list[Row], front: list[Row], controls: list[Row]) -> Any:
     """Validation accuracy over parameters, in plotly, which W&B draws without a preset of the server's."""
     import plotly.graph_objects as go
 
@@ -302,6 +362,19 @@ def _front_chart(study: StudyRecord, trials: list[Row], front: list[Row]) -> Any
     figure = go.Figure()
     figure.add_trace(points(trials, "trials", mode="markers"))
     figure.add_trace(points(front, "front", mode="lines+markers"))
+    for kind in dict.fromkeys(row["kind"] for row in controls):
+        of_kind = [row for row in controls if row["kind"] == kind]
+        means, errors = ([row[f"val_accuracy_{name}"] for row in of_kind] for name in ("mean", "se"))
+        figure.add_trace(
+            go.Scatter(
+                x=[row["params"] for row in of_kind],
+                y=means,
+                error_y={"array": errors},
+                name=f"{kind} control",
+                mode="lines+markers",
+                marker_symbol="square",
+            )
+        )
     if metrics := study.dense.metrics:
         dense = {"x": [metrics["params"]], "y": [metrics["val_accuracy"]]}
         figure.add_trace(go.Scatter(**dense, name="dense", mode="markers", marker_symbol="star"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeps.comparison import Comparison, Measured
 from sweeps.records import TrialRecord
 from sweeps.report.drawing import (
     Choice,
@@ -25,9 +26,12 @@ from sweeps.report.drawing import (
 )
 from sweeps.report.figures.marks import HELD_OUT, LABEL_GAP, MOST_LABELS, SIZES, marker, result_lines
 from sweeps.report.shading import NEUTRAL, Shading
+from sweeps.report.verdicts import NAMES, seeds_and_epochs, with_error
 from sweeps.report.view import StudyView, path_name
+from sweeps.report.wording import count
 
 _SIZE, _ACCURACY = 0, 1  # the figure's choices
+SYMBOLS = {"uniform": "square", "scratch": "triangle-up", "random": "x"}  # of the controls
 
 
 def pareto(view: StudyView, shading: Shading) -> Figure:
@@ -37,6 +41,10 @@ def pareto(view: StudyView, shading: Shading) -> Figure:
     legend, scale = legend_of(shading)
     diamond = " The diamond is the dense network; the dotted line lies one point below its accuracy."
     dense = diamond if view.study.dense.metrics else ""
+    controls = [kind for kind in SYMBOLS if view.comparison.of_kind(kind)]
+    dense += f" On the dotted lines: {', '.join(map(_control_in_words, controls))}." if controls else ""
+    if view.comparison.seeds > 1:
+        dense += " Dashes with bars: means over seeds and their standard errors."
     numbered = " and with its number" if len(view.front) <= MOST_LABELS else ""
     alt = "Scatter plot of accuracy over network size, all trials, with the Pareto front"
     return Figure(
@@ -50,9 +58,17 @@ def pareto(view: StudyView, shading: Shading) -> Figure:
     )
 
 
+def _control_in_words(kind: str) -> str:
+    shapes = {"uniform": "squares", "scratch": "triangles", "random": "crosses"}
+    return f"{shapes[kind]} for {NAMES[kind]}"
+
+
 def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Drawing:
     dense = view.study.dense.metrics
-    networks = [trial.metrics for trial in view.complete] + ([dense] if dense else [])
+    comparison = view.comparison
+    networks: list[Mapping[str, Any]] = [trial.metrics for trial in view.complete]
+    networks += [dense] if dense else []
+    networks += [run for one in comparison.controls.values() for run in one.runs.values()]
     front = [trial for trial in view.complete if trial.number in view.front]
     size_axes = {
         size: axis(f"{size}, log scale", type="log", **log_ticks([network[metric] for network in networks]))
@@ -62,7 +78,9 @@ def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Dra
     drawing = axes(by_choice(_SIZE, size_axes), accuracy_axis(by_choice(_ACCURACY, titles)), height=480)
     drawing["data"] = [
         *_staircases(front, set(view.study.config.search.objectives), sizes),
+        *_controls(comparison, sizes),
         *_points(view, shading, sizes),
+        *_means(comparison, shading, view, sizes),
         *([_numbers(front, sizes)] if len(front) <= MOST_LABELS else []),
         *([_dense_point(dense, sizes)] if dense else []),
     ]
@@ -131,6 +149,62 @@ def _numbers(front: Sequence[TrialRecord], sizes: Mapping[str, str]) -> Trace:
         "hoverinfo": "skip",
         "name": "trial numbers",
     }
+
+
+def _controls(comparison: Comparison, sizes: Mapping[str, str]) -> list[Trace]:
+    """The controls of each kind, joined by a line, with their standard errors."""
+    return [
+        {
+            **_over_seeds(controls, sizes),
+            "mode": "lines+markers",
+            "line": {"color": NEUTRAL, "width": 1, "dash": "dot"},
+            "marker": {"color": NEUTRAL, "size": 9, "symbol": symbol},
+            "name": kind,
+        }
+        for kind, symbol in SYMBOLS.items()
+        if (controls := comparison.of_kind(kind))
+    ]
+
+
+def _means(
+    comparison: Comparison, shading: Shading, view: StudyView, sizes: Mapping[str, str]
+) -> list[Trace]:
+    """The means of points with several seeds, with their standard errors; so too of the dense network."""
+    traces = []
+    for one in [*comparison.points, *([comparison.dense] if comparison.dense else [])]:
+        if len(one.runs) < 2:
+            continue
+        colour = NEUTRAL if one.trial is None else shading.colour(view.study.trials[one.trial])
+        bar = {"color": colour, "size": 13, "symbol": "line-ew-open", "line": {"width": 2}}
+        traces.append({**_over_seeds([one], sizes), "mode": "markers", "marker": bar, "name": "means"})
+    return traces
+
+
+def _over_seeds(networks: Sequence[Measured], sizes: Mapping[str, str]) -> Trace:
+    """Where the means of networks stand, and the bars of their standard errors, for every choice of axes."""
+    xs = {size: [one.size(metric) for one in networks] for size, metric in sizes.items()}
+    ys = {split: [in_percent(one.mean(metric)) for one in networks] for split, metric in HELD_OUT.items()}
+    errors = {
+        split: [in_percent(one.standard_error(metric) or 0.0) for one in networks]
+        for split, metric in HELD_OUT.items()
+    }
+    return {
+        "type": "scatter",
+        "x": by_choice(_SIZE, xs),
+        "y": by_choice(_ACCURACY, ys),
+        "error_y": {"array": by_choice(_ACCURACY, errors), "thickness": 1, "width": 3, "color": NEUTRAL},
+        "hovertext": [_text(one) for one in networks],
+        "hoverinfo": "text",
+    }
+
+
+def _text(one: Measured) -> str:
+    """What is said of a mean."""
+    names = {"dense": "dense network", "trial": f"trial {one.trial}"}
+    name = names.get(one.kind, f"{one.kind} control of trial {one.trial}")
+    size = f"{count(one.size('params'))} parameters, {count(one.size('macs'))} MACs"
+    split = ", ".join(f"{split} {with_error(one, metric)}" for split, metric in HELD_OUT.items())
+    return "<br>".join([f"<b>{name}</b>", seeds_and_epochs(one), size, split])
 
 
 def _dense_point(dense: Mapping[str, Any], sizes: Mapping[str, str]) -> Trace:

@@ -87,7 +87,8 @@ def test_fields_defaults_and_types(write: Write) -> None:
         "evaluate_every": 1,
     }
     assert config.finetune.model_dump() == {
-        "epochs": 1, "lr": 0.01, **recipe, "distill": 0.0, "temperature": 4.0,
+        "epochs": 1, "lr": 0.01, **recipe, "weights": "pruned", "rewind_to": 1,
+            "distill": 0.0, "temperature": 4.0,
     }  # fmt: skip
     assert config.sparse.model_dump(by_alias=True) == {
         "epochs": 2, "lr": 0.1, **recipe, "lambda": 0.0, "lambda_schedule": "constant", "target": None,

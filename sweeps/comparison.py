@@ -1,0 +1,220 @@
+"""How sure a study can be: means and standard errors over seeds, and what they allow to be said.
+
+Every seed has a validation split of its own, which all networks of that seed are measured on. So two networks
+are compared seed by seed: what they share, the split among it, drops out of the difference. How far such
+differences spread is taken from all comparisons of the study together, as each has few seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sweeps.records import (
+    POINT,
+    ContenderKind,
+    StageRecord,
+    StudyRecord,
+    TrialRecord,
+    best_trial,
+    epochs_trained,
+)
+
+# Two-sided 95 % of Student's t for 1, 2, ... degrees of freedom; after them it is 1.96 + 2.5 / degrees.
+_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+IMAGES = {"val_accuracy": "val_images", "test_accuracy": "test_images"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network, trained with one seed or several.
+
+    Attributes:
+        kind: "dense", "trial" or the kind of control.
+        trial: the trial that it is or is the control of; None for the dense network.
+        epochs: of training that each got, those that trials share included; of "scratch" its own.
+        runs: the metrics by seed.
+        last: the last stage by seed, which holds the network.
+    """
+
+    kind: ContenderKind
+    trial: int | None
+    epochs: int
+    runs: Mapping[int, Mapping[str, Any]]
+    last: Mapping[int, StageRecord] = field(repr=False)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that have finished."""
+        return sorted(self.runs)
+
+    def mean(self, metric: str) -> float:
+        """The mean of a metric over the seeds."""
+        return statistics.fmean(float(run[metric]) for run in self.runs.values())
+
+    def size(self, metric: str) -> int:
+        """The mean parameters or MACs, which differ by seed where channels compete."""
+        return round(self.mean(metric))
+
+    def standard_error(self, metric: str) -> float | None:
+        """The standard error of a mean accuracy, of the seeds and of the split; None where neither is known.
+
+        The validation images differ from seed to seed, so the spread over seeds holds theirs; that of the
+        split alone is its least. The test images are the same, so that theirs comes on top.
+        """
+        values = [float(run[metric]) for run in self.runs.values()]
+        images = next((run[IMAGES[metric]] for run in self.runs.values() if IMAGES[metric] in run), None)
+        if images is None and len(values) < 2:
+            return None
+        mean = statistics.fmean(values)
+        split = mean * (1 - mean) / images if images else 0.0
+        spread = statistics.variance(values) if len(values) > 1 else 0.0
+        if metric == "val_accuracy":
+            return math.sqrt(max(spread, split) / len(values))
+        return math.sqrt(spread / len(values) + split)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The accuracy of one network less that of another, on the validation split.
+
+    Attributes:
+        mean: over the seeds that both have.
+        margin: the half-width of its 95 % interval.
+    """
+
+    mean: float
+    margin: float
+
+    @property
+    def better(self) -> bool:
+        """Whether it is above zero, as far as can be told."""
+        return self.mean - self.margin > 0
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is below zero, as far as can be told."""
+        return self.mean + self.margin < 0
+
+    @property
+    def within_a_point(self) -> bool:
+        """Whether no more than one point is lost, as far as can be told."""
+        return self.mean - self.margin >= -POINT
+
+
+class Comparison:
+    """The dense network, the points of the front, and the controls of those that are looked at closely.
+
+    Attributes:
+        dense: the baseline; None until it is trained.
+        points: the trials of the front by size; some of them have controls and further seeds.
+        controls: by kind and trial.
+    """
+
+    def __init__(self, study: StudyRecord) -> None:
+        runs: dict[tuple[ContenderKind, int | None], dict[int, tuple[StageRecord, ...]]] = {}
+        if study.dense.metrics:
+            runs["dense", None] = {study.config.seed: (study.dense,)}
+        for trial in (study.trials[number] for number in study.front):
+            runs["trial", trial.number] = {trial.config.seed: trial.stages}
+        for contender in study.contenders:
+            if contender.state == "complete":
+                of_kind = runs.setdefault((contender.kind, contender.trial), {})
+                of_kind[contender.seed] = contender.stages
+        found = {key: _measured(*key, chains) for key, chains in runs.items()}
+        self.dense = found.get(("dense", None))
+        points = [one for (kind, _), one in found.items() if kind == "trial"]
+        self.points = sorted(points, key=lambda one: (one.size("params"), one.trial))
+        self.controls = {
+            (kind, trial): one for (kind, trial), one in found.items() if kind not in ("dense", "trial")
+        }
+
+    @property
+    def seeds(self) -> int:
+        """The seeds of the point that has most."""
+        return max((len(point.runs) for point in self.points), default=0)
+
+    def of_kind(self, kind: str) -> list[Measured]:
+        """The controls of a kind, by size."""
+        found = [one for (its, _), one in self.controls.items() if its == kind]
+        return sorted(found, key=lambda one: one.size("params"))
+
+    def difference(self, one: Measured, other: Measured) -> Difference | None:
+        """How much more accurate one network is than another; None where no seed has both."""
+        pairs = _paired(one, other)
+        if not pairs:
+            return None
+        mean = statistics.fmean(pairs)
+        if len(pairs) > 1 and self._degrees:
+            return Difference(mean, _t95(self._degrees) * math.sqrt(self._variance / len(pairs)))
+        errors = [each.standard_error("val_accuracy") for each in (one, other)]
+        known = [error for error in errors if error is not None]
+        return Difference(mean, 1.96 * math.hypot(*known) if len(known) == 2 else math.inf)
+
+    @cached_property
+    def _differences(self) -> list[list[float]]:
+        """The paired differences of every comparison that is made, those with several seeds."""
+        pairs = [_paired(point, self.dense) for point in self.points if self.dense]
+        by_trial = {point.trial: point for point in self.points}
+        pairs += [
+            _paired(by_trial[trial], one) for (_, trial), one in self.controls.items() if trial in by_trial
+        ]
+        return [values for values in pairs if len(values) > 1]
+
+    @property
+    def _degrees(self) -> int:
+        return sum(len(values) - 1 for values in self._differences)
+
+    @property
+    def _variance(self) -> float:
+        """Of a difference with one seed, pooled over the study."""
+        squares = sum((len(values) - 1) * statistics.variance(values) for values in self._differences)
+        return squares / self._degrees
+
+
+def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
+    """The trial whose network the study would hand over.
+
+    The smallest whose mean is within a point of the dense network's; without repeats as `best_trial` says.
+    """
+    dense = comparison.dense
+    if dense is None or comparison.seeds < 2:
+        return best_trial(study)
+    lost = {
+        point.trial: dense.mean("val_accuracy") - point.mean("val_accuracy")
+        for point in comparison.points
+        if point.trial is not None and len(point.runs) > 1 and point.size("params") < dense.size("params")
+    }
+    near = [number for number, points in lost.items() if points <= POINT + 1e-9]
+    if near:
+        return study.trials[near[0]]
+    return study.trials[min(lost, key=lambda number: lost[number])] if lost else None
+
+
+def _measured(
+    kind: ContenderKind, trial: int | None, chains: Mapping[int, Sequence[StageRecord]]
+) -> Measured:
+    chain = next(iter(chains.values()))
+    return Measured(
+        kind,
+        trial,
+        epochs_trained(chain[-1:] if kind == "scratch" else chain),
+        {seed: stages[-1].metrics for seed, stages in chains.items()},
+        {seed: stages[-1] for seed, stages in chains.items()},
+    )
+
+
+def _paired(one: Measured, other: Measured) -> list[float]:
+    return [
+        one.runs[seed]["val_accuracy"] - other.runs[seed]["val_accuracy"]
+        for seed in one.seeds
+        if seed in other.runs
+    ]
+
+
+def _t95(degrees: int) -> float:
+    return _T95[degrees - 1] if degrees <= len(_T95) else 1.96 + 2.5 / degrees

@@ -1,0 +1,82 @@
+"""What stands beside the trials: controls of points of the front, and repeats under further seeds.
+
+They follow from the front alone, so a study that goes on finds the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from slimnet.precision import Precision
+from sweeps.config import Config
+from sweeps.records import ContenderKind, TrialRecord
+from sweeps.stages import Stage, chain, control, dense_stage
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network that is trained once the goal is reached, to be compared.
+
+    Attributes:
+        kind: "dense" and "trial" are repeats under another seed; the others are controls.
+        trial: the number of the trial that it repeats or is the control of; None for the dense network.
+        seed: of its random draws.
+        stages: its chain.
+    """
+
+    kind: ContenderKind
+    trial: int | None
+    seed: int
+    stages: tuple[Stage, ...]
+
+
+def chosen_points(front: Sequence[TrialRecord], count: int, best: TrialRecord | None) -> list[TrialRecord]:
+    """Points of the front to look at more closely: spread over its sizes, the best one among them.
+
+    Args:
+        front: by size.
+        count: how many at most.
+        best: what the study would recommend.
+    """
+    if len(front) <= count:
+        return list(front)
+    places = [round(place * (len(front) - 1) / max(1, count - 1)) for place in range(count)]
+    if best in front and (wanted := front.index(best)) not in places:
+        nearest = min(range(count), key=lambda index: abs(places[index] - wanted))
+        places[nearest] = wanted
+    return [front[place] for place in places]
+
+
+def contenders(
+    config: Config, points: Sequence[TrialRecord], precision: Precision, data: str | None
+) -> Iterator[Contender]:
+    """The controls of some finished trials, and repeats of them, of their controls and of the dense network.
+
+    Args:
+        config: of the study.
+        points: the trials.
+        precision, data: of the study, as for `sweeps.stages.chain`.
+    """
+    for further in range(config.confirm.seeds):
+        if further and points:
+            again = config.model_copy(update={"seed": config.seed + further})
+            yield Contender("dense", None, again.seed, (dense_stage(again, precision, data),))
+        for trial in points:
+            again = trial.config.model_copy(update={"seed": trial.config.seed + further})
+            if further:
+                yield Contender("trial", trial.number, again.seed, chain(again, precision, data))
+            for kind in config.controls.chosen():
+                stages = control(kind, again, precision, data, params=trial.metrics["params"])
+                yield Contender(kind, trial.number, again.seed, stages)
+
+
+def epochs_to_come(config: Config) -> dict[str, float]:
+    """Training epochs of all contenders by kind of stage, at most: before it is known which they are."""
+    points, further = min(config.confirm.points, config.search.trials), config.confirm.seeds - 1
+    controls = config.controls
+    sparse = config.most_epochs * (further + points * (further + 1) * controls.uniform)
+    sparse += points * further * config.passes * config.sparse.epochs
+    tuned = points * (further + (further + 1) * controls.random) * config.passes * config.finetune.epochs
+    tuned += points * (further + 1) * controls.scratch * config.most_epochs
+    return {"sparse": float(sparse), "finetune": float(tuned)}
