@@ -45,17 +45,17 @@ def compute(job: Job, place: Place, watch: Watch) -> bool:
 
 def metrics_of(stage: Stage) -> dict[str, Any]:
     """Size and accuracy after a stage: smaller networks are worse, and λ has a best value."""
-    strength, left = 0.0, 1.0
+    strength, left, within = 0.0, 1.0, None
     step: Stage | None = stage
     while step is not None:
         match step.spec:
             case PruneSpec(prune=prune):
                 left *= 1 - prune.ratio
-            case SparseSpec(strength=found):
-                strength = found
+            case SparseSpec(strength=strength, within=within):
+                pass
         step = step.inputs.get("parent")
     accuracy = 0.9 - 0.1 * (1 - left) ** 3 - 0.02 * abs(math.log10((strength or 1e-4) / 0.003))
-    params = int(DENSE_PARAMS * left**2) + 100
+    params = within or int(DENSE_PARAMS * left**2) + 100
     metrics: dict[str, Any] = {
         "params": params,
         "macs": params * 10,

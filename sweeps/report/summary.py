@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeps.comparison import Comparison, Measured, recommended
 from sweeps.records import StudyRecord, smallest_near_dense
-from sweeps.report.verdicts import NAMES, SAME, beside_dense, points, seeds_and_epochs, with_error
+from sweeps.report.verdicts import SAME, beside_dense, points, seeds_and_epochs, with_error
 from sweeps.report.wording import count, percent, plural, times
 
 
@@ -29,8 +29,7 @@ def headline(study: StudyRecord) -> str:
         dense = count(comparison.dense.size("params"))
         return f"No trial is smaller than the dense network with its {dense} parameters."
     sentences = [_found(study, comparison, comparison.dense, chosen), _on_test(comparison.dense, chosen)]
-    sentences += [_beside(comparison, chosen, kind) for kind in NAMES]
-    sentences += [_answer(comparison, chosen)]
+    sentences += [_beside_uniform(comparison, chosen), _answer(comparison, chosen)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -42,7 +41,7 @@ def how_far(study: StudyRecord) -> str:
         parts += [f"{count(number)} {word}"] if number else []
     if study.contenders:
         done = sum(one.state == "complete" for one in study.contenders)
-        parts += [f"{count(done)} of {plural(len(study.contenders), 'control and repeat')} complete"]
+        parts += [f"{count(done)} of {count(len(study.contenders))} controls and repeats complete"]
     return ", ".join(parts)
 
 
@@ -70,15 +69,14 @@ def _on_test(dense: Measured, chosen: Measured) -> str:
     return f"On the test split, which had no part in the choice: {before} before, {after} after."
 
 
-def _beside(comparison: Comparison, chosen: Measured, kind: str) -> str:
-    """What a control of the chosen network reaches."""
-    control = next((one for one in comparison.of_kind(kind) if one.trial == chosen.trial), None)
+def _beside_uniform(comparison: Comparison, chosen: Measured) -> str:
+    """What a uniformly narrower network of the chosen one's size reaches."""
+    control = comparison.controls.get(("uniform", chosen.trial))
     difference = comparison.difference(chosen, control) if control else None
     if control is None or difference is None:
         return ""
-    name = NAMES[kind]
     reaches = (
-        f"{name[0].upper()}{name[1:]} for {control.epochs} epochs, reaches "
+        f"A uniformly narrower network, trained from scratch for {plural(control.epochs, 'epoch')}, reaches "
         f"{with_error(control, 'val_accuracy')} with {count(control.size('params'))} parameters"
     )
     if difference.better:
@@ -90,7 +88,7 @@ def _beside(comparison: Comparison, chosen: Measured, kind: str) -> str:
 
 def _answer(comparison: Comparison, chosen: Measured) -> str:
     """Names the narrower network where pruning does not pay."""
-    uniform = next((one for one in comparison.of_kind("uniform") if one.trial == chosen.trial), None)
+    uniform = comparison.controls.get(("uniform", chosen.trial))
     difference = comparison.difference(chosen, uniform) if uniform else None
     if uniform is None or difference is None or difference.better:
         return ""
