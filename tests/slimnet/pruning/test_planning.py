@@ -195,3 +195,28 @@ def test_scaling_factors_are_those_of_prunable_groups(graph: ChannelGraph) -> No
     gammas = scaling_factors(graph)
     assert list(gammas) == [f"stages.{s}.{b}.bn{n}" for s in (0, 1) for b in (0, 1) for n in (1, 2)]
     assert all(gamma is graph.model.get_submodule(name).weight for name, gamma in gammas.items())
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_shuffled_keeps_as_many_channels_of_each_group_and_others(graph: ChannelGraph, streams: bool) -> None:
+    chosen = plan(graph, ratio=0.5, streams=streams)
+    shuffled = chosen.shuffled(0)
+    sizes = {group.name: len(group.units) for group in graph.groups}
+    assert shuffled.kept.keys() == chosen.kept.keys()
+    for name, kept in shuffled.kept.items():
+        assert len(kept) == len(chosen.kept[name])
+        assert kept.tolist() == sorted(set(kept.tolist()) & set(range(sizes[name])))
+    assert any(kept.tolist() != chosen.kept[name].tolist() for name, kept in shuffled.kept.items())
+    assert (shuffled.removed_channels, shuffled.ratio) == (chosen.removed_channels, chosen.ratio)
+    again, other = ([list(kept) for kept in chosen.shuffled(seed).kept.values()] for seed in (0, 1))
+    assert again == [list(kept) for kept in shuffled.kept.values()] != other
+
+
+def test_shuffled_chooses_every_channel_about_as_often(graph: ChannelGraph) -> None:
+    chosen = plan(graph, ratio=0.5)
+    name, kept = next(iter(chosen.kept.items()))
+    size = next(len(group.units) for group in graph.groups if group.name == name)
+    counts = np.bincount(np.concatenate([chosen.shuffled(seed).kept[name] for seed in range(400)]))
+    assert len(counts) == size
+    expected = 400 * len(kept) / size
+    assert np.abs(counts - expected).max() < 0.25 * expected
