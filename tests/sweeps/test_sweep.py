@@ -194,7 +194,9 @@ def test_all_controls_and_two_seeds_from_the_command_line(sweep: Sweep, command:
     (number,) = {row["trial"] for row in table["controls"]}
     point = next(row for row in table["front"] if row["trial"] == number)
     uniform, scratch, random = table["controls"]
-    assert 0.5 * point["params"] < uniform["params"] <= point["params"] == random["params"]
+    assert 0.5 * point["params"] < uniform["params"] <= point["params"]
+    for row in (scratch, random):  # of both seeds, whose penalties leave other channels
+        assert row["params"] == pytest.approx(point["params"], rel=0.1)
     for row in (table["dense"], point, *table["controls"]):
         assert (row["epochs"], row["seeds"]) == (3, [0, 1])
         assert 0 < row["val_accuracy_se"] < 0.1
