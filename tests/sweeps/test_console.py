@@ -83,6 +83,21 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
+def test_a_control_is_shown_by_its_name(
+    terminal: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "uniform control of trial 3 (seed 1)"
+    stage = RunningStage("sparse", (), 0.0, None, 2.0, 16, beside=name)
+
+    def show(console: Console) -> None:
+        with console:
+            console.show(progress(running=[stage]))
+
+    assert name in plain(terminal(show, 140))
+    Console().epoch(stage)
+    assert f"{name}: sparse at λ 0: epoch 2 of 16" in capsys.readouterr().out
+
+
 def test_the_display_shows_progress_what_runs_and_the_front(terminal: Callable[..., str]) -> None:
     def show(console: Console) -> None:
         with console:

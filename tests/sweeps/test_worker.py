@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ import torch
 import slimnet
 from slimnet.errors import SlimnetError
 from sweeps.config import load_config, resolve
+from sweeps.config.sections import ControlKind
 from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
-from sweeps.stages import Stage, Store, chain
+from sweeps.stages import Stage, Store, chain, control
 from sweeps.worker import compute
 
 
@@ -32,6 +34,7 @@ def trial(*overrides: str) -> tuple[Stage, ...]:
 
 
 PLACE = Place("cpu", 1)
+KINDS_OF_CONTROL: tuple[ControlKind, ...] = get_args(ControlKind)
 
 
 def run(store: Store, stage: Stage, watch: Watch = Watch()) -> bool:  # noqa: B008 - it is frozen
@@ -232,3 +235,48 @@ def test_a_worker_that_waits_can_be_stopped(tmp_path: Path) -> None:
     with folder.hold(lambda: False):
         assert not run(store, stage, Watch(stop=lambda: next(looks)))
     assert folder.state() == "missing"
+
+
+# Early weights and controls
+
+
+def metrics(store: Store, stage: Stage) -> dict[str, Any]:
+    return store.folder(stage).read(stage).metrics
+
+
+def state(store: Store, stage: Stage) -> dict[str, torch.Tensor]:
+    return dict(slimnet.load(store.folder(stage).checkpoint).state_dict())
+
+
+def test_early_weights_are_cut_by_the_scores_of_the_whole_training(
+    computed: tuple[Store, tuple[Stage, ...]],
+) -> None:
+    store, (sparse, late, _) = computed
+    same, early, prune, _ = trial("finetune.weights=early", "prune.absorb=false")
+    plain = trial("prune.absorb=false")[1]
+    assert same.key == sparse.key
+    for stage in (early, prune, plain):
+        assert run(store, stage)
+    assert store.folder(early).history() == store.folder(sparse).history()[:1]
+    assert metrics(store, prune)["threshold"] == metrics(store, plain)["threshold"]
+    assert metrics(store, prune)["widths"] == metrics(store, late)["widths"]
+    cut, whole = state(store, prune)["fc.weight"], state(store, early)["fc.weight"]
+    assert torch.equal(cut, whole), "the classifier loses nothing here"
+    assert not torch.equal(cut, state(store, plain)["fc.weight"])
+
+
+def test_controls_are_as_large_as_their_trial_and_other_networks(
+    computed: tuple[Store, tuple[Stage, ...]],
+) -> None:
+    store, stages = computed
+    params = metrics(store, stages[-1])["params"]
+    settings = resolve(load_config("smoke"), {"sparse.lambda": 0.02, "prune.ratio": 0.5})
+    sizes = {}
+    for kind in KINDS_OF_CONTROL:
+        found = control(kind, settings, "float32", params=params)
+        for stage in found:
+            assert run(store, stage)
+        sizes[kind] = metrics(store, found[-1])["params"]
+        assert len(store.folder(found[-1]).history()) == {"uniform": 3, "scratch": 3, "random": 1}[kind]
+    assert sizes["scratch"] == sizes["random"] == params
+    assert 0.5 * params < sizes["uniform"] <= params
