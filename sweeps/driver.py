@@ -288,7 +288,7 @@ def _shown(stage: Stage, state: State) -> RunningStage:
         trials=(),
         beside=state.contenders_of(stage)[0].name if not users and stage.key != state.dense.key else None,
         strength=users[0].strength if users else getattr(stage.spec, "strength", 0.0),
-        ratio=users[0].config.prune.ratio if users and not shared else None,
+        ratio=users[0].ratio if users and not shared else None,
         epoch=float(state.stage(stage.key).epochs_done),
         epochs=stage.epochs,
     )

@@ -120,12 +120,20 @@ class TrialRecord:
         history = self.first("sparse").history
         return float(history[-1]["lambda"]) if history else 0.0
 
+    @property
+    def ratio(self) -> float:
+        """The fraction of channels removed; where a budget decides it, 0 before the pruning is done."""
+        if self.config.prune.budget is None:
+            return self.config.prune.ratio
+        found = self.first("prune").metrics
+        return round(1 - found["kept"] / found["prunable"], 4) if found else 0.0
+
     def row(self) -> Row:
         """The facts of a finished trial that tables, files and fronts show."""
         return {
             "trial": self.number,
             "lambda": self.strength,
-            "ratio": self.config.prune.ratio,
+            "ratio": self.ratio,
             **{
                 path: value
                 for path, value in self.params.items()

@@ -21,6 +21,7 @@ class PlanOptions(TypedDict, total=False):
     score: Score
     threshold_over: ThresholdOver
     cost_aware: CostAware | None
+    evenness: float
     min_channels: int
     round_to: int
     streams: bool

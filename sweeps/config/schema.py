@@ -188,6 +188,19 @@ class Config(Section):
         return study
 
     @model_validator(mode="after")
+    def _budgets_are_met_in_one_pass(self) -> Self:
+        budget = self.prune.budget or next(
+            (name for name in ("params", "macs") if f"prune.{name}" in self.search.space), None
+        )
+        if budget and max([self.passes, *self._searched("passes")]) > 1:
+            clause = "is above 1, but a budget is met in one pass; take prune.ratio for several."
+            raise refusal((("passes",), clause))
+        if budget and "prune.ratio" in self.search.space:
+            clause = f"is searched beside prune.{budget}, which takes its place; remove one."
+            raise refusal((("search", "space", "prune.ratio"), clause))
+        return self
+
+    @model_validator(mode="after")
     def _early_epochs_are_trained(self) -> Self:
         weights = self.search.space.get("finetune.weights")
         early = "early" in (weights.values() or [] if weights else [self.finetune.weights])

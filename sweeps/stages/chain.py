@@ -10,7 +10,7 @@ from typing import Any
 from slimnet.data.catalogue import fingerprint
 from slimnet.precision import Precision
 from sweeps.config import Config, resolve
-from sweeps.config.sections import ControlKind, Recipe
+from sweeps.config.sections import ControlKind, Prune, Recipe
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import EarlySpec, SparseSpec
@@ -171,7 +171,7 @@ def _one_pass(
             **shared,
             data=augmented if repaired else images,
             parent=sparse.key,
-            prune=config.prune.model_copy(update={"ratio": ratio_of_pass(config.prune.ratio, config.passes)}),
+            prune=_prune_of_pass(config),
             **({"batch_size": config.sparse.batch_size} if repaired else {}),
             **({"early": early.key} if early else {}),
         ),
@@ -203,6 +203,13 @@ def _early(config: Config, sparse: Stage) -> Stage:
     """The sparse training's first epochs, once more."""
     fields = {name: getattr(sparse.spec, name) for name in SparseSpec.model_fields if name != "kind"}
     return Stage(EarlySpec(**fields, until=config.finetune.rewind_to), sparse.inputs)
+
+
+def _prune_of_pass(config: Config) -> Prune:
+    """How each pass prunes; a budget takes the place of the ratio, which then changes nothing."""
+    default = Prune.model_fields["ratio"].default
+    ratio = default if config.prune.budget else ratio_of_pass(config.prune.ratio, config.passes)
+    return config.prune.model_copy(update={"ratio": ratio})
 
 
 def ratio_of_pass(ratio: float, passes: int) -> float:

@@ -195,3 +195,51 @@ def test_scaling_factors_are_those_of_prunable_groups(graph: ChannelGraph) -> No
     gammas = scaling_factors(graph)
     assert list(gammas) == [f"stages.{s}.{b}.bn{n}" for s in (0, 1) for b in (0, 1) for n in (1, 2)]
     assert all(gamma is graph.model.get_submodule(name).weight for name, gamma in gammas.items())
+
+
+def kept_fractions(chosen: PruningPlan) -> list[float]:
+    groups = [group for group in chosen.graph.groups if group.prunable]
+    return [len(chosen.kept.get(group.name, range(group.size))) / group.size for group in groups]
+
+
+@pytest.fixture
+def lopsided() -> ChannelGraph:
+    """Every γ of the first conv of a block is below all others, so that scores alone would empty it."""
+    network = models.resnet([2, 2], 8)
+    with torch.no_grad():
+        for name, module in network.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                level = 0.1 if name.endswith("bn1") else 1.0
+                module.weight.copy_(level * (1 + torch.rand(module.num_features)))
+    return graph_of(network)
+
+
+@pytest.mark.parametrize("target", [{"ratio": 0.5}, {"params": 6500}])
+def test_evenness_leads_from_scores_alone_to_the_same_fraction_everywhere(
+    lopsided: ChannelGraph, target: dict[str, Any]
+) -> None:
+    least = [
+        min(kept_fractions(plan(lopsided, **target, evenness=evenness, min_channels=1)))
+        for evenness in (0.0, 0.5, 1.0)
+    ]
+    even = kept_fractions(plan(lopsided, **target, threshold_over="layer", min_channels=1))
+    assert least[0] <= 1 / 8 < least[1] < least[2]
+    assert least[1] >= 0.5 * min(even) - 1 / 16
+    assert least[2] >= min(even)
+
+
+def test_evenness_keeps_the_best_of_each_layer(lopsided: ChannelGraph) -> None:
+    chosen = plan(lopsided, ratio=0.5, evenness=0.5, min_channels=1)
+    for group in lopsided.groups:
+        if group.name in chosen.kept:
+            gamma = lopsided.model.get_submodule(group.scales[0]).weight.detach().numpy()
+            gone = np.setdiff1d(np.arange(group.size), chosen.kept[group.name])
+            assert gamma[gone].max() < gamma[chosen.kept[group.name]].min()
+
+
+@pytest.mark.parametrize("evenness", [-0.1, 1.5, "much"])
+def test_evenness_out_of_range_is_refused(graph: ChannelGraph, evenness: Any) -> None:
+    with pytest.raises(SlimnetError, match="evenness is"):
+        plan(graph, ratio=0.5, evenness=evenness)
+    with pytest.raises(SlimnetError, match="evenness goes with"):
+        plan(graph, ratio=0.5, evenness=0.5, threshold_over="layer")

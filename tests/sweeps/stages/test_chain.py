@@ -9,7 +9,7 @@ import pytest
 
 from slimnet.data.catalogue import fingerprint
 from sweeps.config import load_config, resolve
-from sweeps.stages import KINDS, Stage, chain, dense_stage, parse_spec
+from sweeps.stages import Stage, chain, dense_stage, parse_spec
 from sweeps.stages.chain import ratio_of_pass
 from sweeps.stages.prune import PruneSpec
 
