@@ -96,9 +96,9 @@ def plan(
     _check_choice("score", score, get_args(Score))
     _check_choice("threshold_over", threshold_over, get_args(ThresholdOver))
     _check_choice("cost_aware", cost_aware, (None, *get_args(CostAware)))
-    for name, value in {"min_channels": min_channels, "round_to": round_to}.items():
-        if not isinstance(value, Integral):
-            raise SlimnetError(f"{name} is {value!r}; it is a whole number")
+    for name, number in {"min_channels": min_channels, "round_to": round_to}.items():
+        if not isinstance(number, Integral):
+            raise SlimnetError(f"{name} is {number!r}; it is a whole number")
     if min_channels < 1 or round_to < 1:
         raise SlimnetError(f"min_channels is {min_channels} and round_to {round_to}; both are at least 1")
     if not (isinstance(evenness, Real) and 0 <= evenness <= 1):
