@@ -8,6 +8,7 @@ channels, or from a budget of parameters, multiply-accumulates or milliseconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from numbers import Integral, Real
 from typing import get_args
 
@@ -121,7 +122,7 @@ def plan(
     floors = [min_channels] * len(groups)
     if evenness:
         even = _stays(graph, candidates(floors, per_layer=True), target, value)
-        floors = [max(min_channels, int(evenness * even[group.units].sum() + 1e-9)) for group in groups]
+        floors = [max(min_channels, ceil(evenness * even[group.units].sum() - 1e-9)) for group in groups]
     found = candidates(floors, per_layer=threshold_over == "layer")
     if ratio is not None and threshold_over == "all":
         threshold = _seed_threshold(graph, ratio) if ratio else -1.0
