@@ -34,9 +34,9 @@ def prune_command(
             help="What the fraction is of: all counts every BatchNorm channel; layer goes by layer."
         ),
     ] = "prunable",
-    evenness: Annotated[
+    layer_floor: Annotated[
         float,
-        typer.Option(min=0, max=1, help="0: scores alone decide; 1: the same fraction of every layer."),
+        typer.Option(min=0, max=1, help="Each layer keeps at least this part of its even share."),
     ] = 0.0,
     min_channels: Annotated[int, typer.Option(min=1, help="Kept in every layer.")] = MIN_CHANNELS,
     round_to: Annotated[
@@ -82,7 +82,7 @@ def prune_command(
         "latency_ms": latency_ms,
         "score": score,
         "threshold_over": threshold_over,
-        "evenness": evenness,
+        "layer_floor": layer_floor,
         "min_channels": min_channels,
         "round_to": round_to,
         "streams": streams,

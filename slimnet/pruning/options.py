@@ -21,7 +21,8 @@ class PlanOptions(TypedDict, total=False):
     score: Score
     threshold_over: ThresholdOver
     cost_aware: CostAware | None
-    evenness: float
+    cost_power: float
+    layer_floor: float
     min_channels: int
     round_to: int
     streams: bool

@@ -51,7 +51,8 @@ def plan(
     score: Score = "gamma",
     threshold_over: ThresholdOver = "prunable",
     cost_aware: CostAware | None = None,
-    evenness: float = 0.0,
+    cost_power: float = 1.0,
+    layer_floor: float = 0.0,
     min_channels: int = MIN_CHANNELS,
     round_to: int = 1,
     streams: bool = False,
@@ -72,8 +73,9 @@ def plan(
             threshold over every BatchNorm channel, unprunable ones included, as the seed experiment did (the
             fraction of prunable channels then differs).
         cost_aware: rank by score per parameter or multiply-accumulate that a channel frees.
-        evenness: from 0, scores alone decide, to 1, the same fraction of every group: at 0.5 every group
-            keeps at least half of what the same fraction would leave it, so that no layer is starved.
+        cost_power: the exponent of that cost; 0.5 divides scores by its square root.
+        layer_floor: from 0 to 1: every group keeps at least this part of its even share, which is what it has
+            where every group loses the same fraction, so that small budgets starve no layer.
         min_channels: units that stay in every group, so that no layer is ever emptied.
         round_to: widths of pruned layers become multiples of this, upwards.
         streams: prune coupled groups (residual streams) too.
@@ -102,17 +104,19 @@ def plan(
             raise SlimnetError(f"{name} is {number!r}; it is a whole number")
     if min_channels < 1 or round_to < 1:
         raise SlimnetError(f"min_channels is {min_channels} and round_to {round_to}; both are at least 1")
-    if not (isinstance(evenness, Real) and 0 <= evenness <= 1):
-        raise SlimnetError(f"evenness is {evenness!r}; it is a number from 0 to 1")
-    if evenness and threshold_over != "prunable":
-        raise SlimnetError(f'evenness goes with threshold_over="prunable", not with {threshold_over!r}')
+    if not (isinstance(layer_floor, Real) and 0 <= layer_floor <= 1):
+        raise SlimnetError(f"layer_floor is {layer_floor!r}; it is a number from 0 to 1")
+    if layer_floor and threshold_over != "prunable":
+        raise SlimnetError(f'layer_floor goes with threshold_over="prunable", not with {threshold_over!r}')
+    if not (isinstance(cost_power, Real) and cost_power >= 0):
+        raise SlimnetError(f"cost_power is {cost_power!r}; it is a number of at least 0")
     if threshold_over == "all" and ratio is None:
         raise SlimnetError('threshold_over="all" goes with a ratio; a budget finds its own threshold')
     groups = _choose_groups(graph, streams)
     blocks = _inner_groups(graph, groups) if drop_blocks else {}
     inner = {group.name for inside in blocks.values() for group in inside}
     scores, shifts = unit_scores(graph, score, seed), unit_shifts(graph)
-    freed = cost_model(graph).freed(cost_aware) if cost_aware else None
+    freed = np.maximum(cost_model(graph).freed(cost_aware), 1) ** cost_power if cost_aware else None
 
     def candidates(floors: Sequence[int], per_layer: bool) -> Candidates:
         kept = [0 if group.name in inner else floor for group, floor in zip(groups, floors, strict=True)]
@@ -120,9 +124,9 @@ def plan(
         return Candidates(groups, scores, ranked, blocks, min_channels, round_to)
 
     floors = [min_channels] * len(groups)
-    if evenness:
+    if layer_floor:
         even = _stays(graph, candidates(floors, per_layer=True), target, value)
-        floors = [max(min_channels, ceil(evenness * even[group.units].sum() - 1e-9)) for group in groups]
+        floors = [max(min_channels, ceil(layer_floor * even[group.units].sum() - 1e-9)) for group in groups]
     found = candidates(floors, per_layer=threshold_over == "layer")
     if ratio is not None and threshold_over == "all":
         threshold = _seed_threshold(graph, ratio) if ratio else -1.0

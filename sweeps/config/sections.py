@@ -166,10 +166,11 @@ class Prune(Section):
     threshold_over: ThresholdOver = Field(
         "prunable", description="all counts every BatchNorm channel; layer takes the fraction of each layer"
     )
-    evenness: float = Field(
-        0.0, ge=0, le=1, description="0: scores alone decide; 1: the same fraction of every layer"
+    layer_floor: float = Field(
+        0.0, ge=0, le=1, description="each layer keeps at least this part of its even share"
     )
     cost_aware: CostAware | None = Field(None, description="rank by score per parameter or MAC it frees")
+    cost_power: float = Field(1.0, ge=0, description="exponent of that cost; 0.5 takes its square root")
     min_channels: int = Field(MIN_CHANNELS, ge=1, description="kept in every layer")
     score: Score = Field(
         "gamma", description="gamma-weight also counts the weights that read a channel; random is the control"
@@ -197,9 +198,9 @@ class Prune(Section):
             problems.append((("ratio",), clause))
         if self.budget and self.threshold_over == "all":
             problems.append((("threshold_over",), "is all, which takes a ratio; remove it or the budget."))
-        if self.evenness and self.threshold_over != "prunable":
-            clause = f"is {self.evenness:g}, which goes with threshold_over prunable; remove one."
-            problems.append((("evenness",), clause))
+        if self.layer_floor and self.threshold_over != "prunable":
+            clause = f"is {self.layer_floor:g}, which goes with threshold_over prunable; remove one."
+            problems.append((("layer_floor",), clause))
         if problems:
             raise refusal(*problems)
         return self

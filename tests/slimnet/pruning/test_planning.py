@@ -215,12 +215,12 @@ def lopsided() -> ChannelGraph:
 
 
 @pytest.mark.parametrize("target", [{"ratio": 0.5}, {"params": 6500}])
-def test_evenness_leads_from_scores_alone_to_the_same_fraction_everywhere(
+def test_layer_floor_leads_from_scores_alone_to_the_same_fraction_everywhere(
     lopsided: ChannelGraph, target: dict[str, Any]
 ) -> None:
     least = [
-        min(kept_fractions(plan(lopsided, **target, evenness=evenness, min_channels=1)))
-        for evenness in (0.0, 0.5, 1.0)
+        min(kept_fractions(plan(lopsided, **target, layer_floor=layer_floor, min_channels=1)))
+        for layer_floor in (0.0, 0.5, 1.0)
     ]
     even = kept_fractions(plan(lopsided, **target, threshold_over="layer", min_channels=1))
     assert least[0] <= 1 / 8 < least[1] < least[2]
@@ -228,8 +228,8 @@ def test_evenness_leads_from_scores_alone_to_the_same_fraction_everywhere(
     assert least[2] >= min(even)
 
 
-def test_evenness_keeps_the_best_of_each_layer(lopsided: ChannelGraph) -> None:
-    chosen = plan(lopsided, ratio=0.5, evenness=0.5, min_channels=1)
+def test_layer_floor_keeps_the_best_of_each_layer(lopsided: ChannelGraph) -> None:
+    chosen = plan(lopsided, ratio=0.5, layer_floor=0.5, min_channels=1)
     for group in lopsided.groups:
         if group.name in chosen.kept:
             gamma = lopsided.model.get_submodule(group.scales[0]).weight.detach().numpy()
@@ -237,9 +237,19 @@ def test_evenness_keeps_the_best_of_each_layer(lopsided: ChannelGraph) -> None:
             assert gamma[gone].max() < gamma[chosen.kept[group.name]].min()
 
 
-@pytest.mark.parametrize("evenness", [-0.1, 1.5, "much"])
-def test_evenness_out_of_range_is_refused(graph: ChannelGraph, evenness: Any) -> None:
-    with pytest.raises(SlimnetError, match="evenness is"):
-        plan(graph, ratio=0.5, evenness=evenness)
-    with pytest.raises(SlimnetError, match="evenness goes with"):
-        plan(graph, ratio=0.5, evenness=0.5, threshold_over="layer")
+@pytest.mark.parametrize("layer_floor", [-0.1, 1.5, "much"])
+def test_layer_floor_out_of_range_is_refused(graph: ChannelGraph, layer_floor: Any) -> None:
+    with pytest.raises(SlimnetError, match="layer_floor is"):
+        plan(graph, ratio=0.5, layer_floor=layer_floor)
+    with pytest.raises(SlimnetError, match="layer_floor goes with"):
+        plan(graph, ratio=0.5, layer_floor=0.5, threshold_over="layer")
+
+
+def test_the_power_of_the_cost_weighs_it(graph: ChannelGraph) -> None:
+    def kept(**options: Any) -> dict[str, int]:
+        return {name: len(units) for name, units in plan(graph, ratio=0.5, **options).kept.items()}
+
+    assert kept(cost_aware="params", cost_power=0) == kept()
+    assert len({str(kept(cost_aware="params", cost_power=power)) for power in (0, 0.5, 1)}) == 3
+    with pytest.raises(SlimnetError, match="cost_power is -1"):
+        plan(graph, ratio=0.5, cost_aware="params", cost_power=-1)

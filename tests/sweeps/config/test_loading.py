@@ -95,8 +95,8 @@ def test_fields_defaults_and_types(write: Write) -> None:
         "penalty": "l1",
     }  # fmt: skip
     assert config.prune.model_dump() == {
-        "ratio": 0.5, "params": None, "macs": None, "threshold_over": "prunable", "evenness": 0.0,
-        "cost_aware": None, "min_channels": 3, "score": "gamma", "streams": False,
+        "ratio": 0.5, "params": None, "macs": None, "threshold_over": "prunable", "layer_floor": 0.0,
+        "cost_aware": None, "cost_power": 1.0, "min_channels": 3, "score": "gamma", "streams": False,
         "round_to": 1, "drop_blocks": False, "absorb": True, "recalibrate": 0,
     }  # fmt: skip
     assert (config.search.trials, config.search.ahead) == (5, 4)
@@ -318,7 +318,10 @@ def test_a_budget_takes_the_place_of_the_ratio(write: Write) -> None:
         (["prune.params=2000", "prune.ratio=0.7"], "prune.ratio is 0.7, but params takes its place"),
         (["prune.params=2000", "passes=2"], "passes is above 1, but a budget is met in one pass"),
         (space("prune.params: [2000], prune.ratio: [0.5]"), "prune.ratio is searched beside prune.params"),
-        (["prune.evenness=0.5", "prune.threshold_over=layer"], "prune.evenness is 0.5, which goes with"),
+        (
+            ["prune.layer_floor=0.5", "prune.threshold_over=layer"],
+            "prune.layer_floor is 0.5, which goes with",
+        ),
     ):
         assert any(expected in line for line in refused(write(), *overrides)), expected
 
