@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from sweeps.config import Config
@@ -28,17 +28,18 @@ class StageSource(Protocol):
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of a trial as its folder has it.
+    """One stage as its folder has it.
 
     Attributes:
         name: of the stage in its trial: "sparse", "prune", "finetune", and "sparse-2", … in later passes.
-        kind: "sparse", "prune" or "finetune".
+        kind: "sparse", "prune", "finetune" or "curve".
         key: the hash of the spec.
         spec: everything that the result depends on.
         state: how far it is.
         epochs_done: epochs that need not be computed again.
         result: the content of result.json, without the histograms per layer: metrics (params, macs,
-            val_accuracy, test_accuracy and what the kind adds), seconds, environment.
+            val_accuracy, test_accuracy and what the kind adds; of a curve only its rows), seconds,
+            environment.
         failure: reason and detail.
         source: reads the rest.
     """
@@ -147,6 +148,8 @@ class StudyRecord:
         dense: the unpruned baseline: the sparse stage at λ = 0.
         trials: by number.
         front: numbers of the trials that no other trial beats.
+        curves: accuracy right after pruning over the ratio, by the key of the sparse training; of those
+            trainings whose networks there are or will be.
     """
 
     name: str
@@ -156,6 +159,7 @@ class StudyRecord:
     dense: StageRecord
     trials: list[TrialRecord]
     front: list[int]
+    curves: dict[str, StageRecord] = field(default_factory=dict)
 
     @property
     def complete(self) -> list[TrialRecord]:

@@ -12,7 +12,7 @@ from sweeps.state import read_study
 
 
 def forget_failures(runs: Path, config: Config, numbers: Sequence[int]) -> list[int]:
-    """Let failed trials run again under their own numbers, and the dense baseline if it has failed.
+    """Let failed trials run again under their own numbers, and failed curves and a failed dense baseline.
 
     Args:
         runs: holds the study, whose lock the caller has.
@@ -31,7 +31,8 @@ def forget_failures(runs: Path, config: Config, numbers: Sequence[int]) -> list[
         if number not in failed:
             listed = ", ".join(map(str, failed)) or "none"
             raise SlimnetError(f"trial {number} has not failed; failed trials: {listed}")
-    chosen = [study.dense, *(stage for number in numbers or failed for stage in failed[number].stages)]
+    trials = (stage for number in numbers or failed for stage in failed[number].stages)
+    chosen = [study.dense, *trials, *study.curves.values()]
     stages = {stage.key: stage for stage in chosen if stage.state == "failed"}
     for stage in stages.values():
         store.folder(stage).forget_failure()

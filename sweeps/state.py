@@ -7,6 +7,7 @@ somebody says that it has changed. The work for one piece of news does not grow 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sweeps.config import Config, resolve
 from sweeps.config.space import count_points
 from sweeps.pareto import Front
 from sweeps.records import Row, StageRecord, StageState, StudyRecord, TrialRecord, TrialState
-from sweeps.stages import KINDS, Stage, Store, chain, dense_stage
+from sweeps.stages import KINDS, Stage, Store, chain, curve_stage, dense_stage
 from sweeps.stages.training import TrainingSpec
 from sweeps.study import Point, Study, open_study
 
@@ -37,7 +38,9 @@ class State:
         self._trials: list[TrialRecord] = []
         self._open: dict[int, tuple[Stage, ...]] = {}  # the chains of trials that have not ended
         self._states: Counter[TrialState] = Counter()
-        self._first_sparse: set[str] = set()
+        self._first_sparse: dict[str, int] = {}  # first sparse stages, each with the first trial that has it
+        self._curves: dict[str, StageRecord] = {}  # by the key of the sparse stage
+        self._open_curves: dict[str, Stage] = {}
         self._front = Front(config.search.objectives)
         self._epochs_done = 0
         self.dense = dense_stage(config, study.facts.precision, study.facts.data)
@@ -56,7 +59,8 @@ class State:
         trial = TrialRecord(number, point.params, config, *_outcome(records), records)
         self._trials.append(trial)
         self._states[trial.state] += 1
-        self._first_sparse.add(stages[0].key)
+        if self._first_sparse.setdefault(stages[0].key, number) == number and self.config.curves:
+            self._add_curve(stages[0], point)
         if trial.state == "running":
             self._open[number] = stages
         else:
@@ -96,12 +100,16 @@ class State:
         ready = {stage.key: stage for stage in every if self._is_ready(stage)}
         return list(ready.values())
 
+    def ready_curves(self) -> Iterator[Stage]:
+        """The curves that can be computed, likewise: when there is nothing to do for trials."""
+        return filter(self._is_ready, self._open_curves.values())
+
     def stage(self, key: str) -> StageRecord:
         """A stage as it was last read or told of."""
         return self._stages[key]
 
     def stages(self) -> list[StageRecord]:
-        """Every stage of the trials and the baseline, once."""
+        """Every stage of the trials, the baseline and the curves, once."""
         return list(self._stages.values())
 
     def users(self, stage: Stage) -> list[TrialRecord]:
@@ -111,6 +119,12 @@ class State:
             for number, stages in self._open.items()
             if any(other.key == stage.key for other in stages)
         ]
+
+    def shown_with(self, stage: Stage) -> list[TrialRecord]:
+        """The trials that a display names with a stage: its users, or the first one of a curve's network."""
+        if stage.kind == "curve":
+            return [self._trials[self._first_sparse[stage.inputs["parent"].key]]]
+        return self.users(stage)
 
     def advance(self, stage: Stage, epochs_done: int) -> None:
         """Take in that a stage has finished an epoch."""
@@ -133,6 +147,7 @@ class State:
             dense=self._stages[self.dense.key],
             trials=list(self._trials),
             front=self._front.numbers(),
+            curves=dict(self._curves),
         )
 
     @property
@@ -159,6 +174,23 @@ class State:
         left["finetune"] += unasked * config.passes * config.finetune.epochs
         return left
 
+    def _add_curve(self, sparse: Stage, point: Point) -> None:
+        """Ask for a curve, with what the trial has set for sparse training alone: equal for all its users."""
+        own = {path: value for path, value in point.params.items() if _is_of_sparse(path)}
+        curve = curve_stage(sparse, resolve(self.config, own))
+        self._open_curves[curve.key] = curve
+        self._note_curve(curve, self._look_up(curve))
+        self._note_curve(sparse, self._stages[sparse.key])
+
+    def _note_curve(self, stage: Stage, record: StageRecord) -> None:
+        """Take in what the record of a stage says of curves."""
+        if stage.kind == "curve":
+            self._curves[stage.inputs["parent"].key] = record
+            if record.state in ("done", "failed"):
+                self._open_curves.pop(stage.key, None)
+        elif record.state == "failed":
+            self._curves.pop(stage.key, None)  # there will be no network
+
     def _look_up(self, stage: Stage) -> StageRecord:
         """The record of a stage, read from its folder if it is not known yet."""
         if stage.key not in self._stages:
@@ -174,6 +206,7 @@ class State:
         """Replace a stage's record, here and in the trials that need it; returns those that have ended."""
         self._epochs_done += record.epochs_done - self._stages[stage.key].epochs_done
         self._stages[stage.key] = record
+        self._note_curve(stage, record)
         ended = []
         for before in self.users(stage):
             records = tuple(self._stages[other.key] for other in before.stages)
@@ -217,9 +250,10 @@ def _outcome(stages: tuple[StageRecord, ...]) -> tuple[TrialState, str | None]:
 
 def _sparse_points(config: Config) -> float:
     """How many different first sparse trainings the space holds; infinite where it is continuous."""
-    entries = {
-        path: entry
-        for path, entry in config.search.space.items()
-        if path in SPARSE_FIELDS or path.split(".")[0] in SPARSE_FIELDS
-    }
+    entries = {path: entry for path, entry in config.search.space.items() if _is_of_sparse(path)}
     return count_points(entries) or float("inf") if entries else 1
+
+
+def _is_of_sparse(path: str) -> bool:
+    """Whether the first sparse stage depends on a field."""
+    return path in SPARSE_FIELDS or path.split(".")[0] in SPARSE_FIELDS

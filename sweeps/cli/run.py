@@ -111,7 +111,8 @@ def _wind_up(
 
 def _goal_reached(record: StudyRecord) -> bool:
     ended = [trial for trial in record.trials if trial.state != "running"]
-    return len(ended) >= record.goal and record.dense.state in ("done", "failed")
+    beside = [record.dense, *record.curves.values()]
+    return len(ended) >= record.goal and all(stage.state in ("done", "failed") for stage in beside)
 
 
 def _close(console: Console, record: StudyRecord, page: Path, reference: str, runs: Path) -> None:
@@ -132,7 +133,10 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
         console.error(f"trial {trial.number} failed: {trial.reason}")
     if record.dense.failure:
         console.error(f"the dense baseline failed: {record.dense.failure['reason']}")
-    if failed or record.dense.failure:
+    failures = [(stage.key, stage.failure["reason"]) for stage in record.curves.values() if stage.failure]
+    for key, reason in failures:
+        console.error(f"the curve {key}, for the report alone, failed: {reason}")
+    if failed or record.dense.failure or failures:
         console.error(f"try again with: {studies.command('retry', reference)}")
     points = count_points(record.config.search.space)
     more = record.goal + 8 if points is None else min(record.goal + 8, points)
@@ -148,7 +152,8 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
 
 
 def _stages_once(record: StudyRecord) -> list[StageRecord]:
-    every = [record.dense, *(stage for trial in record.trials for stage in trial.stages)]
+    trials = (stage for trial in record.trials for stage in trial.stages)
+    every = [record.dense, *trials, *record.curves.values()]
     return list({stage.key: stage for stage in every}.values())
 
 

@@ -5,17 +5,33 @@ A stage is a pure function of its spec. A kind of stage is one file here: its sp
 
 from typing import Any
 
-from sweeps.stages.chain import Stage, chain, dense_stage
+from sweeps.stages.chain import Stage, chain, curve_stage, dense_stage
+from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.folder import StageFolder, Store
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import SparseSpec
 from sweeps.stages.spec import Spec
 
-__all__ = ["KINDS", "Spec", "Stage", "StageFolder", "Store", "chain", "dense_stage", "parse_spec"]
+__all__ = [
+    "KINDS",
+    "Spec",
+    "Stage",
+    "StageFolder",
+    "Store",
+    "chain",
+    "curve_stage",
+    "dense_stage",
+    "parse_spec",
+]
 
-KINDS: dict[str, type[Spec]] = {"sparse": SparseSpec, "prune": PruneSpec, "finetune": FinetuneSpec}
-"""The kinds of stages, in the order in which a trial meets them."""
+KINDS: dict[str, type[Spec]] = {
+    "sparse": SparseSpec,
+    "prune": PruneSpec,
+    "finetune": FinetuneSpec,
+    "curve": CurveSpec,
+}
+"""The kinds of stages: those of a trial in the order in which it meets them, then the others."""
 
 
 def parse_spec(content: dict[str, Any]) -> Spec:

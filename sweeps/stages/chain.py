@@ -1,4 +1,4 @@
-"""A trial as a chain of named stages."""
+"""A trial as a chain of named stages, and the stages beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from functools import cached_property
 
 from slimnet.data.catalogue import fingerprint
 from slimnet.precision import Precision
+from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS
 from sweeps.config import Config, resolve
-from sweeps.config.sections import Recipe
+from sweeps.config.sections import Prune, Recipe
+from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import SparseSpec
@@ -18,7 +20,7 @@ from sweeps.stages.spec import DataSpec, Spec
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a trial.
+    """One step of a trial, or of what is computed beside the trials.
 
     Trials that ask for the same stage, of one study or several, share its key and so its result.
 
@@ -70,6 +72,26 @@ def chain(config: Config, precision: Precision, data: str | None = None) -> tupl
 def dense_stage(config: Config, precision: Precision, data: str | None = None) -> Stage:
     """The unpruned baseline: the study's own sparse training at λ = 0; arguments as for `chain`."""
     return chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision, data)[0]
+
+
+def curve_stage(sparse: Stage, config: Config) -> Stage:
+    """Pruning of the network of a first sparse training, at every ratio.
+
+    Args:
+        sparse: the training.
+        config: says which channels go first, and how BatchNorm is recalibrated; where it is not, the curve
+            shows what that would bring.
+    """
+    options = config.prune.model_dump(exclude={"ratio", "absorb"})
+    spec = CurveSpec(
+        seed=sparse.spec.seed,
+        data=sparse.spec.data,
+        parent=sparse.key,
+        prune=Prune(**{**options, "recalibrate": config.prune.recalibrate or CURVE_BATCHES}),
+        ratios=CURVE_RATIOS,
+        batch_size=config.sparse.batch_size,
+    )
+    return Stage(spec, {"parent": sparse})
 
 
 def _one_pass(
