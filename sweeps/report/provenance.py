@@ -45,8 +45,8 @@ def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Tabl
     ]
     caption = (
         "Stages asked for by the dense baseline, the trials and the curves over the ratio, and how many were "
-        "computed: equal stages are computed once and shared. Time is the sum over the stages, whether they ran one after another or "
-        "side by side."
+        "computed: equal stages are computed once and shared. Time is the sum over the stages, whether they "
+        "ran one after another or side by side."
     )
     columns = tuple(map(Column, ("stage", "asked for", "computed", "shared", "time", "saved")))
     return Table(caption, columns, (*rows, _time_row("all", uses, distinct)))
