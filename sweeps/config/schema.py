@@ -178,6 +178,9 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where they compute")
     precision: PrecisionWish = Field("auto", description="of the forward pass")
     compile: bool = Field(False, description="train with torch.compile: pays on a GPU and in long trainings")
+    curves: bool = Field(
+        True, description="measure every sparse network right after pruning at each ratio, for the report"
+    )
     wandb: Wandb = Wandb()
 
     @field_validator("study")

@@ -13,7 +13,8 @@ from sweeps.stages import KINDS
 
 def how_it_was_run(study: StudyRecord) -> Section:
     """What is needed to judge the numbers, and to have them again."""
-    uses = [study.dense, *(stage for trial in study.trials for stage in trial.stages)]
+    trials = (stage for trial in study.trials for stage in trial.stages)
+    uses = [study.dense, *trials, *study.curves.values()]
     distinct = list({stage.key: stage for stage in uses}.values())
     return Section(
         "how",
@@ -38,13 +39,14 @@ def _environment(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
 def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Table:
     """Stages by kind: all that something asks for, and each once."""
     rows = [
-        _time_row(spec.title, [s for s in uses if s.kind == kind], [s for s in distinct if s.kind == kind])
+        _time_row(spec.title, of_kind, [stage for stage in distinct if stage.kind == kind])
         for kind, spec in KINDS.items()
+        if (of_kind := [stage for stage in uses if stage.kind == kind])
     ]
     caption = (
-        "Stages asked for by the dense baseline and the trials, and how many were computed: equal stages are "
-        "computed once and shared. Time is the sum over the stages, whether they ran one after another or "
-        "side by side."
+        "Stages asked for by the dense baseline, the trials and the curves over the ratio, and how many were "
+        "computed: equal stages are computed once and shared. Time is the sum over the stages, whether they "
+        "ran one after another or side by side."
     )
     columns = tuple(map(Column, ("stage", "asked for", "computed", "shared", "time", "saved")))
     return Table(caption, columns, (*rows, _time_row("all", uses, distinct)))
