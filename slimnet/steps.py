@@ -76,7 +76,7 @@ def redraw(model: nn.Module, *, seed: int) -> nn.Module:
     """The same network with new weights, as if it had been made at these widths.
 
     A network says how it draws its weights in a method `reset_parameters`, as torch's layers do. Without one
-    each of its layers does it for itself.
+    each of its parts does it for itself, those within a part before the part.
 
     Args:
         model: left as it was.
@@ -87,16 +87,24 @@ def redraw(model: nn.Module, *, seed: int) -> nn.Module:
     """
     torch.manual_seed(derive_seed(seed, "redraw", "weights"))
     drawn = copy.deepcopy(model)
-    for name, module in drawn.named_modules():
-        draw = getattr(module, "reset_parameters", None)
-        if draw is not None:
-            draw()
-            if module is drawn:  # which speaks for all of its layers
-                break
-        elif next(module.parameters(recurse=False), None) is not None:
-            kind = f"{name or 'the network'} ({type(module).__name__})"
-            raise SlimnetError(f"{kind} cannot draw its weights anew: give it a method reset_parameters()")
+    if (draw := getattr(drawn, "reset_parameters", None)) is not None:  # which speaks for all of its layers
+        draw()
+    else:
+        _redraw_parts(drawn, "")
     return drawn
+
+
+def _redraw_parts(module: nn.Module, name: str, spoken_for: bool = False) -> None:
+    """Draw the weights of a module and those within it, which a part around them may draw once more."""
+    draw = getattr(module, "reset_parameters", None)
+    spoken_for = spoken_for or draw is not None
+    for child_name, child in module.named_children():
+        _redraw_parts(child, f"{name}.{child_name}".lstrip("."), spoken_for)
+    if draw is not None:
+        draw()
+    elif not spoken_for and next(module.parameters(recurse=False), None) is not None:
+        kind = f"{name or 'the network'} ({type(module).__name__})"
+        raise SlimnetError(f"{kind} cannot draw its weights anew: give it a method reset_parameters()")
 
 
 def narrow(model: nn.Module, splits: Splits, *, params: int, seed: int) -> nn.Module:

@@ -76,7 +76,10 @@ def epochs_to_come(config: Config) -> dict[str, float]:
     points, further = min(config.confirm.points, config.search.trials), config.confirm.seeds - 1
     controls = config.controls
     sparse = config.most_epochs * (further + points * (further + 1) * controls.uniform)
-    sparse += points * further * config.passes * config.sparse.epochs
+    trainings = points * further * config.passes  # of repeats; random channels have later passes of their own
+    trainings += points * (further + 1) * controls.random * (config.passes - 1)
+    sparse += trainings * config.sparse.epochs
+    early = trainings * config.finetune.rewind_to * config.rewinds
     tuned = points * (further + (further + 1) * controls.random) * config.passes * config.finetune.epochs
     tuned += points * (further + 1) * controls.scratch * config.most_epochs
-    return {"sparse": float(sparse), "finetune": float(tuned)}
+    return {"sparse": float(sparse), "early": float(early), "finetune": float(tuned)}

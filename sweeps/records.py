@@ -173,6 +173,11 @@ class ContenderRecord:
         return self.stages[-1].metrics
 
     @property
+    def epochs(self) -> int:
+        """The training epochs that its network has had; new weights know nothing of those before them."""
+        return epochs_trained(self.stages[-1:] if self.kind == "scratch" else self.stages)
+
+    @property
     def name(self) -> str:
         """What it is, in words: "uniform control of trial 3", "trial 3 again (seed 1)"."""
         what = "dense network" if self.trial is None else f"trial {self.trial}"

@@ -198,7 +198,9 @@ class State:
                 left[kind] += epochs
         config, unasked = self.config, max(0, self.config.search.trials - self.asked)
         fresh = min(unasked, _sparse_points(config) - len(self._first_sparse))
-        left["sparse"] += (fresh + unasked * (config.passes - 1)) * config.sparse.epochs
+        trainings = fresh + unasked * (config.passes - 1)
+        left["sparse"] += trainings * config.sparse.epochs
+        left["early"] += trainings * config.finetune.rewind_to * config.rewinds
         left["finetune"] += unasked * config.passes * config.finetune.epochs
         return left
 

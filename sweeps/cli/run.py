@@ -13,12 +13,13 @@ from slimnet.wording import duration
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, DataOption, RunsOption, SetOption, TrialsOption
 from sweeps.cli.show import print_front
+from sweeps.comparison import Comparison, recommended
 from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.interruption import Interruption, StoppedAtOnce, command_line, watch_signals
 from sweeps.outputs import write_outputs
-from sweeps.records import StageRecord, StudyRecord, best_trial
+from sweeps.records import StageRecord, StudyRecord
 from sweeps.stages import Store
 from sweeps.study import check_config, hold, keep_config, make_study
 
@@ -141,7 +142,7 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
         console.note(f"more trials:  {studies.command('run', reference)} --trials {more}")
     console.note(f"every trial:  {studies.command('status', reference)}")
     if record.front:
-        best = best_trial(record) or record.trials[record.front[-1]]
+        best = recommended(record, Comparison(record)) or record.trials[record.front[-1]]
         path = Store(runs).folder(best.stages[-1]).checkpoint
         console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
     if failed or beside or record.dense.failure:

@@ -60,9 +60,8 @@ def plan_command(
     console.say(f"search space: {size} points, sampler {settings.search.sampler}")
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     console.say(f"stages of these, the dense baseline and the curves: {told}")
-    console.say(
-        f"epochs left: at most {left['sparse']:.0f} of sparse training, {left['finetune']:.0f} of fine-tuning"
-    )
+    sparse, tuned = left["sparse"] + left["early"], left["finetune"]
+    console.say(f"epochs left: at most {sparse:.0f} of sparse training, {tuned:.0f} of fine-tuning")
 
 
 def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
@@ -157,5 +156,6 @@ def print_json(facts: Any) -> None:
 
 def _stage_state(stage: StageRecord) -> str:
     if stage.state == "partial":
-        return f"epoch {stage.epochs_done} of {stage.spec['recipe']['epochs']}"
+        epochs = stage.spec.get("until") or stage.spec["recipe"]["epochs"]
+        return f"epoch {stage.epochs_done} of {epochs}"
     return stage.state

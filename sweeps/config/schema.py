@@ -205,15 +205,20 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _early_epochs_are_trained(self) -> Self:
-        weights = self.search.space.get("finetune.weights")
-        early = "early" in (weights.values() or [] if weights else [self.finetune.weights])
-        if early and self.finetune.rewind_to >= self.sparse.epochs:
-            clause = (
-                f"is {self.finetune.rewind_to}, but sparse training has {self.sparse.epochs} epochs; "
-                "take an earlier one."
-            )
-            raise refusal((("finetune", "rewind_to"), clause))
+        latest = max(self._searched("finetune.rewind_to") or [self.finetune.rewind_to])
+        fewest = min(self._searched("sparse.epochs") or [self.sparse.epochs])
+        if self.rewinds and latest >= fewest:
+            clause = f"is {latest}, but sparse training has {fewest} epochs; take an earlier one."
+            searched = "finetune.rewind_to" in self.search.space
+            key: KeyPath = ("finetune", "rewind_to")
+            raise refusal((("search", "space", "finetune.rewind_to") if searched else key, clause))
         return self
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether a trial of the study may go back to the weights of an early epoch."""
+        weights = self.search.space.get("finetune.weights")
+        return "early" in (weights.values() or [] if weights else [self.finetune.weights])
 
     @property
     def trial_epochs(self) -> int:
@@ -235,7 +240,10 @@ class Config(Section):
 
     def _searched(self, path: str) -> list[int]:
         entry = self.search.space.get(path)
-        return [] if entry is None else [int(value) for value in entry.values() or _highest(entry)]
+        if entry is None:
+            return []
+        ends = [] if isinstance(entry, Choices) else [entry.low, entry.high]
+        return [int(value) for value in entry.values() or ends]
 
     @model_validator(mode="after")
     def _searched_values_keep_the_rules(self) -> Self:

@@ -13,8 +13,8 @@ from sweeps.stages import KINDS
 
 def how_it_was_run(study: StudyRecord) -> Section:
     """What is needed to judge the numbers, and to have them again."""
-    trials = (stage for trial in study.trials for stage in trial.stages)
-    uses = [study.dense, *trials, *study.curves.values()]
+    chains = [trial.stages for trial in study.trials] + [one.stages for one in study.contenders]
+    uses = [study.dense, *(stage for stages in chains for stage in stages), *study.curves.values()]
     distinct = list({stage.key: stage for stage in uses}.values())
     return Section(
         "how",
@@ -39,12 +39,13 @@ def _environment(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
 def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Table:
     """Stages by kind: all that something asks for, and each once."""
     rows = [
-        _time_row(spec.title, of_kind, [stage for stage in distinct if stage.kind == kind])
+        _time_row(spec.title, of_kind, [s for s in distinct if s.kind == kind])
         for kind, spec in KINDS.items()
-        if (of_kind := [stage for stage in uses if stage.kind == kind])
+        if (of_kind := [s for s in uses if s.kind == kind])
     ]
     caption = (
-        "Stages asked for by the dense baseline, the trials and the curves over the ratio, and how many were "
+        "Stages asked for by the dense baseline, the trials, their controls and repeats, and "
+        "the curves over the ratio, and how many were "
         "computed: equal stages are computed once and shared. Time is the sum over the stages, whether they "
         "ran one after another or side by side."
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
-from sweeps.records import TrialRecord, best_trial
+from sweeps.comparison import recommended
+from sweeps.records import TrialRecord
 from sweeps.report.blocks import Cell, Code, Column, Paragraph, Row, Section, Table
 from sweeps.report.shading import NEUTRAL, Shading
 from sweeps.report.view import StudyView, path_name
@@ -86,7 +87,7 @@ def networks(view: StudyView, shading: Shading, stages: PurePath) -> Section:
     )
     if not front:
         return Section("networks", "The networks", ())
-    chosen = best_trial(view.study) or front[0]
+    chosen = recommended(view.study, view.comparison) or front[0]
     columns = (
         Column("trial"),
         Column("from", text=True),

@@ -155,7 +155,7 @@ def contender_view(study: StudyRecord, contender: ContenderRecord) -> RunView:
     summary = {
         "state": state,
         "reason": contender.reason,
-        "epochs": epochs_trained(contender.stages),
+        "epochs": contender.epochs,
         **facts,
     }
     return RunView(
@@ -318,11 +318,10 @@ def _study_rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
     if not study.complete or step < start:
         return
     trials = [trial.row() for trial in study.complete]
-    numbers = frozenset(study.front)
-    front = sorted((row for row in trials if row["trial"] in numbers), key=lambda row: row["params"])
     found = pareto_table(study)
+    front = sorted(found["front"], key=lambda row: row["params"])
     chart = _front_chart(study, trials, front, found["controls"])
-    row: Row = {"trials": _table(trials), "front": _table(_flat(found["front"])), "front_chart": chart}
+    row: Row = {"trials": _table(trials), "front": _table(_flat(front)), "front_chart": chart}
     if found["controls"]:
         row["controls"] = _table(_flat(found["controls"]))
     yield step, row

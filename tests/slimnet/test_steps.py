@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet import SlimnetError, count_params, models, save
+from slimnet import SlimnetError, count_params, models, save, trace
+from slimnet.checkpoint import read
 from slimnet.data import Splits
 from slimnet.evaluation import measure
-from slimnet.steps import Pruned, Trained, finetune, fresh, prune, prune_curve, sparse_train
+from slimnet.models.families import FAMILIES
+from slimnet.steps import Pruned, Trained, finetune, fresh, narrow, prune, prune_curve, redraw, sparse_train
 from slimnet.training.loop import train
 from slimnet.training.recipe import Recipe
 from slimnet.training.recovery import previous
@@ -47,10 +50,11 @@ def test_fresh_weights_follow_from_the_seed_alone() -> None:
 
 
 def test_each_step_leaves_its_metrics_in_order(splits: Splits) -> None:
-    size = ["params", "macs", "val_accuracy", "test_accuracy"]
+    size = ["params", "macs", "val_accuracy", "test_accuracy", "val_images", "test_images"]
     dense = sparse(splits)
     assert list(dense.metrics) == [*size, "loss", "train_accuracy", "near_zero", "gamma_layers"]
     assert dense.metrics.items() >= measure(dense.model, splits).items()
+    assert (dense.metrics["val_images"], dense.metrics["test_images"]) == (24, 40)
     assert dense.metrics["loss"] == dense.history[-1]["loss"]
     assert dense.metrics["near_zero"] == dense.history[-1]["near_zero"]
     assert list(dense.metrics["gamma_layers"]) == [f"stages.{i}.0.bn{j}" for i in (0, 1) for j in (1, 2)]
@@ -204,6 +208,241 @@ def test_fine_tuning_may_learn_from_a_teacher(splits: Splits) -> None:
     assert not same(taught, alone)
     with pytest.raises(SlimnetError, match="needs a teacher"):
         finetune(alone, splits, recipe, seed=0)
+
+
+# New weights
+
+
+def plain() -> nn.Module:
+    """A network of torch's layers alone, which has no method for the whole."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 4)
+    )
+
+
+def changed(model: nn.Module) -> nn.Module:
+    """The network as no drawing of weights leaves it."""
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.add_(1)
+    return model
+
+
+NETWORKS = [*(partial(FAMILIES[name], [1, 1], 6, num_classes=4) for name in FAMILIES), plain]
+
+
+@pytest.mark.parametrize("build", NETWORKS, ids=[*FAMILIES, "plain"])
+def test_new_weights_follow_from_the_seed_alone_and_leave_the_original(
+    build: Callable[[], nn.Module], splits: Splits
+) -> None:
+    model = changed(build())
+    before = [value.clone() for value in weights(model)]
+    first = redraw(model, seed=3)
+    torch.manual_seed(99)
+    assert same(first, redraw(model, seed=3))
+    assert [value.shape for value in weights(first)] == [value.shape for value in before]
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), before, strict=True))
+    other = dict(redraw(model, seed=4).named_parameters())
+    for (name, drawn), old in zip(first.named_parameters(), model.parameters(), strict=True):
+        assert not torch.equal(drawn, old), name
+        if drawn.dim() > 1:
+            assert not torch.equal(drawn, other[name]), name
+    for name, statistic in first.named_buffers():
+        assert torch.equal(statistic, torch.full_like(statistic, name.endswith("running_var"))), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_new_weights_are_spread_as_those_of_a_network_made_at_its_widths(family: str) -> None:
+    model = FAMILIES[family]([1, 1], 32, num_classes=4)
+    drawn = redraw(changed(FAMILIES[family]([1, 1], 32, num_classes=4)), seed=0)
+    for (name, one), other in zip(drawn.named_parameters(), model.parameters(), strict=True):
+        if one.numel() > 100:
+            found, expected = (float(values.detach().std()) for values in (one, other))
+            assert found == pytest.approx(expected, rel=0.2), name
+
+
+class Own(nn.Module):
+    """A layer with a parameter that nothing draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x * self.scale[:, None, None])  # type: ignore[no-any-return]
+
+
+class Drawn(Own):
+    """The same, which says how: its own, and the conv's in place of what torch would draw."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.scale)
+        nn.init.constant_(self.conv.weight, 5)
+
+
+def test_a_layer_that_cannot_draw_its_weights_is_named() -> None:
+    advice = r"cannot draw its weights anew: give it a method reset_parameters\(\)"
+    with pytest.raises(SlimnetError, match=rf"1\.0 \(Own\) {advice}"):
+        redraw(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(Own())), seed=0)
+    with pytest.raises(SlimnetError, match=rf"the network \(Own\) {advice}"):
+        redraw(Own(), seed=0)
+
+
+def test_what_a_part_says_of_its_weights_holds_for_the_layers_in_it() -> None:
+    drawn = redraw(changed(nn.Sequential(Drawn(), nn.Conv2d(2, 2, 1))), seed=0)
+    assert drawn[0].conv.weight.unique().tolist() == [5]
+    assert not torch.equal(drawn[0].scale, 2 * torch.ones(3))
+    assert redraw(Drawn(), seed=0).conv.weight.unique().tolist() == [5]
+
+
+@pytest.mark.parametrize("build", NETWORKS, ids=[*FAMILIES, "plain"])
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_a_narrower_network_loses_the_same_fraction_everywhere(
+    build: Callable[[], nn.Module], share: float, splits: Splits
+) -> None:
+    model = build()
+    budget = round(share * count_params(model))
+    narrower = narrow(model, splits, params=budget, seed=0)
+    assert 0.5 * budget < count_params(narrower) <= budget
+    assert narrower.eval()(splits.example).shape == (1, 4)
+
+    sizes = [
+        (group.size, after.size)
+        for group, after in zip(
+            trace(model, splits.example).groups, trace(narrower, splits.example).groups, strict=True
+        )
+        if group.prunable or "residual" in (group.reason or "")
+    ]
+    assert len(sizes) > (0 if build is plain else 1)
+    fraction = sum(after for _, after in sizes) / sum(before for before, _ in sizes)
+    assert fraction < 1
+    for before, after in sizes:
+        assert after == pytest.approx(fraction * before, abs=1)
+    assert same(narrower, narrow(model, splits, params=budget, seed=0))
+    assert not same(narrower, narrow(model, splits, params=budget, seed=1))
+
+
+def test_a_narrower_network_is_not_made_of_the_old_weights(splits: Splits) -> None:
+    narrower = narrow(changed(make()), splits, params=2000, seed=0)
+    assert float(narrower.conv1.weight.detach().mean()) == pytest.approx(0, abs=0.2)
+    whole = narrow(make(), splits, params=count_params(make()), seed=0)
+    assert count_params(whole) == count_params(make())
+
+
+def test_a_network_that_cannot_be_so_narrow_says_so(splits: Splits) -> None:
+    with pytest.raises(SlimnetError, match="cannot be met"):
+        narrow(make(), splits, params=10, seed=0)
+
+
+def test_fine_tuning_from_fresh_weights_knows_nothing_of_the_old_ones(splits: Splits) -> None:
+    def tuned(model: nn.Module, **options: Any) -> Trained:
+        trained = finetune(model, splits, QUICK, **{"seed": 0, "weights": "fresh", **options})
+        assert trained is not None
+        return trained
+
+    first, other = fresh(make, seed=1), fresh(make, seed=2)
+    untouched = [value.clone() for value in weights(first)]
+    drawn = tuned(first)
+    assert all(torch.equal(a, b) for a, b in zip(weights(first), untouched, strict=True))
+    assert same(drawn.model, tuned(other).model)
+    assert drawn.metrics["params"] == count_params(first)
+    assert not same(drawn.model, tuned(first, seed=1).model)
+    assert not same(drawn.model, tuned(first, pass_number=2).model)
+    assert not same(drawn.model, tuned(fresh(make, seed=1), weights="pruned").model)
+
+
+def test_fine_tuning_from_fresh_weights_goes_on_where_it_was_stopped(splits: Splits, tmp_path: Path) -> None:
+    tune = partial(finetune, fresh(make, seed=1), splits, QUICK, seed=0, weights="fresh")
+    whole = tune()
+    assert tune(checkpoint=tmp_path / "a.pt", stop=lambda: True) is None
+    resumed = tune(checkpoint=tmp_path / "a.pt")
+    assert whole is not None
+    assert resumed is not None
+    assert same(whole.model, resumed.model)
+    assert (whole.metrics, whole.history) == (resumed.metrics, resumed.history)
+
+
+# Early epochs
+
+
+@pytest.mark.parametrize(
+    "sparsity", [Sparsity(), Sparsity(lambda_schedule="warmup-tail"), Sparsity(target=0.5)]
+)
+def test_an_early_epoch_is_that_of_the_whole_training(
+    splits: Splits, tmp_path: Path, sparsity: Sparsity
+) -> None:
+    recipe = Recipe(epochs=4, lr=0.05, batch_size=32, crop=1, flip=True)
+    strength, path = 0.0 if sparsity.target else 0.02, tmp_path / "a.pt"
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def keep(history: list[dict[str, Any]]) -> None:
+        kept[len(history)] = {name: value.clone() for name, value in read(path).state.items()}
+
+    whole = sparse(
+        splits, recipe=recipe, strength=strength, sparsity=sparsity, checkpoint=path, on_epoch=keep
+    )
+    warnings: list[str] = []
+    for epoch in (1, 2):
+        early = sparse(
+            splits,
+            recipe=recipe,
+            strength=strength,
+            sparsity=sparsity,
+            until=epoch,
+            on_warning=warnings.append,
+        )
+        assert early.history == whole.history[:epoch]
+        assert all(torch.equal(value, kept[epoch][name]) for name, value in early.model.state_dict().items())
+    assert not same(early.model, whole.model)
+    assert warnings == [], "a target is not to be reached before the end"
+
+
+def test_early_epochs_that_were_stopped_go_on_to_the_same_end(splits: Splits, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=4, lr=0.05, batch_size=32)
+    whole = sparse(splits, recipe=recipe, until=2)
+    train_some = partial(
+        sparse_train, fresh(make, seed=0), splits, recipe, seed=0, strength=0.02, until=2,
+        checkpoint=tmp_path / "a.pt",
+    )  # fmt: skip
+    assert train_some(stop=lambda: True) is None
+    resumed = train_some()
+    assert resumed is not None
+    assert same(resumed.model, whole.model)
+    assert (resumed.metrics, resumed.history) == (whole.metrics, whole.history)
+
+
+# Pruning by other scores and of other weights
+
+
+def test_weights_of_another_network_are_cut_by_the_scores_of_this_one(splits: Splits) -> None:
+    late, early = sparse(splits).model, fresh(make, seed=0)
+    pruned = prune(late, splits, seed=0, ratio=0.5, absorb=False, weights_of=early)
+    own = prune(late, splits, seed=0, ratio=0.5, absorb=False)
+    of_early = prune(early, splits, seed=0, ratio=0.5, absorb=False)
+    kept = [positions.tolist() for positions in pruned.plan.kept.values()]
+    assert kept == [positions.tolist() for positions in own.plan.kept.values()]
+    assert kept != [positions.tolist() for positions in of_early.plan.kept.values()]
+    cut = pruned.plan.cuts()["stages.0.0.conv1"]
+    conv = early.stages[0][0].conv1.weight
+    assert torch.equal(pruned.model.stages[0][0].conv1.weight, conv[cut.outputs][:, cut.inputs])
+    assert pruned.metrics["threshold"] == own.metrics["threshold"]
+
+
+def test_shuffled_pruning_is_as_large_and_follows_from_the_seed(splits: Splits) -> None:
+    model = sparse(splits).model
+
+    def pruned(**options: Any) -> Pruned:
+        return prune(model, splits, **{"seed": 0, "ratio": 0.5, "shuffled": True, **options})
+
+    chosen, shuffled = pruned(shuffled=False), pruned()
+    assert shuffled.metrics["widths"] == chosen.metrics["widths"]
+    assert not same(shuffled.model, chosen.model)
+    assert same(shuffled.model, pruned().model)
+    assert not same(shuffled.model, pruned(seed=1).model)
+
+
+# Seeds
 
 
 def test_batches_are_those_that_the_seed_has_always_drawn(splits: Splits) -> None:

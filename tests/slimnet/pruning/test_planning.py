@@ -253,3 +253,28 @@ def test_the_power_of_the_cost_weighs_it(graph: ChannelGraph) -> None:
     assert len({str(kept(cost_aware="params", cost_power=power)) for power in (0, 0.5, 1)}) == 3
     with pytest.raises(SlimnetError, match="cost_power is -1"):
         plan(graph, ratio=0.5, cost_aware="params", cost_power=-1)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_shuffled_keeps_as_many_channels_of_each_group_and_others(graph: ChannelGraph, streams: bool) -> None:
+    chosen = plan(graph, ratio=0.5, streams=streams)
+    shuffled = chosen.shuffled(0)
+    sizes = {group.name: len(group.units) for group in graph.groups}
+    assert shuffled.kept.keys() == chosen.kept.keys()
+    for name, kept in shuffled.kept.items():
+        assert len(kept) == len(chosen.kept[name])
+        assert kept.tolist() == sorted(set(kept.tolist()) & set(range(sizes[name])))
+    assert any(kept.tolist() != chosen.kept[name].tolist() for name, kept in shuffled.kept.items())
+    assert (shuffled.removed_channels, shuffled.ratio) == (chosen.removed_channels, chosen.ratio)
+    again, other = ([list(kept) for kept in chosen.shuffled(seed).kept.values()] for seed in (0, 1))
+    assert again == [list(kept) for kept in shuffled.kept.values()] != other
+
+
+def test_shuffled_chooses_every_channel_about_as_often(graph: ChannelGraph) -> None:
+    chosen = plan(graph, ratio=0.5)
+    name, kept = next(iter(chosen.kept.items()))
+    size = next(len(group.units) for group in graph.groups if group.name == name)
+    counts = np.bincount(np.concatenate([chosen.shuffled(seed).kept[name] for seed in range(400)]))
+    assert len(counts) == size
+    expected = 400 * len(kept) / size
+    assert np.abs(counts - expected).max() < 0.25 * expected

@@ -70,6 +70,19 @@ def test_trained_network_masked_equals_physical(trained: ResNet, ratio: float, s
     check(trained, torch.randn(4, 3, 16, 16, dtype=torch.float64), ratio=ratio, streams=streams)
 
 
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_random_channels_masked_equals_physical(trained: ResNet, seed: int, streams: bool) -> None:
+    x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    chosen = plan(trace(trained, x[:1]), ratio=0.5, streams=streams)
+    shuffled = chosen.shuffled(seed)
+    for absorb in (False, True):
+        physical = prune(trained, shuffled, absorb=absorb)
+        assert deviation(mask(trained, shuffled, absorb=absorb), physical, x) <= EXACT
+        assert physical.widths == prune(trained, chosen, absorb=absorb).widths
+    assert deviation(prune(trained, shuffled), prune(trained, chosen), x) > 1e-3
+
+
 def test_minimum_widths_are_reached_and_exact(trained: ResNet) -> None:
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     for least in (1, 3):

@@ -82,10 +82,10 @@ def test_status_pareto_and_plan_as_json(finished: Sweep, command: Command) -> No
     facts = json.loads(out)
     assert (status, facts["asked"], facts["points"]) == (0, 3, 8)
     assert facts["stages"] == {"done": 9, "partial": 0, "missing": 0, "failed": 0}
-    assert facts["epochs_left"] == {"sparse": 0, "finetune": 0}
+    assert facts["epochs_left"] == {"sparse": 0, "early": 0, "finetune": 0}
 
     status, out, _ = command("plan", "smoke", "--trials", 5, *at)
-    assert json.loads(out)["epochs_left"] == {"sparse": 0, "finetune": 2}  # both λ are there
+    assert json.loads(out)["epochs_left"] == {"sparse": 0, "early": 0, "finetune": 2}  # both λ are there
 
     assert snapshot(finished.runs) == before
 
@@ -101,7 +101,7 @@ def test_a_plan_of_a_study_that_is_not_begun_writes_nothing(tmp_path: Path, comm
     status, out, _ = command("plan", "smoke", "--runs", tmp_path / "runs", "--json")
     facts = json.loads(out)
     assert (status, facts["asked"]) == (0, 0)
-    assert facts["epochs_left"] == {"sparse": 6, "finetune": 3}
+    assert facts["epochs_left"] == {"sparse": 2 * 2 + 3, "early": 0, "finetune": 3}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -83,7 +83,7 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> MakeStudy:
             uid=f"{name}-1a2b3c4d",
             config=config,
             goal=goal or len(params),
-            dense=_sparse(config, 0.0, "done" if dense else "missing"),
+            dense=_sparse(config, 0.0, "done" if dense else "missing", epochs=config.most_epochs),
             trials=trials,
             front=[complete[index].number for index in on_front],
             curves=_curves(trials) if curves else {},
@@ -136,6 +136,7 @@ def _stage(
     metrics: dict[str, Any],
     seconds: float,
     *,
+    epochs: int = 0,
     pass_number: int = 1,
     failure: dict[str, Any] | None = None,
     layers: dict[str, Histogram] | None = None,
@@ -145,7 +146,7 @@ def _stage(
         name=kind if pass_number == 1 else f"{kind}-{pass_number}",
         kind=kind,
         key=key,
-        spec={} if pass_number == 1 else {"pass_number": pass_number},
+        spec={"recipe": {"epochs": epochs}, "pass_number": pass_number},
         state=state,
         epochs_done=len(history),
         result=result if state == "done" else None,
@@ -164,13 +165,18 @@ def _size(config: Config) -> float:
 
 
 def _sparse(
-    config: Config, strength: float, state: StageState, parent: StageRecord | None = None
+    config: Config,
+    strength: float,
+    state: StageState,
+    parent: StageRecord | None = None,
+    *,
+    epochs: int | None = None,
 ) -> StageRecord:
     pass_number = parent.pass_number + 1 if parent else 1
-    key = _key("sparse", strength, config.model.width, *([parent.key] if parent else []))
+    epochs = epochs or config.sparse.epochs
+    key = _key("sparse", strength, config.model.width, epochs, *([parent.key] if parent else []))
     if state == "missing":
-        return _stage("sparse", key, "missing", [], {}, 0)
-    epochs = config.sparse.epochs
+        return _stage("sparse", key, "missing", [], {}, 0, epochs=epochs)
     peak = DENSE_ACCURACY + 0.004 - 0.9 * strength + 0.03 * math.log(_size(config))
     history = [_epoch(e, epochs, peak, strength) for e in range(1, epochs + 1)]
     metrics = {
@@ -183,7 +189,9 @@ def _sparse(
         metrics |= {"val_accuracy": DENSE_ACCURACY, "test_accuracy": 0.861}
     layers = {"stem.bn": history[-1]["gamma"]}
     history = _as_measured(history, config.sparse.evaluate_every)
-    return _stage("sparse", key, "done", history, metrics, 24.6, pass_number=pass_number, layers=layers)
+    return _stage(
+        "sparse", key, "done", history, metrics, 24.6, epochs=epochs, pass_number=pass_number, layers=layers
+    )
 
 
 def _epoch(epoch: int, epochs: int, peak: float, strength: float) -> dict[str, Any]:
@@ -254,9 +262,19 @@ def _finetune(config: Config, prune: StageRecord, state: StageState, reason: str
         failure = {"reason": reason, "detail": f"Traceback: {reason}"} if state == "failed" else None
         cut_short = history[:2]
         return _stage(
-            "finetune", key, state, cut_short, {}, 0, pass_number=prune.pass_number, failure=failure
+            "finetune",
+            key,
+            state,
+            cut_short,
+            {},
+            0,
+            epochs=epochs,
+            pass_number=prune.pass_number,
+            failure=failure,
         )
     names = ("loss", "train_accuracy", "val_accuracy", "test_accuracy", "near_zero")
     sizes = {"params": prune.metrics["params"], "macs": prune.metrics["macs"]}
     metrics = sizes | {name: history[-1][name] for name in names}
-    return _stage("finetune", key, "done", history, metrics, 6.3, pass_number=prune.pass_number)
+    return _stage(
+        "finetune", key, "done", history, metrics, 6.3, epochs=epochs, pass_number=prune.pass_number
+    )

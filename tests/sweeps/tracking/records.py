@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from in_memory import InMemory
 
 from sweeps.config import Config, load_config
-from sweeps.records import StageRecord, StudyRecord, TrialRecord
+from sweeps.records import ContenderKind, ContenderRecord, StageRecord, StudyRecord, TrialRecord, TrialState
 
 UID = "0123456789abcdef"
 EPOCHS = {"sparse": 3, "finetune": 2}
@@ -42,7 +43,7 @@ def stage(kind: str, done: int | bool, *, pass_number: int = 1, **metrics: Any) 
         name=f"{kind}{later}",
         kind=kind,
         key=f"{kind}-{metrics.get('params', 0)}{later}",
-        spec={"pass_number": pass_number} if later else {},
+        spec={"recipe": {"epochs": epochs}, **({"pass_number": pass_number} if later else {})},
         state="done" if finished else "partial" if done else "missing",
         epochs_done=len(history),
         result={"metrics": facts, "seconds": 1.0, "environment": {}} if finished else None,
@@ -94,7 +95,21 @@ def failed(record: TrialRecord, reason: str) -> TrialRecord:
     return replace(record, state="failed", reason=reason)
 
 
-def study(*trials: TrialRecord, goal: int = 3, dense: int | bool = True) -> StudyRecord:
+def contender(
+    kind: ContenderKind, number: int | None, seed: int, done: int | bool = True, *, failure: str | None = None
+) -> ContenderRecord:
+    """A control or repeat of one stage, sparse training alone, with `done` finished epochs."""
+    own = stage("sparse", done, params=700, val_accuracy=0.7 + 0.01 * seed)
+    state: TrialState = "failed" if failure else "complete" if done is True else "running"
+    return ContenderRecord(kind, number, seed, state, failure, (own,))
+
+
+def study(
+    *trials: TrialRecord,
+    goal: int = 3,
+    dense: int | bool = True,
+    contenders: Sequence[ContenderRecord] = (),
+) -> StudyRecord:
     return StudyRecord(
         name="smoke",
         uid=UID,
@@ -103,6 +118,7 @@ def study(*trials: TrialRecord, goal: int = 3, dense: int | bool = True) -> Stud
         dense=stage("sparse", dense, params=2000),
         trials=list(trials),
         front=[record.number for record in trials if record.state == "complete"],
+        contenders=list(contenders),
     )
 
 

@@ -69,9 +69,9 @@ def test_rows_arrive_while_the_trial_runs(study_dir: Path, server: FakeWandb) ->
 def test_the_run_of_the_study_shows_how_it_stands_while_it_runs(study_dir: Path, server: FakeWandb) -> None:
     tracker = Tracker(study_dir, ONLINE)
     tracker.update(study(trial(0)))
-    wait_for(lambda: steps(server, "study") == [1])
+    wait_for(lambda: steps(server, "study") == [2])
     tracker.update(study(trial(0), trial(1)))
-    wait_for(lambda: steps(server, "study") == [1, 2])
+    wait_for(lambda: steps(server, "study") == [2, 4])
     assert tracker.close() == []
 
 
@@ -95,7 +95,7 @@ def test_an_interrupted_sweep_goes_on_at_the_next_row(study_dir: Path, server: F
 
     assert steps(server, 0) == STEPS
     assert steps(server, 1) == STEPS
-    assert steps(server, "study") == [2]
+    assert steps(server, "study") == [4]
     assert server.runs[run_id(0)].exit_code == 0
 
 

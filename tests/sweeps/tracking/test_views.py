@@ -77,7 +77,7 @@ def test_a_trial_that_has_not_begun_waits() -> None:
 def test_the_study_shows_its_front_and_how_it_stands() -> None:
     record = study(trial(0), trial(1), failed(trial(2, 1, False, 0), "NaN loss"))
     view = view_of(record, "study")
-    tables = rows(record, "study")[2]
+    tables = rows(record, "study")[4]
 
     assert view.state == "complete"
     assert view.summary["failed"] == 1

@@ -1,0 +1,321 @@
+"""What means and differences over seeds allow to be said, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from in_memory import InMemory
+
+from sweeps.comparison import Comparison, Difference, recommended
+from sweeps.config import load_config
+from sweeps.records import ContenderKind, ContenderRecord, StageRecord, StudyRecord, TrialRecord, best_trial
+from sweeps.report.verdicts import against, beside_dense, points, seeds_and_epochs, with_error
+
+T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 10: 2.23}
+Values = Sequence[float | None]
+"""Validation accuracies of seeds 0, 1, ...; None where a seed has none."""
+
+
+def stage(kind: str, accuracy: float, params: int, images: int | None, epochs: int) -> StageRecord:
+    facts: dict[str, Any] = {
+        "params": params,
+        "macs": 10 * params,
+        "val_accuracy": accuracy,
+        "test_accuracy": accuracy - 0.02,
+    }
+    if images:
+        facts |= {"val_images": images, "test_images": 4 * images}
+    spec = {"recipe": {"epochs": epochs}}
+    return StageRecord(kind, kind, "key", spec, "done", epochs, {"metrics": facts}, None, InMemory())
+
+
+@dataclass
+class Made:
+    """A study with these accuracies by seed.
+
+    Attributes:
+        trials: of trials 0, 1, ..., all on the front, which have 900, 800, ... parameters.
+        controls: of (kind, trial).
+    """
+
+    dense: Values
+    trials: Sequence[Values]
+    controls: Mapping[tuple[ContenderKind, int], Values] = field(default_factory=dict)
+    images: int | None = None
+
+    def study(self) -> StudyRecord:
+        config = load_config("smoke")
+        contenders: list[ContenderRecord] = []
+        records: list[TrialRecord] = []
+
+        def chain(kind: str, accuracy: float, params: int) -> tuple[StageRecord, ...]:
+            first, last = (stage(name, accuracy, params, self.images, 2) for name in ("sparse", "finetune"))
+            return (first,) if kind in ("dense", "uniform") else (first, last)
+
+        def add(kind: ContenderKind, number: int | None, values: Values, params: int, begin: int) -> None:
+            for seed, accuracy in list(enumerate(values))[begin:]:
+                done = chain(kind, accuracy or 0.0, params)
+                state = "failed" if accuracy is None else "complete"
+                contenders.append(ContenderRecord(kind, number, seed, state, None, done))  # type: ignore[arg-type]
+
+        add("dense", None, self.dense, 1000, 1)
+        for number, values in enumerate(self.trials):
+            params = 900 - 100 * number
+            record = chain("trial", values[0] or 0.0, params)
+            records.append(TrialRecord(number, {}, config, "complete", None, record))
+            add("trial", number, values, params, 1)
+        for (kind, number), values in self.controls.items():
+            add(kind, number, values, 890 - 100 * number, 0)
+        dense = stage("sparse", self.dense[0] or 0.0, 1000, self.images, 4)
+        numbers = [record.number for record in records]
+        return StudyRecord("smoke", "u", config, len(records), dense, records, numbers, contenders)
+
+    def compared(self) -> Comparison:
+        return Comparison(self.study())
+
+
+# Means and their standard errors
+
+
+def test_the_standard_error_of_seeds_is_their_spread_over_the_root_of_their_number() -> None:
+    dense = Made([0.80, 0.82, 0.84], [[0.7]]).compared().dense
+    assert dense is not None
+    assert dense.seeds == [0, 1, 2]
+    assert dense.mean("val_accuracy") == pytest.approx(0.82)
+    for metric in ("val_accuracy", "test_accuracy"):
+        assert dense.standard_error(metric) == pytest.approx(0.02 / math.sqrt(3))
+    assert with_error(dense, "val_accuracy") == "82.0 ± 1.2\N{NO-BREAK SPACE}%"
+
+
+def test_one_seed_has_the_error_of_its_split() -> None:
+    """Of 100 images at 80 %: √(0.8 · 0.2 / 100)."""
+    dense = Made([0.80], [[0.7]], images=100).compared().dense
+    assert dense is not None
+    assert dense.standard_error("val_accuracy") == pytest.approx(0.04)
+    assert dense.standard_error("test_accuracy") == pytest.approx(math.sqrt(0.78 * 0.22 / 400))
+
+
+def test_one_seed_on_nobody_knows_how_many_images_has_no_error() -> None:
+    dense = Made([0.80], [[0.7]]).compared().dense
+    assert dense is not None
+    assert dense.standard_error("val_accuracy") is None
+    assert with_error(dense, "val_accuracy") == "80.0\N{NO-BREAK SPACE}%"
+
+
+def test_the_validation_error_is_at_least_that_of_the_split_and_that_of_test_comes_on_top() -> None:
+    """The test images are the same for every seed, those for validation are not."""
+    alike, apart = Made([0.8, 0.8], [[0.7, 0.9]], images=100), Made([0.8], [[0.3, 0.9]], images=100)
+    dense, point = alike.compared().dense, apart.compared().points[0]
+    assert dense is not None
+    assert dense.standard_error("val_accuracy") == pytest.approx(0.04 / math.sqrt(2))
+    assert dense.standard_error("test_accuracy") == pytest.approx(math.sqrt(0.78 * 0.22 / 400))
+    spread = 0.18  # the variance of 0.3 and 0.9
+    assert point.standard_error("val_accuracy") == pytest.approx(math.sqrt(spread / 2))
+    assert point.standard_error("test_accuracy") == pytest.approx(math.sqrt(spread / 2 + 0.58 * 0.42 / 400))
+
+
+def test_epochs_are_all_that_a_network_has_had_and_of_new_weights_their_own() -> None:
+    made = Made(
+        [0.8], [[0.7]], {("scratch", 0): [0.7], ("random", 0): [0.7], ("uniform", 0): [0.7]}
+    ).compared()
+    epochs = {kind: one.epochs for (kind, _), one in made.controls.items()}
+    assert epochs == {"scratch": 2, "random": 4, "uniform": 2}
+    assert made.points[0].epochs == 4
+    assert seeds_and_epochs(made.points[0]) == "4 epochs"
+    assert seeds_and_epochs(Made([0.8], [[0.7] * 3]).compared().points[0]) == "mean of 3 seeds, 4 epochs each"
+
+
+# Differences
+
+
+def differ(made: Made, number: int = 0) -> Difference | None:
+    """Of a trial from the dense network."""
+    compared = made.compared()
+    point = next(one for one in compared.points if one.trial == number)
+    assert compared.dense is not None
+    return compared.difference(point, compared.dense)
+
+
+def test_a_difference_is_taken_seed_by_seed() -> None:
+    """The pairs differ by 0.01 and 0.03, whose variance is 0.0002, however far the seeds are apart."""
+    difference = differ(Made([0.50, 0.90], [[0.51, 0.93]]))
+    assert difference is not None
+    assert difference.mean == pytest.approx(0.02)
+    assert difference.margin == pytest.approx(T95[1] * math.sqrt(0.0002 / 2))
+
+
+def test_the_spread_of_differences_is_pooled_over_all_comparisons() -> None:
+    """Two points and a control: variances 0.0002, 0.0008 and 0.0001 with 1, 1 and 2 degrees of freedom."""
+    made = Made(
+        [0.8, 0.8, 0.8],
+        [[0.81, 0.83], [0.78, 0.82]],
+        {("uniform", 0): [0.79, 0.82]},
+    )
+    made.trials = [[0.81, 0.83, None], [0.78, 0.82, None]]
+    made.controls = {("uniform", 0): [0.80, 0.81, None]}
+    pooled = (0.0002 + 0.0008 + 0.00005) / 3  # of the control 0.01 and 0.02
+    for number, mean in ((0, 0.02), (1, 0.0)):
+        difference = differ(made, number)
+        assert difference is not None
+        assert difference.mean == pytest.approx(mean)
+        assert difference.margin == pytest.approx(T95[3] * math.sqrt(pooled / 2))
+    compared = made.compared()
+    beside = compared.difference(compared.points[1], compared.controls["uniform", 0])
+    assert beside is not None
+    assert (beside.mean, beside.margin) == (
+        pytest.approx(0.015),
+        pytest.approx(T95[3] * math.sqrt(pooled / 2)),
+    )
+
+
+def test_comparisons_of_more_seeds_count_for_more() -> None:
+    """Variances 0.0002 of two seeds and 0.0001 of three."""
+    difference = differ(Made([0.8, 0.8, 0.8], [[0.81, 0.83], [0.81, 0.82, 0.83]]), 1)
+    assert difference is not None
+    assert difference.margin == pytest.approx(T95[3] * math.sqrt((1 * 0.0002 + 2 * 0.0001) / 3 / 3))
+
+
+def test_many_degrees_of_freedom_come_near_the_normal_distribution() -> None:
+    """Student's t for 40 degrees is 2.021."""
+    seeds = 41
+    difference = differ(Made([0.8] * seeds, [[0.8 + 0.01 * (-1) ** seed for seed in range(seeds)]]))
+    assert difference is not None
+    variance = (seeds - 1 / seeds) * 0.0001 / (seeds - 1)
+    assert difference.margin == pytest.approx(2.021 * math.sqrt(variance / seeds), rel=0.002)
+
+
+def test_one_seed_has_the_margin_of_two_splits() -> None:
+    difference = differ(Made([0.8], [[0.5]], images=100))
+    assert difference is not None
+    assert difference.mean == pytest.approx(-0.3)
+    assert difference.margin == pytest.approx(1.96 * math.hypot(0.04, 0.05))
+
+
+def test_one_common_seed_has_the_margin_of_its_networks() -> None:
+    """A repeat of the dense network has failed; what is known of the trial's seeds still counts."""
+    made = Made([0.8, None], [[0.5, 0.6]], images=100)
+    difference = differ(made)
+    assert difference is not None
+    error = made.compared().points[0].standard_error("val_accuracy")
+    assert difference.margin == pytest.approx(1.96 * math.hypot(0.04, error))
+
+
+def test_one_seed_on_nobody_knows_how_many_images_says_nothing() -> None:
+    difference = differ(Made([0.8], [[0.1]]))
+    assert difference is not None
+    assert difference.margin == math.inf
+    assert not any((difference.better, difference.worse, difference.within_a_point))
+
+
+def test_networks_without_a_common_seed_are_not_compared() -> None:
+    made = Made([0.8], [[0.7]], {("uniform", 0): [None, 0.6]}).compared()
+    assert made.controls["uniform", 0].seeds == [1]
+    assert made.difference(made.points[0], made.controls["uniform", 0]) is None
+    assert against(made, made.controls["uniform", 0]) == "–"
+
+
+def test_what_has_failed_is_left_out() -> None:
+    made = Made([0.8, None, 0.82], [[0.7, 0.71, None]], {("random", 0): [None]}).compared()
+    assert made.dense is not None
+    assert (made.dense.seeds, made.points[0].seeds, made.controls) == ([0, 2], [0, 1], {})
+    assert made.seeds == 2
+
+
+def test_without_a_dense_network_points_are_still_compared_with_their_controls() -> None:
+    study = Made([0.8], [[0.7, 0.72]], {("uniform", 0): [0.6, 0.64]}).study()
+    object.__setattr__(study.dense, "result", None)
+    compared = Comparison(study)
+    assert compared.dense is None
+    difference = compared.difference(compared.points[0], compared.controls["uniform", 0])
+    assert difference is not None
+    assert difference.margin == pytest.approx(T95[1] * math.sqrt(0.0002 / 2))
+
+
+def test_points_and_controls_stand_by_size() -> None:
+    values = [[0.7], [0.69], [0.68]]
+    made = Made([0.8], values, {("uniform", number): [0.6] for number in (1, 0, 2)}).compared()
+    assert [point.trial for point in made.points] == [2, 1, 0]
+    assert [one.trial for one in made.of_kind("uniform")] == [2, 1, 0]
+    assert made.of_kind("random") == []
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    ("mean", "margin", "words"),
+    [
+        (0.02, 0.01, "better than the dense network (+2.0 ± 1.0 points)"),
+        (0.00, 0.01, "within one point of the dense network (+0.0 ± 1.0 points)"),
+        (-0.005, 0.004, "within one point of the dense network (-0.5 ± 0.4 points)"),
+        (0.01, 0.03, "cannot be told apart from the dense network (+1.0 ± 3.0 points)"),
+        (-0.005, 0.02, "cannot be told apart from the dense network (-0.5 ± 2.0 points)"),
+        (-0.03, 0.01, "worse than the dense network (-3.0 ± 1.0 points)"),
+    ],
+)
+def test_how_a_network_stands_beside_the_dense_one(mean: float, margin: float, words: str) -> None:
+    assert beside_dense(Difference(mean, margin)) == words
+    assert points(Difference(mean, margin)) in words
+
+
+@pytest.mark.parametrize(
+    ("control", "words"),
+    [
+        ([0.70, 0.70], "pruned is better: +10.0 ± 0.0 points"),
+        ([0.90, 0.90], "pruned is worse: -10.0 ± 0.0 points"),
+        ([0.75, 0.84], "cannot be told apart: +0.5 ± 33.0 points"),
+    ],
+)
+def test_how_pruning_stands_beside_a_control(control: list[float], words: str) -> None:
+    """Of 0.05 and -0.04 the variance is 0.00405, pooled with the zero of the trial and the dense network."""
+    compared = Made([0.8, 0.8], [[0.80, 0.80]], {("uniform", 0): control}).compared()
+    margin = 100 * T95[2] * math.sqrt(0.00405 / 2 / 2)
+    told = against(compared, compared.controls["uniform", 0])
+    assert told == words.replace("33.0", f"{margin:.1f}")
+
+
+# Which network is recommended
+
+
+def choice(made: Made) -> int | None:
+    study = made.study()
+    trial = recommended(study, Comparison(study))
+    return None if trial is None else trial.number
+
+
+def test_the_smallest_whose_mean_is_near_the_dense_networks_is_recommended() -> None:
+    """Trial 2, the smallest, was lucky with the first seed; trial 1 unlucky."""
+    made = Made([0.80, 0.80], [[0.80, 0.80], [0.77, 0.812], [0.80, 0.77]])
+    study = made.study()
+    assert best_trial(study) is study.trials[2]
+    assert choice(made) == 1
+
+
+def test_exactly_one_point_less_on_the_mean_is_near() -> None:
+    assert choice(Made([0.87, 0.87], [[0.87, 0.87], [0.86, 0.86]])) == 1
+    assert choice(Made([0.87, 0.87], [[0.87, 0.87], [0.86, 0.8598]])) == 0
+
+
+def test_only_what_was_repeated_is_recommended() -> None:
+    assert choice(Made([0.8, 0.8], [[0.8, 0.8], [0.8, 0.8], [0.8]])) == 1
+
+
+def test_without_one_near_the_one_that_loses_least_is_recommended() -> None:
+    assert choice(Made([0.9, 0.9], [[0.80, 0.80], [0.84, 0.82], [0.85, 0.70]])) == 1
+
+
+def test_without_repeats_the_first_seed_decides() -> None:
+    made = Made([0.80], [[0.80], [0.795], [0.7]])
+    study = made.study()
+    assert choice(made) == 1
+    assert recommended(study, Comparison(study)) is best_trial(study)
+
+
+def test_without_a_dense_network_nothing_is_recommended() -> None:
+    study = Made([0.8], [[0.7, 0.7]]).study()
+    object.__setattr__(study.dense, "result", None)
+    assert recommended(study, Comparison(study)) is None
