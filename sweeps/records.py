@@ -208,8 +208,8 @@ class StudyRecord:
     dense: StageRecord
     trials: list[TrialRecord]
     front: list[int]
-    curves: dict[str, StageRecord] = field(default_factory=dict)
     contenders: list[ContenderRecord] = field(default_factory=list)
+    curves: dict[str, StageRecord] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
