@@ -36,7 +36,9 @@ def prune_command(
     ] = "prunable",
     layer_floor: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Each layer keeps at least this part of its even share."),
+        typer.Option(
+            min=0, max=1, help="Each layer keeps at least this fraction of what an even cut leaves it."
+        ),
     ] = 0.0,
     min_channels: Annotated[int, typer.Option(min=1, help="Kept in every layer.")] = MIN_CHANNELS,
     round_to: Annotated[

@@ -74,8 +74,8 @@ def plan(
             fraction of prunable channels then differs).
         cost_aware: rank by score per parameter or multiply-accumulate that a channel frees.
         cost_power: the exponent of that cost; 0.5 divides scores by its square root.
-        layer_floor: from 0 to 1: every group keeps at least this part of its even share, which is what it has
-            where every group loses the same fraction, so that small budgets starve no layer.
+        layer_floor: from 0 to 1: every group keeps at least this fraction of what an even cut leaves it, in
+            which every group loses the same fraction; so small budgets starve no layer.
         min_channels: units that stay in every group, so that no layer is ever emptied.
         round_to: widths of pruned layers become multiples of this, upwards.
         streams: prune coupled groups (residual streams) too.

@@ -167,7 +167,7 @@ class Prune(Section):
         "prunable", description="all counts every BatchNorm channel; layer takes the fraction of each layer"
     )
     layer_floor: float = Field(
-        0.0, ge=0, le=1, description="each layer keeps at least this part of its even share"
+        0.0, ge=0, le=1, description="each layer keeps at least this fraction of what an even cut leaves it"
     )
     cost_aware: CostAware | None = Field(None, description="rank by score per parameter or MAC it frees")
     cost_power: float = Field(1.0, ge=0, description="exponent of that cost; 0.5 takes its square root")

@@ -38,7 +38,7 @@ def removed_gammas(chosen: PruningPlan) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("ratio", [0, 0.1, 0.25, 0.3, 0.5, 0.7])
-def test_exactly_the_share_goes(graph: ChannelGraph, ratio: float) -> None:
+def test_exactly_the_fraction_goes(graph: ChannelGraph, ratio: float) -> None:
     chosen = plan(graph, ratio=ratio)
     assert chosen.prunable_channels == 96
     assert chosen.removed_channels == int(ratio * 96)
@@ -124,7 +124,7 @@ def test_stream_scores_are_means_over_its_norms(graph: ChannelGraph) -> None:
 
 
 def test_units_of_several_channels_do_not_block_smaller_ones() -> None:
-    """Depthwise units hold two channels; the share is still met to within one unit."""
+    """Depthwise units hold two channels; the fraction is still met to within one unit."""
     network = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.ReLU(),
         nn.Conv2d(8, 9, 1), nn.BatchNorm2d(9), nn.Conv2d(9, 2, 1),
