@@ -139,7 +139,7 @@ def test_units_of_several_channels_do_not_block_smaller_ones() -> None:
         assert 0 <= ratio * 25 - chosen.removed_channels + 1e-9 < 2
 
 
-def test_equal_scores_are_cut_to_the_share() -> None:
+def test_equal_scores_are_cut_to_the_fraction() -> None:
     chosen = plan(graph_of(models.resnet([1], 8)), ratio=0.5)
     assert chosen.removed_channels == 8
 
