@@ -10,7 +10,9 @@ from sweeps.report.wording import UNKNOWN
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1) -> str:
     """A table whose first `text` columns are words, to the left; the others are numbers, to the right."""
-    lines = [header, ["---" if index < text else "---:" for index in range(len(header))], *rows]
+    if not (body := list(rows)):
+        return "Nothing yet."
+    lines = [header, ["---" if index < text else "---:" for index in range(len(header))], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

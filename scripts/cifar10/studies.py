@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from cifar10.markdown import millions, table, with_error
@@ -40,11 +41,11 @@ def explanation() -> str:
     """What the columns of the tables are."""
     kinds = "; ".join(f"{kind}: {words}" for kind, words in NAMES.items())
     return (
-        "Accuracies are in percent, means over the seeds with their standard errors; that of the validation "
-        "split is what trials are chosen by, and every seed has a split of its own. Epochs are all that a "
-        "network has had, sparse training and fine-tuning together. Points of the front that have controls "
-        f"are followed by them ({kinds}). Differences are of validation accuracy, in points, seed by seed, "
-        "with a 95 % interval."
+        "Accuracies are in percent, means over the seeds with their standard errors, in which the number of "
+        "images is counted too; with one seed it is all there is. Trials are chosen on the validation "
+        "split, and every seed has one of its own. Epochs are all that a network has had, those of sparse "
+        "training and fine-tuning together. Points of the front that have controls are followed by them "
+        f"({kinds}). Differences are of validation accuracy, in points, seed by seed, with a 95 % interval."
     )
 
 
@@ -97,4 +98,8 @@ def _row(name: str, origin: str, verdict: str, one: Measured) -> list[str]:
 
 def _beside_dense(comparison: Comparison, point: Measured) -> str:
     difference = comparison.difference(point, comparison.dense) if comparison.dense else None
-    return UNKNOWN if difference is None else f"dense: {points(difference)}"
+    if difference is None:
+        return UNKNOWN
+    if math.isinf(difference.margin):
+        return f"dense: {100 * difference.mean:+.1f}"
+    return f"dense: {points(difference)}"
