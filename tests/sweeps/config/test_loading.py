@@ -175,6 +175,13 @@ def test_shipped_configs(name: str, trials: int, sizes: dict[str, int]) -> None:
     assert {path: len(entry.values() or []) for path, entry in config.search.space.items()} == sizes
 
 
+@pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith("cifar10-")])
+def test_what_papers_compare_on_has_a_control_and_seeds(name: str) -> None:
+    config = load_config(name)
+    assert config.controls.uniform
+    assert (config.confirm.seeds, config.confirm.points) == (3, 3)
+
+
 def test_no_shipped_config_is_untested() -> None:
     (mark,) = test_shipped_configs.pytestmark  # type: ignore[attr-defined]
     assert {name for name, *_ in mark.args[1]} == shipped_configs().keys()
