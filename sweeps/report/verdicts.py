@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sweeps.comparison import Comparison, Difference, Measured
 from sweeps.report.wording import UNKNOWN, percent, plural
 
@@ -25,7 +27,9 @@ def with_error(one: Measured, metric: str) -> str:
 
 
 def points(difference: Difference) -> str:
-    """A difference with its 95 % interval: "+1.2 ± 0.9"."""
+    """A difference with its 95 % interval: "+1.2 ± 0.9"; without where nothing is known of that."""
+    if math.isinf(difference.margin):
+        return f"{100 * difference.mean:+.1f}"
     return f"{100 * difference.mean:+.1f} ± {100 * difference.margin:.1f}"
 
 

@@ -149,15 +149,9 @@ def test_a_difference_is_taken_seed_by_seed() -> None:
 
 
 def test_the_spread_of_differences_is_pooled_over_all_comparisons() -> None:
-    """Two points and a control: variances 0.0002, 0.0008 and 0.0001 with 1, 1 and 2 degrees of freedom."""
-    made = Made(
-        [0.8, 0.8, 0.8],
-        [[0.81, 0.83], [0.78, 0.82]],
-        {("uniform", 0): [0.79, 0.82]},
-    )
-    made.trials = [[0.81, 0.83, None], [0.78, 0.82, None]]
-    made.controls = {("uniform", 0): [0.80, 0.81, None]}
-    pooled = (0.0002 + 0.0008 + 0.00005) / 3  # of the control 0.01 and 0.02
+    """Two points and a control, whose differences have variances of 0.0002, 0.0008 and 0.00005."""
+    made = Made([0.8, 0.8], [[0.81, 0.83], [0.78, 0.82]], {("uniform", 0): [0.80, 0.81]})
+    pooled = (0.0002 + 0.0008 + 0.00005) / 3
     for number, mean in ((0, 0.02), (1, 0.0)):
         difference = differ(made, number)
         assert difference is not None

@@ -299,6 +299,146 @@ def test_after_the_first_signal_nothing_is_asked_or_started(runner: Runner) -> N
     assert (study.trials, runner.names) == ([], [])
 
 
+# Controls and repeats
+
+BESIDE = ("controls.uniform=true", "confirm={seeds: 3, points: 2}")
+
+
+def beside(study: StudyRecord) -> list[tuple[Any, ...]]:
+    return [(one.kind, one.trial, one.seed, one.state) for one in study.contenders]
+
+
+def test_controls_and_repeats_are_computed_once_when_the_goal_is_reached(runner: Runner) -> None:
+    study = runner.run(config(*BESIDE))
+    assert len(study.front) > 2
+    of_points = [one for one in beside(study) if one[1] is not None]
+    numbers = sorted({one[1] for one in of_points})
+    assert len(numbers) == 2
+    assert set(numbers) <= set(study.front)
+    assert sorted(of_points) == sorted(
+        [("uniform", number, seed, "complete") for number in numbers for seed in range(3)]
+        + [("trial", number, seed, "complete") for number in numbers for seed in (1, 2)]
+    )
+    assert [one for one in beside(study) if one[1] is None] == [
+        ("dense", None, seed, "complete") for seed in (1, 2)
+    ]
+    assert study.ended
+
+    first = {stage.key for trial in study.trials for stage in trial.stages} | {study.dense.key}
+    is_late = [name.split()[0] not in first for name in runner.computed]
+    assert True in is_late
+    assert is_late == sorted(is_late), "nothing stands beside a trial before all have ended"
+    assert set(runner.computed.values()) == {1}
+    table = pareto_table(study)
+    assert pareto_table(read_study(runner.runs, config(*BESIDE))) == table
+    assert [(row["kind"], row["seeds"]) for row in table["controls"]] == [("uniform", [0, 1, 2])] * 2
+    for row in table["controls"]:
+        assert row["params"] == study.trials[row["trial"]].metrics["params"]
+
+    runner.names.clear()
+    assert pareto_table(runner.run(config(*BESIDE))) == table
+    assert runner.names == []
+
+
+def test_all_controls_of_two_passes_with_early_weights(runner: Runner) -> None:
+    every = "controls={uniform: true, scratch: true, random: true}"
+    early = ("finetune.weights=early", "passes=2", "finetune.epochs=2")
+    study = runner.run(config(every, "confirm={seeds: 2, points: 1}", *early, trials=3))
+    assert study.ended
+    assert {one.state for one in study.contenders} == {"complete"}
+    names = ("sparse", "early", "prune", "finetune", "sparse-2", "early-2", "prune-2", "finetune-2")
+    chains = {(one.kind, one.seed): tuple(stage.name for stage in one.stages) for one in study.contenders}
+    assert chains == {
+        **dict.fromkeys([("uniform", 0), ("uniform", 1), ("dense", 1)], ("sparse",)),
+        **dict.fromkeys([("scratch", 0), ("scratch", 1), ("trial", 1)], names),
+        **dict.fromkeys([("random", 0), ("random", 1)], names),
+    }
+    assert set(runner.computed.values()) == {1}
+    assert {row["epochs"] for row in pareto_table(study)["controls"]} == {8}
+
+
+def test_without_controls_and_repeats_a_study_ends_as_it_did(runner: Runner) -> None:
+    study = runner.run(config())
+    assert (study.contenders, study.ended) == ([], True)
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_interrupted_anywhere_the_same_stands_beside_the_trials(tmp_path: Path, signals: int) -> None:
+    settings = config("finetune.epochs=2", *BESIDE, trials=6)
+    whole = Runner(tmp_path / "whole").run(settings)
+    runner = Runner(tmp_path / "parts")
+    study, rounds, begun = None, 0, 0
+    while study is None or not study.ended:
+        moment = len(runner.computed) + 3
+        study = runner.run(settings, interruption=Stopping(runner, *[moment] * signals))
+        rounds += 1
+        begun += any(one.state == "running" for one in study.contenders)
+    assert rounds > 10
+    assert begun > 3, "some interruptions fall among the controls"
+    assert pareto_table(study) == pareto_table(whole)
+    assert beside(study) == beside(whole)
+    assert set(runner.computed.values()) == {1}
+
+
+def test_a_study_that_goes_on_finds_what_stands_beside_its_new_front(tmp_path: Path) -> None:
+    few, many = (config(*BESIDE, trials=trials) for trials in (4, 12))
+    whole = Runner(tmp_path / "whole").run(many)
+    runner = Runner(tmp_path / "parts")
+    before = beside(runner.run(few))
+    moment = len(runner.computed) + 1
+    middle = runner.run(many, interruption=Stopping(runner, moment))
+    assert (middle.contenders, middle.ended) == ([], False)
+    study = runner.run(many)
+    assert beside(study) == beside(whole) != before
+    assert pareto_table(study) == pareto_table(whole)
+    assert set(runner.computed.values()) == {1}
+
+
+def test_a_control_that_fails_holds_nothing_up_and_is_tried_again(runner: Runner) -> None:
+    settings = config(*BESIDE, trials=6)
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        spec = job.stage.spec.dump()
+        if spec.get("within") and spec["seed"] == 1:
+            raise SlimnetError("it cannot be so narrow")
+        return instant.compute(job, place, watch)
+
+    study = runner.run(settings, compute=compute)
+    assert study.ended
+    failed = [one for one in study.contenders if one.state == "failed"]
+    assert {(one.kind, one.seed) for one in failed} == {("uniform", 1)}
+    assert {one.reason for one in failed} == {"sparse: it cannot be so narrow"}
+    assert len(study.complete) == 6
+    assert {one.state for one in study.contenders if one not in failed} == {"complete"}
+    assert [row["seeds"] for row in pareto_table(study)["controls"]] == [[0, 2]] * 2
+    runner.names.clear()
+    assert runner.run(settings).ended
+    assert runner.names == [], "it is not tried again by itself"
+
+    assert forget_failures(runner.runs, settings, []) == []
+    again = runner.run(settings)
+    assert {one.state for one in again.contenders} == {"complete"}
+    assert [row["seeds"] for row in pareto_table(again)["controls"]] == [[0, 1, 2]] * 2
+    assert set(runner.computed.values()) == {1}
+
+
+def test_a_failed_dense_network_leaves_room_for_controls(runner: Runner) -> None:
+    settings = config("controls.uniform=true", trials=4)
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        spec = job.stage.spec.dump()
+        if job.stage.kind == "sparse" and not spec["lambda"] and not spec["within"]:
+            raise SlimnetError("the loss became nan")
+        return instant.compute(job, place, watch)
+
+    study = runner.run(settings, compute=compute)
+    assert (study.dense.state, study.ended) == ("failed", True)
+    assert {one.state for one in study.contenders} == {"complete"}
+    table = pareto_table(study)
+    assert table["dense"] is None
+    assert {row["kind"] for row in table["controls"]} == {"uniform"}
+
+
 # Failures
 
 

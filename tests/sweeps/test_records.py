@@ -10,11 +10,16 @@ from in_memory import InMemory
 
 from sweeps.config import load_config, resolve
 from sweeps.records import (
+    ContenderKind,
+    ContenderRecord,
     Row,
     StageRecord,
+    StageState,
     StudyRecord,
     TrialRecord,
+    TrialState,
     best_trial,
+    epochs_trained,
     smallest_near_dense,
 )
 
@@ -147,3 +152,54 @@ def test_without_one_near_the_dense_network_the_most_accurate_smaller_one_is_the
 
 def test_without_a_dense_network_there_is_no_best() -> None:
     assert best_trial(study((60, 0.8), dense=None)) is None
+
+
+def contender(state: TrialState, kind: ContenderKind = "uniform", number: int | None = 3) -> ContenderRecord:
+    return ContenderRecord(kind, number, 1, state, None, (stage(),))
+
+
+@pytest.mark.parametrize(
+    ("states", "goal", "dense", "beside", "ended"),
+    [
+        (["complete", "failed"], 2, "done", [], True),
+        (["complete", "failed"], 2, "failed", [], True),
+        (["complete", "failed"], 2, "partial", [], False),
+        (["complete", "failed"], 3, "done", [], False),
+        (["complete", "running"], 2, "done", [], False),
+        (["complete", "failed"], 2, "done", ["complete", "failed"], True),
+        (["complete", "failed"], 2, "done", ["complete", "running"], False),
+    ],
+)
+def test_a_study_has_ended_when_nothing_is_left_to_compute(
+    states: list[TrialState], goal: int, dense: StageState, beside: list[TrialState], ended: bool
+) -> None:
+    record = study(*[(50, 0.8)] * len(states))
+    record = replace(
+        record,
+        goal=goal,
+        dense=replace(record.dense, state=dense),
+        trials=[replace(one, state=state) for one, state in zip(record.trials, states, strict=True)],
+        contenders=[contender(state) for state in beside],
+    )
+    assert record.ended is ended
+
+
+def test_contenders_have_names_in_words() -> None:
+    names = [
+        contender("running", kind, number).name
+        for kind, number in (("dense", None), ("trial", 3), ("scratch", 3))
+    ]
+    assert names == [
+        "dense network again (seed 1)",
+        "trial 3 again (seed 1)",
+        "scratch control of trial 3 (seed 1)",
+    ]
+
+
+def test_epochs_of_a_chain_leave_out_what_was_trained_twice() -> None:
+    """An early stage repeats epochs of the sparse training; new weights know nothing of either."""
+    spec = {"recipe": {"epochs": 5}}
+    chain = tuple(replace(stage(kind, kind), spec=spec) for kind in ("sparse", "early", "prune", "finetune"))
+    assert epochs_trained(chain) == 10
+    assert replace(contender("running", "random"), stages=chain).epochs == 10
+    assert replace(contender("running", "scratch"), stages=chain).epochs == 5

@@ -237,6 +237,43 @@ def test_a_teacher_changes_what_fine_tuning_finds(run: Slimnet, files: Path) -> 
     assert read(files / "taught.pt").config["steps"][-1]["recipe"]["distill"] == 1
 
 
+def test_new_weights_at_the_widths_of_a_pruned_network(run: Slimnet, files: Path) -> None:
+    fresh = ["finetune", "pruned.pt", "--weights", "fresh", "--epochs", "1", "--batch-size", "256", "--out"]
+    outcome = run(*fresh, "fresh.pt")
+    assert outcome.code == 0, outcome.err
+    made, tuned = read(files / "fresh.pt"), read(files / "tuned.pt")
+    assert made.config["steps"][-1]["weights"] == "fresh"
+    assert "weights" not in tuned.config["steps"][-1]
+    assert made.metrics["params"] == tuned.metrics["params"]
+    assert slimnet.load(files / "fresh.pt").widths == slimnet.load(files / "pruned.pt").widths
+    assert made.metrics["loss"] > tuned.metrics["loss"]
+
+    other = run("prune", "tuned.pt", "--ratio", "0", "--recalibrate", "0", "--out", "pruned.pt", "--force")
+    assert other.code == 0, other.err
+    assert run(*fresh, "again.pt").code == 0
+    again = read(files / "again.pt").state
+    assert all(torch.equal(value, again[name]) for name, value in made.state.items()), "whatever was there"
+
+
+def test_a_training_from_new_weights_goes_on_where_it_was_stopped(
+    run: Slimnet, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = ["finetune", "pruned.pt", "--weights", "fresh", "--epochs", "3", "--batch-size", "500", "--out"]
+    assert run(*fresh, "whole.pt").code == 0
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("slimnet.cli.show.Progress.epoch", interrupt)
+        assert run(*fresh, "parts.pt").code == 130
+    resumed = run(*fresh, "parts.pt")
+    assert resumed.code == 0, resumed.err
+    assert "going on after epoch" in resumed.out
+    ends = [read(files / name).state for name in ("whole.pt", "parts.pt")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
 def test_validation_is_measured_as_often_as_asked(run: Slimnet, files: Path) -> None:
     options = ["--epochs", "3", "--batch-size", "256", "--evaluate-every", "2", "--out", "rarely.pt"]
     outcome = run("finetune", "pruned.pt", *options)
@@ -407,6 +444,7 @@ WRONG = [
     ("prune sparse.pt --ratio 0.5 --out pruned.pt", "pruned.pt is there already"),
     ("prune sparse.pt --ratio 0.5 --out .", "is a folder"),
     ("prune sparse.pt --ratio 0.5 --out sparse.pt/new.pt", "cannot be written"),
+    ("finetune sparse.pt --weights old --out new.pt", "'old' is not one of"),
     ("finetune sparse.pt --lr 0 --out new.pt", "0.0 is not above 0"),
     ("finetune sparse.pt --lr nan --out new.pt", "nan is not above 0"),
     ("finetune sparse.pt --epochs 0 --out new.pt", "epochs"),

@@ -6,12 +6,19 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from running import PATIENCE, Command, Sweep
+
+from benchmarks import instant
+from slimnet.errors import SlimnetError
+from sweeps.executors.inline import InlineExecutor
+from sweeps.executors.reporting import Compute
+from sweeps.jobs import Job, Place, Watch
 
 
 def copy(finished: Sweep, folder: Path) -> Sweep:
@@ -40,6 +47,15 @@ def test_a_sweep_ends_with_its_front_its_report_and_the_next_commands(finished: 
     assert table["front"]
     assert table["hypervolume"] > 0
     assert table["dense"]["params"] > max(row["params"] for row in table["front"])
+    assert table["controls"] == []
+    over_seeds = {f"{split}_accuracy_{what}" for split in ("val", "test") for what in ("mean", "se")}
+    facts = {"params", "macs", "val_accuracy", "test_accuracy", "epochs", "seeds"} | over_seeds
+    assert set(table["dense"]) == facts
+    for row in table["front"]:
+        assert set(row) == facts | {"trial", "lambda", "ratio"}
+        assert (row["epochs"], row["seeds"]) == (table["dense"]["epochs"], [0]) == (3, [0])
+        assert row["val_accuracy_mean"] == row["val_accuracy"]
+        assert 0 < row["val_accuracy_se"] < 0.1
     with (finished.folder / "pareto.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["params"]) for row in rows] == [row["params"] for row in table["front"]]
@@ -178,6 +194,91 @@ def test_a_terminal_that_knows_no_greek_and_a_folder_with_a_question_mark(tmp_pa
     assert (process.returncode, err) == (0, "")
     assert "trial 0 done: ? 0.0" in out
     assert [entry.name for entry in tmp_path.iterdir()] == ["what? #1 ü"]
+
+
+# Controls and repeats, on stages that take no time
+
+BESIDE = "controls={uniform: true, scratch: true, random: true}"
+
+
+@pytest.fixture
+def instantly(monkeypatch: pytest.MonkeyPatch) -> Callable[[Compute], None]:
+    """Has stages computed in this process, by what is given."""
+
+    def use(compute: Compute) -> None:
+        monkeypatch.setattr("sweeps.executors.local.LocalExecutor", lambda room: InlineExecutor(compute, 2))
+
+    return use
+
+
+def run_instantly(sweep: Sweep, command: Command, *overrides: str) -> tuple[int, str, str]:
+    options = [
+        part for override in (*overrides, "confirm={seeds: 2, points: 1}") for part in ("--set", override)
+    ]
+    return command("run", "smoke", "--runs", sweep.runs, "--wandb", "disabled", *options)
+
+
+def test_a_sweep_ends_with_what_its_controls_reach(
+    sweep: Sweep, command: Command, instantly: Callable[[Compute], None]
+) -> None:
+    instantly(instant.compute)
+    status, out, err = run_instantly(sweep, command, BESIDE)
+    assert (status, err) == (0, "")
+    assert "The simpler ways to networks of these sizes, with as many epochs" in out
+    assert "mean ± standard error of 2 seeds" in " ".join(out.split())
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    for kind, verdict in (("uniform", "worse"), ("scratch", "apart"), ("random", "apart")):
+        assert verdict in lines[kind], kind
+    assert "A uniformly narrower network, trained from scratch for 3 epochs, reaches" in out
+    assert "of training in all" in out
+
+    table = sweep.pareto()
+    (number,) = {row["trial"] for row in table["controls"]}
+    assert [row["kind"] for row in table["controls"]] == ["uniform", "scratch", "random"]
+    assert [row["seeds"] for row in table["front"] if row["trial"] == number] == [[0, 1]]
+    assert table["dense"]["seeds"] == [0, 1]
+    assert f"# trial {number}" in out
+    with (sweep.folder / "pareto.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [json.loads(row["seeds"]) for row in rows] == [row["seeds"] for row in table["front"]]
+
+    status, out, _ = command("pareto", "smoke", "--runs", sweep.runs)
+    assert (status, "The simpler ways" in out) == (0, True)
+    status, out, _ = command("plan", "smoke", "--runs", sweep.runs, "--json", *("--set", BESIDE), *(
+        "--set", "confirm={seeds: 2, points: 1}",
+    ))  # fmt: skip
+    facts = json.loads(out)
+    assert (status, facts["epochs_left"]) == (0, {"sparse": 0, "early": 0, "finetune": 0})
+
+
+def test_a_control_that_fails_is_told_and_tried_again(
+    sweep: Sweep, command: Command, instantly: Callable[[Compute], None]
+) -> None:
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        if job.stage.spec.dump().get("within"):
+            raise SlimnetError("it cannot be so narrow")
+        return instant.compute(job, place, watch)
+
+    instantly(compute)
+    status, out, err = run_instantly(sweep, command, "controls.uniform=true")
+    assert status == 1
+    assert "3 of 3 trials complete: the goal is reached" in out
+    number = out.partition("# trial ")[2].split()[0]
+    for seed in (0, 1):
+        name = f"uniform control of trial {number} (seed {seed})"
+        assert f"the {name} failed: sparse: it cannot be so narrow" in err
+    assert f"-m sweeps retry smoke --runs {sweep.runs}" in err
+    assert sweep.pareto()["controls"] == []
+
+    status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
+    assert status == 0
+    assert f"to run again: the uniform control of trial {number} (seed 1)" in out
+    instantly(instant.compute)
+    status, _, err = run_instantly(sweep, command, "controls.uniform=true")
+    assert (status, err) == (0, "")
+    assert [row["seeds"] for row in sweep.pareto()["controls"]] == [[0, 1]]
+    status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
+    assert (status, "to run again: the" in out) == (0, False)
 
 
 # What is refused

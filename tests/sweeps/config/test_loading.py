@@ -311,6 +311,60 @@ def test_a_target_leaves_no_room_for_lambda(write: Write, overrides: list[str], 
     assert [part for part in parts if part not in line] == []
 
 
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["finetune.weights=early", "finetune.rewind_to=2"], ["finetune.rewind_to is 2", "has 2 epochs"]),
+        (["finetune.weights=early", "sparse.epochs=1"], ["finetune.rewind_to is 1", "has 1 epochs"]),
+        (
+            ["finetune.weights=early", *space("finetune.rewind_to: [1, 9]")],
+            ["search.space.finetune.rewind_to is 9", "has 2 epochs"],
+        ),
+        (
+            ["finetune.weights=early", "finetune.rewind_to=3", *space("sparse.epochs: {range: [3, 9]}")],
+            ["finetune.rewind_to is 3", "has 3 epochs"],
+        ),
+        (
+            ["finetune.rewind_to=2", *space("finetune.weights: [pruned, early]")],
+            ["finetune.rewind_to is 2", "has 2 epochs"],
+        ),
+    ],
+)
+def test_an_early_epoch_comes_before_the_last_wherever_it_is_searched(
+    write: Write, overrides: list[str], parts: list[str]
+) -> None:
+    (line,) = refused(write(), *overrides)
+    for part in parts:
+        assert part in line
+
+
+def test_an_early_epoch_that_nothing_goes_back_to_may_be_any(write: Write) -> None:
+    assert not load_config(write(), ["finetune.rewind_to=9"]).rewinds
+    searched = load_config(write(), space("finetune.weights: [pruned, early]"))
+    assert searched.rewinds
+    far = ["finetune.weights=early", "finetune.rewind_to=2", *space("sparse.epochs: {range: [3, 9]}")]
+    assert load_config(write(), far).finetune.rewind_to == 2
+
+
+def test_the_most_epochs_are_those_of_the_longest_trial(write: Write) -> None:
+    config = load_config(write())
+    assert config.trial_epochs == config.most_epochs == 3
+    longest = space("sparse.epochs: {range: [3, 9]}, finetune.epochs: [1, 5, 2], passes: [1, 2]")
+    assert load_config(write(), longest).most_epochs == 2 * (9 + 5)
+    assert load_config(write(), longest).trial_epochs == 3
+    assert load_config(write(), space("sparse.epochs: {log: [2, 40]}")).most_epochs == 41
+
+
+def test_controls_that_are_on_come_in_one_order(write: Write) -> None:
+    assert load_config(write()).controls.chosen() == []
+    some = load_config(write(), ["controls={random: true, uniform: true}"])
+    assert some.controls.chosen() == ["uniform", "random"]
+    (line,) = refused(write(), "controls={uniformly: true}")
+    assert "did you mean controls.uniform?" in line
+    (line,) = refused(write(), "confirm.seeds=0")
+    assert "confirm.seeds is 0" in line
+
+
 def test_lambda_and_a_target_are_not_searched_together(write: Write) -> None:
     (line,) = refused(write(), *space("sparse.lambda: [0, 0.01], sparse.target: [0.9]"))
     assert "search.space.sparse.target is searched beside sparse.lambda" in line

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from slimnet.errors import SlimnetError
-from sweeps.records import StageRecord, StudyRecord
+from sweeps.records import ContenderRecord, StageRecord, StudyRecord
 from sweeps.report import write_report
 
 MakeStudy = Callable[..., StudyRecord]
@@ -107,8 +107,9 @@ def test_the_head_says_the_result_in_plain_words(page: Page, study: StudyRecord)
     params = best.metrics["params"]
     assert (
         f"From 126,330 parameters at 86.9 % to {params:,} ({126_330 / params:.1f}× smaller) at "
-        f"{100 * best.metrics['val_accuracy']:.1f} %: the smallest network within one point of the dense one "
-        "on the validation split."
+        f"{100 * best.metrics['val_accuracy']:.1f} % on the validation split (16 epochs): with this one seed "
+        "the smallest network within one point of the dense one. On the test split, which had no part in the "
+        f"choice: 86.1 % before, {100 * best.metrics['test_accuracy']:.1f} % after."
     ) in page.text
     assert "11 of 12 trials complete, 1 failed" in page.text
     assert "Selection is on the validation split alone" in page.text
@@ -120,7 +121,8 @@ def test_exactly_one_point_less_is_within_one_point(make_study: MakeStudy, tmp_p
     study.trials[1].metrics["params"] = study.trials[0].metrics["params"] - 1
     text = write(study, tmp_path).text
     assert f"to {study.trials[1].metrics['params']:,} " in text
-    assert "at 85.9 %: the smallest network within one point of the dense one" in text
+    assert "at 85.9 % on the validation split" in text
+    assert "the smallest network within one point of the dense one" in text
 
 
 def test_a_network_that_is_not_smaller_is_not_the_result(make_study: MakeStudy, tmp_path: Path) -> None:
@@ -419,7 +421,10 @@ def test_a_space_without_lambda_and_ratio(make_study: MakeStudy, tmp_path: Path)
     study = make_study([{"model.width": w} for w in (8, 16, 12)], space="{model.width: [8, 12, 16]}")
     page = write(study, tmp_path)
     assert page.rows("trials")[1][:4] == ["trial", "λ", "ratio", "model.width"]
-    assert [t["name"] for t in page.traces("sparse-0")] == [f"λ 0 · model.width {w}" for w in (8, 12, 16)]
+    assert [t["name"] for t in page.traces("sparse-0")] == [
+        "dense, λ 0",
+        *(f"λ 0 · model.width {w}" for w in (8, 12, 16)),
+    ]
     hollow = points(page.traces("pruned-0", "validation"), "circle-open")
     assert [x for x, _ in hollow] == [0, 1, 2], "without ratios to compare, trials stand in a row"
 
@@ -480,6 +485,167 @@ def test_stages_of_all_passes_are_counted(make_study: MakeStudy, tmp_path: Path)
 def test_a_failure_in_a_later_pass_is_told_with_its_pass(make_study: MakeStudy, tmp_path: Path) -> None:
     page = write(make_study(TWO_PASSES, passes=2, states={1: "failed"}), tmp_path)
     assert "Trial 1 (λ 0.00711 · ratio 0.4) failed in fine-tuning of pass 2: the loss is NaN" in page.text
+
+
+# Controls and repeats
+
+BEST = 0  # the trial that has them
+
+
+def accurate(stage: StageRecord, accuracy: float, seed: int, kind: str) -> StageRecord:
+    """A stage as another seed or a control leaves it."""
+    assert stage.result is not None
+    metrics = {**stage.metrics, "val_accuracy": accuracy, "test_accuracy": accuracy - 0.01}
+    result = {**stage.result, "metrics": metrics}
+    return replace(stage, result=result, key=f"{kind}-{stage.key[:8]}-{seed}")
+
+
+def compared(
+    make_study: MakeStudy, dense: Sequence[float], trial: Sequence[float], **controls: Sequence[float]
+) -> StudyRecord:
+    """A study whose best trial and its controls have these accuracies by seed, as has the dense network."""
+    study = make_study(
+        [{"sparse.lambda": 0.003, "prune.ratio": 0.5}, {"sparse.lambda": 0.04, "prune.ratio": 0.9}]
+    )
+    best = study.trials[BEST]
+    contenders = []
+    for kind, values in (("dense", dense), ("trial", trial), *controls.items()):
+        stages = {"dense": (study.dense,), "uniform": (study.dense,)}.get(kind, best.stages)
+        for seed, accuracy in enumerate(values, study.config.seed):
+            *before, last = stages
+            size = {} if kind in ("dense", "trial") else {"params": best.metrics["params"] - 10}
+            last = accurate(last, accuracy, seed, kind)
+            last.metrics.update(size)
+            if kind in ("dense", "trial") and seed == study.config.seed:
+                target = study.dense if kind == "dense" else best
+                target.metrics.update(last.metrics)
+                continue
+            number = None if kind == "dense" else BEST
+            contenders.append(ContenderRecord(kind, number, seed, "complete", None, (*before, last)))  # type: ignore[arg-type]
+    return replace(study, contenders=contenders)
+
+
+TRIAL = (0.880, 0.878, 0.879)
+DENSE = (0.881, 0.880, 0.881)
+
+
+@pytest.mark.parametrize(
+    ("uniform", "words", "answer"),
+    [
+        ((0.860, 0.859, 0.860), ": pruning is better by +1.9 ± ", None),
+        (
+            (0.899, 0.899, 0.898),
+            ": pruning is worse, by -2.0 ± ",
+            "So the answer is the narrower network",
+        ),
+        (
+            (0.900, 0.860, 0.879),
+            ": the two cannot be told apart (-0.1 ± ",
+            "So as good an answer is the narrower network",
+        ),
+    ],
+    ids=["better", "worse", "alike"],
+)
+def test_the_head_says_whether_pruning_beats_the_narrower_network(
+    make_study: MakeStudy, tmp_path: Path, uniform: Sequence[float], words: str, answer: str | None
+) -> None:
+    study = compared(make_study, DENSE, TRIAL, uniform=uniform)
+    text = write(study, tmp_path).text
+    beside_dense = "within one point of" if "apart" not in words else "cannot be told apart from"
+    assert f"(mean of 3 seeds, 16 epochs each): {beside_dense} the dense network (-0.2 ± " in text
+    reached = sum(uniform) / 3
+    assert "A uniformly narrower network, trained from scratch for 16 epochs, reaches " in text
+    beside = text.split("reaches ")[1]
+    assert beside.startswith(f"{100 * reached:.1f} ± ")
+    assert words in beside
+    if answer is None:
+        assert "narrower network:" not in text
+    else:
+        params = study.trials[BEST].metrics["params"] - 10
+        assert f"{answer}: {params:,} parameters, {100 * (reached - 0.01):.1f} ± " in text
+    assert f"of {len(study.contenders)} controls and repeats complete" in text
+
+
+def test_the_head_of_one_seed_with_a_control_on_few_images_cannot_tell(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study = compared(make_study, DENSE[:1], TRIAL[:1], uniform=[0.86])
+    every = [study.dense.metrics, study.trials[BEST].metrics, study.contenders[0].metrics]
+    for metrics in every:
+        metrics |= {"val_images": 500, "test_images": 1000}
+    text = write(study, tmp_path).text
+    assert "(16 epochs): with this one seed the smallest network within one point of the dense one" in text
+    assert "the two cannot be told apart (+2.0 ± 4.2 points)" in text
+    for metrics in every:
+        metrics |= {"val_images": 50_000}
+    assert "pruning is better by +2.0 ± 0.4 points." in write(study, tmp_path).text
+
+
+def test_the_head_without_a_narrower_network_does_not_speak_of_one(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study = compared(make_study, DENSE, TRIAL, random=TRIAL)
+    text = write(study, tmp_path).text
+    assert "uniformly narrower network, trained from scratch for" not in text
+    assert "narrower network:" not in text
+
+
+def test_simpler_ways_have_a_table(make_study: MakeStudy, page: Page, tmp_path: Path) -> None:
+    assert "Beside the simpler ways" not in page.sections()
+    study = compared(
+        make_study,
+        DENSE,
+        TRIAL,
+        uniform=(0.86, 0.86, 0.86),
+        scratch=(0.9, 0.9, 0.9),
+        random=(0.88, 0.88, 0.877),
+    )
+    written = write(study, tmp_path)
+    assert written.sections()[:2] == ["Pareto front", "Beside the simpler ways"]
+    heading, *rows = written.rows("beside")
+    assert heading == ["network", "parameters", "MACs", "epochs", "seeds", "validation", "test", "beside it"]
+    names = ["dense", "trial 0", "uniform", "scratch", "random"]
+    assert [row[0].removesuffix("●") for row in rows] == names
+    assert [row[3:5] for row in rows] == [["16", "3"], ["16", "3"], ["16", "3"], ["4", "3"], ["16", "3"]]
+    for row, mean in zip(rows, (0.881, 0.879, 0.86, 0.9, 0.879), strict=True):
+        assert row[5].startswith(f"{100 * mean:.1f} ± ")
+    assert rows[0][7] == "–"
+    assert rows[1][7].startswith("dense: -0.2 ± ")
+    for row, words in zip(
+        rows[2:], ("pruned is better: +1.9", "pruned is worse: -2.1", "cannot be"), strict=True
+    ):
+        assert row[7].startswith(words)
+    for text in ("uniform: a uniformly narrower network", "up to 3 seeds"):
+        assert text in written.text
+
+
+def test_controls_and_means_are_drawn_with_their_errors(
+    make_study: MakeStudy, page: Page, tmp_path: Path
+) -> None:
+    view = "parameters|validation"
+    assert not {t["name"] for t in page.traces("pareto-0", view)} & {"uniform", "scratch", "random", "means"}
+    study = compared(make_study, DENSE, TRIAL, uniform=(0.86, 0.87, 0.88), random=(0.83, 0.93, 0.87))
+    written = write(study, tmp_path)
+    traces = {t["name"]: t for t in written.traces("pareto-0", view)}
+    assert "scratch" not in traces
+    uniform = traces["uniform"]
+    assert (uniform["x"], uniform["y"]) == ([study.trials[BEST].metrics["params"] - 10], [87.0])
+    assert uniform["error_y"]["array"] == [pytest.approx(100 * 0.01 / math.sqrt(3), abs=0.01)]
+    assert traces["random"]["y"] == [pytest.approx(87.67, abs=0.01)]
+    means = [t for t in written.traces("pareto-0", view) if t["name"] == "means"]
+    assert sorted(t["y"][0] for t in means) == [pytest.approx(87.9), pytest.approx(88.07, abs=0.01)]
+    on_test = {t["name"]: t for t in written.traces("pareto-0", "parameters|test")}
+    assert on_test["uniform"]["y"] == [86.0]
+    assert "squares for a uniformly narrower network" in written.text
+    assert "triangles" not in written.text
+
+
+def test_times_of_controls_and_repeats_are_told(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = compared(make_study, DENSE[:2], TRIAL[:2], uniform=(0.86, 0.87))
+    rows = {row[0]: row[1:3] for row in write(study, tmp_path).rows("how")[1:]}
+    assert rows["sparse training"] == ["7", "6"], "the baseline, two trials, two again and two controls"
+    assert rows["fine-tuning"] == ["3", "3"]
+    assert "early epochs" not in rows
 
 
 @pytest.fixture(scope="module")
@@ -624,8 +790,14 @@ addEventListener("load", () => setTimeout(() => {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to open the page in")
-def test_the_page_works_in_a_browser(study: StudyRecord, tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_controls", [False, True], ids=["trials", "controls"])
+def test_the_page_works_in_a_browser(
+    study: StudyRecord, make_study: MakeStudy, tmp_path: Path, with_controls: bool
+) -> None:
     """Every figure is drawn without an error, and legend, choices and sorting do what they say."""
+    if with_controls:
+        few = (0.83, 0.93, 0.87)
+        study = compared(make_study, DENSE, TRIAL, uniform=few, scratch=few, random=few)
     path = write_report(study, tmp_path / "runs" / "fashion-mini" / "report")
     path.write_text(path.read_text(encoding="utf-8").replace("</body>", REPORT_BACK), encoding="utf-8")
     flags = (

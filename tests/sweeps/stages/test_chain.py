@@ -9,7 +9,8 @@ import pytest
 
 from slimnet.data.catalogue import fingerprint
 from sweeps.config import load_config, resolve
-from sweeps.stages import Stage, chain, curve_stage, dense_stage, parse_spec
+from sweeps.config.sections import ControlKind
+from sweeps.stages import Stage, chain, control, curve_stage, dense_stage, parse_spec
 from sweeps.stages.chain import ratio_of_pass
 from sweeps.stages.prune import PruneSpec
 
@@ -58,7 +59,14 @@ def test_keys_of_networks_stay_what_they_are() -> None:
 
 
 def test_a_field_at_its_default_is_in_no_key() -> None:
-    spelled = stages("sparse.optimizer=sgd", "prune.score=gamma", "finetune.evaluate_every=1", "passes=1")
+    spelled = stages(
+        "sparse.optimizer=sgd",
+        "prune.score=gamma",
+        "finetune.evaluate_every=1",
+        "finetune.weights=pruned",
+        "finetune.rewind_to=1",
+        "passes=1",
+    )
     assert [stage.key for stage in spelled] == [stage.key for stage in stages()]
     given = stages()[1].spec.model_dump(exclude_defaults=True)
     assert given.keys() == {"seed", "data", "parent", "prune"}
@@ -104,6 +112,7 @@ def test_what_sparse_training_depends_on_changes_every_key(override: str) -> Non
         ("finetune.schedule=rewind", ["finetune"]),
         ("finetune.distill=0.5", ["finetune"]),
         ("finetune.temperature=2", []),  # of no distillation
+        ("finetune.weights=fresh", ["finetune"]),
     ],
 )
 def test_later_settings_leave_earlier_stages_as_they_are(override: str, kinds: list[str]) -> None:
@@ -121,6 +130,9 @@ def test_later_settings_leave_earlier_stages_as_they_are(override: str, kinds: l
         "search.trials=5",
         "search.sampler=grid",
         "search.ahead=2",
+        "finetune.rewind_to=2",  # of no early weights
+        "controls={uniform: true, scratch: true, random: true}",
+        "confirm={seeds: 3, points: 2}",
     ],
 )
 def test_where_and_by_whom_it_is_computed_changes_no_key(override: str) -> None:
@@ -196,6 +208,131 @@ def test_the_key_of_a_curve_changes_with_what_it_depends_on() -> None:
     for same in ("prune.absorb=false", "finetune.epochs=3", "passes=2", "prune.recalibrate=20"):
         assert curve(same).key == curve().key
     assert curve(**{"prune.ratio": 0.9}).key == curve().key
+
+
+# Early weights
+
+
+def early_chain(*overrides: str) -> tuple[Stage, ...]:
+    return stages("sparse.epochs=4", "finetune.weights=early", *overrides)
+
+
+def test_early_weights_are_those_of_a_stage_that_begins_as_the_sparse_training_does() -> None:
+    sparse, early, prune, finetune = early_chain("finetune.rewind_to=2")
+    assert [stage.kind for stage in (sparse, early, prune, finetune)] == [
+        "sparse",
+        "early",
+        "prune",
+        "finetune",
+    ]
+    assert (early.epochs, early.spec.dump()["until"], early.inputs) == (2, 2, {})
+    same = {name: value for name, value in early.spec.dump().items() if name not in ("kind", "until")}
+    assert same == {name: value for name, value in sparse.spec.dump().items() if name != "kind"}
+    assert prune.inputs == {"parent": sparse, "early": early}
+    assert (prune.spec.dump()["parent"], prune.spec.dump()["early"]) == (sparse.key, early.key)
+    assert finetune.inputs == {"parent": prune}
+    assert finetune.spec.dump()["weights"] == "pruned"
+
+
+def test_early_weights_leave_the_sparse_training_as_it_is_and_change_what_follows() -> None:
+    late, first, second = stages("sparse.epochs=4"), early_chain(), early_chain("finetune.rewind_to=2")
+    assert late[0].key == first[0].key == second[0].key
+    for kind in ("early", "prune", "finetune"):
+        keys = {stage.key for chain in (late, first, second) for stage in chain if stage.kind == kind}
+        assert len(keys) == (2 if kind == "early" else 3)
+    again = parse_spec(json.loads(json.dumps(first[1].spec.dump())))
+    assert (again, again.key()) == (first[1].spec, first[1].key)
+
+
+def test_trials_of_any_ratio_share_the_early_stage() -> None:
+    most = stages("sparse.epochs=4", "finetune.weights=early", **{"prune.ratio": 0.9})
+    assert most[1].key == early_chain()[1].key
+    assert most[2].key != early_chain()[2].key
+
+
+def test_each_pass_goes_back_to_an_early_epoch_of_its_own() -> None:
+    found = early_chain("passes=2")
+    names = ["sparse", "early", "prune", "finetune", "sparse-2", "early-2", "prune-2", "finetune-2"]
+    assert [stage.name for stage in found] == names
+    assert found[5].inputs == found[4].inputs == {"parent": found[3]}
+    assert found[6].inputs == {"parent": found[4], "early": found[5]}
+
+
+# Controls
+
+
+def controls(kind: ControlKind, *overrides: str, params: int = 3000) -> tuple[Stage, ...]:
+    return control(kind, resolve(load_config("smoke", overrides), PARAMS), "float32", params=params)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "scratch", "random"])
+@pytest.mark.parametrize(
+    "overrides", [(), ("passes=2",), ("sparse.epochs=4", "finetune.weights=early", "passes=2")], ids=" ".join
+)
+def test_a_control_is_the_same_whenever_it_is_asked_for(
+    kind: ControlKind, overrides: tuple[str, ...]
+) -> None:
+    first, again = (controls(kind, *overrides) for _ in range(2))
+    assert [stage.key for stage in first] == [stage.key for stage in again]
+    for stage in first:
+        spec = parse_spec(json.loads(json.dumps(stage.spec.dump())))
+        assert (spec, spec.key()) == (stage.spec, stage.key)
+        for role, before in stage.inputs.items():
+            assert stage.spec.dump()[role] == before.key
+            assert before in first
+    assert first[-1].key != stages(*overrides)[-1].key
+
+
+def test_a_narrower_network_is_trained_as_the_dense_one_for_the_epochs_of_the_trial() -> None:
+    searched = "search.space={finetune.epochs: [1, 5], prune.ratio: [0.5]}"
+    settings = resolve(load_config("smoke", [searched, "sparse.lambda=0.02"]), {"finetune.epochs": 2})
+    (uniform,) = control("uniform", settings, "float32", params=3000)
+    dense = dense_stage(settings, "float32", epochs=4)
+    given, without = uniform.spec.dump(), dense.spec.dump()
+    assert given.pop("within") == 3000
+    assert without.pop("within") is None
+    assert given == without
+    assert (given["lambda"], uniform.epochs, uniform.inputs) == (0, 4, {})
+    assert dense_stage(settings, "float32").epochs == 7
+    (other,) = control("uniform", settings, "float32", params=3001)
+    assert other.key != uniform.key
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_architecture_from_scratch_has_the_recipe_of_sparse_training_and_all_epochs(passes: int) -> None:
+    trial, found = stages(f"passes={passes}"), controls("scratch", f"passes={passes}")
+    assert [stage.key for stage in found[:-1]] == [stage.key for stage in trial[:-1]]
+    spec, own = found[-1].spec.dump(), trial[-1].spec.dump()
+    assert (spec["weights"], spec["distill"]) == ("fresh", 0)
+    assert spec["recipe"] == {**trial[0].spec.dump()["recipe"], "epochs": 3 * passes}
+    same = {"parent", "seed", "data", "precision", "pass_number"}
+    assert {name: spec[name] for name in same} == {name: own[name] for name in same}
+    assert found[-1].inputs == {"parent": trial[-2]}
+
+
+def test_from_scratch_nothing_is_learnt_from_a_teacher() -> None:
+    spec = controls("scratch", "finetune.distill=0.5")[-1].spec.dump()
+    assert (spec["teacher"], spec["distill"]) == (None, 0)
+
+
+def test_random_channels_are_cut_and_tuned_as_those_of_the_trial() -> None:
+    trial, found = stages(), controls("random")
+    assert found[0].key == trial[0].key
+    assert found[1].spec.dump() == {**trial[1].spec.dump(), "shuffled": True}
+    assert found[2].spec.dump() == {**trial[2].spec.dump(), "parent": found[1].key}
+
+
+def test_random_channels_of_every_pass_and_a_teacher_of_their_own() -> None:
+    settings = ("passes=2", "finetune.distill=0.5", "sparse.epochs=4", "finetune.weights=early")
+    trial, found = stages(*settings), controls("random", *settings)
+    assert [stage.name for stage in found] == [stage.name for stage in trial]
+    for stage, own in zip(found, trial, strict=True):
+        assert (stage.key == own.key) == (stage.name in ("sparse", "early"))
+        changes = {role: before.key for role, before in stage.inputs.items()}
+        if stage.kind == "prune":
+            changes["shuffled"] = True
+        assert stage.spec.dump() == {**own.spec.dump(), **changes}
+    assert found[-1].inputs == {"parent": found[-2], "teacher": found[4]}
 
 
 # Passes

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from records import EPOCHS, failed, run_id, study, trial
+from records import EPOCHS, contender, failed, run_id, study, trial
 
 from slimnet.errors import SlimnetError
 from sweeps.records import StudyRecord
@@ -94,6 +94,30 @@ def test_a_trial_that_runs_is_not_written_yet(study_dir: Path) -> None:
     track(study_dir, study(trial(0), trial(1, 2, False, 0)))
 
     assert run_id(1) not in offline_runs(study_dir)
+
+
+def test_controls_and_repeats_read_back(study_dir: Path) -> None:
+    whole, cut = contender("uniform", 0, 0), contender("dense", None, 1, 2)
+    broken = contender("random", 0, 0, 1, failure="sparse: NaN loss")
+    assert track(study_dir, study(trial(0), goal=1, contenders=[whole, cut, broken])) == []
+    names = ["dense", 0, "study", "uniform-0-0", "random-0-0"]
+    runs = offline_runs(study_dir)
+    assert set(runs) == {run_id(name) for name in names}, "a repeat that runs is not written yet"
+    assert "controls" in runs[run_id("study")].history[0]
+
+    ended = [whole, contender("dense", None, 1), broken]
+    assert track(study_dir, study(trial(0), goal=1, contenders=ended)) == []
+
+    runs = offline_runs(study_dir)
+    assert set(runs) == {run_id(name) for name in (*names, "dense-all-1")}
+    for name, job_type in (("uniform-0-0", "control"), ("dense-all-1", "repeat")):
+        run = runs[run_id(name)]
+        assert [row["sparse/epoch"] for row in run.history] == [1, 2, 3]
+        assert (run.job_type, run.exit_code, run.summary["params"]) == (job_type, 0, 700)
+    assert runs[run_id("dense-all-1")].config["seed"] == 1
+    assert runs[run_id("random-0-0")].exit_code == 1
+    assert runs[run_id("random-0-0")].summary["reason"] == "sparse: NaN loss"
+    assert [row["_step"] for row in runs[run_id("study")].history] == [3]
 
 
 def test_nothing_new_writes_nothing(study_dir: Path) -> None:

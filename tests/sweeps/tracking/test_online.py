@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_wandb import FakeWandb
-from records import failed, run_id, study, trial
+from records import contender, failed, run_id, study, trial
 
 from slimnet.errors import SlimnetError
 from sweeps.records import StudyRecord
@@ -97,6 +97,31 @@ def test_an_interrupted_sweep_goes_on_at_the_next_row(study_dir: Path, server: F
     assert steps(server, 1) == STEPS
     assert steps(server, "study") == [4]
     assert server.runs[run_id(0)].exit_code == 0
+
+
+def test_controls_and_repeats_go_on_at_the_next_row(study_dir: Path, server: FakeWandb) -> None:
+    done = trial(0)
+    track(study_dir, study(done, goal=1))
+    track(
+        study_dir,
+        study(done, goal=1, contenders=[contender("uniform", 0, 0, 2), contender("trial", 0, 1, False)]),
+    )
+    assert steps(server, "uniform-0-0") == [0, 1]
+    assert server.runs[run_id("uniform-0-0")].preempting
+    assert run_id("trial-0-1") not in server.runs
+    assert steps(server, "study") == [2]
+
+    ended = study(done, goal=1, contenders=[contender("uniform", 0, 0), contender("trial", 0, 1)])
+    assert track(study_dir, ended) == []
+    opened = {name: run.opened for name, run in server.runs.items()}
+    assert track(study_dir, ended) == []
+
+    for name in ("uniform-0-0", "trial-0-1"):
+        assert steps(server, name) == [0, 1, 2]
+        assert server.runs[run_id(name)].exit_code == 0
+    assert steps(server, "study") == [2, 3]
+    assert server.runs[run_id("study")].summary["controls"]["nrows"] == 1
+    assert {name: run.opened for name, run in server.runs.items()} == opened
 
 
 KILLED = """

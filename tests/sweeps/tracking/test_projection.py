@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from records import failed, run_id, study, trial
+from records import contender, failed, run_id, study, trial
 
 from sweeps.tracking import projection, sdk
 from sweeps.tracking.ledger import FILE, Entry, Ledger
@@ -48,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         calls.sent += [run.id] * len(steps)
         return steps[-1] if steps else None
 
-    for name in ("dense_view", "trial_view", "study_view"):
+    for name in ("dense_view", "trial_view", "contender_view", "study_view"):
         monkeypatch.setattr(projection, name, noted(getattr(projection, name)))
     monkeypatch.setattr(sdk, "open_run", open_run)
     monkeypatch.setattr(sdk, "log_rows", log_rows)
@@ -75,6 +75,22 @@ def test_only_trials_that_have_changed_are_looked_at(study_dir: Path, calls: Cal
     retried = failed(done, "killed")
     online.project(study(retried, running))
     assert run_id(0) in calls.views
+
+
+def test_only_controls_that_have_changed_are_looked_at(study_dir: Path, calls: Calls) -> None:
+    done, running = contender("uniform", 0, 0), contender("uniform", 0, 1, 1)
+    first, dense = trial(0), study().dense
+    online = projector(study_dir)
+    online.project(replace(study(first, contenders=[done, running]), dense=dense))
+    assert calls.sent.count(run_id("uniform-0-0")) == 3
+    calls.views.clear()
+    calls.sent.clear()
+
+    later = contender("uniform", 0, 1, 2)
+    online.project(replace(study(first, contenders=[done, later]), dense=dense))
+
+    assert calls.views == [run_id("uniform-0-1")]
+    assert calls.sent == [run_id("uniform-0-1")]
 
 
 def test_nothing_is_looked_at_where_nothing_has_changed(study_dir: Path, calls: Calls) -> None:

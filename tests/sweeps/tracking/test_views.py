@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from records import failed, run_id, stage, study, trial
+from records import contender, failed, run_id, stage, study, trial
 
 from sweeps.records import StudyRecord
 from sweeps.tracking.views import Histogram, Row, RunView, study_views
@@ -86,6 +86,99 @@ def test_the_study_shows_its_front_and_how_it_stands() -> None:
     assert [row[0] for row in tables["trials"].data] == [0, 1]
     assert [row[0] for row in tables["front"].data] == [1, 0]  # by size
     assert len(tables["front_chart"].data) == 3
+
+
+CONTENDERS = (
+    contender("uniform", 1, 0),
+    contender("dense", None, 1),
+    contender("trial", 1, 1),
+    contender("uniform", 1, 1, 2),
+    contender("random", 0, 0, False),
+    contender("scratch", 0, 0, 1, failure="sparse: NaN loss"),
+)
+
+
+def test_controls_and_repeats_have_runs_of_their_own_before_that_of_the_study() -> None:
+    record = study(trial(0), trial(1), goal=2, contenders=CONTENDERS)
+    views = study_views(record)
+    about = ["uniform-1-0", "dense-all-1", "trial-1-1", "uniform-1-1", "random-0-0", "scratch-0-0"]
+    names = ["dense", 0, 1, *about, "study"]
+    assert [view.id for view in views] == [run_id(name) for name in names]
+    beside = views[3:-1]
+    assert [view.name for view in beside] == [one.name for one in CONTENDERS]
+    assert [view.job_type for view in beside] == [
+        "control",
+        "repeat",
+        "repeat",
+        "control",
+        "control",
+        "control",
+    ]
+    assert [view.state for view in beside] == [
+        "complete",
+        "complete",
+        "complete",
+        "running",
+        "waiting",
+        "failed",
+    ]
+    assert {(view.group, view.epoch_axes) for view in beside} == {("smoke", ("sparse",))}
+    facts = {"params": 700, "macs": 5000, "val_accuracy": 0.7, "test_accuracy": 0.79}
+    assert beside[0].summary == {"state": "complete", "reason": None, "epochs": 3, **facts}
+    assert beside[5].summary == {"state": "failed", "reason": "sparse: NaN loss", "epochs": 3}
+
+
+def test_a_control_tells_whose_it_is_and_has_the_config_of_its_trial() -> None:
+    record = study(trial(0), trial(1), contenders=CONTENDERS)
+    of_trial, of_dense = (view_of(record, name).config for name in ("uniform-1-1", "dense-all-1"))
+    assert (of_trial["kind"], of_trial["trial"], of_trial["seed"]) == ("uniform", 1, 1)
+    assert of_trial["sparse"]["lambda"] == record.trials[1].config.sparse.lambda_
+    assert (of_dense["kind"], of_dense["trial"], of_dense["seed"]) == ("dense", None, 1)
+
+
+def test_a_control_has_a_row_per_epoch_that_keeps_its_step() -> None:
+    record = study(trial(0), trial(1), contenders=CONTENDERS)
+    whole = rows(record, "uniform-1-0")
+    assert [row["sparse/epoch"] for row in whole.values()] == [1, 2, 3]
+    assert list(whole) == [0, 1, 2]
+    part = rows(record, "uniform-1-1")
+    assert part == {step: whole[step] for step in (0, 1)}
+    assert rows(record, "random-0-0") == {}
+
+
+def test_the_epochs_of_a_control_from_scratch_are_its_own() -> None:
+    of = replace(contender("scratch", 0, 0), stages=trial(0).stages)
+    random = replace(contender("random", 0, 0), stages=trial(0).stages)
+    record = study(trial(0), contenders=[of, random])
+    assert view_of(record, "scratch-0-0").summary["epochs"] == 2
+    assert view_of(record, "random-0-0").summary["epochs"] == 3 + 2
+
+
+def test_the_study_has_ended_when_its_controls_have_and_shows_them() -> None:
+    two, running = (trial(0), trial(1)), contender("uniform", 1, 0, 2)
+    before = study(*two, goal=2)
+    middle = study(*two, goal=2, contenders=[contender("uniform", 0, 0), running])
+    after = study(*two, goal=2, contenders=[contender("uniform", 0, 0), contender("uniform", 1, 0)])
+    more = study(*two, trial(2), goal=4)
+    assert [view_of(record, "study").state for record in (before, middle, after, more)] == [
+        "complete",
+        "running",
+        "complete",
+        "running",
+    ]
+    assert [list(rows(record, "study")) for record in (before, middle, after, more)] == [[4], [4], [5], [6]]
+    assert len({view_of(record, "study").mark for record in (before, middle, after, more)}) == 4
+
+    assert "controls" not in rows(before, "study")[4]
+    shown = rows(after, "study")[5]
+    columns, cells = shown["controls"].columns, shown["controls"].data
+    assert [dict(zip(columns, row, strict=True))["trial"] for row in cells] == [0, 1]
+    assert all(isinstance(cell, int | float | str | None) for row in cells for cell in row)
+    assert {"kind", "params", "epochs", "seeds", "val_accuracy_mean", "val_accuracy_se"} <= set(columns)
+    assert {"epochs", "seeds", "test_accuracy_mean"} <= set(shown["front"].columns)
+    traces = {trace.name: trace for trace in shown["front_chart"].data}
+    assert traces.keys() == {"trials", "front", "uniform control", "dense"}
+    assert list(traces["uniform control"].y) == [0.7, 0.7]
 
 
 TWO_PASSES = (True, True, True)
