@@ -1,7 +1,7 @@
 """How much accuracy is left right after pruning, without a step of fine-tuning, over three seeds.
 
 A small ResNet on fashion-mini at 14x14, trained with either penalty, pruned four ways: weights copied,
-constants absorbed, BatchNorm recalibrated, and both, the last also with the same share cut from every layer.
+constants absorbed, BatchNorm recalibrated, and both, the last also with the same fraction of every layer.
 Test accuracy; nothing is selected on it.
 """
 

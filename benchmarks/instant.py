@@ -8,11 +8,13 @@ from typing import Any
 from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
 from sweeps.stages import Stage
+from sweeps.stages.curve import CurveSpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import SparseSpec
 
 DENSE_PARAMS = 100_000
 BINS = 64
+WAYS = {"copied": 2, "absorbed": 3, "recalibrated": 4}  # of pruning; accuracy falls the later
 
 
 def compute(job: Job, place: Place, watch: Watch) -> bool:
@@ -45,6 +47,8 @@ def compute(job: Job, place: Place, watch: Watch) -> bool:
 
 def metrics_of(stage: Stage) -> dict[str, Any]:
     """Size and accuracy after a stage: smaller networks are worse, and λ has a best value."""
+    if isinstance(stage.spec, CurveSpec):
+        return {"curve": [_curve_row(ratio) for ratio in stage.spec.ratios]}
     strength, left, within = 0.0, 1.0, None
     step: Stage | None = stage
     while step is not None:
@@ -65,6 +69,12 @@ def metrics_of(stage: Stage) -> dict[str, Any]:
     if stage.kind == "sparse":
         metrics["gamma_layers"] = {f"bn{layer}": _histogram(stage.epochs) for layer in range(3)}
     return metrics
+
+
+def _curve_row(ratio: float) -> dict[str, Any]:
+    params = int(DENSE_PARAMS * (1 - ratio) ** 2) + 100
+    accuracies = {way: 0.9 - ratio**power for way, power in WAYS.items()}
+    return {"ratio": ratio, "params": params, "macs": params * 10, **accuracies}
 
 
 def _row(stage: Stage, epoch: int, accuracy: float) -> Row:

@@ -37,12 +37,12 @@ def main() -> None:
 
 
 def _one_seed(seed: int, strength: float, sparsity: Sparsity) -> tuple[float, float, float, float, int]:
-    """Share near zero, the three accuracies and the parameters left."""
+    """Fraction near zero, the three accuracies and the parameters left."""
     setting = sparse_network(seed, strength, sparsity)
     test = setting.splits.test
-    share = near_zero(list(scaling_factors(setting.graph, streams=True).values()))
+    fraction = near_zero(list(scaling_factors(setting.graph, streams=True).values()))
     before = evaluate(setting.model, setting.splits, test)
     smaller = cut_to(setting, PARAMS)
     pruned = evaluate(smaller, setting.splits, test)
     fine_tune(setting, smaller, FINE_TUNING)
-    return share, before, pruned, evaluate(smaller, setting.splits, test), slimnet.count_params(smaller)
+    return fraction, before, pruned, evaluate(smaller, setting.splits, test), slimnet.count_params(smaller)

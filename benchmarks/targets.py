@@ -1,4 +1,4 @@
-"""How near the share of channels at zero ends to the target that was asked for, over three seeds."""
+"""How near the fraction of channels at zero ends to the target that was asked for, over three seeds."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def main() -> None:
                 setting = sparse_network(seed, 0.0, Sparsity(penalty, target=target))
                 shares.append(near_zero(list(scaling_factors(setting.graph, streams=True).values())))
                 accuracies.append(evaluate(setting.model, setting.splits, setting.splits.test))
-            each = ", ".join(f"{100 * share:.1f}" for share in shares)
+            each = ", ".join(f"{100 * fraction:.1f}" for fraction in shares)
             row = [penalty, f"{100 * target:.0f}", each, spread(shares), spread(accuracies)]
             print("| " + " | ".join(row) + " |", flush=True)

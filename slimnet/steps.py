@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,14 +15,15 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
+from slimnet.cost import count_macs, count_params
 from slimnet.data import Splits
 from slimnet.errors import SlimnetError
-from slimnet.evaluation import measure
+from slimnet.evaluation import evaluate, measure
 from slimnet.graph.trace import trace
 from slimnet.precision import Precision
 from slimnet.pruning import planning, surgery
 from slimnet.pruning.calibrate import recalibrate_on
-from slimnet.pruning.options import PlanOptions
+from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS, PlanOptions, RankingOptions
 from slimnet.pruning.plan import PruningPlan
 from slimnet.seeds import derive_seed
 from slimnet.training.loop import OnEpoch, OnStep, Row, train
@@ -259,6 +260,59 @@ def prune(
         "widths": getattr(smaller, "widths", None),
     }
     return Pruned(smaller, plan, metrics)
+
+
+def prune_curve(
+    model: nn.Module,
+    splits: Splits,
+    *,
+    ratios: Sequence[float] = CURVE_RATIOS,
+    seed: int,
+    recalibrate: int = CURVE_BATCHES,
+    batch_size: int = Recipe.batch_size,
+    crop: int = 0,
+    flip: bool = False,
+    pass_number: int = 1,
+    **options: Unpack[RankingOptions],
+) -> list[dict[str, Any]]:
+    """How accurate a network is right after pruning, over the ratio; nothing is trained.
+
+    Args:
+        ratios: of channels removed. Where `min_channels` leaves less to remove, that is removed.
+        model, splits, seed, recalibrate, batch_size, crop, flip, pass_number: as in `prune`.
+        options: of `slimnet.plan`, without its targets.
+
+    Returns:
+        A row per ratio: ratio, params and macs of the smaller network, and its validation accuracy with the
+        weights copied alone (copied), with the constants of removed channels absorbed as well (absorbed),
+        and with new BatchNorm statistics besides (recalibrated), which is what `prune` with the same
+        arguments leaves.
+
+    Raises:
+        SlimnetError: as `prune`.
+    """
+    graph = trace(model, splits.example)
+    batches_seed = _seed(seed, "prune", "recalibrate", pass_number)
+
+    def accuracy(network: nn.Module) -> float:
+        return evaluate(network, splits, splits.validation)
+
+    rows = []
+    for ratio in ratios:
+        plan = planning.plan(graph, ratio=ratio, **options, seed=seed)
+        smaller = surgery.prune(model, plan, absorb=True)
+        row = {
+            "ratio": ratio,
+            "params": count_params(smaller),
+            "macs": count_macs(smaller, splits.example),
+            "copied": accuracy(surgery.prune(model, plan, absorb=False)),
+            "absorbed": accuracy(smaller),
+        }
+        recalibrate_on(
+            smaller, splits, recalibrate, seed=batches_seed, batch_size=batch_size, crop=crop, flip=flip
+        )
+        rows.append({**row, "recalibrated": accuracy(smaller)})
+    return rows
 
 
 def finetune(

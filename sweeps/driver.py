@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -142,7 +143,7 @@ class Driver:
     # Stages
 
     def _start_stages(self) -> None:
-        for stage in self._state.ready():
+        for stage in itertools.chain(self._state.ready(), self._state.ready_curves()):
             if stage.key in self._running:
                 continue
             if self._executor.capacity() == 0:
@@ -239,8 +240,8 @@ class Driver:
 
     def _show(self, running: _Running) -> RunningStage:
         """A running stage with the trials that wait for it by now."""
-        users = self._state.users(running.stage)
-        return replace(running.shown, trials=tuple(trial.number for trial in users))
+        trials = self._state.shown_with(running.stage)
+        return replace(running.shown, trials=tuple(trial.number for trial in trials))
 
     def _seconds_left(self, epochs: dict[str, float]) -> float | None:
         seconds = 0.0
@@ -281,14 +282,14 @@ def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
 
 def _shown(stage: Stage, state: State) -> RunningStage:
     """A stage as the display shows it before there is news of it."""
-    users = state.users(stage)
-    shared = stage.kind == "sparse" and stage.spec.pass_number == 1
+    trials = state.shown_with(stage)
+    shared = stage.kind in ("sparse", "curve") and stage.spec.pass_number == 1
     return RunningStage(
         name=stage.name,
         trials=(),
-        beside=state.contenders_of(stage)[0].name if not users and stage.key != state.dense.key else None,
-        strength=users[0].strength if users else getattr(stage.spec, "strength", 0.0),
-        ratio=users[0].config.prune.ratio if users and not shared else None,
+        beside=state.contenders_of(stage)[0].name if not trials and stage.key != state.dense.key else None,
+        strength=trials[0].strength if trials else getattr(stage.spec, "strength", 0.0),
+        ratio=trials[0].ratio if trials and not shared else None,
         epoch=float(state.stage(stage.key).epochs_done),
         epochs=stage.epochs,
     )

@@ -17,10 +17,11 @@ class RunningStage:
 
     Attributes:
         name: of the stage in its trials.
-        trials: those that wait for it; none for the dense baseline, controls and repeats.
+        trials: those that wait for it, of a curve the first with its network; none for the dense baseline,
+            controls and repeats.
         beside: which control or repeat it is for, where no trial waits for it.
         strength: λ, the latest where it changes.
-        ratio: of the trial; None for a sparse stage that trials of any ratio share.
+        ratio: of the trial; None for a sparse stage or a curve, which trials of any ratio share.
         epoch: epochs done, with the fraction of the one in hand.
         accuracy: on the validation split, after epoch `measured`.
     """

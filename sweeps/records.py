@@ -30,17 +30,18 @@ class StageSource(Protocol):
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of a trial as its folder has it.
+    """One stage as its folder has it.
 
     Attributes:
         name: of the stage in its trial: "sparse", "prune", "finetune", and "sparse-2", … in later passes.
-        kind: "sparse", "prune" or "finetune".
+        kind: "sparse", "prune", "finetune" or "curve".
         key: the hash of the spec.
         spec: everything that the result depends on.
         state: how far it is.
         epochs_done: epochs that need not be computed again.
         result: the content of result.json, without the histograms per layer: metrics (params, macs,
-            val_accuracy, test_accuracy and what the kind adds), seconds, environment.
+            val_accuracy, test_accuracy and what the kind adds; of a curve only its rows), seconds,
+            environment.
         failure: reason and detail.
         source: reads the rest.
     """
@@ -120,12 +121,20 @@ class TrialRecord:
         history = self.first("sparse").history
         return float(history[-1]["lambda"]) if history else 0.0
 
+    @property
+    def ratio(self) -> float:
+        """The fraction of channels removed; where a budget decides it, 0 before the pruning is done."""
+        if self.config.prune.budget is None:
+            return self.config.prune.ratio
+        found = self.first("prune").metrics
+        return round(1 - found["kept"] / found["prunable"], 4) if found else 0.0
+
     def row(self) -> Row:
         """The facts of a finished trial that tables, files and fronts show."""
         return {
             "trial": self.number,
             "lambda": self.strength,
-            "ratio": self.config.prune.ratio,
+            "ratio": self.ratio,
             **{
                 path: value
                 for path, value in self.params.items()
@@ -188,6 +197,8 @@ class StudyRecord:
         trials: by number.
         front: numbers of the trials that no other trial beats.
         contenders: controls and repeats, which are known once the goal is reached.
+        curves: accuracy right after pruning over the ratio, by the key of the sparse training; of those
+            trainings whose networks there are or will be.
     """
 
     name: str
@@ -198,13 +209,15 @@ class StudyRecord:
     trials: list[TrialRecord]
     front: list[int]
     contenders: list[ContenderRecord] = field(default_factory=list)
+    curves: dict[str, StageRecord] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing left to compute: trials, baseline, controls and repeats."""
+        """Whether there is nothing left to compute: trials, baseline, curves, controls and repeats."""
         states = [one.state for one in self.trials] + [one.state for one in self.contenders]
-        enough = len(self.trials) >= self.goal and self.dense.state in ("done", "failed")
-        return enough and "running" not in states
+        stages = [self.dense, *self.curves.values()]
+        ended = "running" not in states and all(stage.state in ("done", "failed") for stage in stages)
+        return ended and len(self.trials) >= self.goal
 
     @property
     def complete(self) -> list[TrialRecord]:

@@ -12,7 +12,7 @@ from sweeps.state import read_study
 
 
 def forget_failures(runs: Path, config: Config, numbers: Sequence[int]) -> list[int]:
-    """Let failed trials run again under their own numbers; the dense baseline too and, with all, controls.
+    """Let failed trials run again under their own numbers, and what else failed: baseline, curves, controls.
 
     Args:
         runs: holds the study, whose lock the caller has.
@@ -31,9 +31,9 @@ def forget_failures(runs: Path, config: Config, numbers: Sequence[int]) -> list[
         if number not in failed:
             listed = ", ".join(map(str, failed)) or "none"
             raise SlimnetError(f"trial {number} has not failed; failed trials: {listed}")
-    chosen = [study.dense, *(stage for number in numbers or failed for stage in failed[number].stages)]
-    if not numbers:
-        chosen += [stage for contender in study.contenders for stage in contender.stages]
+    trials = (stage for number in numbers or failed for stage in failed[number].stages)
+    beside = (stage for contender in study.contenders for stage in contender.stages)
+    chosen = [study.dense, *trials, *study.curves.values(), *(() if numbers else beside)]
     stages = {stage.key: stage for stage in chosen if stage.state == "failed"}
     for stage in stages.values():
         store.folder(stage).forget_failure()

@@ -25,7 +25,7 @@ from sweeps.records import (
     TrialState,
     best_trial,
 )
-from sweeps.stages import KINDS, Stage, Store, chain, dense_stage
+from sweeps.stages import KINDS, Stage, Store, chain, curve_stage, dense_stage
 from sweeps.stages.training import TrainingSpec
 from sweeps.study import Point, Study, open_study
 
@@ -48,7 +48,9 @@ class State:
         self._trials: list[TrialRecord] = []
         self._open: dict[int, tuple[Stage, ...]] = {}  # the chains of trials that have not ended
         self._states: Counter[TrialState] = Counter()
-        self._first_sparse: set[str] = set()
+        self._first_sparse: dict[str, int] = {}  # first sparse stages, each with the first trial that has it
+        self._curves: dict[str, StageRecord] = {}  # by the key of the sparse stage
+        self._open_curves: dict[str, Stage] = {}
         self._front = Front(config.search.objectives)
         self._epochs_done = 0
         self._contenders: list[Contender] | None = None  # not known before the goal is reached
@@ -75,7 +77,8 @@ class State:
         trial = TrialRecord(number, point.params, config, *_outcome(records), records)
         self._trials.append(trial)
         self._states[trial.state] += 1
-        self._first_sparse.add(stages[0].key)
+        if self._first_sparse.setdefault(stages[0].key, number) == number and self.config.curves:
+            self._add_curve(stages[0], point)
         if trial.state == "running":
             self._open[number] = stages
         else:
@@ -114,12 +117,16 @@ class State:
         ready = {stage.key: stage for stage in self._needed() if self._is_ready(stage)}
         return list(ready.values())
 
+    def ready_curves(self) -> Iterator[Stage]:
+        """The curves that can be computed, likewise: when there is nothing to do for trials."""
+        return filter(self._is_ready, self._open_curves.values())
+
     def stage(self, key: str) -> StageRecord:
         """A stage as it was last read or told of."""
         return self._stages[key]
 
     def stages(self) -> list[StageRecord]:
-        """Every stage of the trials and the baseline, once."""
+        """Every stage of the trials, the baseline and the curves, once."""
         return list(self._stages.values())
 
     def users(self, stage: Stage) -> list[TrialRecord]:
@@ -137,6 +144,12 @@ class State:
             for record in self._contender_records
             if record.state == "running" and any(other.key == stage.key for other in record.stages)
         ]
+
+    def shown_with(self, stage: Stage) -> list[TrialRecord]:
+        """The trials that a display names with a stage: its users, or the first one of a curve's network."""
+        if stage.kind == "curve":
+            return [self._trials[self._first_sparse[stage.inputs["parent"].key]]]
+        return self.users(stage)
 
     def advance(self, stage: Stage, epochs_done: int) -> None:
         """Take in that a stage has finished an epoch."""
@@ -160,6 +173,7 @@ class State:
             trials=list(self._trials),
             front=self._front.numbers(),
             contenders=list(self._contender_records),
+            curves=dict(self._curves),
         )
 
     @property
@@ -221,6 +235,23 @@ class State:
                 ContenderRecord(one.kind, one.trial, one.seed, *_outcome(records), records)
             )
 
+    def _add_curve(self, sparse: Stage, point: Point) -> None:
+        """Ask for a curve, with what the trial has set for sparse training alone: equal for all its users."""
+        own = {path: value for path, value in point.params.items() if _is_of_sparse(path)}
+        curve = curve_stage(sparse, resolve(self.config, own))
+        self._open_curves[curve.key] = curve
+        self._note_curve(curve, self._look_up(curve))
+        self._note_curve(sparse, self._stages[sparse.key])
+
+    def _note_curve(self, stage: Stage, record: StageRecord) -> None:
+        """Take in what the record of a stage says of curves."""
+        if stage.kind == "curve":
+            self._curves[stage.inputs["parent"].key] = record
+            if record.state in ("done", "failed"):
+                self._open_curves.pop(stage.key, None)
+        elif record.state == "failed":
+            self._curves.pop(stage.key, None)  # there will be no network
+
     def _look_up(self, stage: Stage) -> StageRecord:
         """The record of a stage, read from its folder if it is not known yet."""
         if stage.key not in self._stages:
@@ -236,6 +267,7 @@ class State:
         """Replace a stage's record, here and in the trials that need it; returns those that have ended."""
         self._epochs_done += record.epochs_done - self._stages[stage.key].epochs_done
         self._stages[stage.key] = record
+        self._note_curve(stage, record)
         ended = []
         for before in self.users(stage):
             records = tuple(self._stages[other.key] for other in before.stages)
@@ -287,9 +319,10 @@ def _outcome(stages: tuple[StageRecord, ...]) -> tuple[TrialState, str | None]:
 
 def _sparse_points(config: Config) -> float:
     """How many different first sparse trainings the space holds; infinite where it is continuous."""
-    entries = {
-        path: entry
-        for path, entry in config.search.space.items()
-        if path in SPARSE_FIELDS or path.split(".")[0] in SPARSE_FIELDS
-    }
+    entries = {path: entry for path, entry in config.search.space.items() if _is_of_sparse(path)}
     return count_points(entries) or float("inf") if entries else 1
+
+
+def _is_of_sparse(path: str) -> bool:
+    """Whether the first sparse stage depends on a field."""
+    return path in SPARSE_FIELDS or path.split(".")[0] in SPARSE_FIELDS

@@ -65,7 +65,8 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
     computed = job.stage.spec.compute(context)
     if computed is None:
         return False
-    _save(job, folder, computed)
+    if computed.model is not None:
+        _save(job, folder, computed.model, computed)
     folder.commit(
         {
             "kind": job.stage.kind,
@@ -106,10 +107,10 @@ class _Keeper:
         self._tell(row)
 
 
-def _save(job: Job, folder: StageFolder, computed: Computed) -> None:
+def _save(job: Job, folder: StageFolder, model: nn.Module, computed: Computed) -> None:
     slimnet.save(
         folder.checkpoint,
-        computed.model.cpu(),
+        model.cpu(),
         metrics=computed.metrics,
         config=job.stage.spec.dump(),
         training={"history": computed.history},

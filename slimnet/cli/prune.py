@@ -34,6 +34,12 @@ def prune_command(
             help="What the fraction is of: all counts every BatchNorm channel; layer goes by layer."
         ),
     ] = "prunable",
+    layer_floor: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Each layer keeps at least this fraction of what an even cut leaves it."
+        ),
+    ] = 0.0,
     min_channels: Annotated[int, typer.Option(min=1, help="Kept in every layer.")] = MIN_CHANNELS,
     round_to: Annotated[
         int, typer.Option(min=1, help="Widths become multiples of this, upwards: 8 suits most hardware.")
@@ -78,6 +84,7 @@ def prune_command(
         "latency_ms": latency_ms,
         "score": score,
         "threshold_over": threshold_over,
+        "layer_floor": layer_floor,
         "min_channels": min_channels,
         "round_to": round_to,
         "streams": streams,

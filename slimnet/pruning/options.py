@@ -9,19 +9,28 @@ ThresholdOver = Literal["prunable", "all", "layer"]
 CostAware = Literal["params", "macs"]
 
 MIN_CHANNELS = 3  # the seed experiment's floor
+CURVE_RATIOS = tuple(round(0.1 * step, 1) for step in range(10))  # 0, 0.1, … 0.9
+CURVE_BATCHES = 20  # for new BatchNorm statistics at each ratio
 
 
-class PlanOptions(TypedDict, total=False):
+class RankingOptions(TypedDict, total=False):
+    """The options of `slimnet.plan` that say which channels go first, not how many go."""
+
+    score: Score
+    threshold_over: ThresholdOver
+    cost_aware: CostAware | None
+    cost_power: float
+    layer_floor: float
+    min_channels: int
+    round_to: int
+    streams: bool
+    drop_blocks: bool
+
+
+class PlanOptions(RankingOptions, total=False):
     """The options of `slimnet.plan` but for its seed, for functions that hand them on."""
 
     ratio: float | None
     params: int | None
     macs: int | None
     latency_ms: float | None
-    score: Score
-    threshold_over: ThresholdOver
-    cost_aware: CostAware | None
-    min_channels: int
-    round_to: int
-    streams: bool
-    drop_blocks: bool

@@ -8,6 +8,7 @@ channels, or from a budget of parameters, multiply-accumulates or milliseconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from numbers import Integral, Real
 from typing import get_args
 
@@ -50,6 +51,8 @@ def plan(
     score: Score = "gamma",
     threshold_over: ThresholdOver = "prunable",
     cost_aware: CostAware | None = None,
+    cost_power: float = 1.0,
+    layer_floor: float = 0.0,
     min_channels: int = MIN_CHANNELS,
     round_to: int = 1,
     streams: bool = False,
@@ -70,6 +73,9 @@ def plan(
             threshold over every BatchNorm channel, unprunable ones included, as the seed experiment did (the
             fraction of prunable channels then differs).
         cost_aware: rank by score per parameter or multiply-accumulate that a channel frees.
+        cost_power: the exponent of that cost; 0.5 divides scores by its square root.
+        layer_floor: from 0 to 1: every group keeps at least this fraction of what an even cut leaves it, in
+            which every group loses the same fraction; so small budgets starve no layer.
         min_channels: units that stay in every group, so that no layer is ever emptied.
         round_to: widths of pruned layers become multiples of this, upwards.
         streams: prune coupled groups (residual streams) too.
@@ -89,53 +95,60 @@ def plan(
         >>> slimnet.count_params(slimnet.prune(model, within)) <= 1200
         True
     """
-    budget = _one_target(ratio=ratio, params=params, macs=macs, latency_ms=latency_ms)
+    target, value = _one_target(ratio=ratio, params=params, macs=macs, latency_ms=latency_ms)
     _check_choice("score", score, get_args(Score))
     _check_choice("threshold_over", threshold_over, get_args(ThresholdOver))
     _check_choice("cost_aware", cost_aware, (None, *get_args(CostAware)))
-    for name, value in {"min_channels": min_channels, "round_to": round_to}.items():
-        if not isinstance(value, Integral):
-            raise SlimnetError(f"{name} is {value!r}; it is a whole number")
+    for name, number in {"min_channels": min_channels, "round_to": round_to}.items():
+        if not isinstance(number, Integral):
+            raise SlimnetError(f"{name} is {number!r}; it is a whole number")
     if min_channels < 1 or round_to < 1:
         raise SlimnetError(f"min_channels is {min_channels} and round_to {round_to}; both are at least 1")
+    if not (isinstance(layer_floor, Real) and 0 <= layer_floor <= 1):
+        raise SlimnetError(f"layer_floor is {layer_floor!r}; it is a number from 0 to 1")
+    if layer_floor and threshold_over != "prunable":
+        raise SlimnetError(f'layer_floor goes with threshold_over="prunable", not with {threshold_over!r}')
+    if not (isinstance(cost_power, Real) and cost_power >= 0):
+        raise SlimnetError(f"cost_power is {cost_power!r}; it is a number of at least 0")
     if threshold_over == "all" and ratio is None:
         raise SlimnetError('threshold_over="all" goes with a ratio; a budget finds its own threshold')
     groups = _choose_groups(graph, streams)
     blocks = _inner_groups(graph, groups) if drop_blocks else {}
     inner = {group.name for inside in blocks.values() for group in inside}
-    scores = unit_scores(graph, score, seed)
-    ranked = removal_order(
-        groups,
-        scores,
-        unit_shifts(graph),
-        [0 if group.name in inner else min_channels for group in groups],
-        per_layer=threshold_over == "layer",
-        freed=cost_model(graph).freed(cost_aware) if cost_aware else None,
-    )
-    candidates = Candidates(groups, scores, ranked, blocks, min_channels, round_to)
+    scores, shifts = unit_scores(graph, score, seed), unit_shifts(graph)
+    freed = np.maximum(cost_model(graph).freed(cost_aware), 1) ** cost_power if cost_aware else None
 
+    def candidates(floors: Sequence[int], per_layer: bool) -> Candidates:
+        kept = [0 if group.name in inner else floor for group, floor in zip(groups, floors, strict=True)]
+        ranked = removal_order(groups, scores, shifts, kept, per_layer=per_layer, freed=freed)
+        return Candidates(groups, scores, ranked, blocks, min_channels, round_to)
+
+    floors = [min_channels] * len(groups)
+    if layer_floor:
+        even = _stays(graph, candidates(floors, per_layer=True), target, value)
+        floors = [max(min_channels, ceil(layer_floor * even[group.units].sum() - 1e-9)) for group in groups]
+    found = candidates(floors, per_layer=threshold_over == "layer")
     if ratio is not None and threshold_over == "all":
         threshold = _seed_threshold(graph, ratio) if ratio else -1.0
-        count = int(np.searchsorted(scores[ranked], threshold, side="right"))
-        return _plan(graph, candidates, candidates.stays_after(count), max(0.0, threshold))
-    if ratio is not None:
-        return _plan(graph, candidates, candidates.stays_after(candidates.count_for(ratio)))
-    if latency_ms is not None:
-        stays = candidates.within(
-            latency_ms, "ms", lambda s: _latency(_plan(graph, candidates, s)), slack=0.02
-        )
-        return _plan(graph, candidates, stays)
+        count = int(np.searchsorted(scores[found.ranked], threshold, side="right"))
+        return _plan(graph, found, found.stays_after(count), max(0.0, threshold))
+    return _plan(graph, found, _stays(graph, found, target, value))
+
+
+def _stays(graph: ChannelGraph, candidates: Candidates, target: str, value: float) -> Stays:
+    """What remains of the candidates for a ratio or a budget, which `target` names."""
+    if target == "ratio":
+        return candidates.stays_after(candidates.count_for(value))
+    if target == "latency_ms":
+        return candidates.within(value, "ms", lambda s: _latency(_plan(graph, candidates, s)), slack=0.02)
     costs = cost_model(graph)
-    limit, unit, measure = (
-        (params, "parameters", costs.params) if budget == "params" else (macs, "MACs", costs.macs)
-    )
-    assert limit is not None
-    stays = candidates.within(limit, unit, measure)
-    return _plan(graph, candidates, candidates.filled(stays, limit, measure) if round_to == 1 else stays)
+    unit, measure = ("parameters", costs.params) if target == "params" else ("MACs", costs.macs)
+    stays = candidates.within(value, unit, measure)
+    return candidates.filled(stays, value, measure) if candidates.round_to == 1 else stays
 
 
-def _one_target(**targets: float | None) -> str:
-    """Which of ratio and the budgets is given."""
+def _one_target(**targets: float | None) -> tuple[str, float]:
+    """Which of ratio and the budgets is given, and what it is."""
     given = {name: value for name, value in targets.items() if value is not None}
     if len(given) != 1:
         raise SlimnetError(f"give exactly one of {', '.join(targets)}; given: {', '.join(given) or 'none'}")
@@ -146,7 +159,7 @@ def _one_target(**targets: float | None) -> str:
         raise SlimnetError(f"ratio is {value}; it is a fraction of at least 0 and below 1")
     if name != "ratio" and not value > 0:
         raise SlimnetError(f"{name} is {value}; a budget is above 0")
-    return name
+    return name, value
 
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:

@@ -79,7 +79,7 @@ def removal_order(
         freed: (units,) what removing a unit frees; the order is then by score per cost freed.
     """
     candidates, keys = [], []
-    worth = scores if freed is None else scores / np.maximum(freed, 1)
+    worth = scores if freed is None else scores / freed
     for group, floor in zip(groups, floors, strict=True):
         best = np.lexsort((-shifts[group.units], -scores[group.units]))[:floor]
         open_to_choice = np.delete(group.units, best)

@@ -131,7 +131,10 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
     beside = [one for one in record.contenders if one.state == "failed"]
     for one in beside:
         console.error(f"the {one.name} failed: {one.reason}")
-    if failed or beside or record.dense.failure:
+    curves = [(stage.key, stage.failure["reason"]) for stage in record.curves.values() if stage.failure]
+    for key, reason in curves:
+        console.error(f"the curve {key}, for the report alone, failed: {reason}")
+    if failed or beside or curves or record.dense.failure:
         console.error(f"try again with: {studies.command('retry', reference)}")
     points = count_points(record.config.search.space)
     more = record.goal + 8 if points is None else min(record.goal + 8, points)
@@ -148,7 +151,8 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
 
 def _stages_once(record: StudyRecord) -> list[StageRecord]:
     chains = [trial.stages for trial in record.trials] + [one.stages for one in record.contenders]
-    every = [record.dense, *(stage for stages in chains for stage in stages)]
+    once = (stage for stages in chains for stage in stages)
+    every = [record.dense, *once, *record.curves.values()]
     return list({stage.key: stage for stage in every}.values())
 
 

@@ -59,7 +59,7 @@ def plan_command(
     console.say(f"study {settings.study}: {state.asked} of {state.goal} trials have their point")
     console.say(f"search space: {size} points, sampler {settings.search.sampler}")
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    console.say(f"stages of these, and the dense baseline: {told}")
+    console.say(f"stages of these, the dense baseline and the curves: {told}")
     sparse, tuned = left["sparse"] + left["early"], left["finetune"]
     console.say(f"epochs left: at most {sparse:.0f} of sparse training, {tuned:.0f} of fine-tuning")
 

@@ -178,6 +178,9 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where they compute")
     precision: PrecisionWish = Field("auto", description="of the forward pass")
     compile: bool = Field(False, description="train with torch.compile: pays on a GPU and in long trainings")
+    curves: bool = Field(
+        True, description="measure every sparse network right after pruning at each ratio, for the report"
+    )
     wandb: Wandb = Wandb()
 
     @field_validator("study")
@@ -186,6 +189,19 @@ class Config(Section):
         if study.lower() == "stages":
             raise refusal(((), f"is {study}, the folder that studies share; take another name."))
         return study
+
+    @model_validator(mode="after")
+    def _budgets_are_met_in_one_pass(self) -> Self:
+        budget = self.prune.budget or next(
+            (name for name in ("params", "macs") if f"prune.{name}" in self.search.space), None
+        )
+        if budget and max([self.passes, *self._searched("passes")]) > 1:
+            clause = "is above 1, but a budget is met in one pass; take prune.ratio for several."
+            raise refusal((("passes",), clause))
+        if budget and "prune.ratio" in self.search.space:
+            clause = f"is searched beside prune.{budget}, which takes its place; remove one."
+            raise refusal((("search", "space", "prune.ratio"), clause))
+        return self
 
     @model_validator(mode="after")
     def _early_epochs_are_trained(self) -> Self:

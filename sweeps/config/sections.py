@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from slimnet.data.catalogue import IMAGE_SIDES
 from slimnet.models.catalogue import SIZES, WIDTHS, WITH_STEM, Family, SizeName, family_of
 from slimnet.models.stems import Stem
-from slimnet.pruning.options import MIN_CHANNELS, Score, ThresholdOver
+from slimnet.pruning.options import MIN_CHANNELS, CostAware, Score, ThresholdOver
 from slimnet.training.recipe import Optimizer, Schedule
 from slimnet.training.sparsity import LambdaSchedule, PenaltyName
 from sweeps.config.messages import refusal, show
@@ -161,9 +161,16 @@ class Prune(Section):
     """Which channels go, and how what remains is repaired."""
 
     ratio: float = Field(0.5, ge=0, lt=1, description="fraction of channels removed")
+    params: int | None = Field(None, ge=1, description="instead of ratio: the most parameters that stay")
+    macs: int | None = Field(None, ge=1, description="instead of ratio: the most multiply-accumulates")
     threshold_over: ThresholdOver = Field(
         "prunable", description="all counts every BatchNorm channel; layer takes the fraction of each layer"
     )
+    layer_floor: float = Field(
+        0.0, ge=0, le=1, description="each layer keeps at least this fraction of what an even cut leaves it"
+    )
+    cost_aware: CostAware | None = Field(None, description="rank by score per parameter or MAC it frees")
+    cost_power: float = Field(1.0, ge=0, description="exponent of that cost; 0.5 takes its square root")
     min_channels: int = Field(MIN_CHANNELS, ge=1, description="kept in every layer")
     score: Score = Field(
         "gamma", description="gamma-weight also counts the weights that read a channel; random is the control"
@@ -175,6 +182,35 @@ class Prune(Section):
     drop_blocks: bool = Field(False, description="residual blocks that lose all channels may be dropped")
     absorb: bool = Field(True, description="fold removed channels' constants into what follows")
     recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
+
+    @property
+    def budget(self) -> str | None:
+        """Which budget takes the place of the ratio."""
+        return "params" if self.params is not None else "macs" if self.macs is not None else None
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        problems: list[tuple[KeyPath, str]] = []
+        if self.params is not None and self.macs is not None:
+            problems.append((("macs",), f"is {self.macs}, but params is {self.params}; remove one."))
+        elif self.budget and self.ratio != Prune.model_fields["ratio"].default:
+            clause = f"is {self.ratio:g}, but {self.budget} takes its place; remove one."
+            problems.append((("ratio",), clause))
+        if self.budget and self.threshold_over == "all":
+            problems.append((("threshold_over",), "is all, which takes a ratio; remove it or the budget."))
+        if self.layer_floor and self.threshold_over != "prunable":
+            clause = f"is {self.layer_floor:g}, which goes with threshold_over prunable; remove one."
+            problems.append((("layer_floor",), clause))
+        if problems:
+            raise refusal(*problems)
+        return self
+
+    def plan_options(self) -> dict[str, Any]:
+        """The options as `slimnet.steps.prune` takes them: one target, and everything else."""
+        options = self.model_dump()
+        targets = {name: options.pop(name) for name in ("ratio", "params", "macs")}
+        name = self.budget or "ratio"
+        return {**options, name: targets[name]}
 
 
 ControlKind = Literal["uniform", "scratch", "random"]

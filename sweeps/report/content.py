@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import PurePath
 
 from sweeps.records import StudyRecord
@@ -13,6 +14,7 @@ from sweeps.report.figures.front import pareto
 from sweeps.report.figures.gamma import scaling_factors
 from sweeps.report.figures.marks import trial_text
 from sweeps.report.figures.pairs import before_and_after
+from sweeps.report.figures.ratios import over_the_ratio, ratio_curves
 from sweeps.report.figures.sparse import SparsePass, changing, read_pass, sparse_training, steering
 from sweeps.report.provenance import how_it_was_run
 from sweeps.report.runs import three_lambdas
@@ -20,6 +22,7 @@ from sweeps.report.shading import Shading
 from sweeps.report.summary import headline, how_far
 from sweeps.report.trials import all_trials, networks
 from sweeps.report.view import StudyView
+from sweeps.report.wording import plural
 from sweeps.stages import KINDS
 
 _METRICS = {
@@ -41,6 +44,7 @@ def report(study: StudyRecord, stages: PurePath) -> Report:
         simpler_ways(view),
         _sparse_training(passes, shading),
         _scaling_factors(view, passes[0]),
+        _where_lambda_matters(view, shading),
         _before_and_after(view, shading),
         _fine_tuning(view, shading),
         all_trials(view, shading),
@@ -81,6 +85,15 @@ def _sparse_training(passes: list[SparsePass], shading: Shading) -> Section:
 def _scaling_factors(view: StudyView, first: SparsePass) -> Section:
     blocks = (scaling_factors(view, first),) if three_lambdas(first.courses) else ()
     return Section("gamma", "Scaling factors", blocks)
+
+
+def _where_lambda_matters(view: StudyView, shading: Shading) -> Section:
+    curves = ratio_curves(view, shading)
+    blocks: list[Block] = [over_the_ratio(view, shading, curves)] if curves else []
+    reasons = Counter(stage.failure["reason"] for stage in view.study.curves.values() if stage.failure)
+    for reason, number in reasons.items():
+        blocks.append(Paragraph(f"{plural(number, 'line')} could not be computed: {reason}"))
+    return Section("ratios", "Where λ matters", tuple(blocks))
 
 
 def _before_and_after(view: StudyView, shading: Shading) -> Section:

@@ -14,7 +14,7 @@ from sweeps.stages import KINDS
 def how_it_was_run(study: StudyRecord) -> Section:
     """What is needed to judge the numbers, and to have them again."""
     chains = [trial.stages for trial in study.trials] + [one.stages for one in study.contenders]
-    uses = [study.dense, *(stage for stages in chains for stage in stages)]
+    uses = [study.dense, *(stage for stages in chains for stage in stages), *study.curves.values()]
     distinct = list({stage.key: stage for stage in uses}.values())
     return Section(
         "how",
@@ -44,7 +44,8 @@ def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Tabl
         if (of_kind := [s for s in uses if s.kind == kind])
     ]
     caption = (
-        "Stages asked for by the dense baseline, the trials, their controls and repeats, and how many were "
+        "Stages asked for by the dense baseline, the trials, their controls and repeats, and "
+        "the curves over the ratio, and how many were "
         "computed: equal stages are computed once and shared. Time is the sum over the stages, whether they "
         "ran one after another or side by side."
     )

@@ -47,7 +47,7 @@ class StudyView:
         if path == LAMBDA:
             return self._lambdas[trial.first("sparse").key]
         if path == RATIO:
-            return trial.config.prune.ratio
+            return trial.ratio
         value = trial.params[path]
         return tuple(value) if isinstance(value, list) else value
 

@@ -5,7 +5,8 @@ A stage is a pure function of its spec. A kind of stage is one file here: its sp
 
 from typing import Any
 
-from sweeps.stages.chain import Stage, chain, control, dense_stage
+from sweeps.stages.chain import Stage, chain, control, curve_stage, dense_stage
+from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.folder import StageFolder, Store
 from sweeps.stages.prune import PruneSpec
@@ -20,6 +21,7 @@ __all__ = [
     "Store",
     "chain",
     "control",
+    "curve_stage",
     "dense_stage",
     "parse_spec",
 ]
@@ -29,8 +31,9 @@ KINDS: dict[str, type[Spec]] = {
     "early": EarlySpec,
     "prune": PruneSpec,
     "finetune": FinetuneSpec,
+    "curve": CurveSpec,
 }
-"""The kinds of stages, in the order in which a trial meets them."""
+"""The kinds of stages: those of a trial in the order in which it meets them, then the others."""
 
 
 def parse_spec(content: dict[str, Any]) -> Spec:

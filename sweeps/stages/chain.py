@@ -1,4 +1,4 @@
-"""A trial as a chain of named stages."""
+"""A trial as a chain of named stages, and the stages beside it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 from slimnet.data.catalogue import fingerprint
 from slimnet.precision import Precision
+from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS
 from sweeps.config import Config, resolve
-from sweeps.config.sections import ControlKind, Recipe
+from sweeps.config.sections import ControlKind, Prune, Recipe
+from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import EarlySpec, SparseSpec
@@ -19,7 +21,7 @@ from sweeps.stages.spec import DataSpec, Spec
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a trial.
+    """One step of a trial, or of what is computed beside the trials.
 
     Trials that ask for the same stage, of one study or several, share its key and so its result.
 
@@ -131,6 +133,26 @@ def _with_random_channels(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     return tuple(made.values())
 
 
+def curve_stage(sparse: Stage, config: Config) -> Stage:
+    """Pruning of the network of a first sparse training, at every ratio.
+
+    Args:
+        sparse: the training.
+        config: says which channels go first, and how BatchNorm is recalibrated; where it is not, the curve
+            shows what that would bring.
+    """
+    options = config.prune.model_dump(exclude={"ratio", "params", "macs", "absorb"})
+    spec = CurveSpec(
+        seed=sparse.spec.seed,
+        data=sparse.spec.data,
+        parent=sparse.key,
+        prune=Prune(**{**options, "recalibrate": config.prune.recalibrate or CURVE_BATCHES}),
+        ratios=CURVE_RATIOS,
+        batch_size=config.sparse.batch_size,
+    )
+    return Stage(spec, {"parent": sparse})
+
+
 def _one_pass(
     config: Config, precision: Precision, fingerprint: str, number: int, before: Stage | None
 ) -> tuple[Stage, ...]:
@@ -171,7 +193,7 @@ def _one_pass(
             **shared,
             data=augmented if repaired else images,
             parent=sparse.key,
-            prune=config.prune.model_copy(update={"ratio": ratio_of_pass(config.prune.ratio, config.passes)}),
+            prune=_prune_of_pass(config),
             **({"batch_size": config.sparse.batch_size} if repaired else {}),
             **({"early": early.key} if early else {}),
         ),
@@ -203,6 +225,13 @@ def _early(config: Config, sparse: Stage) -> Stage:
     """The sparse training's first epochs, once more."""
     fields = {name: getattr(sparse.spec, name) for name in SparseSpec.model_fields if name != "kind"}
     return Stage(EarlySpec(**fields, until=config.finetune.rewind_to), sparse.inputs)
+
+
+def _prune_of_pass(config: Config) -> Prune:
+    """How each pass prunes; a budget takes the place of the ratio, which then changes nothing."""
+    default = Prune.model_fields["ratio"].default
+    ratio = default if config.prune.budget else ratio_of_pass(config.prune.ratio, config.passes)
+    return config.prune.model_copy(update={"ratio": ratio})
 
 
 def ratio_of_pass(ratio: float, passes: int) -> float:

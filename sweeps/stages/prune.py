@@ -42,6 +42,6 @@ class PruneSpec(Spec):
             flip=self.data.flip,
             shuffled=self.shuffled,
             weights_of=context.network("early") if self.early else None,
-            **self.prune.model_dump(),
+            **self.prune.plan_options(),
         )
         return Computed(pruned.model, pruned.metrics, [])

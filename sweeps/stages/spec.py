@@ -123,8 +123,8 @@ class Context:
 
 @dataclass(frozen=True)
 class Computed:
-    """A finished stage: its network, its metrics, and a row per epoch."""
+    """A finished stage: its network if it leaves one, its metrics, and a row per epoch."""
 
-    model: nn.Module
+    model: nn.Module | None
     metrics: dict[str, Any]
     history: list[dict[str, Any]]

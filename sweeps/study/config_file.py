@@ -10,6 +10,9 @@ from sweeps.files import write_text
 
 FREE_TO_CHANGE = {  # what leaves finished trials as they are, or is pinned in the study itself
     "search.trials",
+    "controls",
+    "confirm",
+    "curves",
     "workers",
     "device",
     "wandb",

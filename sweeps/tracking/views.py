@@ -113,11 +113,16 @@ def trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
     state: RunState = trial.state
     if state == "running" and not any(stage.epochs_done for stage in trial.stages):
         state = "waiting"
-    sparse, ratio = trial.config.sparse, trial.config.prune.ratio
+    sparse, prune = trial.config.sparse, trial.config.prune
+    cut = (
+        f"ratio {prune.ratio:g}"
+        if prune.budget is None
+        else f"{getattr(prune, prune.budget):,} {prune.budget}"
+    )
     strength = f"λ {sparse.lambda_:g}" if sparse.target is None else f"target {sparse.target:g}"
     return RunView(
         id=run_id(study, trial.number),
-        name=f"trial {trial.number} · {strength} · ratio {ratio:g}",
+        name=f"trial {trial.number} · {strength} · {cut}",
         group=study.name,
         job_type="trial",
         tags=_tags(study),

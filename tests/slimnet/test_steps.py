@@ -16,7 +16,7 @@ from slimnet.checkpoint import read
 from slimnet.data import Splits
 from slimnet.evaluation import measure
 from slimnet.models.families import FAMILIES
-from slimnet.steps import Pruned, Trained, finetune, fresh, narrow, prune, redraw, sparse_train
+from slimnet.steps import Pruned, Trained, finetune, fresh, narrow, prune, prune_curve, redraw, sparse_train
 from slimnet.training.loop import train
 from slimnet.training.recipe import Recipe
 from slimnet.training.recovery import previous
@@ -117,6 +117,34 @@ def test_recalibration_draws_by_seed_and_pass(splits: Splits) -> None:
     assert not same(repaired(), repaired(recalibrate=0))
     assert not same(repaired(), repaired(seed=1))
     assert not same(repaired(), repaired(pass_number=2))
+
+
+def test_a_curve_has_what_pruning_leaves_at_every_ratio(splits: Splits) -> None:
+    model = sparse(splits).model
+    before = [tensor.clone() for tensor in weights(model)]
+    repair: dict[str, Any] = {"recalibrate": 2, "batch_size": 32, "crop": 1, "flip": True}
+    rows = prune_curve(model, splits, ratios=(0.0, 0.3, 0.6, 0.99), seed=3, streams=True, **repair)
+
+    assert [row["ratio"] for row in rows] == [0.0, 0.3, 0.6, 0.99]
+    own = measure(model, splits)
+    assert {**rows[0], "recalibrated": 0} == {
+        "ratio": 0.0,
+        "params": own["params"],
+        "macs": own["macs"],
+        "copied": own["val_accuracy"],
+        "absorbed": own["val_accuracy"],
+        "recalibrated": 0,
+    }
+    for name in ("params", "macs"):
+        sizes = [row[name] for row in rows]
+        assert sizes == sorted(set(sizes), reverse=True)
+    ways: dict[str, dict[str, Any]] = {"copied": {"absorb": False}, "absorbed": {}, "recalibrated": repair}
+    for row in rows:
+        for way, options in ways.items():
+            pruned = prune(model, splits, seed=3, ratio=row["ratio"], streams=True, **options).metrics
+            assert row[way] == pruned["val_accuracy"]
+        assert (row["params"], row["macs"]) == (pruned["params"], pruned["macs"])
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
 
 
 def test_a_step_that_was_stopped_goes_on_to_the_same_end(splits: Splits, tmp_path: Path) -> None:

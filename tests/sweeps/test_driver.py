@@ -189,6 +189,78 @@ def test_the_folders_of_a_study_are_not_read_again_and_again(
     assert set(reads.values()) == {2}  # when it was asked for, and when it had ended
 
 
+# Curves
+
+
+def test_every_sparse_network_has_a_curve_after_all_that_trials_wait_for(runner: Runner) -> None:
+    plain = Runner(runner.runs.with_name("plain")).run(config())
+    study = runner.run(config("curves=true"), workers=1)
+    assert study.curves.keys() == {trial.first("sparse").key for trial in study.trials}
+    assert {curve.state for curve in study.curves.values()} == {"done"}
+    assert runner.names[-4:] == ["curve"] * 4
+    assert Counter(runner.names)["curve"] == 4
+    assert pareto_table(study) == pareto_table(plain)
+    for curve in study.curves.values():
+        assert [row["ratio"] for row in curve.metrics["curve"]][:3] == [0, 0.1, 0.2]
+    again = read_study(runner.runs, config("curves=true"))
+    assert {key: curve.metrics for key, curve in again.curves.items()} == {
+        key: curve.metrics for key, curve in study.curves.items()
+    }
+
+
+def test_a_finished_study_gets_its_curves_when_they_are_switched_on(runner: Runner) -> None:
+    study = runner.run(config())
+    assert study.curves == {}
+    runner.names.clear()
+    assert len(runner.run(config("curves=true")).curves) == 4
+    assert runner.names == ["curve"] * 4
+
+
+def test_trials_that_differ_in_pruning_alone_share_a_curve(runner: Runner) -> None:
+    space = (
+        "search.space={sparse.lambda: [0.001, 0.008], prune.score: [gamma, random], "
+        "prune.streams: [true, false]}"
+    )
+    study = runner.run(config("curves=true", space, sampler="grid", trials=8))
+    specs = [curve.spec["prune"] for curve in study.curves.values()]
+    assert sorted(spec["streams"] for spec in specs) == [False, False, True, True]
+    assert {spec["score"] for spec in specs} == {"gamma"}
+
+
+def test_a_sweep_that_is_interrupted_before_its_curves_goes_on_with_them(runner: Runner) -> None:
+    plain = Runner(runner.runs.with_name("plain"))
+    plain.run(config())
+    last_epoch = Stopping(runner, len(plain.computed))
+    study = runner.run(config("curves=true"), workers=1, interruption=last_epoch)
+    assert len(study.complete) == 12
+    assert {curve.state for curve in study.curves.values()} == {"missing"}
+    runner.names.clear()
+    assert {curve.state for curve in runner.run(config("curves=true")).curves.values()} == {"done"}
+    assert runner.names == ["curve"] * 4
+
+
+def test_a_failed_curve_fails_no_trial_and_is_tried_again(runner: Runner) -> None:
+    settings = config("curves=true", trials=6)
+    study = runner.run(settings, compute=failing("curve"))
+    assert [trial.state for trial in study.trials] == ["complete"] * 6
+    assert {curve.state for curve in study.curves.values()} == {"failed"}
+    runner.names.clear()
+    runner.run(settings)
+    assert runner.names == []
+    assert forget_failures(runner.runs, settings, []) == []
+    again = runner.run(settings)
+    assert runner.names == ["curve"] * len(again.curves)
+    assert {curve.state for curve in again.curves.values()} == {"done"}
+
+
+def test_there_is_no_curve_of_a_network_that_failed(runner: Runner) -> None:
+    settings = config("curves=true", trials=4)
+    assert runner.run(settings, compute=failing("sparse")).curves == {}
+    assert read_study(runner.runs, settings).curves == {}
+    forget_failures(runner.runs, settings, [])
+    assert {curve.state for curve in runner.run(settings).curves.values()} == {"done"}
+
+
 # Interruptions
 
 

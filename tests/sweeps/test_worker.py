@@ -17,7 +17,7 @@ from sweeps.config import load_config, resolve
 from sweeps.config.sections import ControlKind
 from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
-from sweeps.stages import Stage, Store, chain, control
+from sweeps.stages import Stage, Store, chain, control, curve_stage
 from sweeps.worker import compute
 
 
@@ -133,6 +133,22 @@ def test_fine_tuning_may_learn_from_the_network_before_pruning(
     first, second = (store.folder(stage).read(stage) for stage in (plain, taught))
     assert first.metrics["params"] == second.metrics["params"]
     assert first.history[0]["loss"] != second.history[0]["loss"]
+
+
+def test_a_curve_leaves_its_rows_and_no_network(computed: tuple[Store, tuple[Stage, ...]]) -> None:
+    store, (sparse, prune, _) = computed
+    stage = curve_stage(sparse, load_config("smoke"))
+    assert run(store, stage)
+    record, before = store.folder(stage).read(stage), store.folder(sparse).read(sparse).metrics
+    rows = record.metrics["curve"]
+    assert (record.state, record.metrics.keys()) == ("done", {"curve"})
+    assert (rows[0]["params"], rows[0]["copied"]) == (before["params"], before["val_accuracy"])
+    pruned = store.folder(prune).read(prune).metrics
+    (half,) = (row for row in rows if row["ratio"] == 0.5)
+    assert (half["params"], half["absorbed"]) == (pruned["params"], pruned["val_accuracy"])
+    assert written(store.folder(stage).path).keys() == {
+        store.folder(stage).path / name for name in ("spec.json", "result.json")
+    }
 
 
 def test_a_stage_that_has_its_result_is_not_computed_again(computed: tuple[Store, tuple[Stage, ...]]) -> None:

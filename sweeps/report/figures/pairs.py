@@ -33,7 +33,7 @@ _ACCURACY = 0  # the figure's choice
 def before_and_after(view: StudyView, shading: Shading) -> Figure:
     """The pairs of all trials that have been pruned, over the ratio where it is searched."""
     trials = [trial for trial in view.distinct if trial.last("prune").metrics]
-    by_ratio = len({trial.config.prune.ratio for trial in trials}) > 1
+    by_ratio = len({trial.ratio for trial in trials}) > 1
     legend, scale = legend_of(shading)
     where = "over the pruning ratio" if by_ratio else "by trial"
     last_pass = (
@@ -72,7 +72,7 @@ def _drawing(view: StudyView, trials: Sequence[TrialRecord], shading: Shading, *
 
 
 def _ratio_axis(trials: Sequence[TrialRecord]) -> dict[str, Any]:
-    ratios = sorted({trial.config.prune.ratio for trial in trials})
+    ratios = sorted({trial.ratio for trial in trials})
     ticks = {"tickvals": ratios, "ticktext": list(map(searched_value, ratios))}
     title = "ratio: fraction of the prunable channels removed"
     return axis(title, **(ticks if len(ratios) <= MOST_LABELS else {}))
@@ -87,7 +87,7 @@ def _beside_each_other(trials: Sequence[TrialRecord], shading: Shading) -> dict[
     at: dict[float, list[TrialRecord]] = {}
     for shade in shading.shades(trials):
         for trial in shade.trials:
-            at.setdefault(trial.config.prune.ratio, []).append(trial)
+            at.setdefault(trial.ratio, []).append(trial)
     gap = min(high - low for low, high in itertools.pairwise(sorted(at)))
     step = 0.6 * gap / max(map(len, at.values()))
     return {

@@ -61,7 +61,7 @@ def sparse_training(sparse: SparsePass, shading: Shading) -> Figure:
     courses = sparse.courses
     shown = [100 * y for course in courses for metric in SPLITS.values() for _, y in course.curves[metric]]
     last = max(course.last_epoch for course in courses)
-    legend = _legend(courses, shading)
+    legend = legend_of_runs([course.run for course in courses], shading)
     columns = []
     for split in ("training", "validation", "test"):
         drawing = axes(
@@ -81,7 +81,7 @@ def sparse_training(sparse: SparsePass, shading: Shading) -> Figure:
 def steering(sparse: SparsePass, shading: Shading) -> Figure:
     """Where λ changes from epoch to epoch: its path, and the fraction of γ near zero that it makes."""
     courses = changing(sparse)
-    legend = _legend(courses, shading)
+    legend = legend_of_runs([course.run for course in courses], shading)
     strengths = axes(
         epoch_axis(_EPOCHS), axis("λ, log scale", type="log", tickformat="~g", dtick="D2"), height=300
     )
@@ -132,22 +132,27 @@ def _caption(sparse: SparsePass) -> str:
 
 
 @dataclass(frozen=True)
-class _Legend:
+class RunsLegend:
     """A list of the lines, or of the study's colours where there are too many lines."""
 
     keys: tuple[Key, ...]
     scale: Scale | None
     of_lines: bool
 
-
-def _legend(courses: Sequence[Course], shading: Shading) -> _Legend:
-    if len(courses) <= MOST_KEYS:
-        return _Legend(tuple(Key(c.run.label, c.run.colour) for c in courses), None, of_lines=True)
-    coloured = any(course.run.group for course in courses)
-    return _Legend(*(legend_of(shading) if coloured else ((), None)), of_lines=False)
+    def group(self, run: SparseRun) -> str:
+        """The name of the key that shows and hides a training's line."""
+        return run.label if self.of_lines else run.group
 
 
-def _line(run: SparseRun, points: Curve, value_format: str, legend: _Legend) -> Trace:
+def legend_of_runs(runs: Sequence[SparseRun], shading: Shading) -> RunsLegend:
+    """The legend of a figure with a line per sparse training."""
+    if len(runs) <= MOST_KEYS:
+        return RunsLegend(tuple(Key(run.label, run.colour) for run in runs), None, of_lines=True)
+    coloured = any(run.group for run in runs)
+    return RunsLegend(*(legend_of(shading) if coloured else ((), None)), of_lines=False)
+
+
+def _line(run: SparseRun, points: Curve, value_format: str, legend: RunsLegend) -> Trace:
     """A line over the epochs; `value_format` is how plotly writes a value."""
     return {
         "type": "scatter",
@@ -158,7 +163,7 @@ def _line(run: SparseRun, points: Curve, value_format: str, legend: _Legend) -> 
         "marker": {"size": 5},
         "hovertemplate": f"{escaped(run.label)}<br>epoch %{{x}}: {value_format}<extra></extra>",
         "name": escaped(run.label),
-        "legendgroup": run.label if legend.of_lines else run.group,
+        "legendgroup": legend.group(run),
     }
 
 

@@ -77,10 +77,10 @@ def test_the_split_follows_from_the_seed() -> None:
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("share", [0.0, -0.1, 0.51, float("nan")])
-def test_a_share_out_of_range_is_refused(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 0.51, float("nan")])
+def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(SlimnetError, match=r"validation is .* above 0 and at most 0.5"):
-        split(noise([20, 20]), validation=share, seed=0)
+        split(noise([20, 20]), validation=fraction, seed=0)
 
 
 def test_a_class_too_small_to_hold_anything_out_is_refused() -> None:

@@ -21,10 +21,10 @@ def images(count: int = 4, size: int = 9) -> Tensor:
     return torch.randn(count, 3, size, size, dtype=torch.float64)
 
 
-def switch_off(network: nn.Module, share: float = 0.5) -> None:
+def switch_off(network: nn.Module, fraction: float = 0.5) -> None:
     """Set γ of the lowest channels that can be pruned to exactly 0."""
     gammas = list(scaling_factors(trace(network, images(1))).values())
-    threshold = torch.cat([gamma.detach().abs() for gamma in gammas]).quantile(share)
+    threshold = torch.cat([gamma.detach().abs() for gamma in gammas]).quantile(fraction)
     with torch.no_grad():
         for gamma in gammas:
             gamma[gamma.abs() <= threshold] = 0

@@ -115,7 +115,7 @@ def test_widths_are_rounded_up_to_multiples(own: nn.Module) -> None:
         assert slimnet.count_params(smaller) < slimnet.count_params(own)
 
 
-def test_each_layer_loses_the_same_share(own: nn.Module) -> None:
+def test_each_layer_loses_the_same_fraction(own: nn.Module) -> None:
     plan = slimnet.plan(slimnet.trace(own, EXAMPLE), ratio=0.5, threshold_over="layer", min_channels=1)
     losses = {after / before for layer, before, after in plan.table() if layer.endswith(("conv1", "conv2"))}
     assert losses <= {0.5, 1.0}

@@ -38,7 +38,7 @@ def removed_gammas(chosen: PruningPlan) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("ratio", [0, 0.1, 0.25, 0.3, 0.5, 0.7])
-def test_exactly_the_share_goes(graph: ChannelGraph, ratio: float) -> None:
+def test_exactly_the_fraction_goes(graph: ChannelGraph, ratio: float) -> None:
     chosen = plan(graph, ratio=ratio)
     assert chosen.prunable_channels == 96
     assert chosen.removed_channels == int(ratio * 96)
@@ -124,7 +124,7 @@ def test_stream_scores_are_means_over_its_norms(graph: ChannelGraph) -> None:
 
 
 def test_units_of_several_channels_do_not_block_smaller_ones() -> None:
-    """Depthwise units hold two channels; the share is still met to within one unit."""
+    """Depthwise units hold two channels; the fraction is still met to within one unit."""
     network = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.ReLU(),
         nn.Conv2d(8, 9, 1), nn.BatchNorm2d(9), nn.Conv2d(9, 2, 1),
@@ -139,7 +139,7 @@ def test_units_of_several_channels_do_not_block_smaller_ones() -> None:
         assert 0 <= ratio * 25 - chosen.removed_channels + 1e-9 < 2
 
 
-def test_equal_scores_are_cut_to_the_share() -> None:
+def test_equal_scores_are_cut_to_the_fraction() -> None:
     chosen = plan(graph_of(models.resnet([1], 8)), ratio=0.5)
     assert chosen.removed_channels == 8
 
@@ -195,6 +195,64 @@ def test_scaling_factors_are_those_of_prunable_groups(graph: ChannelGraph) -> No
     gammas = scaling_factors(graph)
     assert list(gammas) == [f"stages.{s}.{b}.bn{n}" for s in (0, 1) for b in (0, 1) for n in (1, 2)]
     assert all(gamma is graph.model.get_submodule(name).weight for name, gamma in gammas.items())
+
+
+def kept_fractions(chosen: PruningPlan) -> list[float]:
+    groups = [group for group in chosen.graph.groups if group.prunable]
+    return [len(chosen.kept.get(group.name, range(group.size))) / group.size for group in groups]
+
+
+@pytest.fixture
+def lopsided() -> ChannelGraph:
+    """Every γ of the first conv of a block is below all others, so that scores alone would empty it."""
+    network = models.resnet([2, 2], 8)
+    with torch.no_grad():
+        for name, module in network.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                level = 0.1 if name.endswith("bn1") else 1.0
+                module.weight.copy_(level * (1 + torch.rand(module.num_features)))
+    return graph_of(network)
+
+
+@pytest.mark.parametrize("target", [{"ratio": 0.5}, {"params": 6500}])
+def test_layer_floor_leads_from_scores_alone_to_the_same_fraction_everywhere(
+    lopsided: ChannelGraph, target: dict[str, Any]
+) -> None:
+    least = [
+        min(kept_fractions(plan(lopsided, **target, layer_floor=layer_floor, min_channels=1)))
+        for layer_floor in (0.0, 0.5, 1.0)
+    ]
+    even = kept_fractions(plan(lopsided, **target, threshold_over="layer", min_channels=1))
+    assert least[0] <= 1 / 8 < least[1] < least[2]
+    assert least[1] >= 0.5 * min(even)
+    assert least[2] >= min(even)
+
+
+def test_layer_floor_keeps_the_best_of_each_layer(lopsided: ChannelGraph) -> None:
+    chosen = plan(lopsided, ratio=0.5, layer_floor=0.5, min_channels=1)
+    for group in lopsided.groups:
+        if group.name in chosen.kept:
+            gamma = lopsided.model.get_submodule(group.scales[0]).weight.detach().numpy()
+            gone = np.setdiff1d(np.arange(group.size), chosen.kept[group.name])
+            assert gamma[gone].max() < gamma[chosen.kept[group.name]].min()
+
+
+@pytest.mark.parametrize("layer_floor", [-0.1, 1.5, "much"])
+def test_layer_floor_out_of_range_is_refused(graph: ChannelGraph, layer_floor: Any) -> None:
+    with pytest.raises(SlimnetError, match="layer_floor is"):
+        plan(graph, ratio=0.5, layer_floor=layer_floor)
+    with pytest.raises(SlimnetError, match="layer_floor goes with"):
+        plan(graph, ratio=0.5, layer_floor=0.5, threshold_over="layer")
+
+
+def test_the_power_of_the_cost_weighs_it(graph: ChannelGraph) -> None:
+    def kept(**options: Any) -> dict[str, int]:
+        return {name: len(units) for name, units in plan(graph, ratio=0.5, **options).kept.items()}
+
+    assert kept(cost_aware="params", cost_power=0) == kept()
+    assert len({str(kept(cost_aware="params", cost_power=power)) for power in (0, 0.5, 1)}) == 3
+    with pytest.raises(SlimnetError, match="cost_power is -1"):
+        plan(graph, ratio=0.5, cost_aware="params", cost_power=-1)
 
 
 @pytest.mark.parametrize("streams", [False, True])

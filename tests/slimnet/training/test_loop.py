@@ -204,7 +204,7 @@ def test_history_tells_lambda_through_warm_up_and_tail(splits: Splits) -> None:
     assert [row["lambda"] for row in run(splits, recipe, strength=0.0)] == [0.0] * 5
 
 
-def test_lambda_is_steered_to_the_share_wanted(splits: Splits) -> None:
+def test_lambda_is_steered_to_the_fraction_wanted(splits: Splits) -> None:
     recipe = Recipe(epochs=12, lr=0.1, batch_size=16)
     shares = []
     for target in (0.5, 0.8):

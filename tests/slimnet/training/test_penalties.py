@@ -80,7 +80,7 @@ def test_polarization_keeps_factors_between_0_and_1() -> None:
     assert gamma.tolist() == [1.0, 0.0, 0.5]
 
 
-def test_near_zero_is_a_share_of_magnitudes() -> None:
+def test_near_zero_is_a_fraction_of_magnitudes() -> None:
     assert near_zero([torch.tensor([0.0, -0.009, 0.011]), torch.tensor([-1.0])]) == 0.5
     assert near_zero([]) == 0.0
 

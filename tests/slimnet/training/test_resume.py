@@ -273,13 +273,13 @@ def go_on_without_room(folder: str, room: int) -> None:
         Path(folder, "complaint.txt").write_text(str(error))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.99])
 def test_a_file_that_cannot_be_written_ends_it_and_leaves_what_was_there(
-    live: Live, tmp_path: Path, alone: Path, share: float
+    live: Live, tmp_path: Path, alone: Path, fraction: float
 ) -> None:
     newest = stopped(tmp_path, 2)
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    room = max(1000, int(share * newest.stat().st_size))
+    room = max(1000, int(fraction * newest.stat().st_size))
 
     live(go_on_without_room, {"folder": str(tmp_path), "room": room})
 

@@ -13,7 +13,7 @@ def after(*fractions: float, target: float = 0.8, strength: float = 0.02, epochs
     return steer(target, history, epochs, REACH) / strength
 
 
-def test_the_opening_pulls_harder_for_a_larger_share_and_a_shorter_way() -> None:
+def test_the_opening_pulls_harder_for_a_larger_fraction_and_a_shorter_way() -> None:
     half, most = steer(0.5, [], 20, REACH), steer(0.9, [], 20, REACH)
     assert most == pytest.approx(5 * half)
     assert steer(0.5, [], 20, REACH / 2) == pytest.approx(2 * half)
@@ -31,11 +31,11 @@ def test_lambda_rises_when_behind_and_falls_beyond_the_target() -> None:
     assert after(*late[:6], 0.7, 0.7) == 1.0  # early, and no harm
 
 
-def test_a_share_on_its_way_is_foreseen() -> None:
+def test_a_fraction_on_its_way_is_foreseen() -> None:
     assert after(*[0.0] * 14, 0.6, 0.7) < after(*[0.0] * 14, 0.7, 0.7)
 
 
-def test_lambda_is_not_raised_while_the_share_falls() -> None:
+def test_lambda_is_not_raised_while_the_fraction_falls() -> None:
     assert after(*[0.5] * 14, 0.4) == 1.0
 
 

@@ -142,6 +142,30 @@ def test_the_report_is_written_again(finished: Sweep, tmp_path: Path, command: C
     assert sweep.pareto() == finished.pareto()
 
 
+def test_curves_are_added_to_a_finished_sweep_and_may_fail(
+    finished: Sweep, tmp_path: Path, command: Command
+) -> None:
+    sweep = copy(finished, tmp_path)
+    again = ("run", "smoke", "--runs", sweep.runs, "--wandb", "disabled", "--set", "curves=true")
+    status, out, err = command(*again)
+    assert (status, err) == (0, "")
+    folders = list((sweep.runs / "stages" / "curve").iterdir())
+    assert len(folders) == 2
+    assert "Where λ matters" in (sweep.folder / "report" / "index.html").read_text()
+    assert sweep.pareto() == finished.pareto()
+    plan = ("plan", "smoke", "--runs", sweep.runs, "--set", "curves=true", "--json")
+    assert json.loads(command(*plan)[1])["stages"] == {"done": 11, "partial": 0, "missing": 0, "failed": 0}
+
+    (folders[0] / "result.json").unlink()
+    (folders[0] / "failure.json").write_text('{"reason": "the disk is full", "detail": ""}')
+    status, out, err = command(*again)
+    assert (status, "goal is reached" in out) == (0, True)
+    assert f"the curve {folders[0].name}, for the report alone, failed: the disk is full" in err
+    assert "-m sweeps retry smoke" in err
+    assert command("retry", "smoke", "--runs", sweep.runs)[0] == 0
+    assert not (folders[0] / "failure.json").exists()
+
+
 def test_results_outlive_the_data_they_came_from(sweep: Sweep, command: Command, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (60, 8, 8), np.uint8), np.arange(60, dtype=np.uint8) % 2

@@ -95,7 +95,8 @@ def test_fields_defaults_and_types(write: Write) -> None:
         "penalty": "l1",
     }  # fmt: skip
     assert config.prune.model_dump() == {
-        "ratio": 0.5, "threshold_over": "prunable", "min_channels": 3, "score": "gamma", "streams": False,
+        "ratio": 0.5, "params": None, "macs": None, "threshold_over": "prunable", "layer_floor": 0.0,
+        "cost_aware": None, "cost_power": 1.0, "min_channels": 3, "score": "gamma", "streams": False,
         "round_to": 1, "drop_blocks": False, "absorb": True, "recalibrate": 0,
     }  # fmt: skip
     assert (config.search.trials, config.search.ahead) == (5, 4)
@@ -172,6 +173,13 @@ def test_shipped_configs(name: str, trials: int, sizes: dict[str, int]) -> None:
     assert config == load_config(f"{name}.yaml") == load_config(shipped_configs()[name])
     assert (config.study, config.search.trials) == (name, trials)
     assert {path: len(entry.values() or []) for path, entry in config.search.space.items()} == sizes
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith("cifar10-")])
+def test_what_papers_compare_on_has_a_control_and_seeds(name: str) -> None:
+    config = load_config(name)
+    assert config.controls.uniform
+    assert (config.confirm.seeds, config.confirm.points) == (3, 3)
 
 
 def test_no_shipped_config_is_untested() -> None:
@@ -360,6 +368,23 @@ def test_controls_that_are_on_come_in_one_order(write: Write) -> None:
 def test_lambda_and_a_target_are_not_searched_together(write: Write) -> None:
     (line,) = refused(write(), *space("sparse.lambda: [0, 0.01], sparse.target: [0.9]"))
     assert "search.space.sparse.target is searched beside sparse.lambda" in line
+
+
+def test_a_budget_takes_the_place_of_the_ratio(write: Write) -> None:
+    config = load_config(write(), space("prune.params: [2000, 9000]"))
+    assert resolve(config, {"prune.params": 2000}).prune.plan_options()["params"] == 2000
+    assert "ratio" not in resolve(config, {"prune.params": 2000}).prune.plan_options()
+    for overrides, expected in (
+        (["prune.params=2000", "prune.macs=9000"], "prune.macs is 9000, but params is 2000; remove one"),
+        (["prune.params=2000", "prune.ratio=0.7"], "prune.ratio is 0.7, but params takes its place"),
+        (["prune.params=2000", "passes=2"], "passes is above 1, but a budget is met in one pass"),
+        (space("prune.params: [2000], prune.ratio: [0.5]"), "prune.ratio is searched beside prune.params"),
+        (
+            ["prune.layer_floor=0.5", "prune.threshold_over=layer"],
+            "prune.layer_floor is 0.5, which goes with",
+        ),
+    ):
+        assert any(expected in line for line in refused(write(), *overrides)), expected
 
 
 def test_samplers_but_grid_need_trials(write: Write) -> None:

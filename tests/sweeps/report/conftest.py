@@ -66,6 +66,7 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> MakeStudy:
         dense: bool = True,
         goal: int | None = None,
         passes: int = 1,
+        curves: bool = False,
     ) -> StudyRecord:
         path = folder / "study.yaml"
         path.write_text(CONFIG.format(name=name, trials=max(len(params), 1), space=space))
@@ -85,6 +86,7 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> MakeStudy:
             dense=_sparse(config, 0.0, "done" if dense else "missing", epochs=config.most_epochs),
             trials=trials,
             front=[complete[index].number for index in on_front],
+            curves=_curves(trials) if curves else {},
         )
 
     return make
@@ -93,7 +95,22 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> MakeStudy:
 @pytest.fixture(scope="session")
 def study(make_study: MakeStudy) -> StudyRecord:
     """Twelve trials over four λ, eleven complete and one failed."""
-    return make_study(states={10: "failed"})
+    return make_study(states={10: "failed"}, curves=True)
+
+
+def _curves(trials: Sequence[TrialRecord]) -> dict[str, StageRecord]:
+    """Accuracy over the ratio of every sparse network: the stronger λ, the later it falls."""
+    strengths = {trial.first("sparse").key: trial.config.sparse.lambda_ for trial in trials}
+    curves = {}
+    for key, strength in strengths.items():
+        rows = []
+        for ratio in (0.0, 0.3, 0.6, 0.9):
+            lost = ratio ** (2 + 100 * strength)
+            accuracies = {"copied": 0.86 - lost, "absorbed": 0.86 - lost / 2, "recalibrated": 0.86 - lost / 4}
+            size = {"params": round(DENSE_PARAMS * (1 - ratio)), "macs": round(DENSE_MACS * (1 - ratio))}
+            rows.append({"ratio": ratio, **size, **accuracies})
+        curves[key] = _stage("curve", _key("curve", key), "done", [], {"curve": rows}, 4.5)
+    return curves
 
 
 def _trial(

@@ -151,6 +151,7 @@ def test_every_part_is_there_in_order(page: Page) -> None:
         "Pareto front",
         "Accuracy over sparse training",
         "Scaling factors",
+        "Where λ matters",
         "Right after pruning, and after fine-tuning",
         "Fine-tuning",
         "All trials",
@@ -207,6 +208,7 @@ def test_each_lambda_has_one_colour_all_over_the_page(page: Page) -> None:
     assert list(expected) == ["λ 0.003", "λ 0.00711", "λ 0.0169", "λ 0.04"]
     assert len(set(expected.values())) == 4
     assert expected.items() <= colours("sparse-0", "", "line").items()
+    assert colours("ratios-0", "copied", "line") == expected
     assert colours("pruned-0", "validation", "marker") == expected
     assert colours("finetune-0", "validation", "line") == expected
 
@@ -263,6 +265,36 @@ def test_histograms_with_bins_of_their_own_are_brought_together(
     page = write(study, tmp_path)
     totals = [sum(page.traces(f"gamma-{number}")[0]["y"]) for number in (0, 2, 4)]
     assert totals == pytest.approx([176, 176, 176], abs=0.5)  # of counts with two decimals
+
+
+def test_accuracy_right_after_pruning_is_drawn_over_the_ratio_three_ways(
+    page: Page, study: StudyRecord
+) -> None:
+    for way in ("copied", "absorbed", "recalibrated"):
+        traces = page.traces("ratios-0", way)
+        assert [trace["name"] for trace in traces] == ["λ 0.003", "λ 0.00711", "λ 0.0169", "λ 0.04"]
+        rows = study.curves[study.trials[0].first("sparse").key].metrics["curve"]
+        assert traces[0]["x"] == [0, 0.3, 0.6, 0.9]
+        assert traces[0]["y"] == [in_percent(row[way]) for row in rows]
+        assert traces[0]["customdata"] == [row["params"] for row in rows]
+        layout = page.drawings["ratios-0"][way]["layout"]
+        assert (layout["shapes"][0]["y0"], layout["annotations"][0]["text"]) == (86.9, "dense")
+
+
+def test_a_curve_that_failed_is_told_and_one_in_hand_is_not_drawn(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study = make_study(TWO_PASSES, curves=True)
+    first, second = study.curves
+    failure = {"reason": "the disk is full", "detail": ""}
+    study.curves[first] = replace(study.curves[first], state="failed", result=None, failure=failure)
+    page = write(study, tmp_path / "one")
+    assert [trace["name"] for trace in page.traces("ratios-0", "copied")] == ["λ 0.00711"]
+    assert "1 line could not be computed: the disk is full" in page.text
+    study.curves[second] = replace(study.curves[second], state="missing", result=None)
+    page = write(study, tmp_path / "none")
+    assert "ratios-0" not in page.drawings
+    assert "1 line could not be computed: the disk is full" in page.text
 
 
 def test_before_and_after_fine_tuning_are_pairs_at_their_ratio(page: Page, study: StudyRecord) -> None:
@@ -333,7 +365,8 @@ def test_how_it_was_run(page: Page) -> None:
         ["sparse training", "13", "5", "8", "2 min 3 s", "3 min 17 s"],
         ["pruning", "12", "12", "0", "9.6 s", "0 s"],
         ["fine-tuning", "12", "11", "0", "1 min 9 s", "0 s"],
-        ["all", "37", "28", "8", "3 min 22 s", "3 min 17 s"],
+        ["pruning at every ratio", "4", "4", "0", "18 s", "0 s"],
+        ["all", "41", "32", "8", "3 min 40 s", "3 min 17 s"],
     ]
     assert "study: fashion-mini" in page.text
 
@@ -623,7 +656,7 @@ def large(make_study: MakeStudy) -> StudyRecord:
         for i in range(1000)
     ]
     space = "{sparse.lambda: {log: [0.001, 0.2]}, prune.ratio: {range: [0.1, 0.9]}}"
-    study = make_study(params, space=space)
+    study = make_study(params, space=space, curves=True)
     return replace(study, front=study.front[::5])
 
 
@@ -650,6 +683,12 @@ def test_of_many_sparse_trainings_some_are_drawn_evenly(large_page: Page) -> Non
     assert names[0] == "dense, λ 0"
     assert names[-1] == "λ 0.146"
     assert "100 of 1,001 are drawn, chosen evenly over λ" in large_page.text
+
+
+def test_of_many_curves_over_the_ratio_some_are_drawn_evenly(large_page: Page) -> None:
+    names = [trace["name"] for trace in large_page.traces("ratios-0", "copied")]
+    assert (len(names), names[0], names[-1]) == (100, "λ 0.001", "λ 0.146")
+    assert "100 of 1,000 are drawn, chosen evenly over λ" in large_page.text
 
 
 def test_every_trial_is_a_point_and_those_of_one_colour_are_drawn_together(

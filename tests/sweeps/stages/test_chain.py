@@ -10,7 +10,7 @@ import pytest
 from slimnet.data.catalogue import fingerprint
 from sweeps.config import load_config, resolve
 from sweeps.config.sections import ControlKind
-from sweeps.stages import Stage, chain, control, dense_stage, parse_spec
+from sweeps.stages import Stage, chain, control, curve_stage, dense_stage, parse_spec
 from sweeps.stages.chain import ratio_of_pass
 from sweeps.stages.prune import PruneSpec
 
@@ -182,6 +182,32 @@ def test_recalibration_draws_batches_of_the_training() -> None:
     still, moved = (stages("prune.recalibrate=5", crop)[1].spec for crop in ("data.crop=0", "data.crop=1"))
     assert (still.data.crop, moved.data.crop) == (0, 1)
     assert stages("data.crop=1")[1].spec.data.crop == 0  # no batch is drawn
+
+
+# Curves
+
+
+def curve(*overrides: str, **params: float) -> Stage:
+    settings = resolve(load_config("smoke", overrides), PARAMS | params)  # type: ignore[arg-type]
+    return curve_stage(chain(settings, "float32")[0], settings)
+
+
+def test_a_curve_is_of_a_sparse_network_and_how_it_is_pruned() -> None:
+    stage = curve()
+    assert (stage.kind, stage.name, stage.epochs) == ("curve", "curve", 0)
+    assert stage.inputs["parent"].key == stages()[0].key == stage.spec.dump()["parent"]
+    again = parse_spec(json.loads(json.dumps(stage.spec.dump())))
+    assert (again, again.key()) == (stage.spec, stage.key)
+    assert stage.key == "12e8fea85f600215"
+
+
+def test_the_key_of_a_curve_changes_with_what_it_depends_on() -> None:
+    changes = ["prune.min_channels=2", "prune.streams=true", "prune.score=gamma-weight", "sparse.epochs=1"]
+    changes += ["prune.recalibrate=5", "sparse.batch_size=64", "data.flip=true", "seed=1"]
+    assert len({curve().key, *(curve(change).key for change in changes)}) == 1 + len(changes)
+    for same in ("prune.absorb=false", "finetune.epochs=3", "passes=2", "prune.recalibrate=20"):
+        assert curve(same).key == curve().key
+    assert curve(**{"prune.ratio": 0.9}).key == curve().key
 
 
 # Early weights

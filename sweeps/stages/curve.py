@@ -1,0 +1,45 @@
+"""A curve: how accurate a sparse network is right after pruning, over the ratio. It leaves no network."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from sweeps.config.sections import Prune
+from sweeps.stages.spec import Computed, Context, Spec
+
+
+class CurveSpec(Spec):
+    """Pruning of a trained network at one ratio after another, in three ways.
+
+    Attributes:
+        parent: the stage whose network is pruned.
+        prune: which channels go first, and how many batches give new BatchNorm statistics. Its ratio and
+            absorb have no part, and stay at their defaults.
+        ratios: of channels removed.
+        batch_size: of the batches for new statistics.
+    """
+
+    title: ClassVar[str] = "pruning at every ratio"
+
+    kind: Literal["curve"] = "curve"
+    parent: str
+    prune: Prune
+    ratios: tuple[float, ...]
+    batch_size: int
+
+    def compute(self, context: Context) -> Computed:
+        """Prune and measure, ratio by ratio."""
+        from slimnet import steps
+
+        rows = steps.prune_curve(
+            context.network("parent"),
+            context.splits,
+            ratios=self.ratios,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            crop=self.data.crop,
+            flip=self.data.flip,
+            pass_number=self.pass_number,
+            **self.prune.model_dump(exclude={"ratio", "params", "macs", "absorb"}),
+        )
+        return Computed(None, {"curve": rows}, [])
