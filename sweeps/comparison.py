@@ -91,6 +91,11 @@ class Difference:
     margin: float
 
     @property
+    def sure(self) -> bool:
+        """Whether it is known how far it can be trusted: one seed alone does not tell."""
+        return math.isfinite(self.margin)
+
+    @property
     def better(self) -> bool:
         """Whether it is above zero, as far as can be told."""
         return self.mean - self.margin > 0
@@ -122,7 +127,8 @@ class Comparison:
         for trial in (study.trials[number] for number in study.front):
             runs["trial", trial.number] = {trial.config.seed: trial.stages}
         for contender in study.contenders:
-            if contender.state == "complete":
+            known = contender.kind != "dense" or study.dense.metrics
+            if contender.state == "complete" and known:
                 of_kind = runs.setdefault((contender.kind, contender.trial), {})
                 of_kind[contender.seed] = contender.stages
         found = {key: _measured(*key, chains) for key, chains in runs.items()}
@@ -138,22 +144,30 @@ class Comparison:
         """The seeds of the point that has most."""
         return max((len(point.runs) for point in self.points), default=0)
 
+    def of_trial(self, trial: TrialRecord) -> Measured:
+        """A complete trial, with all of its seeds where it is on the front."""
+        found = (point for point in self.points if point.trial == trial.number)
+        return next(found, None) or _measured("trial", trial.number, {trial.config.seed: trial.stages})
+
     def of_kind(self, kind: str) -> list[Measured]:
         """The controls of a kind, by size."""
         found = [one for (its, _), one in self.controls.items() if its == kind]
         return sorted(found, key=lambda one: one.size("params"))
 
     def difference(self, one: Measured, other: Measured) -> Difference | None:
-        """How much more accurate one network is than another; None where no seed has both."""
+        """How much more accurate one network is than another; None where no seed has both.
+
+        Small networks spread more than large ones: the variance is their own where that is above the study's.
+        """
         pairs = _paired(one, other)
         if not pairs:
             return None
         mean = statistics.fmean(pairs)
-        if len(pairs) > 1 and self._degrees:
-            return Difference(mean, _t95(self._degrees) * math.sqrt(self._variance / len(pairs)))
-        errors = [each.standard_error("val_accuracy") for each in (one, other)]
-        known = [error for error in errors if error is not None]
-        return Difference(mean, 1.96 * math.hypot(*known) if len(known) == 2 else math.inf)
+        if not self._degrees:
+            return Difference(mean, math.inf)
+        own = statistics.variance(pairs) if len(pairs) > 1 else 0.0
+        variance = max(own, self._variance)
+        return Difference(mean, _t95(self._degrees) * math.sqrt(variance / len(pairs)))
 
     @cached_property
     def _differences(self) -> list[list[float]]:
@@ -192,7 +206,7 @@ def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | Non
     near = [number for number, points in lost.items() if points <= POINT + 1e-9]
     if near:
         return study.trials[near[0]]
-    return study.trials[min(lost, key=lambda number: lost[number])] if lost else None
+    return study.trials[min(lost, key=lambda number: lost[number])] if lost else best_trial(study)
 
 
 def _measured(

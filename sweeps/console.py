@@ -20,7 +20,7 @@ from sweeps.progress import Progress, RunningStage
 PIPE_WIDTH = 200  # where nothing says how wide lines may be
 PIPE_SECONDS = 60.0  # between lines on the whole sweep where nothing is drawn
 MOST_TRIALS = 6  # numbers of trials that are listed for a stage
-TEXTS = ("state", "reason", "control", "beside the trial")  # columns of words
+TEXTS = ("network", "state", "reason", "control", "beside the trial")  # columns of words
 HEADINGS = {
     "trial": "trial",
     "lambda": "λ",

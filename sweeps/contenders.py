@@ -67,6 +67,8 @@ def contenders(
             if further:
                 yield Contender("trial", trial.number, again.seed, chain(again, precision, data))
             for kind in config.controls.chosen():
+                if kind == "random" and trial.config.finetune.weights == "fresh":
+                    continue  # of the channels their number alone would count: it would be the trial itself
                 stages = control(kind, again, precision, data, params=trial.metrics["params"])
                 yield Contender(kind, trial.number, again.seed, stages)
 

@@ -283,13 +283,13 @@ def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
 def _shown(stage: Stage, state: State) -> RunningStage:
     """A stage as the display shows it before there is news of it."""
     trials = state.shown_with(stage)
-    shared = stage.kind in ("sparse", "curve") and stage.spec.pass_number == 1
+    shared = stage.kind in ("sparse", "early", "curve") and stage.spec.pass_number == 1
     return RunningStage(
         name=stage.name,
         trials=(),
         beside=state.contenders_of(stage)[0].name if not trials and stage.key != state.dense.key else None,
         strength=trials[0].strength if trials else getattr(stage.spec, "strength", 0.0),
-        ratio=trials[0].ratio if trials and not shared else None,
+        ratio=(trials[0].ratio or None) if trials and not shared else None,  # 0: a budget still decides it
         epoch=float(state.stage(stage.key).epochs_done),
         epochs=stage.epochs,
     )

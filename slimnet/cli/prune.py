@@ -8,7 +8,7 @@ import typer
 
 from slimnet.cli import options as opt
 from slimnet.cli import show
-from slimnet.pruning.options import MIN_CHANNELS, PlanOptions, Score, ThresholdOver
+from slimnet.pruning.options import MIN_CHANNELS, CostAware, PlanOptions, Score, ThresholdOver
 
 if TYPE_CHECKING:
     from slimnet.pruning.plan import PruningPlan
@@ -40,6 +40,12 @@ def prune_command(
             min=0, max=1, help="Each layer keeps at least this fraction of what an even cut leaves it."
         ),
     ] = 0.0,
+    cost_aware: Annotated[
+        CostAware | None, typer.Option(help="Rank by score per parameter or MAC that a channel frees.")
+    ] = None,
+    cost_power: Annotated[
+        float, typer.Option(min=0, help="Exponent of that cost; 0.5 takes its square root.")
+    ] = 1.0,
     min_channels: Annotated[int, typer.Option(min=1, help="Kept in every layer.")] = MIN_CHANNELS,
     round_to: Annotated[
         int, typer.Option(min=1, help="Widths become multiples of this, upwards: 8 suits most hardware.")
@@ -85,6 +91,8 @@ def prune_command(
         "score": score,
         "threshold_over": threshold_over,
         "layer_floor": layer_floor,
+        "cost_aware": cost_aware,
+        "cost_power": cost_power,
         "min_channels": min_channels,
         "round_to": round_to,
         "streams": streams,

@@ -20,6 +20,7 @@ from sweeps.console import Console
 from sweeps.interruption import Interruption, StoppedAtOnce, command_line, watch_signals
 from sweeps.outputs import write_outputs
 from sweeps.records import StageRecord, StudyRecord
+from sweeps.report.summary import how_far
 from sweeps.stages import Store
 from sweeps.study import check_config, hold, keep_config, make_study
 
@@ -85,10 +86,7 @@ def run_command(
             ).run()
         page = _wind_up(folder, record, tracker, interruption, console)
     if page is None or (interruption.signals and not record.ended):
-        console.say(
-            f"interrupted with {len(record.complete)} of {record.goal} trials complete; nothing is lost. "
-            f"Go on with: {command_line()}"
-        )
+        console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {command_line()}")
         raise typer.Exit(interruption.exit_status)
     _close(console, record, page, reference, runs)
 

@@ -14,6 +14,7 @@ from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.outputs import CONTROLS, pareto_table, write_outputs
 from sweeps.records import StageRecord, StudyRecord
+from sweeps.report.summary import how_far
 from sweeps.report.verdicts import against, with_error
 from sweeps.stages import Store
 from sweeps.state import State, count_states
@@ -59,7 +60,7 @@ def plan_command(
     console.say(f"study {settings.study}: {state.asked} of {state.goal} trials have their point")
     console.say(f"search space: {size} points, sampler {settings.search.sampler}")
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    console.say(f"stages of these, the dense baseline and the curves: {told}")
+    console.say(f"stages of these, the dense baseline, the curves and the controls known so far: {told}")
     sparse, tuned = left["sparse"] + left["early"], left["finetune"]
     console.say(f"epochs left: at most {sparse:.0f} of sparse training, {tuned:.0f} of fine-tuning")
 
@@ -73,19 +74,45 @@ def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
             **trial.params,
             "state": trial.state,
             **{stage.name: _stage_state(stage) for stage in trial.stages},
-            "val_accuracy": trial.metrics.get("val_accuracy"),
+            **_reached(trial.metrics),
             "reason": trial.reason,
         }
         for trial in record.trials
     ]
+    beside = [
+        {"network": one.name, "state": one.state, **_reached(one.metrics), "reason": one.reason}
+        for one in record.contenders
+    ]
     if as_json:
-        print_json({"study": record.name, "goal": record.goal, "trials": rows})
+        print_json({"study": record.name, "goal": record.goal, "trials": rows, "beside": beside})
         return
     console = Console()
-    console.say(f"study {record.name}: {len(record.complete)} of {record.goal} trials complete")
-    if not any(trial.reason for trial in record.trials):
-        rows = [{key: value for key, value in row.items() if key != "reason"} for row in rows]
-    console.table(rows)
+    console.say(f"study {record.name}: {how_far(record)}")
+    console.table(_without_empty_reasons(_filled(rows)))
+    if beside:
+        console.table(_without_empty_reasons(beside), "Controls and repeats")
+
+
+def _reached(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {"val_accuracy": metrics.get("val_accuracy")}
+
+
+def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the same columns, those of each in their order: trials may have different stages."""
+    names: list[str] = []
+    for row in rows:
+        place = 0
+        for name in row:
+            if name not in names:
+                names.insert(place, name)
+            place = names.index(name) + 1
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _without_empty_reasons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if any(row["reason"] for row in rows):
+        return rows
+    return [{key: value for key, value in row.items() if key != "reason"} for row in rows]
 
 
 def pareto_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from functools import partial
+from itertools import combinations, product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -191,6 +192,13 @@ class Config(Section):
         return study
 
     @model_validator(mode="after")
+    def _seeds_are_searched_or_repeated(self) -> Self:
+        if "seed" in self.search.space and self.confirm.seeds > 1:
+            clause = f"is {self.confirm.seeds}, but seed is searched; take 1, or remove search.space.seed."
+            raise refusal((("confirm", "seeds"), clause))
+        return self
+
+    @model_validator(mode="after")
     def _budgets_are_met_in_one_pass(self) -> Self:
         budget = self.prune.budget or next(
             (name for name in ("params", "macs") if f"prune.{name}" in self.search.space), None
@@ -266,9 +274,33 @@ class Config(Section):
                         f"holds {show(value)}, with which {section}.{dotted(first['loc'])} {first['msg']}"
                     )
                     problems.append((("search", "space", path), clause))
+        for one, other in combinations(self.search.space, 2) if not problems else ():
+            if clause := self._together(one, other):
+                problems.append((("search", "space", other), clause))
         if problems:
             raise refusal(*problems)
         return self
+
+    def _together(self, one: str, other: str) -> str | None:
+        """The clause that refuses two searched fields whose values do not go together; None where they do."""
+        (section, _, key), (another, _, last) = one.partition("."), other.partition(".")
+        if section != another or section not in SECTIONS:
+            return None
+        values = getattr(self, section).model_dump(by_alias=True)
+        for first, second in product(*(_few(self.search.space[path]) for path in (one, other))):
+            try:
+                SECTIONS[section].model_validate({**values, key: first, last: second})
+            except ValidationError as error:
+                found = error.errors()[0]
+                where = f"{section}.{dotted(found['loc'])} {found['msg']}"
+                return f"holds {show(second)}, with which, at {one} {show(first)}, {where}"
+        return None
+
+
+def _few(entry: Entry) -> list[Any]:
+    """The values of an entry, or of many the first and the last."""
+    values = entry.values() or _highest(entry)
+    return list(values) if isinstance(entry, Choices) else [values[0], values[-1]]
 
 
 def _highest(entry: Entry) -> list[Any]:

@@ -224,7 +224,8 @@ class Controls(Section):
     )
     scratch: bool = Field(False, description="the pruned architecture from scratch, same epochs")
     random: bool = Field(
-        False, description="random channels, as many in each layer, fine-tuned in the same way"
+        False,
+        description="random channels, as many in each layer, fine-tuned alike; not for fresh weights",
     )
 
     def chosen(self) -> list[ControlKind]:

@@ -19,15 +19,15 @@ def headline(study: StudyRecord) -> str:
     if comparison.dense is None:
         best = max(complete, key=lambda trial: float(trial.metrics["val_accuracy"]))
         return (
-            "The dense network is not trained yet, so there is nothing to compare with. The most accurate "
-            f"trial so far has {count(best.metrics['params'])} parameters at "
+            "The dense network is not trained yet (`run` does it), so there is nothing to compare with. The most "
+            f"accurate trial so far has {count(best.metrics['params'])} parameters at "
             f"{percent(best.metrics['val_accuracy'])} on the validation split."
         )
     trial = recommended(study, comparison)
-    chosen = next((one for one in comparison.points if trial and one.trial == trial.number), None)
-    if chosen is None:
+    if trial is None:
         dense = count(comparison.dense.size("params"))
         return f"No trial is smaller than the dense network with its {dense} parameters."
+    chosen = comparison.of_trial(trial)
     sentences = [_found(study, comparison, comparison.dense, chosen), _on_test(comparison.dense, chosen)]
     sentences += [_beside_uniform(comparison, chosen), _answer(comparison, chosen)]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -52,9 +52,10 @@ def _found(study: StudyRecord, comparison: Comparison, dense: Measured, chosen: 
         f"From {count(dense.size('params'))} parameters at {with_error(dense, 'val_accuracy')} to "
         f"{count(chosen.size('params'))} ({times(factor)} smaller) at {with_error(chosen, 'val_accuracy')}"
     )
-    how = f"on the validation split ({seeds_and_epochs(chosen)})"
+    dense_too = "" if dense.epochs == chosen.epochs else f", dense {dense.epochs}"
+    how = f"on the validation split ({seeds_and_epochs(chosen)}{dense_too})"
     difference = comparison.difference(chosen, dense)
-    if difference is not None and len(chosen.runs) > 1:
+    if difference is not None and difference.sure:
         return f"{sizes} {how}: {beside_dense(difference)}."
     found = (
         "the smallest network within one point of the dense one"
@@ -79,11 +80,12 @@ def _beside_uniform(comparison: Comparison, chosen: Measured) -> str:
         f"A uniformly narrower network, trained from scratch for {plural(control.epochs, 'epoch')}, reaches "
         f"{with_error(control, 'val_accuracy')} with {count(control.size('params'))} parameters"
     )
-    if difference.better:
-        return f"{reaches}: pruning is better by {points(difference)} points."
-    if difference.worse:
-        return f"{reaches}: pruning is worse, by {points(difference)} points."
-    return f"{reaches}: the two {SAME} ({points(difference)} points)."
+    if not difference.sure:
+        return f"{reaches}: {points(difference)} for pruning."
+    verdict = f"the two {SAME}"
+    if difference.better or difference.worse:
+        verdict = f"pruning is {'better' if difference.better else 'worse'}"
+    return f"{reaches}: {verdict}, {points(difference)}."
 
 
 def _answer(comparison: Comparison, chosen: Measured) -> str:
@@ -92,7 +94,14 @@ def _answer(comparison: Comparison, chosen: Measured) -> str:
     difference = comparison.difference(chosen, uniform) if uniform else None
     if uniform is None or difference is None or difference.better:
         return ""
-    answer = "So the answer is" if difference.worse else "So as good an answer is"
+    if difference.sure:
+        answer = (
+            "So the answer is" if difference.worse else "Pruning is not shown to pay; the simpler answer is"
+        )
+    elif difference.mean > 0:
+        return ""
+    else:
+        answer = "By this one seed the answer is"
     return (
         f"{answer} the narrower network: {count(uniform.size('params'))} parameters, "
         f"{with_error(uniform, 'test_accuracy')} on the test split."

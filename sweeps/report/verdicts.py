@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from sweeps.comparison import Comparison, Difference, Measured
 from sweeps.report.wording import UNKNOWN, percent, plural
 
@@ -27,33 +25,32 @@ def with_error(one: Measured, metric: str) -> str:
 
 
 def points(difference: Difference) -> str:
-    """A difference with its 95 % interval: "+1.2 ± 0.9"; without where nothing is known of that."""
-    if math.isinf(difference.margin):
-        return f"{100 * difference.mean:+.1f}"
-    return f"{100 * difference.mean:+.1f} ± {100 * difference.margin:.1f}"
+    """A difference and its 95 % interval: "+1.2 points (95 %: +0.3 to +2.1)"."""
+    mean, margin = 100 * difference.mean, 100 * difference.margin
+    if not difference.sure:
+        return f"{mean:+.1f} points with one seed"
+    return f"{mean:+.1f} points (95{_SPACE}%: {mean - margin:+.1f} to {mean + margin:+.1f})"
 
 
 def against(comparison: Comparison, control: Measured) -> str:
-    """How the trial of a control stands against it: "pruned is better by 1.8 ± 0.9 points"."""
+    """How the trial of a control stands against it: "pruned is better: +1.8 points (95 %: +0.9 to +2.7)"."""
     trial = next((point for point in comparison.points if point.trial == control.trial), None)
     difference = comparison.difference(trial, control) if trial else None
     if difference is None:
         return UNKNOWN
-    if difference.better or difference.worse:
-        word = "better" if difference.better else "worse"
-        return f"pruned is {word}: {points(difference)} points"
-    return f"{SAME}: {points(difference)} points"
+    word = "pruned is better" if difference.better else "pruned is worse" if difference.worse else SAME
+    return f"{word}: {points(difference)}" if difference.sure else points(difference)
 
 
 def beside_dense(difference: Difference) -> str:
-    """How a network stands beside the dense one: "within one point of the dense network"."""
+    """How a network stands beside the dense one: "within one point of the dense network: +0.2 points …"."""
     if difference.better:
-        return f"better than the dense network ({points(difference)} points)"
-    if difference.within_a_point:
-        return f"within one point of the dense network ({points(difference)} points)"
-    if difference.worse:
-        return f"worse than the dense network ({points(difference)} points)"
-    return f"{SAME} from the dense network ({points(difference)} points)"
+        words = "better than the dense network"
+    elif difference.within_a_point:
+        words = "within one point of the dense network"
+    else:
+        words = "worse than the dense network" if difference.worse else f"{SAME} from the dense network"
+    return f"{words}: {points(difference)}"
 
 
 def seeds_and_epochs(one: Measured) -> str:

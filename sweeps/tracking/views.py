@@ -268,7 +268,7 @@ def _chain_rows(stages: Sequence[StageRecord], start: int) -> Iterator[tuple[int
         else:
             yield from _epoch_rows(stage, first_step=step, start=start)
             step += stage.epochs_done
-            trained = stage
+            trained = trained if stage.kind == "early" else stage
         if stage.state != "done":
             return
 
@@ -312,9 +312,10 @@ def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
 def _study_rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
     """One row, the tables and the chart as they are now, at a step that grows whatever comes.
 
-    It is twice the number of complete trials, and one more when their controls and repeats have ended.
+    A thousand for each complete trial, and one for each control and repeat, which begin anew with more trials.
     """
-    step = 2 * len(study.complete) + (bool(study.contenders) and study.ended)
+    beside = sum(contender.state == "complete" for contender in study.contenders)
+    step = 1000 * len(study.complete) + min(beside, 999)
     if not study.complete or step < start:
         return
     trials = [trial.row() for trial in study.complete]
