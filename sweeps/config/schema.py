@@ -275,8 +275,8 @@ class Config(Section):
                     )
                     problems.append((("search", "space", path), clause))
         for one, other in combinations(self.search.space, 2) if not problems else ():
-            if clause := self._together(one, other):
-                problems.append((("search", "space", other), clause))
+            if refused := self._together(one, other):
+                problems.append((("search", "space", other), refused))
         if problems:
             raise refusal(*problems)
         return self

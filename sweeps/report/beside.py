@@ -40,8 +40,8 @@ def _explanation(comparison: Comparison) -> tuple[Block, ...]:
             f"{named}Accuracies are means over seeds with their standard errors, those of the split "
             "included; every seed has a validation split of its own. Differences are taken seed by seed and "
             f"have a 95 % interval: where it holds zero, the two {SAME}. The first seed chose the points, "
-            "which favours them a little. Of parameters and MACs the means are told, and epochs are all that a "
-            "network has had, those of sparse training included."
+            "which favours them a little. Of parameters and MACs the means are told, and epochs are all that "
+            "a network has had, those of sparse training included."
         ),
     )
 

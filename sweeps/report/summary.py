@@ -19,8 +19,8 @@ def headline(study: StudyRecord) -> str:
     if comparison.dense is None:
         best = max(complete, key=lambda trial: float(trial.metrics["val_accuracy"]))
         return (
-            "The dense network is not trained yet (`run` does it), so there is nothing to compare with. The most "
-            f"accurate trial so far has {count(best.metrics['params'])} parameters at "
+            "The dense network is not trained yet (`run` does it), so there is nothing to compare with. "
+            f"The most accurate trial so far has {count(best.metrics['params'])} parameters at "
             f"{percent(best.metrics['val_accuracy'])} on the validation split."
         )
     trial = recommended(study, comparison)

@@ -312,7 +312,7 @@ def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
 def _study_rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
     """One row, the tables and the chart as they are now, at a step that grows whatever comes.
 
-    A thousand for each complete trial, and one for each control and repeat, which begin anew with more trials.
+    A thousand for each complete trial, and one for each control and repeat, which change with more trials.
     """
     beside = sum(contender.state == "complete" for contender in study.contenders)
     step = 1000 * len(study.complete) + min(beside, 999)
