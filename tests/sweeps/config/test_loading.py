@@ -156,7 +156,7 @@ def test_a_path_of_data_starts_at_the_folder_that_names_it(
 @pytest.mark.parametrize(
     ("name", "trials", "sizes"),
     [
-        ("fashion-mini", 12, {"sparse.lambda": 4, "prune.ratio": 7}),
+        ("fashion-mini", 10, {"sparse.target": 2, "prune.params": 6, "finetune.weights": 2}),
         ("smoke", 3, {"sparse.lambda": 2, "prune.ratio": 4}),
         ("fashion-mnist", 24, {"sparse.lambda": 4, "prune.ratio": 14}),
         ("cifar10-resnet20", 24, {"sparse.lambda": 5, "prune.ratio": 7}),
