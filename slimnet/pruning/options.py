@@ -20,7 +20,9 @@ class PlanOptions(TypedDict, total=False):
     latency_ms: float | None
     score: Score
     threshold_over: ThresholdOver
+    layer_floor: float
     cost_aware: CostAware | None
+    cost_power: float
     min_channels: int
     round_to: int
     streams: bool

@@ -49,7 +49,9 @@ def plan(
     latency_ms: float | None = None,
     score: Score = "gamma",
     threshold_over: ThresholdOver = "prunable",
+    layer_floor: float = 0.0,
     cost_aware: CostAware | None = None,
+    cost_power: float = 1.0,
     min_channels: int = MIN_CHANNELS,
     round_to: int = 1,
     streams: bool = False,
@@ -69,7 +71,11 @@ def plan(
             for as far as `min_channels` allows; "layer" the same fraction of every group; "all" takes the
             threshold over every BatchNorm channel, unprunable ones included, as the seed experiment did (the
             fraction of prunable channels then differs).
+        layer_floor: from 0 to 1; above 0, the best fraction p of each layer ranks no lower than the best
+            p / layer_floor of the network, so that no small budget starves a layer: 0.5 keeps about half of
+            what the same fraction of every layer would keep, and the rest goes by score.
         cost_aware: rank by score per parameter or multiply-accumulate that a channel frees.
+        cost_power: the exponent of that cost; 0.5 divides scores by its square root.
         min_channels: units that stay in every group, so that no layer is ever emptied.
         round_to: widths of pruned layers become multiples of this, upwards.
         streams: prune coupled groups (residual streams) too.
@@ -96,6 +102,10 @@ def plan(
     for name, value in {"min_channels": min_channels, "round_to": round_to}.items():
         if not isinstance(value, Integral):
             raise SlimnetError(f"{name} is {value!r}; it is a whole number")
+    if not 0 <= layer_floor <= 1:
+        raise SlimnetError(f"layer_floor is {layer_floor}; it is a fraction from 0 to 1")
+    if not cost_power >= 0:
+        raise SlimnetError(f"cost_power is {cost_power}; it is at least 0")
     if min_channels < 1 or round_to < 1:
         raise SlimnetError(f"min_channels is {min_channels} and round_to {round_to}; both are at least 1")
     if threshold_over == "all" and ratio is None:
@@ -110,7 +120,8 @@ def plan(
         unit_shifts(graph),
         [0 if group.name in inner else min_channels for group in groups],
         per_layer=threshold_over == "layer",
-        freed=cost_model(graph).freed(cost_aware) if cost_aware else None,
+        layer_floor=layer_floor,
+        freed=np.maximum(cost_model(graph).freed(cost_aware), 1) ** cost_power if cost_aware else None,
     )
     candidates = Candidates(groups, scores, ranked, blocks, min_channels, round_to)
 

@@ -66,6 +66,7 @@ def removal_order(
     floors: Sequence[int],
     *,
     per_layer: bool = False,
+    layer_floor: float = 0.0,
     freed: Floats | None = None,
 ) -> Units:
     """All units that may go, least valuable first; the best of each group, its floor, are not among them.
@@ -76,9 +77,11 @@ def removal_order(
         shifts: of all units; where scores are equal, as at γ = 0 exactly, the smaller goes first.
         floors: units that stay, for each group.
         per_layer: take the same fraction of every group instead of the lowest scores overall.
+        layer_floor: above 0, the best fraction p of each group ranks no lower than the best p / layer_floor
+            of all units.
         freed: (units,) what removing a unit frees; the order is then by score per cost freed.
     """
-    candidates, keys = [], []
+    candidates, keys, places = [], [], []
     worth = scores if freed is None else scores / np.maximum(freed, 1)
     for group, floor in zip(groups, floors, strict=True):
         best = np.lexsort((-shifts[group.units], -scores[group.units]))[:floor]
@@ -89,8 +92,18 @@ def removal_order(
             key[order] = (np.arange(len(key)) + 1) / max(1, group.size)
         candidates.append(open_to_choice)
         keys.append(key)
+        from_the_best = np.lexsort((-shifts[open_to_choice], -key))
+        place = np.empty(len(key))
+        place[from_the_best] = (len(best) + np.arange(len(key)) + 1) / max(1, group.size)
+        places.append(place)
     every = np.concatenate(candidates)
-    return every[np.lexsort((shifts[every], np.concatenate(keys)))]
+    order = np.lexsort((shifts[every], np.concatenate(keys)))
+    if layer_floor:
+        overall = np.empty(len(every))
+        overall[order] = (np.arange(len(every)) + 1) / len(every)
+        raised = np.maximum(overall, 1 - np.concatenate(places) / layer_floor)
+        order = np.lexsort((overall, raised))
+    return every[order]
 
 
 def _unit_means(graph: ChannelGraph, of_norm: Callable[[ChannelGraph, str], Floats]) -> Floats:

@@ -74,6 +74,27 @@ def test_no_layer_falls_below_the_minimum(graph: ChannelGraph, least: int) -> No
     assert chosen.removed_channels == 96 - 8 * least
 
 
+@pytest.mark.parametrize("ratio", [0.25, 0.5])
+def test_a_floor_feeds_a_layer_that_scores_would_starve(graph: ChannelGraph, ratio: float) -> None:
+    with torch.no_grad():
+        graph.model.get_submodule("stages.0.0.bn1").weight.mul_(1e-6)
+    plans = [plan(graph, ratio=ratio, layer_floor=floor, min_channels=1) for floor in (0, 0.5, 1)]
+    assert {chosen.removed_channels for chosen in plans} == {int(ratio * 96)}
+    none, half, full = (len(chosen.kept["stages.0.0.conv1"]) for chosen in plans)
+    assert none == 1
+    assert none <= half <= full <= (1 - ratio) * 8
+    assert full > none
+
+
+def test_a_cost_with_power_0_changes_nothing(graph: ChannelGraph) -> None:
+    plain, costly = plan(graph, ratio=0.5), plan(graph, ratio=0.5, cost_aware="params", cost_power=0)
+    assert {name: kept.tolist() for name, kept in plain.kept.items()} == {
+        name: kept.tolist() for name, kept in costly.kept.items()
+    }
+    by_root = plan(graph, ratio=0.5, cost_aware="params", cost_power=0.5)
+    assert {len(kept) for kept in by_root.kept.values()} != {len(kept) for kept in plain.kept.values()}
+
+
 def test_layers_smaller_than_the_minimum_stay_whole(graph: ChannelGraph) -> None:
     chosen = plan(graph, ratio=0.99, min_channels=10)
     assert set(chosen.kept) == {f"stages.1.{block}.conv{conv}" for block in (0, 1) for conv in (1, 2)}
@@ -167,6 +188,8 @@ def test_of_equal_scores_the_one_that_emits_least_goes_first() -> None:
         ({"ratio": 0.5, "min_channels": 2.5}, r"min_channels is 2\.5; it is a whole number"),
         ({"ratio": 0.5, "score": "gamma_weight"}, "score is 'gamma_weight'; it is one of 'gamma', 'gamma-w"),
         ({"ratio": 0.5, "threshold_over": "per-layer"}, "threshold_over is 'per-layer'; it is one of"),
+        ({"ratio": 0.5, "layer_floor": 1.5}, "layer_floor is 1.5; it is a fraction from 0 to 1"),
+        ({"ratio": 0.5, "cost_aware": "params", "cost_power": -1}, "cost_power is -1; it is at least 0"),
         ({"ratio": 0.5, "cost_aware": "flops"}, "cost_aware is 'flops'; it is one of None, 'params', 'macs'"),
     ],
 )
