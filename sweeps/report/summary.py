@@ -63,7 +63,8 @@ def _found(study: StudyRecord, comparison: Comparison, dense: Measured, chosen: 
         if smallest_near_dense(study)
         else "the most accurate of the smaller networks; none is within one point of the dense one"
     )
-    return f"{sizes} {how}: with this one seed {found}."
+    seed = "with this one seed" if len(chosen.runs) < 2 else "by the first seed"
+    return f"{sizes} {how}: {seed} {found}."
 
 
 def _on_test(dense: Measured, chosen: Measured) -> str:
