@@ -121,7 +121,9 @@ def test_many_degrees_of_freedom_come_near_the_normal_distribution() -> None:
 
 @pytest.mark.parametrize("dense", [[0.8], [0.8, None]], ids=["one seed", "one common seed"])
 @pytest.mark.parametrize("images", [None, 100])
-def test_where_no_comparison_has_two_seeds_nothing_is_sure(dense: list[float | None], images: int) -> None:
+def test_where_no_comparison_has_two_seeds_nothing_is_sure(
+    dense: list[float | None], images: int | None
+) -> None:
     """However many images a split has, and though the trial itself has two seeds."""
     difference = differ(Made(dense, [[0.1, 0.2]], images=images))
     assert difference is not None
@@ -165,7 +167,7 @@ def test_without_a_dense_network_points_are_still_compared_with_their_controls()
 def test_a_dense_network_whose_first_seed_failed_is_not_known_by_its_repeats() -> None:
     compared = Made([None, 0.8], [[0.7, 0.72]], {("uniform", 0): [0.6, 0.64]}).compared()
     assert compared.dense is None
-    assert against(compared, compared.controls["uniform", 0]).startswith("pruned is ") is False
+    assert against(compared, compared.controls["uniform", 0]).startswith("cannot be told apart: +9.0 points")
     assert compared.points[0].seeds == [0, 1]
 
 
@@ -268,6 +270,13 @@ def test_where_nothing_that_was_repeated_is_smaller_the_first_seed_decides() -> 
     study = Made([0.8, 0.8], [[0.8, 0.8], [0.7]]).study()
     for chain in (study.trials[0].stages, study.contenders[-1].stages):
         chain[-1].metrics["params"] = 1000
+    chosen = recommended(study, Comparison(study))
+    assert chosen is best_trial(study) is study.trials[1]
+
+
+def test_a_dense_network_without_repeats_is_not_set_against_means() -> None:
+    """Trial 0 alone was repeated; trial 1 is near with the one seed that both have."""
+    study = Made([0.8, None], [[0.8, 0.8], [0.795]]).study()
     chosen = recommended(study, Comparison(study))
     assert chosen is best_trial(study) is study.trials[1]
 
