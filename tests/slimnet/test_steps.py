@@ -332,8 +332,9 @@ def test_a_narrower_network_is_not_made_of_the_old_weights(splits: Splits) -> No
 
 
 def test_a_narrower_network_is_made_where_the_model_is(splits: Splits) -> None:
-    """Wherever the example is: on the CPU a seed draws the same weights on every machine."""
-    elsewhere = replace(splits, example=splits.example.to("meta"))
+    """Wherever the images are: on the CPU a seed draws the same weights on every machine."""
+    elsewhere = replace(splits, train=replace(splits.train, x=splits.train.x.to("meta")))
+    assert elsewhere.example.device.type == "meta"
     drawn = [narrow(make(), given, params=2000, seed=0) for given in (elsewhere, splits)]
     assert same(*drawn)
     assert {value.device.type for value in weights(drawn[0])} == {"cpu"}

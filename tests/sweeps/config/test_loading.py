@@ -380,7 +380,7 @@ def test_a_seed_that_is_searched_is_not_repeated(write: Write) -> None:
         ),
         (
             "prune.layer_floor: [0, 0.2], prune.threshold_over: [prunable, layer]",
-            ["search.space.prune.threshold_over holds", "layer, with which, at prune.layer_floor 0.2, prune"],
+            ['search.space.prune.threshold_over holds "layer", with which, at prune.layer_floor 0.2, prune'],
         ),
         (
             "prune.threshold_over: [prunable, layer], prune.layer_floor: {range: [0, 0.4]}",
