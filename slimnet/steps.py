@@ -122,7 +122,7 @@ def narrow(model: nn.Module, splits: Splits, *, params: int, seed: int) -> nn.Mo
         SlimnetError: as `slimnet.plan` with a budget, and as `redraw`.
     """
     place = next(model.parameters()).device  # on the CPU a seed draws the same weights on every machine
-    graph = trace(model, splits.example.to(place))
+    graph = trace(model, torch.zeros_like(splits.example, device=place))
     chosen = planning.plan(graph, params=params, threshold_over="layer", min_channels=1, streams=True)
     return redraw(surgery.prune(model, chosen, absorb=False), seed=seed)
 

@@ -193,10 +193,11 @@ class Comparison:
 def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
     """The trial whose network the study would hand over.
 
-    The smallest whose mean is within a point of the dense network's; without repeats as `best_trial` says.
+    The smallest whose mean is within a point of the dense network's; without repeats of both as `best_trial`
+    says.
     """
     dense = comparison.dense
-    if dense is None or comparison.seeds < 2:
+    if dense is None or len(dense.runs) < 2:
         return best_trial(study)
     lost = {
         point.trial: dense.mean("val_accuracy") - point.mean("val_accuracy")

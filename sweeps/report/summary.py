@@ -18,9 +18,10 @@ def headline(study: StudyRecord) -> str:
     comparison = Comparison(study)
     if comparison.dense is None:
         best = max(complete, key=lambda trial: float(trial.metrics["val_accuracy"]))
+        failed = "has failed (`retry` lets it run again)" if study.dense.failure else ""
         return (
-            "The dense network is not trained yet (`run` does it), so there is nothing to compare with. "
-            f"The most accurate trial so far has {count(best.metrics['params'])} parameters at "
+            f"The dense network {failed or 'is not trained yet (`run` does it)'}, so there is nothing to "
+            f"compare with. The most accurate trial so far has {count(best.metrics['params'])} parameters at "
             f"{percent(best.metrics['val_accuracy'])} on the validation split."
         )
     trial = recommended(study, comparison)
@@ -62,7 +63,8 @@ def _found(study: StudyRecord, comparison: Comparison, dense: Measured, chosen: 
         if smallest_near_dense(study)
         else "the most accurate of the smaller networks; none is within one point of the dense one"
     )
-    return f"{sizes} {how}: with this one seed {found}."
+    seed = "with this one seed" if len(chosen.runs) < 2 else "by the first seed"
+    return f"{sizes} {how}: {seed} {found}."
 
 
 def _on_test(dense: Measured, chosen: Measured) -> str:

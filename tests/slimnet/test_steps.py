@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -328,6 +329,15 @@ def test_a_narrower_network_is_not_made_of_the_old_weights(splits: Splits) -> No
     assert float(narrower.conv1.weight.detach().mean()) == pytest.approx(0, abs=0.2)
     whole = narrow(make(), splits, params=count_params(make()), seed=0)
     assert count_params(whole) == count_params(make())
+
+
+def test_a_narrower_network_is_made_where_the_model_is(splits: Splits) -> None:
+    """Wherever the images are: on the CPU a seed draws the same weights on every machine."""
+    elsewhere = replace(splits, train=replace(splits.train, x=splits.train.x.to("meta")))
+    assert elsewhere.example.device.type == "meta"
+    drawn = [narrow(make(), given, params=2000, seed=0) for given in (elsewhere, splits)]
+    assert same(*drawn)
+    assert {value.device.type for value in weights(drawn[0])} == {"cpu"}
 
 
 def test_a_network_that_cannot_be_so_narrow_says_so(splits: Splits) -> None:

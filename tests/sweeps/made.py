@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from in_memory import InMemory
@@ -67,6 +67,8 @@ class Made:
         for (kind, number), values in self.controls.items():
             add(kind, number, values, 890 - 100 * number, 0)
         dense = stage("sparse", self.dense[0] or 0.0, 1000, self.images, 4)
+        if self.dense[0] is None:
+            dense = replace(dense, state="failed", result=None, failure={"reason": "NaN", "detail": ""})
         numbers = [record.number for record in records]
         return StudyRecord("smoke", "u", config, len(records), dense, records, numbers, contenders)
 

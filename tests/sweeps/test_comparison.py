@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from made import Made
@@ -84,15 +85,15 @@ def test_a_difference_is_taken_seed_by_seed() -> None:
     assert difference.margin == pytest.approx(T95[1] * math.sqrt(0.0002 / 2))
 
 
-def test_the_spread_of_differences_is_pooled_over_all_comparisons() -> None:
+def test_the_spread_of_differences_is_pooled_or_their_own_where_that_is_more() -> None:
     """Two points and a control, whose differences have variances of 0.0002, 0.0008 and 0.00005."""
     made = Made([0.8, 0.8], [[0.81, 0.83], [0.78, 0.82]], {("uniform", 0): [0.80, 0.81]})
     pooled = (0.0002 + 0.0008 + 0.00005) / 3
-    for number, mean in ((0, 0.02), (1, 0.0)):
+    for number, mean, variance in ((0, 0.02, pooled), (1, 0.0, 0.0008)):
         difference = differ(made, number)
         assert difference is not None
         assert difference.mean == pytest.approx(mean)
-        assert difference.margin == pytest.approx(T95[3] * math.sqrt(pooled / 2))
+        assert difference.margin == pytest.approx(T95[3] * math.sqrt(variance / 2))
     compared = made.compared()
     beside = compared.difference(compared.points[1], compared.controls["uniform", 0])
     assert beside is not None
@@ -118,27 +119,25 @@ def test_many_degrees_of_freedom_come_near_the_normal_distribution() -> None:
     assert difference.margin == pytest.approx(2.021 * math.sqrt(variance / seeds), rel=0.002)
 
 
-def test_one_seed_has_the_margin_of_two_splits() -> None:
-    difference = differ(Made([0.8], [[0.5]], images=100))
+@pytest.mark.parametrize("dense", [[0.8], [0.8, None]], ids=["one seed", "one common seed"])
+@pytest.mark.parametrize("images", [None, 100])
+def test_where_no_comparison_has_two_seeds_nothing_is_sure(
+    dense: list[float | None], images: int | None
+) -> None:
+    """However many images a split has, and though the trial itself has two seeds."""
+    difference = differ(Made(dense, [[0.1, 0.2]], images=images))
     assert difference is not None
-    assert difference.mean == pytest.approx(-0.3)
-    assert difference.margin == pytest.approx(1.96 * math.hypot(0.04, 0.05))
-
-
-def test_one_common_seed_has_the_margin_of_its_networks() -> None:
-    """A repeat of the dense network has failed; what is known of the trial's seeds still counts."""
-    made = Made([0.8, None], [[0.5, 0.6]], images=100)
-    difference = differ(made)
-    assert difference is not None
-    error = made.compared().points[0].standard_error("val_accuracy")
-    assert difference.margin == pytest.approx(1.96 * math.hypot(0.04, error))
-
-
-def test_one_seed_on_nobody_knows_how_many_images_says_nothing() -> None:
-    difference = differ(Made([0.8], [[0.1]]))
-    assert difference is not None
-    assert difference.margin == math.inf
+    assert (difference.mean, difference.margin, difference.sure) == (pytest.approx(-0.7), math.inf, False)
     assert not any((difference.better, difference.worse, difference.within_a_point))
+
+
+def test_one_common_seed_has_the_spread_of_the_study() -> None:
+    """Trial 0 differs from the dense network by 0.01 and 0.03; trial 1 has no repeat."""
+    difference = differ(Made([0.8, 0.8], [[0.81, 0.83], [0.7]]), 1)
+    assert difference is not None
+    assert difference.sure
+    assert difference.mean == pytest.approx(-0.1)
+    assert difference.margin == pytest.approx(T95[1] * math.sqrt(0.0002))
 
 
 def test_networks_without_a_common_seed_are_not_compared() -> None:
@@ -165,6 +164,21 @@ def test_without_a_dense_network_points_are_still_compared_with_their_controls()
     assert difference.margin == pytest.approx(T95[1] * math.sqrt(0.0002 / 2))
 
 
+def test_a_dense_network_whose_first_seed_failed_is_not_known_by_its_repeats() -> None:
+    compared = Made([None, 0.8], [[0.7, 0.72]], {("uniform", 0): [0.6, 0.64]}).compared()
+    assert compared.dense is None
+    assert against(compared, compared.controls["uniform", 0]).startswith("cannot be told apart: +9.0 points")
+    assert compared.points[0].seeds == [0, 1]
+
+
+def test_a_trial_beside_the_front_is_measured_by_its_own_seed() -> None:
+    study = Made([0.8, 0.8], [[0.7, 0.72], [0.6]]).study()
+    compared = Comparison(replace(study, front=[0]))
+    assert compared.of_trial(study.trials[0]) is compared.points[0]
+    other = compared.of_trial(study.trials[1])
+    assert (other.trial, other.seeds, other.epochs) == (1, [0], 4)
+
+
 def test_points_and_controls_stand_by_size() -> None:
     values = [[0.7], [0.69], [0.68]]
     made = Made([0.8], values, {("uniform", number): [0.6] for number in (1, 0, 2)}).compared()
@@ -176,36 +190,43 @@ def test_points_and_controls_stand_by_size() -> None:
 # In words
 
 
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 @pytest.mark.parametrize(
     ("mean", "margin", "words"),
     [
-        (0.02, 0.01, "better than the dense network (+2.0 ± 1.0 points)"),
-        (0.00, 0.01, "within one point of the dense network (+0.0 ± 1.0 points)"),
-        (-0.005, 0.004, "within one point of the dense network (-0.5 ± 0.4 points)"),
-        (0.01, 0.03, "cannot be told apart from the dense network (+1.0 ± 3.0 points)"),
-        (-0.005, 0.02, "cannot be told apart from the dense network (-0.5 ± 2.0 points)"),
-        (-0.03, 0.01, "worse than the dense network (-3.0 ± 1.0 points)"),
+        (0.02, 0.01, "better than the dense network: +2.0 points (95 %: +1.0 to +3.0)"),
+        (0.00, 0.01, "within one point of the dense network: +0.0 points (95 %: -1.0 to +1.0)"),
+        (-0.005, 0.004, "within one point of the dense network: -0.5 points (95 %: -0.9 to -0.1)"),
+        (0.01, 0.03, "cannot be told apart from the dense network: +1.0 points (95 %: -2.0 to +4.0)"),
+        (-0.005, 0.02, "cannot be told apart from the dense network: -0.5 points (95 %: -2.5 to +1.5)"),
+        (-0.03, 0.01, "worse than the dense network: -3.0 points (95 %: -4.0 to -2.0)"),
     ],
 )
 def test_how_a_network_stands_beside_the_dense_one(mean: float, margin: float, words: str) -> None:
-    assert beside_dense(Difference(mean, margin)) == words
-    assert points(Difference(mean, margin)) in words
+    assert plain(beside_dense(Difference(mean, margin))) == words
+    assert words.endswith(f": {plain(points(Difference(mean, margin)))}")
 
 
 @pytest.mark.parametrize(
     ("control", "words"),
     [
-        ([0.70, 0.70], "pruned is better: +10.0 ± 0.0 points"),
-        ([0.90, 0.90], "pruned is worse: -10.0 ± 0.0 points"),
-        ([0.75, 0.84], "cannot be told apart: +0.5 ± 33.0 points"),
+        ([0.70, 0.70], "pruned is better: +10.0 points (95 %: +10.0 to +10.0)"),
+        ([0.90, 0.90], "pruned is worse: -10.0 points (95 %: -10.0 to -10.0)"),
+        ([0.75, 0.84], "cannot be told apart: +0.5 points (95 %: -18.8 to +19.8)"),
     ],
 )
 def test_how_pruning_stands_beside_a_control(control: list[float], words: str) -> None:
-    """Of 0.05 and -0.04 the variance is 0.00405, pooled with the zero of the trial and the dense network."""
+    """Of 0.05 and -0.04 the variance is 0.00405, which makes the margin 4.30 · √(0.00405 / 2)."""
     compared = Made([0.8, 0.8], [[0.80, 0.80]], {("uniform", 0): control}).compared()
-    margin = 100 * T95[2] * math.sqrt(0.00405 / 2 / 2)
-    told = against(compared, compared.controls["uniform", 0])
-    assert told == words.replace("33.0", f"{margin:.1f}")
+    assert plain(against(compared, compared.controls["uniform", 0])) == words
+
+
+def test_one_seed_is_told_to_be_one() -> None:
+    compared = Made([0.8], [[0.8]], {("uniform", 0): [0.788]}, images=100).compared()
+    assert against(compared, compared.controls["uniform", 0]) == "+1.2 points with one seed"
 
 
 # Which network is recommended
@@ -243,6 +264,21 @@ def test_without_repeats_the_first_seed_decides() -> None:
     study = made.study()
     assert choice(made) == 1
     assert recommended(study, Comparison(study)) is best_trial(study)
+
+
+def test_where_nothing_that_was_repeated_is_smaller_the_first_seed_decides() -> None:
+    study = Made([0.8, 0.8], [[0.8, 0.8], [0.7]]).study()
+    for chain in (study.trials[0].stages, study.contenders[-1].stages):
+        chain[-1].metrics["params"] = 1000
+    chosen = recommended(study, Comparison(study))
+    assert chosen is best_trial(study) is study.trials[1]
+
+
+def test_a_dense_network_without_repeats_is_not_set_against_means() -> None:
+    """Trial 0 alone was repeated; trial 1 is near with the one seed that both have."""
+    study = Made([0.8, None], [[0.8, 0.8], [0.795]]).study()
+    chosen = recommended(study, Comparison(study))
+    assert chosen is best_trial(study) is study.trials[1]
 
 
 def test_without_a_dense_network_nothing_is_recommended() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +19,8 @@ ALL = ("controls={uniform: true, scratch: true, random: true}",)
 
 def trial(number: int, *overrides: str, **params: Any) -> TrialRecord:
     """A finished trial of 100, 200, ... parameters."""
-    asked = {"sparse.lambda": 0.02, "prune.ratio": 0.5, **params}
+    space = {"sparse.lambda": 0.02, "prune.ratio": 0.5}
+    asked = {**({} if any("search.space=" in one for one in overrides) else space), **params}
     facts = {"params": 100 * (number + 1), "macs": 0, "val_accuracy": 0.5, "test_accuracy": 0.5}
     result = {"metrics": facts}
     last = StageRecord("finetune", "finetune", "key", {}, "done", 1, result, None, InMemory())
@@ -133,11 +133,25 @@ def test_a_narrower_network_has_the_size_of_the_first_seeds_trial_whatever_its_o
     assert len({one.stages[0].key for one in narrow}) == 3
 
 
-def test_a_trial_whose_seed_is_searched_is_repeated_from_its_own_seed() -> None:
-    config = load_config("smoke", ["confirm.seeds=2"])
-    point = trial(0)
-    point = replace(point, config=point.config.model_copy(update={"seed": 40}))
-    assert [(one.kind, one.seed) for one in found(config, [point])] == [("dense", 1), ("trial", 41)]
+def test_controls_of_a_trial_whose_seed_is_searched_have_its_seed() -> None:
+    space = "search.space={seed: {range: [40, 43]}}"
+    config = load_config("smoke", ["controls.uniform=true", space])
+    points = [trial(number, space, seed=seed) for number, seed in enumerate((40, 42))]
+    assert [(one.kind, one.seed) for one in found(config, points)] == [("uniform", 40), ("uniform", 42)]
+
+
+def test_fresh_weights_have_no_control_of_random_channels() -> None:
+    """It would be the trial itself: only how many channels there are counts."""
+    space = "search.space={finetune.weights: [pruned, fresh]}"
+    config = load_config("smoke", [*ALL, "confirm.seeds=2", space])
+    points = [trial(n, space, **{"finetune.weights": w}) for n, w in enumerate(("pruned", "fresh"))]
+    kinds = Counter((one.trial, one.kind) for one in found(config, points))
+    assert kinds == {
+        (None, "dense"): 1,
+        **{(number, kind): 2 for number in (0, 1) for kind in ("uniform", "scratch")},
+        **{(number, "trial"): 1 for number in (0, 1)},
+        (0, "random"): 2,
+    }
 
 
 def test_random_channels_share_the_sparse_training_of_their_trial() -> None:

@@ -439,6 +439,40 @@ def test_a_failed_dense_network_leaves_room_for_controls(runner: Runner) -> None
     assert {row["kind"] for row in table["controls"]} == {"uniform"}
 
 
+def test_a_failed_baseline_whose_repeats_succeed_is_not_compared_with(runner: Runner) -> None:
+    settings = config(*BESIDE, trials=4)
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        spec = job.stage.spec.dump()
+        if job.stage.kind == "sparse" and not spec["lambda"] and not spec["within"] and not spec["seed"]:
+            raise SlimnetError("the loss became nan")
+        return instant.compute(job, place, watch)
+
+    study = runner.run(settings, compute=compute)
+    assert (study.dense.state, study.ended) == ("failed", True)
+    assert {one.state for one in study.contenders if one.kind == "dense"} == {"complete"}
+    table = pareto_table(study)
+    assert table["dense"] is None
+    assert {tuple(row["seeds"]) for row in table["controls"]} == {(0, 1, 2)}
+    forget_failures(runner.runs, settings, [])
+    assert pareto_table(runner.run(settings))["dense"]["seeds"] == [0, 1, 2]
+
+
+def test_a_finished_study_gets_its_controls_and_repeats_when_they_are_switched_on(tmp_path: Path) -> None:
+    whole = Runner(tmp_path / "whole").run(config(*BESIDE, trials=6))
+    runner = Runner(tmp_path / "added")
+    before = pareto_table(runner.run(config(trials=6)))
+    done = set(runner.computed)
+    study = runner.run(config(*BESIDE, trials=6))
+    assert beside(study) == beside(whole)
+    assert pareto_table(study) == pareto_table(whole) != before
+    assert set(runner.computed.values()) == {1}
+    assert set(runner.computed) > done
+    runner.names.clear()
+    assert pareto_table(runner.run(config(trials=6))) == before
+    assert runner.names == []
+
+
 # Failures
 
 

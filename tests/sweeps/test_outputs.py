@@ -34,6 +34,13 @@ def test_the_front_has_what_it_had_and_what_is_known_over_seeds() -> None:
     assert (table["dense"]["seeds"], table["controls"]) == ([0, 1], [])
 
 
+def test_a_baseline_that_failed_leaves_a_front_though_its_repeats_did_not() -> None:
+    table = pareto_table(Made([None, 0.82], [[0.81, 0.83]], {("uniform", 0): [0.7, 0.8]}).study())
+    assert table["dense"] is None
+    assert "hypervolume" not in table
+    assert [row["seeds"] for row in (*table["front"], *table["controls"])] == [[0, 1], [0, 1]]
+
+
 def test_the_hypervolume_is_that_of_the_first_seed() -> None:
     """Repeats tell how sure it is, and change nothing of what the study found."""
     once, again = Made([0.8], [[0.81], [0.7]]), Made([0.8, 0.1], [[0.81, 0.2], [0.7, 0.3]])

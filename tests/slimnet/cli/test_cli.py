@@ -206,6 +206,25 @@ def test_budgets_are_met(run: Slimnet, files: Path) -> None:
         assert 0.9 * budget < read(files / f"{name}.pt").metrics[name] <= budget
 
 
+def test_channels_are_ranked_by_their_cost_and_layers_keep_a_floor(run: Slimnet, files: Path) -> None:
+    def left(*options: str) -> list[int]:
+        base = ("prune", "sparse.pt", "--ratio", "0.5", "--recalibrate", "0", "--out", "left.pt", "--force")
+        outcome = run(*base, *options)
+        assert outcome.code == 0, outcome.err
+        widths: list[int] = slimnet.load(files / "left.pt").widths
+        return widths
+
+    by_score, by_cost = left(), left("--cost-aware", "params")
+    assert sum(by_score) == sum(by_cost)
+    assert by_score != by_cost
+    assert left("--cost-aware", "params", "--cost-power", "0") == by_score
+    floored = left("--cost-aware", "macs", "--cost-power", "0.5", "--layer-floor", "1")
+    assert floored == left("--threshold-over", "layer")
+    left("--cost-aware", "macs", "--cost-power", "0.5", "--layer-floor", "0.25")
+    step = read(files / "left.pt").config["steps"][-1]
+    assert (step["cost_aware"], step["cost_power"], step["layer_floor"]) == ("macs", 0.5, 0.25)
+
+
 def test_a_latency_budget_prunes_until_it_is_met_or_names_the_floor(run: Slimnet, files: Path) -> None:
     generous = run("prune", "sparse.pt", "--latency-ms", "1000", "--recalibrate", "0", "--out", "all.pt")
     assert generous.code == 0, generous.err
@@ -441,6 +460,13 @@ WRONG = [
     ("prune sparse.pt --ratio much --out new.pt", "'--ratio'"),
     ("prune sparse.pt --params 10 --out new.pt", "cannot be met"),
     ("prune sparse.pt --ratio 0.5 --min-channels 0 --out new.pt", "min-channels"),
+    ("prune sparse.pt --ratio 0.5 --cost-aware time --out new.pt", "'time' is not one of"),
+    ("prune sparse.pt --ratio 0.5 --cost-power -1 --out new.pt", "cost-power"),
+    ("prune sparse.pt --ratio 0.5 --layer-floor 1.5 --out new.pt", "layer-floor"),
+    (
+        "prune sparse.pt --ratio 0.5 --layer-floor 0.5 --threshold-over layer --out new.pt",
+        "layer_floor goes with",
+    ),
     ("prune sparse.pt --ratio 0.5 --out pruned.pt", "pruned.pt is there already"),
     ("prune sparse.pt --ratio 0.5 --out .", "is a folder"),
     ("prune sparse.pt --ratio 0.5 --out sparse.pt/new.pt", "cannot be written"),

@@ -86,7 +86,7 @@ def test_status_pareto_and_plan_as_json(finished: Sweep, command: Command) -> No
 
     status, out, _ = command("status", "smoke", *at)
     facts = json.loads(out)
-    assert (status, facts["goal"]) == (0, 3)
+    assert (status, facts["goal"], facts["beside"]) == (0, 3, [])
     assert [(row["trial"], row["state"], row["finetune"]) for row in facts["trials"]] == [
         (number, "complete", "done") for number in range(3)
     ]
@@ -110,7 +110,8 @@ def test_the_same_facts_for_people(finished: Sweep, command: Command) -> None:
     at = ("--runs", finished.runs)
     assert "3 of 3 trials complete" in command("status", "smoke", *at)[1]
     assert "Pareto front of smoke" in command("pareto", "smoke", *at)[1]
-    assert "9 done, 0 partial, 0 missing, 0 failed" in command("plan", "smoke", *at)[1]
+    plan = command("plan", "smoke", *at)[1]
+    assert "the curves and the controls known so far: 9 done, 0 partial, 0 missing, 0 failed" in plan
 
 
 def test_a_plan_of_a_study_that_is_not_begun_writes_nothing(tmp_path: Path, command: Command) -> None:
@@ -270,6 +271,18 @@ def test_a_control_that_fails_is_told_and_tried_again(
     assert f"-m sweeps retry smoke --runs {sweep.runs}" in err
     assert sweep.pareto()["controls"] == []
 
+    status, out, _ = command("status", "smoke", "--runs", sweep.runs)
+    assert (status, "of 4 controls and repeats complete" in out) == (0, True)
+    shown = out.partition("Controls and repeats")[2]
+    for name in (f"uniform control of trial {number} (seed 1)", "dense network again (seed 1)"):
+        assert name in shown
+    assert shown.count("sparse: it cannot be so narrow") == 2
+    status, out, _ = command("status", "smoke", "--runs", sweep.runs, "--json")
+    assert [(row["network"], row["state"], row["reason"]) for row in json.loads(out)["beside"]][:2] == [
+        (f"uniform control of trial {number} (seed 0)", "failed", "sparse: it cannot be so narrow"),
+        ("dense network again (seed 1)", "complete", None),
+    ]
+
     status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
     assert status == 0
     assert f"to run again: the uniform control of trial {number} (seed 1)" in out
@@ -279,6 +292,38 @@ def test_a_control_that_fails_is_told_and_tried_again(
     assert [row["seeds"] for row in sweep.pareto()["controls"]] == [[0, 1]]
     status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
     assert (status, "to run again: the" in out) == (0, False)
+
+
+def test_controls_are_added_to_a_finished_sweep(
+    sweep: Sweep, command: Command, instantly: Callable[[Compute], None]
+) -> None:
+    instantly(instant.compute)
+    at = ("smoke", "--runs", sweep.runs)
+    assert command("run", *at, "--wandb", "disabled")[0] == 0
+    assert sweep.pareto()["controls"] == []
+    assert "Controls and repeats" not in command("status", *at)[1]
+    kept = (sweep.folder / "trials.jsonl").read_bytes()
+
+    assert run_instantly(sweep, command, BESIDE)[0] == 0
+    assert [row["kind"] for row in sweep.pareto()["controls"]] == ["uniform", "scratch", "random"]
+    assert (sweep.folder / "trials.jsonl").read_bytes() == kept
+    status, out, _ = command("plan", *at, "--set", BESIDE)
+    assert (status, "the curves and the controls known so far: " in out) == (0, True)
+
+
+def test_status_has_the_stages_of_every_trial(
+    sweep: Sweep, command: Command, instantly: Callable[[Compute], None]
+) -> None:
+    instantly(instant.compute)
+    space = "search.space={passes: [1, 2], finetune.weights: [pruned, early]}"
+    changes = ("--set", space, "--set", "search.sampler=grid", "--trials", 4, "--set", "sparse.epochs=3")
+    assert command("run", "smoke", "--runs", sweep.runs, "--wandb", "disabled", *changes)[0] == 0
+    status, out, _ = command("status", "smoke", "--runs", sweep.runs)
+    assert (status, "4 of 4 trials complete" in out) == (0, True)
+    heading, *rows = map(str.split, out.splitlines()[1:])
+    stages = [f"{kind}{later}" for later in ("", "-2") for kind in ("sparse", "early", "prune", "finetune")]
+    assert [name for name in heading if name in stages] == stages
+    assert sorted(row.count("done") for row in rows) == [3, 4, 6, 8]
 
 
 # What is refused

@@ -365,6 +365,37 @@ def test_controls_that_are_on_come_in_one_order(write: Write) -> None:
     assert "confirm.seeds is 0" in line
 
 
+def test_a_seed_that_is_searched_is_not_repeated(write: Write) -> None:
+    assert load_config(write(), space("seed: [1, 2]")).confirm.seeds == 1
+    (line,) = refused(write(), "confirm.seeds=2", *space("seed: [1, 2]"))
+    assert "confirm.seeds is 2, but seed is searched; take 1, or remove search.space.seed." in line
+
+
+@pytest.mark.parametrize(
+    ("spelling", "parts"),
+    [
+        (
+            "prune.params: [1000, 2000], prune.macs: [9000]",
+            ["search.space.prune.macs holds 9000, with which, at prune.params 1000, prune"],
+        ),
+        (
+            "prune.layer_floor: [0, 0.2], prune.threshold_over: [prunable, layer]",
+            ['search.space.prune.threshold_over holds "layer", with which, at prune.layer_floor 0.2, prune'],
+        ),
+        (
+            "prune.threshold_over: [prunable, layer], prune.layer_floor: {range: [0, 0.4]}",
+            ["search.space.prune.layer_floor holds 0.4, with which, at prune.threshold_over", "layer"],
+        ),
+    ],
+)
+def test_searched_fields_that_do_not_go_together_are_refused(
+    write: Write, spelling: str, parts: list[str]
+) -> None:
+    (line,) = refused(write(), *space(spelling))
+    assert [part for part in parts if part not in line] == []
+    assert load_config(write(), space("prune.layer_floor: [0, 0.2], prune.score: [gamma, random]"))
+
+
 def test_lambda_and_a_target_are_not_searched_together(write: Write) -> None:
     (line,) = refused(write(), *space("sparse.lambda: [0, 0.01], sparse.target: [0.9]"))
     assert "search.space.sparse.target is searched beside sparse.lambda" in line

@@ -532,16 +532,16 @@ DENSE = (0.881, 0.880, 0.881)
 @pytest.mark.parametrize(
     ("uniform", "words", "answer"),
     [
-        ((0.860, 0.859, 0.860), ": pruning is better by +1.9 ± ", None),
+        ((0.860, 0.859, 0.860), ": pruning is better, +1.9 points (95 %: +", None),
         (
             (0.899, 0.899, 0.898),
-            ": pruning is worse, by -2.0 ± ",
+            ": pruning is worse, -2.0 points (95 %: -",
             "So the answer is the narrower network",
         ),
         (
             (0.900, 0.860, 0.879),
-            ": the two cannot be told apart (-0.1 ± ",
-            "So as good an answer is the narrower network",
+            ": the two cannot be told apart, -0.1 points (95 %: -",
+            "Pruning is not shown to pay; the simpler answer is the narrower network",
         ),
     ],
     ids=["better", "worse", "alike"],
@@ -552,7 +552,7 @@ def test_the_head_says_whether_pruning_beats_the_narrower_network(
     study = compared(make_study, DENSE, TRIAL, uniform=uniform)
     text = write(study, tmp_path).text
     beside_dense = "within one point of" if "apart" not in words else "cannot be told apart from"
-    assert f"(mean of 3 seeds, 16 epochs each): {beside_dense} the dense network (-0.2 ± " in text
+    assert f"(mean of 3 seeds, 16 epochs each): {beside_dense} the dense network: -0.2 points (95 %: " in text
     reached = sum(uniform) / 3
     assert "A uniformly narrower network, trained from scratch for 16 epochs, reaches " in text
     beside = text.split("reaches ")[1]
@@ -566,19 +566,47 @@ def test_the_head_says_whether_pruning_beats_the_narrower_network(
     assert f"of {len(study.contenders)} controls and repeats complete" in text
 
 
-def test_the_head_of_one_seed_with_a_control_on_few_images_cannot_tell(
+@pytest.mark.parametrize(
+    ("uniform", "words", "answer"),
+    [
+        (0.86, ": +2.0 points with one seed for pruning.", None),
+        (0.90, ": -2.0 points with one seed for pruning.", "By this one seed the answer is"),
+    ],
+)
+def test_the_head_of_one_seed_with_a_control_says_that_it_is_one(
+    make_study: MakeStudy, tmp_path: Path, uniform: float, words: str, answer: str | None
+) -> None:
+    study = compared(make_study, DENSE[:1], TRIAL[:1], uniform=[uniform])
+    for metrics in (study.dense.metrics, study.trials[BEST].metrics, study.contenders[0].metrics):
+        metrics |= {"val_images": 50_000, "test_images": 10_000}
+    page = write(study, tmp_path)
+    assert "(16 epochs): with this one seed the smallest network within one point of the dense" in page.text
+    assert words in page.text
+    narrower = re.search(r"([^.]*) the narrower network: [\d,]+ parameters", page.text)
+    assert (narrower[1].strip() if narrower else None) == answer
+    assert [row[7] for row in page.rows("beside")[2:]] == [
+        "than dense: -0.1 points with one seed",
+        words[2:].removesuffix(" for pruning."),
+    ]
+
+
+def test_the_head_tells_other_epochs_of_the_dense_network(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = compared(make_study, DENSE[:1], TRIAL[:1])
+    study.dense.spec["recipe"]["epochs"] = 30
+    assert "on the validation split (16 epochs, dense 30): " in write(study, tmp_path).text
+
+
+def test_a_baseline_that_failed_leaves_a_report_though_its_repeats_did_not(
     make_study: MakeStudy, tmp_path: Path
 ) -> None:
-    study = compared(make_study, DENSE[:1], TRIAL[:1], uniform=[0.86])
-    every = [study.dense.metrics, study.trials[BEST].metrics, study.contenders[0].metrics]
-    for metrics in every:
-        metrics |= {"val_images": 500, "test_images": 1000}
-    text = write(study, tmp_path).text
-    assert "(16 epochs): with this one seed the smallest network within one point of the dense one" in text
-    assert "the two cannot be told apart (+2.0 ± 4.2 points)" in text
-    for metrics in every:
-        metrics |= {"val_images": 50_000}
-    assert "pruning is better by +2.0 ± 0.4 points." in write(study, tmp_path).text
+    study = compared(make_study, DENSE, TRIAL, uniform=(0.86, 0.859, 0.86))
+    failure = {"reason": "NaN loss", "detail": ""}
+    page = write(
+        replace(study, dense=replace(study.dense, state="failed", result=None, failure=failure)), tmp_path
+    )
+    assert "The dense network has failed (`retry` lets it run again), so there is nothing to" in page.text
+    assert [row[0].removesuffix("●") for row in page.rows("beside")[1:]] == ["trial 0", "uniform"]
+    assert points(page.traces("pareto-0", "parameters|validation"), "diamond") == []
 
 
 def test_the_head_without_a_narrower_network_does_not_speak_of_one(
@@ -610,7 +638,7 @@ def test_simpler_ways_have_a_table(make_study: MakeStudy, page: Page, tmp_path: 
     for row, mean in zip(rows, (0.881, 0.879, 0.86, 0.9, 0.879), strict=True):
         assert row[5].startswith(f"{100 * mean:.1f} ± ")
     assert rows[0][7] == "–"
-    assert rows[1][7].startswith("dense: -0.2 ± ")
+    assert rows[1][7].startswith("than dense: -0.2 points (95 %: ")
     for row, words in zip(
         rows[2:], ("pruned is better: +1.9", "pruned is worse: -2.1", "cannot be"), strict=True
     ):

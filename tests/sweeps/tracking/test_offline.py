@@ -117,7 +117,7 @@ def test_controls_and_repeats_read_back(study_dir: Path) -> None:
     assert runs[run_id("dense-all-1")].config["seed"] == 1
     assert runs[run_id("random-0-0")].exit_code == 1
     assert runs[run_id("random-0-0")].summary["reason"] == "sparse: NaN loss"
-    assert [row["_step"] for row in runs[run_id("study")].history] == [3]
+    assert [row["_step"] for row in runs[run_id("study")].history] == [1002]
 
 
 def test_nothing_new_writes_nothing(study_dir: Path) -> None:

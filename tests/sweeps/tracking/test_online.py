@@ -69,9 +69,9 @@ def test_rows_arrive_while_the_trial_runs(study_dir: Path, server: FakeWandb) ->
 def test_the_run_of_the_study_shows_how_it_stands_while_it_runs(study_dir: Path, server: FakeWandb) -> None:
     tracker = Tracker(study_dir, ONLINE)
     tracker.update(study(trial(0)))
-    wait_for(lambda: steps(server, "study") == [2])
+    wait_for(lambda: steps(server, "study") == [1000])
     tracker.update(study(trial(0), trial(1)))
-    wait_for(lambda: steps(server, "study") == [2, 4])
+    wait_for(lambda: steps(server, "study") == [1000, 2000])
     assert tracker.close() == []
 
 
@@ -95,7 +95,7 @@ def test_an_interrupted_sweep_goes_on_at_the_next_row(study_dir: Path, server: F
 
     assert steps(server, 0) == STEPS
     assert steps(server, 1) == STEPS
-    assert steps(server, "study") == [4]
+    assert steps(server, "study") == [2000]
     assert server.runs[run_id(0)].exit_code == 0
 
 
@@ -109,7 +109,7 @@ def test_controls_and_repeats_go_on_at_the_next_row(study_dir: Path, server: Fak
     assert steps(server, "uniform-0-0") == [0, 1]
     assert server.runs[run_id("uniform-0-0")].preempting
     assert run_id("trial-0-1") not in server.runs
-    assert steps(server, "study") == [2]
+    assert steps(server, "study") == [1000]
 
     ended = study(done, goal=1, contenders=[contender("uniform", 0, 0), contender("trial", 0, 1)])
     assert track(study_dir, ended) == []
@@ -119,7 +119,7 @@ def test_controls_and_repeats_go_on_at_the_next_row(study_dir: Path, server: Fak
     for name in ("uniform-0-0", "trial-0-1"):
         assert steps(server, name) == [0, 1, 2]
         assert server.runs[run_id(name)].exit_code == 0
-    assert steps(server, "study") == [2, 3]
+    assert steps(server, "study") == [1000, 1002]
     assert server.runs[run_id("study")].summary["controls"]["nrows"] == 1
     assert {name: run.opened for name, run in server.runs.items()} == opened
 

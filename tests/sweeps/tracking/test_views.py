@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from in_memory import InMemory
 from records import contender, failed, run_id, stage, study, trial
 
 from sweeps.records import StudyRecord
@@ -77,7 +78,7 @@ def test_a_trial_that_has_not_begun_waits() -> None:
 def test_the_study_shows_its_front_and_how_it_stands() -> None:
     record = study(trial(0), trial(1), failed(trial(2, 1, False, 0), "NaN loss"))
     view = view_of(record, "study")
-    tables = rows(record, "study")[4]
+    tables = rows(record, "study")[2000]
 
     assert view.state == "complete"
     assert view.summary["failed"] == 1
@@ -166,11 +167,12 @@ def test_the_study_has_ended_when_its_controls_have_and_shows_them() -> None:
         "complete",
         "running",
     ]
-    assert [list(rows(record, "study")) for record in (before, middle, after, more)] == [[4], [4], [5], [6]]
+    steps = [list(rows(record, "study")) for record in (before, middle, after, more)]
+    assert steps == [[2000], [2001], [2002], [3000]]
     assert len({view_of(record, "study").mark for record in (before, middle, after, more)}) == 4
 
-    assert "controls" not in rows(before, "study")[4]
-    shown = rows(after, "study")[5]
+    assert "controls" not in rows(before, "study")[2000]
+    shown = rows(after, "study")[2002]
     columns, cells = shown["controls"].columns, shown["controls"].data
     assert [dict(zip(columns, row, strict=True))["trial"] for row in cells] == [0, 1]
     assert all(isinstance(cell, int | float | str | None) for row in cells for cell in row)
@@ -179,6 +181,33 @@ def test_the_study_has_ended_when_its_controls_have_and_shows_them() -> None:
     traces = {trace.name: trace for trace in shown["front_chart"].data}
     assert traces.keys() == {"trials", "front", "uniform control", "dense"}
     assert list(traces["uniform control"].y) == [0.7, 0.7]
+
+
+def test_a_control_that_is_tried_again_gives_the_study_a_new_row() -> None:
+    ended = contender("uniform", 0, 0)
+    records = [
+        study(trial(0), goal=1, contenders=[ended, one])
+        for one in (
+            contender("uniform", 0, 1, 1, failure="sparse: NaN loss"),
+            contender("uniform", 0, 1, 1),
+            contender("uniform", 0, 1),
+        )
+    ]
+    assert [list(rows(record, "study")) for record in records] == [[1001], [1001], [1002]]
+    assert len({view_of(record, "study").mark for record in records}) == 3
+    (row,) = rows(records[2], "study", start=1002).values()
+    columns, (cells,) = row["controls"].columns, row["controls"].data
+    assert dict(zip(columns, cells, strict=True))["seeds"] == 2
+
+
+def test_the_histograms_at_a_cut_are_those_of_sparse_training_not_of_early_epochs() -> None:
+    sparse, prune, tuned = trial(0).stages
+    early = replace(
+        stage("sparse", True), name="early", kind="early", source=InMemory(stage("sparse", 2).history, {})
+    )
+    chain = rows(study(replace(trial(0), stages=(sparse, early, prune, tuned))), 0)
+    (cut,) = (row for row in chain.values() if "prune/params" in row)
+    assert {"gamma_layers/stem.bn", "gamma_layers/layers.0.bn1"} <= cut.keys()
 
 
 TWO_PASSES = (True, True, True)
