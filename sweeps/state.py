@@ -30,6 +30,7 @@ from sweeps.stages.training import TrainingSpec
 from sweeps.study import Point, Study, open_study
 
 SPARSE_FIELDS = ("data", "model", "sparse", "seed", "prune.streams")  # what the first sparse stage depends on
+MOST_CURVES = 100  # sparse networks that are pruned at every ratio; a continuous λ has one for each trial
 TRAINING_KINDS = tuple(name for name, spec in KINDS.items() if issubclass(spec, TrainingSpec))
 
 
@@ -77,7 +78,8 @@ class State:
         trial = TrialRecord(number, point.params, config, *_outcome(records), records)
         self._trials.append(trial)
         self._states[trial.state] += 1
-        if self._first_sparse.setdefault(stages[0].key, number) == number and self.config.curves:
+        first = self._first_sparse.setdefault(stages[0].key, number) == number
+        if first and self.config.curves and len(self._first_sparse) <= MOST_CURVES:
             self._add_curve(stages[0], point)
         if trial.state == "running":
             self._open[number] = stages

@@ -227,6 +227,15 @@ def test_trials_that_differ_in_pruning_alone_share_a_curve(runner: Runner) -> No
     assert {spec["score"] for spec in specs} == {"gamma"}
 
 
+def test_of_many_sparse_networks_the_first_have_curves(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.state.MOST_CURVES", 3)
+    space = "search.space={sparse.lambda: {log: [0.001, 0.008]}, prune.ratio: [0.5]}"
+    study = runner.run(config("curves=true", space, trials=6))
+    assert list(study.curves) == [trial.first("sparse").key for trial in study.trials[:3]]
+
+
 def test_a_sweep_that_is_interrupted_before_its_curves_goes_on_with_them(runner: Runner) -> None:
     plain = Runner(runner.runs.with_name("plain"))
     plain.run(config())
