@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -38,14 +38,12 @@ class Measured:
         trial: the trial that it is or is the control of; None for the dense network.
         epochs: of training that each got, those that trials share included; of "scratch" its own.
         runs: the metrics by seed.
-        last: the last stage by seed, which holds the network.
     """
 
     kind: ContenderKind
     trial: int | None
     epochs: int
     runs: Mapping[int, Mapping[str, Any]]
-    last: Mapping[int, StageRecord] = field(repr=False)
 
     @property
     def seeds(self) -> list[int]:
@@ -213,13 +211,11 @@ def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | Non
 def _measured(
     kind: ContenderKind, trial: int | None, chains: Mapping[int, Sequence[StageRecord]]
 ) -> Measured:
-    chain = next(iter(chains.values()))
     return Measured(
         kind,
         trial,
-        epochs_trained(chain[-1:] if kind == "scratch" else chain),
+        epochs_trained(next(iter(chains.values())), kind),
         {seed: stages[-1].metrics for seed, stages in chains.items()},
-        {seed: stages[-1] for seed, stages in chains.items()},
     )
 
 

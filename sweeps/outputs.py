@@ -11,7 +11,7 @@ from sweeps.comparison import Comparison, Measured
 from sweeps.config.sections import ControlKind
 from sweeps.files import write_json, write_text
 from sweeps.pareto import hypervolume
-from sweeps.records import StudyRecord
+from sweeps.records import FACTS, StudyRecord
 
 CONTROLS: tuple[ControlKind, ...] = get_args(ControlKind)
 
@@ -42,7 +42,7 @@ def dense_row(study: StudyRecord, comparison: Comparison) -> dict[str, Any] | No
     """Size and accuracy of the unpruned baseline; None until it is trained."""
     if comparison.dense is None:
         return None
-    facts = {name: study.dense.metrics[name] for name in ("params", "macs", "val_accuracy", "test_accuracy")}
+    facts = {name: study.dense.metrics[name] for name in FACTS}
     return {**facts, **_over_seeds(comparison.dense)}
 
 

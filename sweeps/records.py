@@ -14,6 +14,9 @@ ContenderKind = Literal["dense", "trial", "uniform", "scratch", "random"]
 Row = dict[str, Any]
 Histogram = dict[str, list[Any]]
 
+FACTS = ("params", "macs", "val_accuracy", "test_accuracy")
+"""The metrics of a network that tables, files and fronts show."""
+
 POINT = 0.01  # accuracy within one point of the dense network's counts as near
 _ROUNDING = 1e-9  # an accuracy of exactly one point less is within one point
 
@@ -145,7 +148,7 @@ class TrialRecord:
 
     def facts(self) -> Row:
         """Size and accuracy of a finished trial: what objectives are made of."""
-        return {name: self.metrics[name] for name in ("params", "macs", "val_accuracy", "test_accuracy")}
+        return {name: self.metrics[name] for name in FACTS}
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class ContenderRecord:
     @property
     def epochs(self) -> int:
         """The training epochs that its network has had; new weights know nothing of those before them."""
-        return epochs_trained(self.stages[-1:] if self.kind == "scratch" else self.stages)
+        return epochs_trained(self.stages, self.kind)
 
     @property
     def name(self) -> str:
@@ -225,9 +228,13 @@ class StudyRecord:
         return [trial for trial in self.trials if trial.state == "complete"]
 
 
-def epochs_trained(stages: Sequence[StageRecord]) -> int:
-    """The training epochs that a chain's network has had; early epochs are part of sparse training."""
-    return sum(stage.spec["recipe"]["epochs"] for stage in stages if stage.kind in ("sparse", "finetune"))
+def epochs_trained(stages: Sequence[StageRecord], kind: ContenderKind = "trial") -> int:
+    """The training epochs that a chain's network has had, of a scratch control those of its new weights.
+
+    Early epochs are part of sparse training.
+    """
+    own = stages[-1:] if kind == "scratch" else stages
+    return sum(stage.spec["recipe"]["epochs"] for stage in own if stage.kind in ("sparse", "finetune"))
 
 
 def best_trial(study: StudyRecord) -> TrialRecord | None:

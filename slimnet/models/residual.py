@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from slimnet.errors import SlimnetError
 from slimnet.models.blocks import BasicBlock, Block, Bottleneck
-from slimnet.models.catalogue import SIZES, WIDTHS
+from slimnet.models.catalogue import SIZES, WIDTHS, SizeName
 from slimnet.models.common import check_sizes, check_widths, draw_weights, initialize
 from slimnet.models.stems import Stem
 
@@ -180,8 +180,7 @@ def resnet50(
         >>> slimnet.count_params(slimnet.models.resnet50())
         23513162
     """
-    _, blocks, width = SIZES["resnet50"]
-    return resnet(blocks, width, num_classes=num_classes, in_channels=in_channels, stem=stem, widths=widths)
+    return _of_size(Bottleneck, "resnet50", num_classes, in_channels, stem, widths)
 
 
 def resnet20(
@@ -195,10 +194,7 @@ def resnet20(
         >>> slimnet.count_params(slimnet.models.resnet20())
         272474
     """
-    _, blocks, width = SIZES["resnet20"]
-    return basic_resnet(
-        blocks, width, num_classes=num_classes, in_channels=in_channels, stem=stem, widths=widths
-    )
+    return _of_size(BasicBlock, "resnet20", num_classes, in_channels, stem, widths)
 
 
 def resnet56(
@@ -212,10 +208,7 @@ def resnet56(
         >>> slimnet.count_params(slimnet.models.resnet56())
         855770
     """
-    _, blocks, width = SIZES["resnet56"]
-    return basic_resnet(
-        blocks, width, num_classes=num_classes, in_channels=in_channels, stem=stem, widths=widths
-    )
+    return _of_size(BasicBlock, "resnet56", num_classes, in_channels, stem, widths)
 
 
 def resnet110(
@@ -229,10 +222,19 @@ def resnet110(
         >>> slimnet.count_params(slimnet.models.resnet110())
         1730714
     """
-    _, blocks, width = SIZES["resnet110"]
-    return basic_resnet(
-        blocks, width, num_classes=num_classes, in_channels=in_channels, stem=stem, widths=widths
-    )
+    return _of_size(BasicBlock, "resnet110", num_classes, in_channels, stem, widths)
+
+
+def _of_size(
+    kind: type[Block],
+    name: SizeName,
+    num_classes: int,
+    in_channels: int,
+    stem: Stem,
+    widths: Sequence[int] | None,
+) -> ResNet:
+    _, blocks, width = SIZES[name]
+    return _build(kind, blocks, width, num_classes, in_channels, stem, widths)
 
 
 def _build(

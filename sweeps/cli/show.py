@@ -13,7 +13,7 @@ from sweeps.config import load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.outputs import CONTROLS, pareto_table, write_outputs
-from sweeps.records import StageRecord, StudyRecord
+from sweeps.records import FACTS, StageRecord, StudyRecord
 from sweeps.report.summary import how_far
 from sweeps.report.verdicts import against, with_error
 from sweeps.stages import Store
@@ -158,8 +158,7 @@ def print_front(console: Console, record: StudyRecord) -> None:
 def _front_row(record: StudyRecord, comparison: Comparison, point: Measured) -> dict[str, Any]:
     assert point.trial is not None, "points are trials"
     row = record.trials[point.trial].row()
-    measured = ("trial", "params", "macs", "val_accuracy", "test_accuracy")
-    asked = {name: value for name, value in row.items() if name not in measured}
+    asked = {name: value for name, value in row.items() if name not in ("trial", *FACTS)}
     smaller = ""
     if comparison.dense:
         smaller = f"{comparison.dense.size('params') / point.size('params'):.1f}x"

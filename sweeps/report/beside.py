@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeps.comparison import Comparison, Measured
-from sweeps.report.blocks import Block, Cell, Column, Paragraph, Row, Section, Table
+from sweeps.report.blocks import Cell, Column, Paragraph, Row, Section, Table
 from sweeps.report.verdicts import NAMES, SAME, against, points, with_error
 from sweeps.report.view import StudyView
 from sweeps.report.wording import UNKNOWN, count
@@ -28,21 +28,19 @@ def simpler_ways(view: StudyView) -> Section:
             rows += [_row(one.kind, one, against(comparison, one), pinned=False) for one in controls]
     if len(rows) < 2:
         return Section("beside", "Beside the simpler ways", ())
-    return Section("beside", "Beside the simpler ways", (*_explanation(comparison), _table(comparison, rows)))
+    return Section("beside", "Beside the simpler ways", (_explanation(comparison), _table(comparison, rows)))
 
 
-def _explanation(comparison: Comparison) -> tuple[Block, ...]:
+def _explanation(comparison: Comparison) -> Paragraph:
     kinds = [kind for kind in NAMES if comparison.of_kind(kind)]
     what = "; ".join(f"{kind}: {NAMES[kind]}" for kind in kinds)
     named = f"Points of the front beside simpler ways to networks of their size ({what}). " if what else ""
-    return (
-        Paragraph(
-            f"{named}Accuracies are means over seeds with their standard errors, those of the split "
-            "included; every seed has a validation split of its own. Differences are taken seed by seed and "
-            f"have a 95 % interval: where it holds zero, the two {SAME}. The first seed chose the points, "
-            "which favours them a little. Of parameters and MACs the means are told, and epochs are all that "
-            "a network has had, those of sparse training included."
-        ),
+    return Paragraph(
+        f"{named}Accuracies are means over seeds with their standard errors, those of the split "
+        "included; every seed has a validation split of its own. Differences are taken seed by seed and "
+        f"have a 95 % interval: where it holds zero, the two {SAME}. The first seed chose the points, "
+        "which favours them a little. Of parameters and MACs the means are told, and epochs are all that "
+        "a network has had, those of sparse training included."
     )
 
 

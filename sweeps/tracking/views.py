@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from sweeps.outputs import pareto_table
 from sweeps.records import (
+    FACTS,
     ContenderRecord,
     StageRecord,
     StudyRecord,
@@ -27,8 +28,6 @@ from sweeps.records import (
 
 Row = dict[str, Any]
 RunState = Literal["waiting", "running", "complete", "failed"]
-
-FACTS = ("params", "macs", "val_accuracy", "test_accuracy")
 
 
 @dataclass(frozen=True)
