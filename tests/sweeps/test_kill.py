@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 from running import CORE, PATIENCE, Sweep, children, wait_until, wait_until_gone
 
-KILLS = 8
+KILLS = 6
 OPTIONS = (
     *("--workers", "1", "--trials", "4"),
     *("--set", "sparse.epochs=5", "--set", "finetune.epochs=2"),
     *("--set", "search.sampler=tpe", "--set", "search.ahead=1"),
 )
+TORN = "EOFError: Ran out of input\n"
 EPOCHS = 2 * 5 + (5 + 2) + 4 * 2  # two values of λ, the dense network, four prunings
 
 
-@pytest.mark.slow  # nine starts of a sweep, each of which imports torch
+@pytest.mark.slow  # eight starts of a sweep, each of which imports torch
 def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
     sweep: Sweep, tmp_path: Path
 ) -> None:
@@ -37,7 +38,8 @@ def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
         below = children(process)
         process.send_signal(signal.SIGKILL)
         _, err = process.communicate()
-        assert err == ""
+        # A worker that was being born cannot read its orders to the end, which Python itself tells.
+        assert err == "" or err.endswith(TORN)
         wait_until_gone(below)
     for last in (sweep.start(*OPTIONS, core=CORE), undisturbed):
         _, err = last.communicate(timeout=PATIENCE)
