@@ -178,7 +178,7 @@ def _choose_groups(graph: ChannelGraph, streams: bool) -> list[ChannelGroup]:
 def _inner_groups(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> dict[str, list[ChannelGroup]]:
     """The groups inside each block that can be dropped, by the block's name."""
     inner = {}
-    for branch in find_branches(graph.model, graph.nodes):
+    for branch in find_branches(graph.record):
         inside = [
             group for group in groups if not group.coupled and set(group.producers) <= set(branch.layers)
         ]
@@ -197,7 +197,7 @@ def _latency(candidate: PruningPlan) -> float:
     """Milliseconds of the network that a plan leads to."""
     model = candidate.graph.model
     parameter = next(model.parameters())
-    example = torch.zeros(candidate.graph.input_shape, dtype=parameter.dtype, device=parameter.device)
+    example = candidate.graph.example.zeros(parameter)
     return measure_latency(prune(model, candidate, absorb=False), example, seconds=LATENCY_SECONDS).median_ms
 
 

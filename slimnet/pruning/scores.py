@@ -117,7 +117,7 @@ def _reader_norms(graph: ChannelGraph) -> Floats:
     squares = np.zeros(graph.unit_count)
     for name, layer in graph.layers.items():
         module = graph.model.get_submodule(name)
-        if isinstance(module, _BatchNorm):
+        if not layer.positions:  # a norm
             continue
         np.add.at(squares, layer.inputs, _input_squares(module))
     return np.sqrt(squares)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.errors import SlimnetError
@@ -82,13 +82,15 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     smaller = _copy(model, sharing=[w for w in weights if isinstance(w, Tensor) and w.dim() > 1])
     if absorb:
         absorb_constants(smaller, plan)
-    for branch in find_branches(model, plan.graph.nodes) if plan.dropped else []:
+    for branch in find_branches(plan.graph.record) if plan.dropped else []:
         if branch.name in plan.dropped:
             drop_branch(smaller, branch, {name: cut.outputs for name, cut in cuts.items()})
             cuts = {name: cut for name, cut in cuts.items() if name not in branch.layers}
     layers = dict(smaller.named_modules(remove_duplicate=False))
     for name, cut in cuts.items():
         _shrink(layers[name], cut)
+    for name, kept in plan.vector_cuts().items():
+        _shorten(layers[name.rpartition(".")[0]], name.rpartition(".")[2], kept)
     return smaller
 
 
@@ -121,7 +123,7 @@ def _fits(module: nn.Module, part: str, saved: Tensor | None, own: Tensor | None
     if saved is None:
         return own is None
     if own is None:  # absorption gives convs and linear layers a bias
-        return part == "bias" and not isinstance(module, _BatchNorm)
+        return part == "bias" and not isinstance(module, _NormBase)
     return saved.dim() == own.dim() and saved.shape[2:] == own.shape[2:]
 
 
@@ -189,8 +191,10 @@ def _channel_counts(module: nn.Module) -> tuple[int, int] | None:
             return module.in_channels, module.out_channels
         case nn.Linear():
             return module.in_features, module.out_features
-        case _BatchNorm():
+        case _NormBase():
             return module.num_features, module.num_features
+        case nn.GroupNorm():
+            return module.num_channels, module.num_channels
     return None
 
 
@@ -217,9 +221,24 @@ def _shrink(module: nn.Module, cut: LayerCut) -> None:
         for name in tensors.keys() & {*PARAMETERS, *STATISTICS}:
             if (tensor := tensors[name]) is not None:
                 tensors[name] = _cut(module, tensor, outputs, inputs)
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, _NormBase):
         module.num_features = len(outputs)
+    if isinstance(module, nn.GroupNorm) and module.weight is None:
+        _set_norm_groups(module, len(outputs))
     _set_counts(module)
+
+
+def _shorten(module: nn.Module, name: str, kept: NDArray[np.int64]) -> None:
+    """Cut a parameter or buffer with an entry per channel."""
+    stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+    store = next(tensors for tensors in stores if name in tensors)
+    tensor = store[name].detach()
+    dim = max(range(tensor.dim()), key=lambda dim: tensor.shape[dim])
+    selected = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
+    trained = isinstance(store[name], nn.Parameter)
+    store[name] = nn.Parameter(selected, store[name].requires_grad) if trained else selected
+    if isinstance(module, nn.PReLU):
+        module.num_parameters = len(kept)
 
 
 def _cut(module: nn.Module, tensor: Tensor, outputs: Tensor, inputs: Tensor | None) -> Tensor:
@@ -248,10 +267,19 @@ def _set_counts(module: nn.Module) -> None:
             module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape
-        case _BatchNorm():
+        case _NormBase():
             for tensor in (module.weight, module.running_mean):
                 if tensor is not None:
                     module.num_features = len(tensor)
+        case nn.GroupNorm():
+            if module.weight is not None:
+                _set_norm_groups(module, len(module.weight))
+
+
+def _set_norm_groups(norm: nn.GroupNorm, channels: int) -> None:
+    """Keep the size of the groups that are normalised together, of which only whole ones were removed."""
+    norm.num_groups = channels * norm.num_groups // norm.num_channels
+    norm.num_channels = channels
 
 
 def _conv_groups(conv: _ConvNd, weight: Tensor) -> int:
