@@ -61,6 +61,26 @@ class Example:
 
         return _map(self.content, fill)
 
+    def noise(self, like: Tensor, most: int | None = None) -> Any:
+        """An input of numbers from 0 to 1, always the same; zeros where it holds whole numbers.
+
+        Args:
+            like: whose device it is on and whose dtype its floating point tensors have.
+            most: a batch of larger images is of this size; None where there is no such batch.
+        """
+        generator = torch.Generator().manual_seed(0)
+        large = [t for t in _tensors(self.content) if t.dim() >= 4 and max(t.shape[2:]) > (most or 0)]
+        if most is not None and (len(large) != 1 or len(_tensors(self.content)) != 1):
+            return None
+
+        def draw(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return torch.zeros(tensor.shape, dtype=tensor.dtype, device=like.device)
+            shape = tensor.shape if most is None else (*tensor.shape[:2], *(min(s, most) for s in tensor.shape[2:]))
+            return torch.rand(shape, generator=generator).to(like)
+
+        return _map(self.content, draw)
+
 
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):

@@ -35,6 +35,8 @@ def channels(labels: Tensor, dim: int = 1) -> Atoms | None:
     if not -labels.dim() <= dim < labels.dim():
         return None
     dim = dim % labels.dim()
+    if not labels.numel():
+        return np.zeros(0, dtype=np.int64) if not labels.shape[dim] else None
     if any(varies(labels, other) for other in range(labels.dim()) if other != dim):
         return None
     index: list[Any] = [0] * labels.dim()
@@ -44,6 +46,8 @@ def channels(labels: Tensor, dim: int = 1) -> Atoms | None:
 
 def unique(labels: Tensor) -> Atoms:
     """The atoms that occur, in ascending order."""
+    if not labels.numel():
+        return np.zeros(0, dtype=np.int64)
     one_by_one = channels(labels)
     atoms = one_by_one if one_by_one is not None else labels.numpy().ravel()
     ascending = bool((atoms[1:] > atoms[:-1]).all())  # mostly so, and far cheaper to see than to sort

@@ -370,18 +370,14 @@ class Step:
             self.flow.block_labels([labels], f"{self.where} combines channels with another tensor")
 
     def _dtype(self, tensors: Sequence[Tensor]) -> torch.dtype:
+        dtype = tensors[0].dtype
         if self.op in _BOOLEAN:
             return torch.bool
-        if self.op == "_to_copy" and self.kwargs.get("dtype"):
-            return self.kwargs["dtype"]  # type: ignore[no-any-return]
-        if self.op == "where":
-            tensors = tensors[1:]
-        dtype = tensors[0].dtype
-        for tensor in tensors[1:]:
-            dtype = torch.result_type(torch.empty((), dtype=dtype), tensor) if tensor.dim() == 0 else torch.promote_types(dtype, tensor.dtype)
-        if not dtype.is_floating_point and (self.op in ("div", "sigmoid", "sqrt", "exp", "mean") or any(type(a) is float for a in self.args)):
-            return torch.get_default_dtype()
-        return dtype
+        if self.op == "_to_copy":
+            return self.kwargs.get("dtype") or dtype
+        if dtype.is_floating_point and all(tensor.dtype == dtype for tensor in tensors):
+            return dtype
+        return tensors_in(self.shapes())[0].dtype
 
     def fill(self) -> Any:
         labels = self.labels(self.args[0])
@@ -483,7 +479,7 @@ class Step:
 
     def join(self) -> Any:
         parts = self.args[0] if self.args else self.kwargs["tensors"]
-        parts = [part for part in parts if part.numel() or part.dim() != 1]
+        parts = [part for part in parts if part.shape != (0,)] or list(parts)
         dim = self.args[1] if len(self.args) > 1 else self.kwargs.get("dim", 0)
         dim = dim % parts[0].dim()
         why = f"{self.where} joins channels to another tensor"
@@ -523,11 +519,13 @@ class Step:
         dim = self.args[1] if len(self.args) > 1 else self.kwargs.get("dim", 0)
         known = [self.labels(part) for part in parts]
         why = f"{self.where} joins channels to another tensor"
-        pieces = [
+        first, *others = [
             self.flow.constant(tuple(part.shape), why) if labels is None else labels
             for part, labels in zip(parts, known, strict=True)
         ]
-        return self._emit_joined(torch.stack(pieces, dim), parts)
+        for other in others:
+            self.flow.tie_labels(first, other)
+        return self._emit_joined(torch.stack([first] * len(parts), dim), parts)
 
     def view(self) -> Any:
         """Follow a view: it scales with its channels if the numbers that it was asked for by do."""
@@ -535,6 +533,8 @@ class Step:
         labels = self.labels(x)
         assert labels is not None
         shape = tuple(self.shapes().shape)
+        if not labels.numel():
+            return self.opaque(f"{self.where} is of nothing")
         sizes = self._asked(shape)
         moved = labels.reshape(shape)
         for ins, outs in view_blocks(tuple(x.shape), shape):
@@ -549,7 +549,10 @@ class Step:
             # (C,) seen as (a, b) with a fixed: physical and original views agree if every row of a
             # keeps the same positions of b.
             for dim in fixed:
-                self.flow.tie_labels(moved, moved.narrow(dim, 0, 1).expand(moved.shape))
+                first = moved.narrow(dim, 0, 1).expand(shape)
+                if varies(moved, dim):
+                    self.flow.tie_labels(moved, first)
+                moved = first  # whose units are theirs
             asked = next(sizes[dim] for dim in outs if dim not in fixed)
             if asked is not None:
                 self.flow.same_size(asked, unique(labels), f"{self.where} takes the number of channels from elsewhere")

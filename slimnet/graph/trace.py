@@ -75,14 +75,14 @@ class ChannelGroup:
 
     @property
     def prunable(self) -> bool:
-        """Whether the group is pruned by default."""
+        """Whether the group is pruned by default: by scaling factors, and without its stream."""
         return not self.reason
 
     @property
     def reason(self) -> str:
         """Why the group is kept whole by default; empty where it is not."""
-        if self.blocked:
-            return self.blocked
+        if self.blocked or not self.scales:
+            return self.blocked or "no BatchNorm follows it to go by"
         return "its channels meet in a residual add" if self.coupled else ""
 
 
@@ -217,9 +217,6 @@ def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
     seen: Counter[str] = Counter()
     for index, units in enumerate(members):
         first = units[0]
-        blocked = reasons[why[first]]
-        if not blocked and not scales[index]:
-            blocked = "no BatchNorm follows it to go by"
         name = producers[index][0]
         seen[name] += 1
         found.append(
@@ -231,7 +228,7 @@ def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
                 units=units,
                 unit_channels=int(channels[first]),
                 coupled=bool(coupled[first]),
-                blocked=blocked,
+                blocked=reasons[why[first]],
             )
         )
     return ChannelGraph(

@@ -16,9 +16,11 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet.errors import SlimnetError
 from slimnet.graph.operations import is_reparametrized
+from slimnet.modes import uncompiled
 from slimnet.pruning.absorb import absorb_constants
 from slimnet.pruning.blocks import drop_branch, find_branches
 from slimnet.pruning.plan import LayerCut, PruningPlan
+from slimnet.pruning.verify import verify
 
 Model = TypeVar("Model", bound=nn.Module)
 PARAMETERS = ("weight", "bias")
@@ -45,8 +47,9 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
         >>> torch.allclose(silenced.eval()(x), smaller.eval()(x), atol=1e-5)
         True
     """
+    model = _uncompiled(model)
+    _check(model, plan)
     silenced = copy.deepcopy(model)
-    _check(silenced, plan)
     if absorb:
         absorb_constants(silenced, plan)
     with torch.no_grad():
@@ -67,7 +70,8 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         absorb: move the constant that a pruned channel still emits, act(β) at γ = 0, into what reads it.
 
     Raises:
-        SlimnetError: the plan is for another network, naming the first layer that disagrees.
+        SlimnetError: the plan is for another network, naming the first layer that disagrees; or what came of
+            it does not run on the example, or returns other shapes or numbers that are not finite.
 
     Example:
         >>> model = slimnet.models.resnet([1], width=8)
@@ -75,6 +79,7 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         >>> slimnet.count_params(model), slimnet.count_params(slimnet.prune(model, plan))
         (1810, 1217)
     """
+    model = _uncompiled(model)
     _check(model, plan)
     cuts = plan.cuts()
     # Weights that are about to be replaced by slices of themselves need no copy of their own.
@@ -91,6 +96,7 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         _shrink(layers[name], cut)
     for name, kept in plan.vector_cuts().items():
         _shorten(layers[name.rpartition(".")[0]], name.rpartition(".")[2], kept)
+    verify(model, smaller, plan.graph)
     return smaller
 
 
@@ -125,6 +131,10 @@ def _fits(module: nn.Module, part: str, saved: Tensor | None, own: Tensor | None
     if own is None:  # absorption gives convs and linear layers a bias
         return part == "bias" and not isinstance(module, _NormBase)
     return saved.dim() == own.dim() and saved.shape[2:] == own.shape[2:]
+
+
+def _uncompiled(model: Model) -> Model:
+    return uncompiled(model) if isinstance(model, nn.Module) else model  # type: ignore[return-value]
 
 
 def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:
@@ -168,6 +178,12 @@ def _copy_tensor(tensor: Tensor | None, known: dict[int, Any]) -> Tensor | None:
 
 
 def _check(model: nn.Module, plan: PruningPlan) -> None:
+    if not isinstance(model, nn.Module) or not isinstance(plan, PruningPlan):
+        raise SlimnetError(
+            f"a network and its plan are needed, not {type(model).__name__} and {type(plan).__name__}: "
+            "graph = trace(model, example); prune(model, plan(graph, ratio=0.5))"
+        )
+    plan.check()
     modules = dict(model.named_modules(remove_duplicate=False))
     for name, units in plan.graph.layers.items():
         try:
