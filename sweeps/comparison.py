@@ -26,6 +26,7 @@ from sweeps.records import (
 
 # Two-sided 95 % of Student's t for 1, 2, ... degrees of freedom; after them it is 1.96 + 2.5 / degrees.
 _T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+_MORE = 1 + 1e-9  # equal variances differ by their rounding
 IMAGES = {"val_accuracy": "val_images", "test_accuracy": "test_images"}
 
 
@@ -155,7 +156,9 @@ class Comparison:
     def difference(self, one: Measured, other: Measured) -> Difference | None:
         """How much more accurate one network is than another; None where no seed has both.
 
-        Small networks spread more than large ones: the variance is their own where that is above the study's.
+        The interval is Student's t. Its variance is pooled over the study, whose comparisons have few seeds each,
+        or their own where that is more: small networks spread more than large ones. Either comes with its own
+        degrees of freedom, so that a variance of two seeds has one, however many the study has.
         """
         pairs = _paired(one, other)
         if not pairs:
@@ -163,9 +166,10 @@ class Comparison:
         mean = statistics.fmean(pairs)
         if not self._degrees:
             return Difference(mean, math.inf)
-        own = statistics.variance(pairs) if len(pairs) > 1 else 0.0
-        variance = max(own, self._variance)
-        return Difference(mean, _t95(self._degrees) * math.sqrt(variance / len(pairs)))
+        variance, degrees = self._variance, self._degrees
+        if len(pairs) > 1 and (own := statistics.variance(pairs)) > variance * _MORE:
+            variance, degrees = own, len(pairs) - 1
+        return Difference(mean, _t95(degrees) * math.sqrt(variance / len(pairs)))
 
     @cached_property
     def _differences(self) -> list[list[float]]:

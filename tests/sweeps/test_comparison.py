@@ -86,14 +86,17 @@ def test_a_difference_is_taken_seed_by_seed() -> None:
 
 
 def test_the_spread_of_differences_is_pooled_or_their_own_where_that_is_more() -> None:
-    """Two points and a control, whose differences have variances of 0.0002, 0.0008 and 0.00005."""
+    """Two points and a control, whose differences have variances of 0.0002, 0.0008 and 0.00005.
+
+    Pooled they have three degrees of freedom, and that of trial 1 alone has one.
+    """
     made = Made([0.8, 0.8], [[0.81, 0.83], [0.78, 0.82]], {("uniform", 0): [0.80, 0.81]})
     pooled = (0.0002 + 0.0008 + 0.00005) / 3
-    for number, mean, variance in ((0, 0.02, pooled), (1, 0.0, 0.0008)):
+    for number, mean, variance, degrees in ((0, 0.02, pooled, 3), (1, 0.0, 0.0008, 1)):
         difference = differ(made, number)
         assert difference is not None
         assert difference.mean == pytest.approx(mean)
-        assert difference.margin == pytest.approx(T95[3] * math.sqrt(variance / 2))
+        assert difference.margin == pytest.approx(T95[degrees] * math.sqrt(variance / 2))
     compared = made.compared()
     beside = compared.difference(compared.points[1], compared.controls["uniform", 0])
     assert beside is not None
@@ -101,6 +104,15 @@ def test_the_spread_of_differences_is_pooled_or_their_own_where_that_is_more() -
         pytest.approx(0.015),
         pytest.approx(T95[3] * math.sqrt(pooled / 2)),
     )
+
+
+def test_equal_spreads_are_pooled_whatever_their_rounding() -> None:
+    """Three comparisons, each of two differences that are 0.02 apart."""
+    made = Made([0.8, 0.8], [[0.81, 0.83], [0.78, 0.80], [0.84, 0.86]])
+    for number in range(3):
+        difference = differ(made, number)
+        assert difference is not None
+        assert difference.margin == pytest.approx(T95[3] * math.sqrt(0.0002 / 2))
 
 
 def test_comparisons_of_more_seeds_count_for_more() -> None:
@@ -215,11 +227,11 @@ def test_how_a_network_stands_beside_the_dense_one(mean: float, margin: float, w
     [
         ([0.70, 0.70], "pruned is better: +10.0 points (95 %: +10.0 to +10.0)"),
         ([0.90, 0.90], "pruned is worse: -10.0 points (95 %: -10.0 to -10.0)"),
-        ([0.75, 0.84], "cannot be told apart: +0.5 points (95 %: -18.8 to +19.8)"),
+        ([0.75, 0.84], "cannot be told apart: +0.5 points (95 %: -56.7 to +57.7)"),
     ],
 )
 def test_how_pruning_stands_beside_a_control(control: list[float], words: str) -> None:
-    """Of 0.05 and -0.04 the variance is 0.00405, which makes the margin 4.30 · √(0.00405 / 2)."""
+    """Of 0.05 and -0.04 the variance is 0.00405, which makes the margin 12.71 · √(0.00405 / 2)."""
     compared = Made([0.8, 0.8], [[0.80, 0.80]], {("uniform", 0): control}).compared()
     assert plain(against(compared, compared.controls["uniform", 0])) == words
 
