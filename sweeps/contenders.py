@@ -76,12 +76,12 @@ def contenders(
 def epochs_to_come(config: Config) -> dict[str, float]:
     """Training epochs of all contenders by kind of stage, at most: before it is known which they are."""
     points, further = min(config.confirm.points, config.search.trials), config.confirm.seeds - 1
-    controls = config.controls
+    controls, random = config.controls, config.controls.random and config.inherits
     sparse = config.most_epochs * (further + points * (further + 1) * controls.uniform)
     trainings = points * further * config.passes  # of repeats; random channels have later passes of their own
-    trainings += points * (further + 1) * controls.random * (config.passes - 1)
+    trainings += points * (further + 1) * random * (config.passes - 1)
     sparse += trainings * config.sparse.epochs
     early = trainings * config.finetune.rewind_to * config.rewinds
-    tuned = points * (further + (further + 1) * controls.random) * config.passes * config.finetune.epochs
+    tuned = points * (further + (further + 1) * random) * config.passes * config.finetune.epochs
     tuned += points * (further + 1) * controls.scratch * config.most_epochs
     return {"sparse": float(sparse), "early": float(early), "finetune": float(tuned)}

@@ -169,6 +169,7 @@ def test_random_channels_share_the_sparse_training_of_their_trial() -> None:
         ("confirm.seeds=4",),
         (*ALL, "confirm.seeds=2", "passes=2"),
         (*ALL, "confirm.seeds=2", "finetune.weights=early"),
+        (*ALL, "confirm.seeds=2", "passes=2", "finetune.weights=fresh"),
         (*ALL, "confirm={seeds: 2, points: 2}"),
     ],
     ids=" ".join,
