@@ -22,6 +22,7 @@ from sweeps.records import (
     TrialRecord,
     best_trial,
     epochs_trained,
+    smallest_near_dense,
 )
 
 # Two-sided 95 % of Student's t for 1, 2, ... degrees of freedom; after them it is 1.96 + 2.5 / degrees.
@@ -198,18 +199,33 @@ def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | Non
     The smallest whose mean is within a point of the dense network's; without repeats of both as `best_trial`
     says.
     """
+    lost = _lost(comparison)
+    if not lost:
+        return best_trial(study)
+    return smallest_near(study, comparison) or study.trials[min(lost, key=lambda number: lost[number])]
+
+
+def smallest_near(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
+    """The smallest network that is smaller than the dense one and within a point of it.
+
+    By the means of those that were repeated; without repeats of both as `smallest_near_dense` says.
+    """
+    lost = _lost(comparison)
+    if not lost:
+        return smallest_near_dense(study)
+    return next((study.trials[number] for number, points in lost.items() if points <= POINT + 1e-9), None)
+
+
+def _lost(comparison: Comparison) -> dict[int, float]:
+    """What smaller networks lose beside the dense one on the mean, by trial and size; of those repeated."""
     dense = comparison.dense
     if dense is None or len(dense.runs) < 2:
-        return best_trial(study)
-    lost = {
+        return {}
+    return {
         point.trial: dense.mean("val_accuracy") - point.mean("val_accuracy")
         for point in comparison.points
         if point.trial is not None and len(point.runs) > 1 and point.size("params") < dense.size("params")
     }
-    near = [number for number, points in lost.items() if points <= POINT + 1e-9]
-    if near:
-        return study.trials[near[0]]
-    return study.trials[min(lost, key=lambda number: lost[number])] if lost else best_trial(study)
 
 
 def _measured(

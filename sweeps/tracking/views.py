@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from sweeps.comparison import Comparison, smallest_near
 from sweeps.outputs import pareto_table
 from sweeps.records import (
     FACTS,
@@ -23,7 +24,6 @@ from sweeps.records import (
     StudyRecord,
     TrialRecord,
     epochs_trained,
-    smallest_near_dense,
 )
 
 Row = dict[str, Any]
@@ -343,10 +343,11 @@ def _headlines(study: StudyRecord) -> dict[str, Any]:
     if complete := study.complete:
         headlines["best_val_accuracy"] = max(trial.metrics["val_accuracy"] for trial in complete)
     if dense := study.dense.metrics:
-        near = smallest_near_dense(study)
+        comparison = Comparison(study)
+        near = smallest_near(study, comparison)
         headlines["dense_val_accuracy"] = dense["val_accuracy"]
         headlines["dense_params"] = dense["params"]
-        headlines["smallest_params_near_dense"] = near.metrics["params"] if near else None
+        headlines["smallest_params_near_dense"] = comparison.of_trial(near).size("params") if near else None
     return headlines
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from made import Made
 
-from sweeps.comparison import Comparison, Difference, recommended
+from sweeps.comparison import Comparison, Difference, recommended, smallest_near
 from sweeps.records import best_trial
 from sweeps.report.verdicts import against, beside_dense, points, seeds_and_epochs, with_error
 
@@ -297,3 +297,25 @@ def test_without_a_dense_network_nothing_is_recommended() -> None:
     study = Made([0.8], [[0.7, 0.7]]).study()
     object.__setattr__(study.dense, "result", None)
     assert recommended(study, Comparison(study)) is None
+
+
+# Which network is the smallest near the dense one
+
+
+def smallest(made: Made) -> int | None:
+    study = made.study()
+    trial = smallest_near(study, Comparison(study))
+    return None if trial is None else trial.number
+
+
+def test_the_smallest_near_the_dense_network_is_found_by_the_means_of_what_was_repeated() -> None:
+    assert smallest(Made([0.80, 0.80], [[0.80, 0.80], [0.77, 0.812], [0.80, 0.77]])) == 1
+    assert smallest(Made([0.9, 0.9], [[0.80, 0.80], [0.90, 0.82]])) is None
+    assert smallest(Made([0.8, 0.8], [[0.8, 0.8], [0.8]])) == 0
+
+
+def test_without_repeats_of_both_the_first_seed_tells_the_smallest_near() -> None:
+    assert smallest(Made([0.80], [[0.80], [0.795], [0.7]])) == 1
+    assert smallest(Made([0.8, None], [[0.8, 0.7], [0.795]])) == 1
+    assert smallest(Made([0.8, 0.8], [[0.8], [0.795]])) == 1
+    assert smallest(Made([None, 0.8], [[0.8, 0.8]])) is None

@@ -8,7 +8,7 @@ import pytest
 from in_memory import InMemory
 from records import contender, failed, run_id, stage, study, trial
 
-from sweeps.records import StudyRecord
+from sweeps.records import ContenderKind, ContenderRecord, StudyRecord
 from sweeps.tracking.views import Histogram, Row, RunView, study_views
 
 
@@ -290,3 +290,24 @@ def test_exactly_one_point_less_is_near_the_dense_network(dense: float, accuracy
 
 def test_a_network_that_is_not_smaller_is_not_near_the_dense_one() -> None:
     assert near_dense(0.9, (2000, 0.95), (2500, 0.95)) is None
+
+
+def test_the_smallest_near_the_dense_one_is_that_of_the_means_where_there_are_repeats() -> None:
+    """Trial 1 was lucky with the first seed, and its networks have 800 and 700 parameters, trial 0 900."""
+
+    def repeat(kind: ContenderKind, number: int | None, params: int, accuracy: float) -> ContenderRecord:
+        chain = (stage("sparse", True, params=params, val_accuracy=accuracy),)
+        return ContenderRecord(kind, number, 1, "complete", None, chain)
+
+    def smallest(*contenders: ContenderRecord) -> int | None:
+        record = study(trial(0), trial(1), goal=2, contenders=contenders)
+        found: int | None = view_of(record, "study").summary["smallest_params_near_dense"]
+        return found
+
+    dense = repeat("dense", None, 2000, 0.8)
+    near, far = repeat("trial", 0, 900, 0.8), repeat("trial", 1, 700, 0.7)
+    assert smallest() == 800
+    assert smallest(near, far) == 750, "by the first seed, as the dense network was not repeated"
+    assert smallest(dense, near, far) == 900
+    assert smallest(dense, near, repeat("trial", 1, 700, 0.8)) == 750
+    assert smallest(dense, far) is None
