@@ -157,7 +157,7 @@ class Comparison:
     def difference(self, one: Measured, other: Measured) -> Difference | None:
         """How much more accurate one network is than another; None where no seed has both.
 
-        The interval is Student's t. Its variance is pooled over the study, whose comparisons have few seeds each,
+        The interval is Student's t. Its variance is pooled over the study, whose comparisons have few seeds,
         or their own where that is more: small networks spread more than large ones. Either comes with its own
         degrees of freedom, so that a variance of two seeds has one, however many the study has.
         """

@@ -217,12 +217,13 @@ def study_view(study: StudyRecord) -> RunView:
     failed = sum(trial.state == "failed" for trial in study.trials)
     ended = len(complete) + failed
     state: RunState = "complete" if ended >= study.goal and study.ended else "running" if ended else "waiting"
+    comparison = Comparison(study)
     summary = {
         "state": state,
         "goal": study.goal,
         "complete": len(complete),
         "failed": failed,
-        **_headlines(study),
+        **_headlines(study, comparison),
     }
     return RunView(
         id=run_id(study, "study"),
@@ -235,7 +236,7 @@ def study_view(study: StudyRecord) -> RunView:
         mark=_mark(summary, study.front, complete, [one.state for one in study.contenders]),
         make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
         make_summary=lambda: summary,
-        rows=partial(_study_rows, study),
+        rows=partial(_study_rows, study, comparison),
     )
 
 
@@ -308,7 +309,7 @@ def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
     return Histogram(raw["counts"], raw["edges"])
 
 
-def _study_rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
+def _study_rows(study: StudyRecord, comparison: Comparison, start: int) -> Iterator[tuple[int, Row]]:
     """One row, the tables and the chart as they are now, at a step that grows whatever comes.
 
     A thousand for each complete trial, and one for each control and repeat, which change with more trials.
@@ -318,7 +319,7 @@ def _study_rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
     if not study.complete or step < start:
         return
     trials = [trial.row() for trial in study.complete]
-    found = pareto_table(study)
+    found = pareto_table(study, comparison)
     front = sorted(found["front"], key=lambda row: row["params"])
     chart = _front_chart(study, trials, front, found["controls"])
     row: Row = {"trials": _table(trials), "front": _table(_flat(front)), "front_chart": chart}
@@ -337,13 +338,12 @@ def _table(rows: list[Row]) -> Table:
     return Table(columns, [[row[name] for name in columns] for row in rows])
 
 
-def _headlines(study: StudyRecord) -> dict[str, Any]:
+def _headlines(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
     """The few numbers that say how the study stands."""
     headlines: dict[str, Any] = {}
     if complete := study.complete:
         headlines["best_val_accuracy"] = max(trial.metrics["val_accuracy"] for trial in complete)
     if dense := study.dense.metrics:
-        comparison = Comparison(study)
         near = smallest_near(study, comparison)
         headlines["dense_val_accuracy"] = dense["val_accuracy"]
         headlines["dense_params"] = dense["params"]

@@ -24,7 +24,7 @@ from sweeps.jobs import Job, Place, Watch
 from sweeps.outputs import pareto_table
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.retry import forget_failures
-from sweeps.stages import Stage, StageFolder
+from sweeps.stages import Stage, StageFolder, Store
 from sweeps.state import read_study
 from sweeps.study import make_study
 from sweeps.tracking import Tracker
@@ -80,6 +80,10 @@ class Runner:
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
     return Runner(tmp_path / "runs")
+
+
+def retry(runs: Path, settings: Config, numbers: list[int]) -> list[int]:
+    return forget_failures(Store(runs), read_study(runs, settings), numbers)
 
 
 def points(study: StudyRecord) -> list[tuple[Any, ...]]:
@@ -256,7 +260,7 @@ def test_a_failed_curve_fails_no_trial_and_is_tried_again(runner: Runner) -> Non
     runner.names.clear()
     runner.run(settings)
     assert runner.names == []
-    assert forget_failures(runner.runs, settings, []) == []
+    assert retry(runner.runs, settings, []) == []
     again = runner.run(settings)
     assert runner.names == ["curve"] * len(again.curves)
     assert {curve.state for curve in again.curves.values()} == {"done"}
@@ -266,7 +270,7 @@ def test_there_is_no_curve_of_a_network_that_failed(runner: Runner) -> None:
     settings = config("curves=true", trials=4)
     assert runner.run(settings, compute=failing("sparse")).curves == {}
     assert read_study(runner.runs, settings).curves == {}
-    forget_failures(runner.runs, settings, [])
+    retry(runner.runs, settings, [])
     assert {curve.state for curve in runner.run(settings).curves.values()} == {"done"}
 
 
@@ -424,7 +428,7 @@ def test_a_control_that_fails_holds_nothing_up_and_is_tried_again(runner: Runner
     assert runner.run(settings).ended
     assert runner.names == [], "it is not tried again by itself"
 
-    assert forget_failures(runner.runs, settings, []) == []
+    assert retry(runner.runs, settings, []) == []
     again = runner.run(settings)
     assert {one.state for one in again.contenders} == {"complete"}
     assert [row["seeds"] for row in pareto_table(again)["controls"]] == [[0, 1, 2]] * 2
@@ -463,7 +467,7 @@ def test_a_failed_baseline_whose_repeats_succeed_is_not_compared_with(runner: Ru
     table = pareto_table(study)
     assert table["dense"] is None
     assert {tuple(row["seeds"]) for row in table["controls"]} == {(0, 1, 2)}
-    forget_failures(runner.runs, settings, [])
+    retry(runner.runs, settings, [])
     assert pareto_table(runner.run(settings))["dense"]["seeds"] == [0, 1, 2]
 
 
@@ -508,7 +512,7 @@ def test_a_failed_stage_fails_its_trials_and_the_sweep_goes_on(runner: Runner) -
     assert len(study.complete) == 8 - len(failed)
 
     settings = config(sampler="grid", trials=8)
-    assert forget_failures(runner.runs, settings, []) == [trial.number for trial in failed]
+    assert retry(runner.runs, settings, []) == [trial.number for trial in failed]
     again = runner.run(settings)
     assert [trial.state for trial in again.trials] == ["complete"] * 8
     assert points(again) == points(study)
@@ -521,9 +525,9 @@ def test_trials_that_share_a_failed_stage_fail_and_are_retried_together(runner: 
     assert study.dense.state == "failed"
     first = study.trials[0]
     together = [t.number for t in study.trials if t.params["sparse.lambda"] == first.params["sparse.lambda"]]
-    assert forget_failures(runner.runs, config(trials=8), [first.number]) == together
+    assert retry(runner.runs, config(trials=8), [first.number]) == together
     with pytest.raises(SlimnetError, match="trial 99 has not failed; failed trials: "):
-        forget_failures(runner.runs, config(trials=8), [99])
+        retry(runner.runs, config(trials=8), [99])
 
 
 class Losing(InlineExecutor):
