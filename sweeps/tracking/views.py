@@ -59,6 +59,7 @@ class RunView:
         epoch_axes: names of the stages that have epochs: their metrics are drawn over `<name>/epoch`.
         state: how far it is.
         mark: the same as long as nothing has changed.
+        chain: the same as long as the rows are those of the same stages, however many there are by now.
         make_config: makes the config.
         make_summary: makes the summary.
         rows: yields (step, row) from a step on; values are numbers, Histograms, Tables and plotly figures.
@@ -72,6 +73,7 @@ class RunView:
     epoch_axes: tuple[str, ...]
     state: RunState
     mark: str
+    chain: str
     make_config: Callable[[], dict[str, Any]]
     make_summary: Callable[[], dict[str, Any]]
     rows: Callable[[int], Iterator[tuple[int, Row]]]
@@ -128,6 +130,7 @@ def trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
         epoch_axes=_epoch_axes(trial.stages),
         state=state,
         mark=_mark(state, trial.reason, *map(_progress, trial.stages)),
+        chain=_chain(trial.stages),
         make_config=partial(_trial_config, trial),
         make_summary=partial(_trial_summary, trial, state),
         rows=partial(_chain_rows, trial.stages),
@@ -166,6 +169,7 @@ def contender_view(study: StudyRecord, contender: ContenderRecord) -> RunView:
         epoch_axes=_epoch_axes(contender.stages),
         state=state,
         mark=_mark(state, contender.reason, *map(_progress, contender.stages)),
+        chain=_chain(contender.stages),
         make_config=partial(_contender_config, study, contender),
         make_summary=lambda: summary,
         rows=partial(_chain_rows, contender.stages),
@@ -200,6 +204,7 @@ def dense_view(study: StudyRecord) -> RunView:
         epoch_axes=_epoch_axes([dense]),
         state=state,
         mark=_mark(state, reason, _progress(dense)),
+        chain=_chain([dense]),
         make_config=partial(_dense_config, study),
         make_summary=lambda: {"state": state, "reason": reason, **facts},
         rows=partial(_dense_rows, dense),
@@ -234,6 +239,7 @@ def study_view(study: StudyRecord) -> RunView:
         epoch_axes=(),
         state=state,
         mark=_mark(summary, study.front, complete, [one.state for one in study.contenders]),
+        chain="",
         make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
         make_summary=lambda: summary,
         rows=partial(_study_rows, study, comparison),
@@ -250,6 +256,10 @@ def _epoch_axes(stages: Sequence[StageRecord]) -> tuple[str, ...]:
 
 def _progress(stage: StageRecord) -> list[Any]:
     return [stage.key, stage.state, stage.epochs_done]
+
+
+def _chain(stages: Sequence[StageRecord]) -> str:
+    return _mark([stage.key for stage in stages])
 
 
 def _mark(*parts: Any) -> str:
