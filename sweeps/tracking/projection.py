@@ -146,8 +146,11 @@ class Projector:
         """Log the view's new rows and ends the run if the view has."""
         if view.state == "waiting":
             return
+        live = self._live.get(view.id)
+        if live is not None and live.view.mark == view.mark:
+            return
         try:
-            live = self._live.get(view.id) or self._open(view)
+            live = live or self._open(view)
             live.view = view
             last_step = sdk.log_rows(live.run, view.rows(live.next_step))
         except Exception as error:

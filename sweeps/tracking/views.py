@@ -238,7 +238,7 @@ def study_view(study: StudyRecord) -> RunView:
         tags=_tags(study),
         epoch_axes=(),
         state=state,
-        mark=_mark(summary, study.front, complete, [one.state for one in study.contenders]),
+        mark=_mark(summary, study.front, complete, [_shown(one) for one in study.contenders]),
         chain="",
         make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
         make_summary=lambda: summary,
@@ -256,6 +256,10 @@ def _epoch_axes(stages: Sequence[StageRecord]) -> tuple[str, ...]:
 
 def _progress(stage: StageRecord) -> list[Any]:
     return [stage.key, stage.state, stage.epochs_done]
+
+
+def _shown(contender: ContenderRecord) -> list[Any]:
+    return [contender.name, contender.stages[-1].key, contender.state]
 
 
 def _chain(stages: Sequence[StageRecord]) -> str:
@@ -322,20 +326,22 @@ def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
 def _study_rows(study: StudyRecord, comparison: Comparison, start: int) -> Iterator[tuple[int, Row]]:
     """One row, the tables and the chart as they are now, at a step that grows whatever comes.
 
-    A thousand for each complete trial, and one for each control and repeat, which change with more trials.
+    A thousand for each complete trial, and one for each control and repeat. These may be taken back or
+    exchanged: where the row before had some, this one comes after it and says so.
     """
     beside = sum(contender.state == "complete" for contender in study.contenders)
     step = 1000 * len(study.complete) + min(beside, 999)
-    if not study.complete or step < start:
+    had_some = start > 0 and (start - 1) % 1000 > 0
+    if not study.complete or (step < start and not had_some):
         return
     trials = [trial.row() for trial in study.complete]
     found = pareto_table(study, comparison)
     front = sorted(found["front"], key=lambda row: row["params"])
     chart = _front_chart(study, trials, front, found["controls"])
     row: Row = {"trials": _table(trials), "front": _table(_flat(front)), "front_chart": chart}
-    if found["controls"]:
+    if found["controls"] or had_some:
         row["controls"] = _table(_flat(found["controls"]))
-    yield step, row
+    yield max(step, start), row
 
 
 def _flat(rows: list[Row]) -> list[Row]:

@@ -148,6 +148,14 @@ def test_a_damaged_line_of_the_ledger_harms_no_other(study_dir: Path, damage: st
     assert Ledger(study_dir).items() == [("a", Entry("server", "1")), ("c", Entry("server", "2"))]
 
 
+def test_the_row_of_the_study_is_sent_once_with_what_stands_beside_it(study_dir: Path, calls: Calls) -> None:
+    record = study(trial(0), goal=2, contenders=[contender("uniform", 0, 0)])
+    online = projector(study_dir)
+    online.project(record)
+    online.project(record, final=True)
+    assert calls.sent.count(run_id("study")) == 1
+
+
 # What a later version trains otherwise
 
 

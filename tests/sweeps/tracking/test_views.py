@@ -200,6 +200,30 @@ def test_a_control_that_is_tried_again_gives_the_study_a_new_row() -> None:
     assert dict(zip(columns, cells, strict=True))["seeds"] == 2
 
 
+def test_controls_that_are_taken_back_or_exchanged_give_the_study_a_new_row() -> None:
+    """Even where there are as many or fewer: the server would go on showing those that it has."""
+    two = (contender("uniform", 0, 0), contender("uniform", 1, 0))
+    other = (contender("scratch", 0, 0), contender("scratch", 1, 0))
+    records = [study(trial(0), trial(1), goal=2, contenders=beside) for beside in (two, other, two[:1], ())]
+    assert len({view_of(record, "study").mark for record in records}) == 4
+    assert list(rows(records[0], "study")) == [2002]
+    shown = []
+    for start, record in enumerate(records[1:], 2003):
+        ((step, row),) = rows(record, "study", start).items()
+        assert step == start
+        columns, data = row["controls"].columns, row["controls"].data
+        shown.append([dict(zip(columns, cells, strict=True))["kind"] for cells in data])
+    assert shown == [["scratch"] * 2, ["uniform"], []]
+
+
+def test_without_controls_there_is_no_row_again_and_no_table_of_them() -> None:
+    record = study(trial(0), trial(1), goal=2)
+    assert rows(record, "study", start=2001) == {}
+    assert [set(row) for row in rows(record, "study", start=1001).values()] == [
+        {"trials", "front", "front_chart"}
+    ]
+
+
 def test_the_histograms_at_a_cut_are_those_of_sparse_training_not_of_early_epochs() -> None:
     sparse, prune, tuned = trial(0).stages
     early = replace(
