@@ -124,7 +124,9 @@ class Projector:
         entry = self._ledger.get(view.id)
         if entry is None or entry.home == "folder" or view.job_type == "study":
             return view
-        if entry.chain == view.chain or (entry.chain is None and entry.mark == view.mark):
+        if entry.chain is None and entry.mark == view.mark:
+            self._ledger.put(view.id, entry := replace(entry, chain=view.chain))
+        if entry.chain == view.chain:
             return view
         stem, _, uid = view.id.rpartition("-")
         return replace(view, id=f"{stem}-{view.chain[:6]}-{uid}")

@@ -193,17 +193,21 @@ def test_a_training_that_goes_on_keeps_its_run(study_dir: Path, calls: Calls) ->
     assert set(calls.opened) == {run_id(name) for name in (0, "dense", "study")}
 
 
+def by_an_earlier_version(study_dir: Path, record: StudyRecord) -> None:
+    """Sends a study; the ledger does not say which stages the rows are of."""
+    projector(study_dir).project(record, final=True)
+    ledger = Ledger(study_dir / "wandb")
+    for run, entry in ledger.items():
+        ledger.put(run, replace(entry, chain=None))
+
+
 @pytest.mark.parametrize("rows", ["the same", "begun", "other"])
 def test_of_what_an_earlier_version_has_sent_only_what_is_certain_goes_on(
     study_dir: Path, calls: Calls, rows: str
 ) -> None:
-    """Its ledger does not say which stages the rows are of."""
     now = study(trial(0), goal=1)
     sent = {"the same": now, "begun": study(trial(0), goal=1, dense=1), "other": trained_otherwise(now, "x")}
-    projector(study_dir).project(sent[rows], final=True)
-    ledger = Ledger(study_dir / "wandb")
-    for run, entry in ledger.items():
-        ledger.put(run, replace(entry, chain=None))
+    by_an_earlier_version(study_dir, sent[rows])
     calls.opened.clear()
 
     projector(study_dir).project(now, final=True)
@@ -211,6 +215,15 @@ def test_of_what_an_earlier_version_has_sent_only_what_is_certain_goes_on(
     assert run_id(0) not in calls.opened
     assert run_id("dense") not in calls.opened
     assert (calls.opened != []) == (rows != "the same")
+
+
+def test_what_an_earlier_version_was_interrupted_in_goes_on_in_its_run(study_dir: Path, calls: Calls) -> None:
+    begun = study(trial(0, 2, False, 0), dense=1)
+    by_an_earlier_version(study_dir, begun)
+    online = projector(study_dir)
+    online.project(begun)
+    online.project(study(trial(0), goal=1), final=True)
+    assert set(calls.opened) == {run_id(name) for name in (0, "dense", "study")}
 
 
 def test_a_run_that_is_not_on_the_server_keeps_its_id(study_dir: Path, calls: Calls) -> None:
