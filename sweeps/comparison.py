@@ -22,10 +22,12 @@ from sweeps.records import (
     TrialRecord,
     best_trial,
     epochs_trained,
+    smallest_near_dense,
 )
 
 # Two-sided 95 % of Student's t for 1, 2, ... degrees of freedom; after them it is 1.96 + 2.5 / degrees.
 _T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+_MORE = 1 + 1e-9  # equal variances differ by their rounding
 IMAGES = {"val_accuracy": "val_images", "test_accuracy": "test_images"}
 
 
@@ -155,7 +157,9 @@ class Comparison:
     def difference(self, one: Measured, other: Measured) -> Difference | None:
         """How much more accurate one network is than another; None where no seed has both.
 
-        Small networks spread more than large ones: the variance is their own where that is above the study's.
+        The interval is Student's t. Its variance is pooled over the study, whose comparisons have few seeds,
+        or their own where that is more: small networks spread more than large ones. Either comes with its own
+        degrees of freedom, so that a variance of two seeds has one, however many the study has.
         """
         pairs = _paired(one, other)
         if not pairs:
@@ -163,9 +167,10 @@ class Comparison:
         mean = statistics.fmean(pairs)
         if not self._degrees:
             return Difference(mean, math.inf)
-        own = statistics.variance(pairs) if len(pairs) > 1 else 0.0
-        variance = max(own, self._variance)
-        return Difference(mean, _t95(self._degrees) * math.sqrt(variance / len(pairs)))
+        variance, degrees = self._variance, self._degrees
+        if len(pairs) > 1 and (own := statistics.variance(pairs)) > variance * _MORE:
+            variance, degrees = own, len(pairs) - 1
+        return Difference(mean, _t95(degrees) * math.sqrt(variance / len(pairs)))
 
     @cached_property
     def _differences(self) -> list[list[float]]:
@@ -194,18 +199,33 @@ def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | Non
     The smallest whose mean is within a point of the dense network's; without repeats of both as `best_trial`
     says.
     """
+    lost = _lost(comparison)
+    if not lost:
+        return best_trial(study)
+    return smallest_near(study, comparison) or study.trials[min(lost, key=lambda number: lost[number])]
+
+
+def smallest_near(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
+    """The smallest network that is smaller than the dense one and within a point of it.
+
+    By the means of those that were repeated; without repeats of both as `smallest_near_dense` says.
+    """
+    lost = _lost(comparison)
+    if not lost:
+        return smallest_near_dense(study)
+    return next((study.trials[number] for number, points in lost.items() if points <= POINT + 1e-9), None)
+
+
+def _lost(comparison: Comparison) -> dict[int, float]:
+    """What smaller networks lose beside the dense one on the mean, by trial and size; of those repeated."""
     dense = comparison.dense
     if dense is None or len(dense.runs) < 2:
-        return best_trial(study)
-    lost = {
+        return {}
+    return {
         point.trial: dense.mean("val_accuracy") - point.mean("val_accuracy")
         for point in comparison.points
         if point.trial is not None and len(point.runs) > 1 and point.size("params") < dense.size("params")
     }
-    near = [number for number, points in lost.items() if points <= POINT + 1e-9]
-    if near:
-        return study.trials[near[0]]
-    return study.trials[min(lost, key=lambda number: lost[number])] if lost else best_trial(study)
 
 
 def _measured(

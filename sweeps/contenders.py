@@ -5,7 +5,7 @@ They follow from the front alone, so a study that goes on finds the same again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from slimnet.precision import Precision
@@ -49,14 +49,22 @@ def chosen_points(front: Sequence[TrialRecord], count: int, best: TrialRecord | 
 
 
 def contenders(
-    config: Config, points: Sequence[TrialRecord], precision: Precision, data: str | None
+    config: Config,
+    points: Sequence[TrialRecord],
+    precision: Precision,
+    data: str | None,
+    size: Callable[[Stage], int | None],
 ) -> Iterator[Contender]:
     """The controls of some finished trials, and repeats of them, of their controls and of the dense network.
+
+    Where channels compete, a trial's network has another size with every seed, and a uniformly narrower one
+    that of its own seed: it follows when the repeat is there, or never where that fails.
 
     Args:
         config: of the study.
         points: the trials.
         precision, data: of the study, as for `sweeps.stages.chain`.
+        size: the parameters of a stage's network; None until it is there.
     """
     for further in range(config.confirm.seeds):
         if further and points:
@@ -64,24 +72,29 @@ def contenders(
             yield Contender("dense", None, again.seed, (dense_stage(again, precision, data),))
         for trial in points:
             again = trial.config.model_copy(update={"seed": trial.config.seed + further})
+            params: int | None = trial.metrics["params"]
             if further:
-                yield Contender("trial", trial.number, again.seed, chain(again, precision, data))
+                stages = chain(again, precision, data)
+                params = size(stages[-1])
+                yield Contender("trial", trial.number, again.seed, stages)
             for kind in config.controls.chosen():
                 if kind == "random" and trial.config.finetune.weights == "fresh":
                     continue  # of the channels their number alone would count: it would be the trial itself
-                stages = control(kind, again, precision, data, params=trial.metrics["params"])
+                if kind == "uniform" and params is None:
+                    continue
+                stages = control(kind, again, precision, data, params=params)
                 yield Contender(kind, trial.number, again.seed, stages)
 
 
 def epochs_to_come(config: Config) -> dict[str, float]:
     """Training epochs of all contenders by kind of stage, at most: before it is known which they are."""
     points, further = min(config.confirm.points, config.search.trials), config.confirm.seeds - 1
-    controls = config.controls
+    controls, random = config.controls, config.controls.random and config.inherits
     sparse = config.most_epochs * (further + points * (further + 1) * controls.uniform)
     trainings = points * further * config.passes  # of repeats; random channels have later passes of their own
-    trainings += points * (further + 1) * controls.random * (config.passes - 1)
+    trainings += points * (further + 1) * random * (config.passes - 1)
     sparse += trainings * config.sparse.epochs
     early = trainings * config.finetune.rewind_to * config.rewinds
-    tuned = points * (further + (further + 1) * controls.random) * config.passes * config.finetune.epochs
+    tuned = points * (further + (further + 1) * random) * config.passes * config.finetune.epochs
     tuned += points * (further + 1) * controls.scratch * config.most_epochs
     return {"sparse": float(sparse), "early": float(early), "finetune": float(tuned)}

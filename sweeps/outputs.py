@@ -16,9 +16,9 @@ from sweeps.records import FACTS, StudyRecord
 CONTROLS: tuple[ControlKind, ...] = get_args(ControlKind)
 
 
-def pareto_table(study: StudyRecord) -> dict[str, Any]:
+def pareto_table(study: StudyRecord, comparison: Comparison | None = None) -> dict[str, Any]:
     """The front as pareto.json has it: facts that the same sweep gives again, and nothing else."""
-    comparison = Comparison(study)
+    comparison = comparison or Comparison(study)
     points = {point.trial: point for point in comparison.points}
     table: dict[str, Any] = {
         "study": study.name,
@@ -60,14 +60,15 @@ def _over_seeds(one: Measured) -> dict[str, Any]:
     return facts
 
 
-def write_outputs(folder: Path, study: StudyRecord) -> Path:
+def write_outputs(folder: Path, study: StudyRecord, comparison: Comparison | None = None) -> Path:
     """Write the front and the report; returns the page's path."""
     from sweeps.report import write_report  # plotly takes a while to import
 
-    table = pareto_table(study)
+    comparison = comparison or Comparison(study)
+    table = pareto_table(study, comparison)
     write_json(folder / "pareto.json", table)
     write_text(folder / "pareto.csv", _csv(table["front"]))
-    return write_report(study, folder / "report")
+    return write_report(study, folder / "report", comparison)
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -199,7 +199,8 @@ class StudyRecord:
         dense: the unpruned baseline: the sparse stage at λ = 0.
         trials: by number.
         front: numbers of the trials that no other trial beats.
-        contenders: controls and repeats, which are known once the goal is reached.
+        contenders: controls and repeats, which are known once the goal is reached; before that, those that
+            stand complete beside the front from a time when the goal was a lower one.
         curves: accuracy right after pruning over the ratio, by the key of the sparse training; of those
             trainings whose networks there are or will be.
     """

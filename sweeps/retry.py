@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from slimnet.errors import SlimnetError
-from sweeps.config import Config
+from sweeps.records import StudyRecord
 from sweeps.stages import Store
-from sweeps.state import read_study
 
 
-def forget_failures(runs: Path, config: Config, numbers: Sequence[int]) -> list[int]:
+def forget_failures(store: Store, study: StudyRecord, numbers: Sequence[int]) -> list[int]:
     """Let failed trials run again under their own numbers, and what else failed: baseline, curves, controls.
 
     Args:
-        runs: holds the study, whose lock the caller has.
-        config: of the study.
+        store: holds the stages.
+        study: whose lock the caller has.
         numbers: failed trials; all of them if empty. Trials that failed with the same stage come along.
 
     Returns:
@@ -25,7 +23,6 @@ def forget_failures(runs: Path, config: Config, numbers: Sequence[int]) -> list[
     Raises:
         SlimnetError: a number is not that of a failed trial.
     """
-    store, study = Store(runs), read_study(runs, config)
     failed = {trial.number: trial for trial in study.trials if trial.state == "failed"}
     for number in numbers:
         if number not in failed:

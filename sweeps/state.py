@@ -7,7 +7,7 @@ somebody says that it has changed. The work for one piece of news does not grow 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,13 +54,17 @@ class State:
         self._open_curves: dict[str, Stage] = {}
         self._front = Front(config.search.objectives)
         self._epochs_done = 0
-        self._contenders: list[Contender] | None = None  # not known before the goal is reached
+        self._points: list[TrialRecord] | None = None  # with controls and repeats; once the goal is reached
+        self._contenders: list[Contender] = []
         self._contender_records: list[ContenderRecord] = []
+        self._earlier: list[ContenderRecord] = []  # of a lower goal
         self.dense = dense_stage(config, study.facts.precision, study.facts.data)
         self._look_up(self.dense)
         for point in study.points:
             self._take(point)
         self._find_contenders()
+        if self._points is None:
+            self._earlier = self._earlier_contenders()
 
     # Trials
 
@@ -174,7 +178,7 @@ class State:
             dense=self._stages[self.dense.key],
             trials=list(self._trials),
             front=self._front.numbers(),
-            contenders=list(self._contender_records),
+            contenders=self._beside(),
             curves=dict(self._curves),
         )
 
@@ -195,9 +199,10 @@ class State:
             record = self._stages[stage.key]
             if stage.kind in left and record.state != "failed":
                 left[stage.kind] += stage.epochs - record.epochs_done
-        if self._contenders is None:
+        if self._points is None:
             for kind, epochs in epochs_to_come(self.config).items():
                 left[kind] += epochs
+        left["sparse"] += self._epochs_of_unsized()
         config, unasked = self.config, max(0, self.config.search.trials - self.asked)
         fresh = min(unasked, _sparse_points(config) - len(self._first_sparse))
         trainings = fresh + unasked * (config.passes - 1)
@@ -211,7 +216,7 @@ class State:
         yield self.dense
         for stages in self._open.values():
             yield from stages
-        for contender, record in zip(self._contenders or [], self._contender_records, strict=True):
+        for contender, record in zip(self._contenders, self._contender_records, strict=True):
             if record.state == "running":
                 yield from contender.stages
 
@@ -219,7 +224,7 @@ class State:
         """Once every trial has ended, find what stands beside them."""
         config = self.config
         settled = not self._open and self.asked >= config.search.trials
-        if self._contenders is not None or not settled:
+        if self._points is not None or not settled:
             return
         if self._stages[self.dense.key].state not in ("done", "failed"):
             return
@@ -228,14 +233,51 @@ class State:
         front = sorted(
             (self._trials[number] for number in study.front if wanted), key=lambda t: int(t.metrics["params"])
         )
-        points = chosen_points(front, config.confirm.points, best_trial(study))
+        self._points = chosen_points(front, config.confirm.points, best_trial(study))
+        self._list_contenders()
+
+    def _list_contenders(self) -> None:
+        """List what stands beside the points as far as it is known: again when a repeat has its network."""
+        known = {(one.kind, one.trial, one.seed): one for one in self._contender_records}
+        self._contenders = self._contenders_of(self._points or [])
+        self._contender_records = [
+            known.get((one.kind, one.trial, one.seed)) or self._contender_record(one)
+            for one in self._contenders
+        ]
+
+    def _contenders_of(self, points: Sequence[TrialRecord]) -> list[Contender]:
         facts = self._study.facts
-        self._contenders = list(contenders(config, points, facts.precision, facts.data))
-        for one in self._contenders:
-            records = tuple(map(self._look_up, one.stages))
-            self._contender_records.append(
-                ContenderRecord(one.kind, one.trial, one.seed, *_outcome(records), records)
-            )
+        return list(contenders(self.config, points, facts.precision, facts.data, self._size))
+
+    def _contender_record(self, one: Contender) -> ContenderRecord:
+        records = tuple(map(self._look_up, one.stages))
+        return ContenderRecord(one.kind, one.trial, one.seed, *_outcome(records), records)
+
+    def _size(self, stage: Stage) -> int | None:
+        """The parameters of a stage's network; None until it is there."""
+        known = self._stages.get(stage.key)
+        result = known.result if known else self.store.folder(stage).result()
+        return int(result["metrics"]["params"]) if result else None
+
+    def _epochs_of_unsized(self) -> float:
+        """Of the uniformly narrower networks that wait for the size of a repeat."""
+        waiting = [one for one in self._contender_records if (one.kind, one.state) == ("trial", "running")]
+        trials = [self._trials[one.trial] for one in waiting if one.trial is not None]
+        return float(self.config.controls.uniform * sum(trial.config.trial_epochs for trial in trials))
+
+    def _earlier_contenders(self) -> list[ContenderRecord]:
+        """What stands complete beside the front though trials are open."""
+        made = self._contenders_of([self._trials[number] for number in self._front.numbers()])
+        return [
+            self._contender_record(one) for one in made if self.store.folder(one.stages[-1]).state() == "done"
+        ]
+
+    def _beside(self) -> list[ContenderRecord]:
+        """Controls and repeats; those of a lower goal as long as their trial is on the front."""
+        if self._points is not None:
+            return list(self._contender_records)
+        front = {None, *self._front.numbers()}
+        return [one for one in self._earlier if one.trial in front]
 
     def _add_curve(self, sparse: Stage, point: Point) -> None:
         """Ask for a curve, with what the trial has set for sparse training alone: equal for all its users."""
@@ -270,7 +312,7 @@ class State:
         self._epochs_done += record.epochs_done - self._stages[stage.key].epochs_done
         self._stages[stage.key] = record
         self._note_curve(stage, record)
-        ended = []
+        ended, is_sized = [], False
         for before in self.users(stage):
             records = tuple(self._stages[other.key] for other in before.stages)
             state, reason = _outcome(records)
@@ -289,6 +331,9 @@ class State:
                 self._contender_records[place] = replace(
                     contender, state=state, reason=reason, stages=records
                 )
+                is_sized = is_sized or (contender.kind == "trial" and state == "complete")
+        if is_sized:
+            self._list_contenders()
         self._find_contenders()
         return ended
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-# A suite begun in the background of a script ignores Ctrl-C, and so would every process that it starts.
+# A suite begun in the background of a script or by nohup ignores these, and so would every process it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -43,14 +43,16 @@ def retry_command(
 ) -> None:
     """Let failed trials run again, under their own numbers, with the next `run`."""
     from sweeps.retry import forget_failures
+    from sweeps.stages import Store
     from sweeps.state import read_study
 
     settings = studies.last_config(config, runs)
     with hold(runs / settings.study):
-        beside = [] if trials else read_study(runs, settings).contenders
-        again = forget_failures(runs, settings, trials or [])
-    for name in (one.name for one in beside if one.state == "failed"):
-        Console().say(f"to run again: the {name}")
+        record = read_study(runs, settings)
+        again = forget_failures(Store(runs), record, trials or [])
+    for one in record.contenders if not trials else []:
+        if one.state == "failed":
+            Console().say(f"to run again: the {one.name}")
     numbers = ", ".join(map(str, again)) or "none"
     start = studies.command("run", studies.reference(config, settings, runs))
     Console().say(f"trials to run again: {numbers}; start with: {start}")

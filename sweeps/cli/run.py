@@ -84,21 +84,27 @@ def run_command(
             record = Driver(
                 state, study, sampling, database, executor, tracker, console, interruption, data_dir
             ).run()
-        page = _wind_up(folder, record, tracker, interruption, console)
+        comparison = Comparison(record)
+        page = _wind_up(folder, record, comparison, tracker, interruption, console)
     if page is None or (interruption.signals and not record.ended):
         console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {command_line()}")
         raise typer.Exit(interruption.exit_status)
-    _close(console, record, page, reference, runs)
+    _close(console, record, comparison, page, reference, runs)
 
 
 def _wind_up(
-    folder: Path, record: StudyRecord, tracker: Tracker, interruption: Interruption, console: Console
+    folder: Path,
+    record: StudyRecord,
+    comparison: Comparison,
+    tracker: Tracker,
+    interruption: Interruption,
+    console: Console,
 ) -> Path | None:
     """Bring W&B, the front and the report up to date; None where a second signal has cut that short."""
     interruption.closing = True
     try:
         warnings = tracker.close(timeout=60.0 if interruption.level < 2 else 2.0)
-        page = write_outputs(folder, record)
+        page = write_outputs(folder, record, comparison)
     except StoppedAtOnce:
         return None
     finally:
@@ -108,19 +114,21 @@ def _wind_up(
     return page
 
 
-def _close(console: Console, record: StudyRecord, page: Path, reference: str, runs: Path) -> None:
+def _close(
+    console: Console, record: StudyRecord, comparison: Comparison, page: Path, reference: str, runs: Path
+) -> None:
     """The last lines of a run that has reached its goal, and its exit status."""
     from sweeps.report.summary import headline
 
     failed = [trial for trial in record.trials if trial.state == "failed"]
-    print_front(console, record)
+    print_front(console, record, comparison)
     seconds = sum(stage.result["seconds"] for stage in _stages_once(record) if stage.result)
     console.note(
         f"\n{len(record.complete)} of {record.goal} trials complete: the goal is reached "
         f"({duration(seconds)} of training in all)"
     )
     if record.front:
-        console.say(headline(record))
+        console.say(headline(record, comparison))
     console.say(f"report: {page}")
     for trial in failed:
         console.error(f"trial {trial.number} failed: {trial.reason}")
@@ -140,7 +148,7 @@ def _close(console: Console, record: StudyRecord, page: Path, reference: str, ru
         console.note(f"more trials:  {studies.command('run', reference)} --trials {more}")
     console.note(f"every trial:  {studies.command('status', reference)}")
     if record.front:
-        best = recommended(record, Comparison(record)) or record.trials[record.front[-1]]
+        best = recommended(record, comparison) or record.trials[record.front[-1]]
         path = Store(runs).folder(best.stages[-1]).checkpoint
         console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
     if failed or beside or record.dense.failure:

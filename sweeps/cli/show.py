@@ -121,7 +121,7 @@ def pareto_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
     if as_json:
         print_json(pareto_table(record))
     else:
-        print_front(Console(), record)
+        print_front(Console(), record, Comparison(record))
 
 
 def report_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
@@ -130,12 +130,11 @@ def report_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
     Console().say(f"report: {write_outputs(runs / record.name, record)}")
 
 
-def print_front(console: Console, record: StudyRecord) -> None:
+def print_front(console: Console, record: StudyRecord, comparison: Comparison) -> None:
     """The front as a table, with the dense network below it."""
     if not record.front:
         console.say(f"study {record.name} has no finished trial yet")
         return
-    comparison = Comparison(record)
     rows = [_front_row(record, comparison, point) for point in comparison.points]
     if dense := comparison.dense:
         rows.append({**dict.fromkeys(rows[0]), "trial": "dense", **_measured_cells(dense)})

@@ -225,8 +225,12 @@ class Config(Section):
     @property
     def rewinds(self) -> bool:
         """Whether a trial of the study may go back to the weights of an early epoch."""
-        weights = self.search.space.get("finetune.weights")
-        return "early" in (weights.values() or [] if weights else [self.finetune.weights])
+        return "early" in self._weights
+
+    @property
+    def inherits(self) -> bool:
+        """Whether a trial of the study may fine-tune weights that pruning has left it."""
+        return self._weights != ["fresh"]
 
     @property
     def trial_epochs(self) -> int:
@@ -245,6 +249,11 @@ class Config(Section):
             )
         )
         return passes * (sparse + finetune)
+
+    @property
+    def _weights(self) -> list[Any]:
+        searched = self.search.space.get("finetune.weights")
+        return (searched.values() or []) if searched else [self.finetune.weights]
 
     def _searched(self, path: str) -> list[int]:
         entry = self.search.space.get(path)

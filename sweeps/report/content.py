@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import PurePath
 
+from sweeps.comparison import Comparison
 from sweeps.records import StudyRecord
 from sweeps.report.beside import simpler_ways
 from sweeps.report.blocks import Block, Code, Paragraph, Report, Section
@@ -34,9 +35,9 @@ _METRICS = {
 MOST_DETAILS = 20  # of failures; a cause that fails a thousand trials is told by a few
 
 
-def report(study: StudyRecord, stages: PurePath) -> Report:
+def report(study: StudyRecord, stages: PurePath, comparison: Comparison | None = None) -> Report:
     """The whole content. `stages` is the folder of the stages as a reader's program would name it."""
-    view = StudyView(study)
+    view = StudyView(study, comparison)
     shading = Shading.of(view)
     passes = [read_pass(view, shading, number) for number in range(1, view.passes + 1)]
     sections = (
@@ -54,7 +55,7 @@ def report(study: StudyRecord, stages: PurePath) -> Report:
     )
     return Report(
         study.name,
-        headline(study),
+        headline(study, view.comparison),
         how_far(study),
         tuple(part for part in sections if part.blocks),
         {trial.number: trial_text(view, trial) for trial in study.trials},

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from sweeps.comparison import Comparison
 from sweeps.files import write_text
 from sweeps.records import StudyRecord
 from sweeps.report import content
@@ -19,12 +20,13 @@ from sweeps.report.drawing import Drawing, Figure, Plot
 from sweeps.report.shading import RAMP
 
 
-def write_report(study: StudyRecord, folder: Path) -> Path:
+def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None = None) -> Path:
     """Write `folder`/index.html, of 5 to 6 MB, in one step.
 
     Args:
         study: what is reported.
         folder: runs/<study>/report: the page and its lines of Python point to the stages beside the study.
+        comparison: of the study, where it is there already.
 
     Returns:
         The path of the page.
@@ -33,7 +35,7 @@ def write_report(study: StudyRecord, folder: Path) -> Path:
         SlimnetError: the file cannot be written.
     """
     page = folder / "index.html"
-    text = render(content.report(study, stages=folder.parent.parent / "stages"))
+    text = render(content.report(study, folder.parent.parent / "stages", comparison))
     write_text(page, text)
     return page
 

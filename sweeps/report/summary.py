@@ -8,14 +8,14 @@ from sweeps.report.verdicts import SAME, beside_dense, points, seeds_and_epochs,
 from sweeps.report.wording import count, percent, plural, times
 
 
-def headline(study: StudyRecord) -> str:
+def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
     """The study's result in plain words: the smallest network about as good as the dense one, and what the
     simpler ways reach at its size.
     """
     complete = study.complete
     if not complete:
         return "No trial has finished yet, so there is nothing to choose from."
-    comparison = Comparison(study)
+    comparison = comparison or Comparison(study)
     if comparison.dense is None:
         best = max(complete, key=lambda trial: float(trial.metrics["val_accuracy"]))
         failed = "has failed (`retry` lets it run again)" if study.dense.failure else ""

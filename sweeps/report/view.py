@@ -32,12 +32,12 @@ class StudyView:
         passes: of multi-pass slimming, in the trial with most of them.
     """
 
-    def __init__(self, study: StudyRecord) -> None:
+    def __init__(self, study: StudyRecord, comparison: Comparison | None = None) -> None:
         self.study = study
         self.complete = study.complete
         self.distinct = list({trial.stages[-1].key: trial for trial in reversed(study.trials)}.values())[::-1]
         self.front = frozenset(study.front)
-        self.comparison = Comparison(study)
+        self.comparison = comparison or Comparison(study)
         self.paths = [LAMBDA, RATIO, *(path for path in study.config.search.space if path not in _NAMES)]
         self.passes = max((trial.stages[-1].pass_number for trial in study.trials), default=1)
         self._lambdas = _lambdas(study.trials)

@@ -97,7 +97,7 @@ def control(
     precision: Precision,
     data: str | None = None,
     *,
-    params: int,
+    params: int | None = None,
 ) -> tuple[Stage, ...]:
     """The stages of a control of a trial: a simpler way to a network of its size, with all of its epochs.
 
@@ -105,9 +105,10 @@ def control(
         kind: "uniform", the network narrowed uniformly and trained from scratch; "scratch", the pruned
             architecture from scratch; "random", random channels, as many in each layer, fine-tuned alike.
         config, precision, data: of the trial, as for `chain`.
-        params: of the trial's network.
+        params: of the trial's network, which "uniform" is to have.
     """
     if kind == "uniform":
+        assert params is not None, "without them it would be the dense network"
         return (dense_stage(config, precision, data, epochs=config.trial_epochs, within=params),)
     stages = chain(config, precision, data)
     if kind == "scratch":

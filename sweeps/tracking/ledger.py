@@ -15,12 +15,14 @@ class Entry:
     """Where a run lives and which state of it (a view's mark) is completely there; "" for none yet.
 
     A run lives in an offline folder, which may be replaced as a whole, until its first row is on a server;
-    from then on it is only ever continued there, because rows uploaded twice would show twice.
+    from then on it is only ever continued there, because rows uploaded twice would show twice. `chain` says
+    of which stages these rows are (a view's chain); None where an earlier version did not note it.
     """
 
     home: Literal["folder", "server"]
     mark: str
     folder: str | None = None
+    chain: str | None = None
 
 
 class Ledger:

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -37,6 +37,8 @@ class Projector:
     Offline a trial's run is written in one go when the trial has ended, read back, and then noted in the
     ledger: a folder that is not in the ledger is what a killed process left, and is made anew. When the
     server fails, the rest is written offline; runs that had begun on it wait until they can go on there.
+    Rows on the server cannot be taken back: where a version trains otherwise than an earlier one, what it
+    trains has a run of its own beside the one that is there.
 
     The record of a trial never changes; one that is the very object that was written last time costs nothing.
     """
@@ -101,6 +103,7 @@ class Projector:
         return due
 
     def _write(self, view: RunView, final: bool) -> None:
+        view = self._unmixed(view)
         if self._online and not self._is_on_server(view):
             self._stream(view)
         if not self._online and not self._is_noted(view):
@@ -109,12 +112,24 @@ class Projector:
     def missing_on_server(self, study: StudyRecord) -> list[RunView]:
         """The runs that the server does not have, or not as they are now."""
         self._reconcile(study)
-        begun = [view for view in study_views(study) if view.state != "waiting"]
+        begun = [self._unmixed(view) for view in study_views(study) if view.state != "waiting"]
         return [view for view in begun if not self._is_on_server(view)]
 
     def cut_off(self, study: StudyRecord) -> list[RunView]:
         """The runs that have begun on the server and can only go on there."""
         return [view for view in self.missing_on_server(study) if self._home(view) == "server"]
+
+    def _unmixed(self, view: RunView) -> RunView:
+        """The view, with an id of its own where the run of its id has rows of other stages on the server."""
+        entry = self._ledger.get(view.id)
+        if entry is None or entry.home == "folder" or view.job_type == "study":
+            return view
+        if entry.chain is None and entry.mark == view.mark:
+            self._ledger.put(view.id, entry := replace(entry, chain=view.chain))
+        if entry.chain == view.chain:
+            return view
+        stem, _, uid = view.id.rpartition("-")
+        return replace(view, id=f"{stem}-{view.chain[:6]}-{uid}")
 
     def _home(self, view: RunView) -> str | None:
         entry = self._ledger.get(view.id)
@@ -133,8 +148,11 @@ class Projector:
         """Log the view's new rows and ends the run if the view has."""
         if view.state == "waiting":
             return
+        live = self._live.get(view.id)
+        if live is not None and live.view.mark == view.mark:
+            return
         try:
-            live = self._live.get(view.id) or self._open(view)
+            live = live or self._open(view)
             live.view = view
             last_step = sdk.log_rows(live.run, view.rows(live.next_step))
         except Exception as error:
@@ -149,14 +167,14 @@ class Projector:
         run = sdk.open_run(view, self._study_dir, "online")
         entry = self._ledger.get(view.id)
         if entry is None or entry.home == "folder":
-            self._move_to_server(view.id, entry)
+            self._move_to_server(view, entry)
         self._live[view.id] = live = _Live(run, view, run.starting_step)
         return live
 
-    def _move_to_server(self, run_id: str, entry: Entry | None) -> None:
+    def _move_to_server(self, view: RunView, entry: Entry | None) -> None:
         if entry is not None and entry.folder:
             mark_synced(self._wandb_dir / entry.folder)
-        self._ledger.put(run_id, Entry("server", mark=""))
+        self._ledger.put(view.id, Entry("server", mark="", chain=view.chain))
 
     def _end_all(self) -> None:
         runs, self._live = list(self._live.values()), {}
@@ -170,7 +188,7 @@ class Projector:
         for _ in runs:
             live, error = ends.get()
             if error is None:
-                self._ledger.put(live.view.id, Entry("server", live.view.mark))
+                self._ledger.put(live.view.id, Entry("server", live.view.mark, chain=live.view.chain))
             else:
                 self._go_offline(error)
 
@@ -190,7 +208,7 @@ class Projector:
         if view.ended or (final and view.job_type == "study" and view.state != "waiting"):
             old = self._ledger.get(view.id)
             folder = self._write_folder(view)
-            self._ledger.put(view.id, Entry("folder", view.mark, folder.name))
+            self._ledger.put(view.id, Entry("folder", view.mark, folder.name, view.chain))
             if old is not None and old.folder:
                 shutil.rmtree(self._wandb_dir / old.folder, ignore_errors=True)
 
@@ -220,7 +238,8 @@ class Projector:
         noted = entry is not None and entry.folder == folder.name
         if is_synced(folder):
             if entry is None or entry.home == "folder":  # with `wandb sync`, by hand
-                self._ledger.put(run_id, Entry("server", entry.mark if entry and noted else ""))
+                mark, chain = (entry.mark, entry.chain) if entry and noted else ("", None)
+                self._ledger.put(run_id, Entry("server", mark, chain=chain))
         elif not noted:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from sweeps.comparison import Comparison, smallest_near
 from sweeps.outputs import pareto_table
 from sweeps.records import (
     FACTS,
@@ -23,7 +24,6 @@ from sweeps.records import (
     StudyRecord,
     TrialRecord,
     epochs_trained,
-    smallest_near_dense,
 )
 
 Row = dict[str, Any]
@@ -59,6 +59,7 @@ class RunView:
         epoch_axes: names of the stages that have epochs: their metrics are drawn over `<name>/epoch`.
         state: how far it is.
         mark: the same as long as nothing has changed.
+        chain: the same as long as the rows are those of the same stages, however many there are by now.
         make_config: makes the config.
         make_summary: makes the summary.
         rows: yields (step, row) from a step on; values are numbers, Histograms, Tables and plotly figures.
@@ -72,6 +73,7 @@ class RunView:
     epoch_axes: tuple[str, ...]
     state: RunState
     mark: str
+    chain: str
     make_config: Callable[[], dict[str, Any]]
     make_summary: Callable[[], dict[str, Any]]
     rows: Callable[[int], Iterator[tuple[int, Row]]]
@@ -128,6 +130,7 @@ def trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
         epoch_axes=_epoch_axes(trial.stages),
         state=state,
         mark=_mark(state, trial.reason, *map(_progress, trial.stages)),
+        chain=_chain(trial.stages),
         make_config=partial(_trial_config, trial),
         make_summary=partial(_trial_summary, trial, state),
         rows=partial(_chain_rows, trial.stages),
@@ -166,6 +169,7 @@ def contender_view(study: StudyRecord, contender: ContenderRecord) -> RunView:
         epoch_axes=_epoch_axes(contender.stages),
         state=state,
         mark=_mark(state, contender.reason, *map(_progress, contender.stages)),
+        chain=_chain(contender.stages),
         make_config=partial(_contender_config, study, contender),
         make_summary=lambda: summary,
         rows=partial(_chain_rows, contender.stages),
@@ -200,6 +204,7 @@ def dense_view(study: StudyRecord) -> RunView:
         epoch_axes=_epoch_axes([dense]),
         state=state,
         mark=_mark(state, reason, _progress(dense)),
+        chain=_chain([dense]),
         make_config=partial(_dense_config, study),
         make_summary=lambda: {"state": state, "reason": reason, **facts},
         rows=partial(_dense_rows, dense),
@@ -217,12 +222,13 @@ def study_view(study: StudyRecord) -> RunView:
     failed = sum(trial.state == "failed" for trial in study.trials)
     ended = len(complete) + failed
     state: RunState = "complete" if ended >= study.goal and study.ended else "running" if ended else "waiting"
+    comparison = Comparison(study)
     summary = {
         "state": state,
         "goal": study.goal,
         "complete": len(complete),
         "failed": failed,
-        **_headlines(study),
+        **_headlines(study, comparison),
     }
     return RunView(
         id=run_id(study, "study"),
@@ -232,10 +238,11 @@ def study_view(study: StudyRecord) -> RunView:
         tags=_tags(study),
         epoch_axes=(),
         state=state,
-        mark=_mark(summary, study.front, complete, [one.state for one in study.contenders]),
+        mark=_mark(summary, study.front, complete, [_shown(one) for one in study.contenders]),
+        chain="",
         make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
         make_summary=lambda: summary,
-        rows=partial(_study_rows, study),
+        rows=partial(_study_rows, study, comparison),
     )
 
 
@@ -249,6 +256,14 @@ def _epoch_axes(stages: Sequence[StageRecord]) -> tuple[str, ...]:
 
 def _progress(stage: StageRecord) -> list[Any]:
     return [stage.key, stage.state, stage.epochs_done]
+
+
+def _shown(contender: ContenderRecord) -> list[Any]:
+    return [contender.name, contender.stages[-1].key, contender.state]
+
+
+def _chain(stages: Sequence[StageRecord]) -> str:
+    return _mark([stage.key for stage in stages])
 
 
 def _mark(*parts: Any) -> str:
@@ -308,23 +323,25 @@ def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
     return Histogram(raw["counts"], raw["edges"])
 
 
-def _study_rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
+def _study_rows(study: StudyRecord, comparison: Comparison, start: int) -> Iterator[tuple[int, Row]]:
     """One row, the tables and the chart as they are now, at a step that grows whatever comes.
 
-    A thousand for each complete trial, and one for each control and repeat, which change with more trials.
+    A thousand for each complete trial, and one for each control and repeat. These may be taken back or
+    exchanged: where the row before had some, this one comes after it and says so.
     """
     beside = sum(contender.state == "complete" for contender in study.contenders)
     step = 1000 * len(study.complete) + min(beside, 999)
-    if not study.complete or step < start:
+    had_some = start > 0 and (start - 1) % 1000 > 0
+    if not study.complete or (step < start and not had_some):
         return
     trials = [trial.row() for trial in study.complete]
-    found = pareto_table(study)
+    found = pareto_table(study, comparison)
     front = sorted(found["front"], key=lambda row: row["params"])
     chart = _front_chart(study, trials, front, found["controls"])
     row: Row = {"trials": _table(trials), "front": _table(_flat(front)), "front_chart": chart}
-    if found["controls"]:
+    if found["controls"] or had_some:
         row["controls"] = _table(_flat(found["controls"]))
-    yield step, row
+    yield max(step, start), row
 
 
 def _flat(rows: list[Row]) -> list[Row]:
@@ -337,16 +354,16 @@ def _table(rows: list[Row]) -> Table:
     return Table(columns, [[row[name] for name in columns] for row in rows])
 
 
-def _headlines(study: StudyRecord) -> dict[str, Any]:
+def _headlines(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
     """The few numbers that say how the study stands."""
     headlines: dict[str, Any] = {}
     if complete := study.complete:
         headlines["best_val_accuracy"] = max(trial.metrics["val_accuracy"] for trial in complete)
     if dense := study.dense.metrics:
-        near = smallest_near_dense(study)
+        near = smallest_near(study, comparison)
         headlines["dense_val_accuracy"] = dense["val_accuracy"]
         headlines["dense_params"] = dense["params"]
-        headlines["smallest_params_near_dense"] = near.metrics["params"] if near else None
+        headlines["smallest_params_near_dense"] = comparison.of_trial(near).size("params") if near else None
     return headlines
 
 

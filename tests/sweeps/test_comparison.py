@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from made import Made
 
-from sweeps.comparison import Comparison, Difference, recommended
+from sweeps.comparison import Comparison, Difference, recommended, smallest_near
 from sweeps.records import best_trial
 from sweeps.report.verdicts import against, beside_dense, points, seeds_and_epochs, with_error
 
@@ -86,14 +86,17 @@ def test_a_difference_is_taken_seed_by_seed() -> None:
 
 
 def test_the_spread_of_differences_is_pooled_or_their_own_where_that_is_more() -> None:
-    """Two points and a control, whose differences have variances of 0.0002, 0.0008 and 0.00005."""
+    """Two points and a control, whose differences have variances of 0.0002, 0.0008 and 0.00005.
+
+    Pooled they have three degrees of freedom, and that of trial 1 alone has one.
+    """
     made = Made([0.8, 0.8], [[0.81, 0.83], [0.78, 0.82]], {("uniform", 0): [0.80, 0.81]})
     pooled = (0.0002 + 0.0008 + 0.00005) / 3
-    for number, mean, variance in ((0, 0.02, pooled), (1, 0.0, 0.0008)):
+    for number, mean, variance, degrees in ((0, 0.02, pooled, 3), (1, 0.0, 0.0008, 1)):
         difference = differ(made, number)
         assert difference is not None
         assert difference.mean == pytest.approx(mean)
-        assert difference.margin == pytest.approx(T95[3] * math.sqrt(variance / 2))
+        assert difference.margin == pytest.approx(T95[degrees] * math.sqrt(variance / 2))
     compared = made.compared()
     beside = compared.difference(compared.points[1], compared.controls["uniform", 0])
     assert beside is not None
@@ -101,6 +104,15 @@ def test_the_spread_of_differences_is_pooled_or_their_own_where_that_is_more() -
         pytest.approx(0.015),
         pytest.approx(T95[3] * math.sqrt(pooled / 2)),
     )
+
+
+def test_equal_spreads_are_pooled_whatever_their_rounding() -> None:
+    """Three comparisons, each of two differences that are 0.02 apart."""
+    made = Made([0.8, 0.8], [[0.81, 0.83], [0.78, 0.80], [0.84, 0.86]])
+    for number in range(3):
+        difference = differ(made, number)
+        assert difference is not None
+        assert difference.margin == pytest.approx(T95[3] * math.sqrt(0.0002 / 2))
 
 
 def test_comparisons_of_more_seeds_count_for_more() -> None:
@@ -215,11 +227,11 @@ def test_how_a_network_stands_beside_the_dense_one(mean: float, margin: float, w
     [
         ([0.70, 0.70], "pruned is better: +10.0 points (95 %: +10.0 to +10.0)"),
         ([0.90, 0.90], "pruned is worse: -10.0 points (95 %: -10.0 to -10.0)"),
-        ([0.75, 0.84], "cannot be told apart: +0.5 points (95 %: -18.8 to +19.8)"),
+        ([0.75, 0.84], "cannot be told apart: +0.5 points (95 %: -56.7 to +57.7)"),
     ],
 )
 def test_how_pruning_stands_beside_a_control(control: list[float], words: str) -> None:
-    """Of 0.05 and -0.04 the variance is 0.00405, which makes the margin 4.30 · √(0.00405 / 2)."""
+    """Of 0.05 and -0.04 the variance is 0.00405, which makes the margin 12.71 · √(0.00405 / 2)."""
     compared = Made([0.8, 0.8], [[0.80, 0.80]], {("uniform", 0): control}).compared()
     assert plain(against(compared, compared.controls["uniform", 0])) == words
 
@@ -285,3 +297,25 @@ def test_without_a_dense_network_nothing_is_recommended() -> None:
     study = Made([0.8], [[0.7, 0.7]]).study()
     object.__setattr__(study.dense, "result", None)
     assert recommended(study, Comparison(study)) is None
+
+
+# Which network is the smallest near the dense one
+
+
+def smallest(made: Made) -> int | None:
+    study = made.study()
+    trial = smallest_near(study, Comparison(study))
+    return None if trial is None else trial.number
+
+
+def test_the_smallest_near_the_dense_network_is_found_by_the_means_of_what_was_repeated() -> None:
+    assert smallest(Made([0.80, 0.80], [[0.80, 0.80], [0.77, 0.812], [0.80, 0.77]])) == 1
+    assert smallest(Made([0.9, 0.9], [[0.80, 0.80], [0.90, 0.82]])) is None
+    assert smallest(Made([0.8, 0.8], [[0.8, 0.8], [0.8]])) == 0
+
+
+def test_without_repeats_of_both_the_first_seed_tells_the_smallest_near() -> None:
+    assert smallest(Made([0.80], [[0.80], [0.795], [0.7]])) == 1
+    assert smallest(Made([0.8, None], [[0.8, 0.7], [0.795]])) == 1
+    assert smallest(Made([0.8, 0.8], [[0.8], [0.795]])) == 1
+    assert smallest(Made([None, 0.8], [[0.8, 0.8]])) is None

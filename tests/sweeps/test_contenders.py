@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from in_memory import InMemory
 from sweeps.config import Config, load_config, resolve
 from sweeps.contenders import Contender, chosen_points, contenders, epochs_to_come
 from sweeps.records import StageRecord, TrialRecord
-from sweeps.stages import chain, control, dense_stage
+from sweeps.stages import Stage, chain, control, dense_stage
 
 ALL = ("controls={uniform: true, scratch: true, random: true}",)
 
@@ -28,8 +28,11 @@ def trial(number: int, *overrides: str, **params: Any) -> TrialRecord:
     return TrialRecord(number, asked, config, "complete", None, (last,))
 
 
-def found(config: Config, points: Sequence[TrialRecord]) -> list[Contender]:
-    return list(contenders(config, points, "float32", None))
+def found(
+    config: Config, points: Sequence[TrialRecord], size: Callable[[Stage], int | None] | None = None
+) -> list[Contender]:
+    """All of them; where no sizes are given, each repeat has its own."""
+    return list(contenders(config, points, "float32", None, size or (lambda stage: int(stage.key[:6], 16))))
 
 
 # Which points
@@ -126,11 +129,22 @@ def test_further_seeds_repeat_points_controls_and_the_dense_network(kind: str) -
             assert [stage.key for stage in one.stages] == [stage.key for stage in chain(own, "float32")]
 
 
-def test_a_narrower_network_has_the_size_of_the_first_seeds_trial_whatever_its_own_seed() -> None:
+def test_a_narrower_network_has_the_size_of_the_trial_with_its_own_seed() -> None:
+    """Where channels compete each seed leaves another number of parameters."""
     config = load_config("smoke", ["controls.uniform=true", "confirm.seeds=3"])
-    narrow = [one for one in found(config, [trial(4)]) if one.kind == "uniform"]
-    assert [one.stages[0].spec.dump()["within"] for one in narrow] == [500, 500, 500]
-    assert len({one.stages[0].key for one in narrow}) == 3
+    narrow = [
+        one for one in found(config, [trial(4)], lambda stage: 480 + stage.spec.seed) if one.kind == "uniform"
+    ]
+    assert [one.stages[0].spec.dump()["within"] for one in narrow] == [500, 481, 482]
+
+
+def test_a_narrower_network_waits_for_the_size_of_the_repeat() -> None:
+    config = load_config("smoke", [*ALL, "confirm.seeds=3"])
+    of_seed_2 = chain(trial(4).config.model_copy(update={"seed": 2}), "float32")[-1].key
+    made = found(config, [trial(4)], lambda stage: 482 if stage.key == of_seed_2 else None)
+    assert [one.seed for one in made if one.kind == "uniform"] == [0, 2]
+    for kind in ("scratch", "random"):
+        assert [one.seed for one in made if one.kind == kind] == [0, 1, 2]
 
 
 def test_controls_of_a_trial_whose_seed_is_searched_have_its_seed() -> None:
@@ -169,6 +183,7 @@ def test_random_channels_share_the_sparse_training_of_their_trial() -> None:
         ("confirm.seeds=4",),
         (*ALL, "confirm.seeds=2", "passes=2"),
         (*ALL, "confirm.seeds=2", "finetune.weights=early"),
+        (*ALL, "confirm.seeds=2", "passes=2", "finetune.weights=fresh"),
         (*ALL, "confirm={seeds: 2, points: 2}"),
     ],
     ids=" ".join,

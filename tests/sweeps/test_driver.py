@@ -24,9 +24,9 @@ from sweeps.jobs import Job, Place, Watch
 from sweeps.outputs import pareto_table
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.retry import forget_failures
-from sweeps.stages import Stage, StageFolder
-from sweeps.state import read_study
-from sweeps.study import make_study
+from sweeps.stages import Stage, StageFolder, Store
+from sweeps.state import State, read_study
+from sweeps.study import make_study, open_study
 from sweeps.tracking import Tracker
 from sweeps.tracking.mode import Mode
 
@@ -80,6 +80,10 @@ class Runner:
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
     return Runner(tmp_path / "runs")
+
+
+def retry(runs: Path, settings: Config, numbers: list[int]) -> list[int]:
+    return forget_failures(Store(runs), read_study(runs, settings), numbers)
 
 
 def points(study: StudyRecord) -> list[tuple[Any, ...]]:
@@ -256,7 +260,7 @@ def test_a_failed_curve_fails_no_trial_and_is_tried_again(runner: Runner) -> Non
     runner.names.clear()
     runner.run(settings)
     assert runner.names == []
-    assert forget_failures(runner.runs, settings, []) == []
+    assert retry(runner.runs, settings, []) == []
     again = runner.run(settings)
     assert runner.names == ["curve"] * len(again.curves)
     assert {curve.state for curve in again.curves.values()} == {"done"}
@@ -266,7 +270,7 @@ def test_there_is_no_curve_of_a_network_that_failed(runner: Runner) -> None:
     settings = config("curves=true", trials=4)
     assert runner.run(settings, compute=failing("sparse")).curves == {}
     assert read_study(runner.runs, settings).curves == {}
-    forget_failures(runner.runs, settings, [])
+    retry(runner.runs, settings, [])
     assert {curve.state for curve in runner.run(settings).curves.values()} == {"done"}
 
 
@@ -396,10 +400,90 @@ def test_a_study_that_goes_on_finds_what_stands_beside_its_new_front(tmp_path: P
     before = beside(runner.run(few))
     moment = len(runner.computed) + 1
     middle = runner.run(many, interruption=Stopping(runner, moment))
-    assert (middle.contenders, middle.ended) == ([], False)
+    assert not middle.ended
+    stays = [one for one in before if one[1] is None or one[1] in middle.front]
+    assert beside(middle) == stays != []
+    table = pareto_table(middle)
+    kept = [(row["trial"], row["seeds"]) for row in table["controls"]]
+    assert sorted(kept) == sorted((one[1], [0, 1, 2]) for one in stays if (one[0], one[2]) == ("uniform", 0))
+    assert table["dense"]["seeds"] == [0, 1, 2]
+    assert pareto_table(read_study(runner.runs, many)) == table
     study = runner.run(many)
     assert beside(study) == beside(whole) != before
     assert pareto_table(study) == pareto_table(whole)
+    assert set(runner.computed.values()) == {1}
+
+
+def test_controls_stay_while_more_trials_are_open_as_long_as_their_trial_is_on_the_front(
+    runner: Runner,
+) -> None:
+    """Not only those of the points that would be chosen now."""
+    few, many = (config("controls.uniform=true", "confirm.points=2", trials=trials) for trials in (4, 12))
+    found = {one.trial for one in runner.run(few).contenders}
+    assert len(found) == 2
+    seen: list[StudyRecord] = []
+    epochs = len(runner.computed)
+    while not seen or not seen[-1].ended:
+        epochs += 1
+        seen.append(runner.run(many, interruption=Stopping(runner, epochs)))
+    still_open = [record for record in seen if len(record.complete) < 12]
+    assert len(still_open) > 5
+    for record in still_open:
+        assert {one.trial for one in record.contenders} == found & set(record.front)
+        assert {row["trial"] for row in pareto_table(record)["controls"]} == found & set(record.front)
+
+
+def test_a_narrower_network_has_the_size_of_the_repeat_with_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = instant.metrics_of
+
+    def by_seed(stage: Stage) -> dict[str, Any]:
+        metrics = made(stage)
+        if not stage.spec.dump().get("within") and "params" in metrics:
+            metrics["params"] += 10 * stage.spec.seed
+        return metrics
+
+    monkeypatch.setattr(instant, "metrics_of", by_seed)
+    settings = config("finetune.epochs=2", *BESIDE, trials=6)
+    whole = Runner(tmp_path / "whole").run(settings)
+    sizes = {(one.kind, one.trial, one.seed): one.metrics["params"] for one in whole.contenders}
+    for kind, number, seed in list(sizes):
+        if kind == "uniform" and number is not None:
+            own = whole.trials[number].metrics["params"] + 10 * seed
+            assert sizes[kind, number, seed] == own
+            assert not seed or sizes["trial", number, seed] == own
+    for row in pareto_table(whole)["controls"]:
+        assert row["params"] == whole.trials[row["trial"]].metrics["params"] + 10
+
+    runner = Runner(tmp_path / "parts")
+    study, ahead = None, []
+    while study is None or not study.ended:
+        study = runner.run(settings, interruption=Stopping(runner, len(runner.computed) + 3))
+        left = State(settings, open_study(runner.runs / "smoke", settings), Store(runner.runs)).epochs_ahead()
+        ahead.append((len(runner.computed), sum(left.values())))
+    assert (beside(study), pareto_table(study)) == (beside(whole), pareto_table(whole))
+    assert set(runner.computed.values()) == {1}
+    total = len(runner.computed)
+    assert all(done + left >= total for done, left in ahead), "epochs are left that nobody was told of"
+    assert ahead[-1] == (total, 0)
+
+
+def test_there_is_no_narrower_network_of_a_repeat_that_failed(runner: Runner) -> None:
+    settings = config(*BESIDE, trials=6)
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        if job.stage.kind == "finetune" and job.stage.spec.seed == 1:
+            raise SlimnetError("the loss became nan")
+        return instant.compute(job, place, watch)
+
+    study = runner.run(settings, compute=compute)
+    assert study.ended
+    assert {one.seed for one in study.contenders if one.kind == "uniform"} == {0, 2}
+    retry(runner.runs, settings, [])
+    again = runner.run(settings)
+    assert {one.seed for one in again.contenders if one.kind == "uniform"} == {0, 1, 2}
+    assert {one.state for one in again.contenders} == {"complete"}
     assert set(runner.computed.values()) == {1}
 
 
@@ -424,7 +508,7 @@ def test_a_control_that_fails_holds_nothing_up_and_is_tried_again(runner: Runner
     assert runner.run(settings).ended
     assert runner.names == [], "it is not tried again by itself"
 
-    assert forget_failures(runner.runs, settings, []) == []
+    assert retry(runner.runs, settings, []) == []
     again = runner.run(settings)
     assert {one.state for one in again.contenders} == {"complete"}
     assert [row["seeds"] for row in pareto_table(again)["controls"]] == [[0, 1, 2]] * 2
@@ -463,7 +547,7 @@ def test_a_failed_baseline_whose_repeats_succeed_is_not_compared_with(runner: Ru
     table = pareto_table(study)
     assert table["dense"] is None
     assert {tuple(row["seeds"]) for row in table["controls"]} == {(0, 1, 2)}
-    forget_failures(runner.runs, settings, [])
+    retry(runner.runs, settings, [])
     assert pareto_table(runner.run(settings))["dense"]["seeds"] == [0, 1, 2]
 
 
@@ -508,7 +592,7 @@ def test_a_failed_stage_fails_its_trials_and_the_sweep_goes_on(runner: Runner) -
     assert len(study.complete) == 8 - len(failed)
 
     settings = config(sampler="grid", trials=8)
-    assert forget_failures(runner.runs, settings, []) == [trial.number for trial in failed]
+    assert retry(runner.runs, settings, []) == [trial.number for trial in failed]
     again = runner.run(settings)
     assert [trial.state for trial in again.trials] == ["complete"] * 8
     assert points(again) == points(study)
@@ -521,9 +605,9 @@ def test_trials_that_share_a_failed_stage_fail_and_are_retried_together(runner: 
     assert study.dense.state == "failed"
     first = study.trials[0]
     together = [t.number for t in study.trials if t.params["sparse.lambda"] == first.params["sparse.lambda"]]
-    assert forget_failures(runner.runs, config(trials=8), [first.number]) == together
+    assert retry(runner.runs, config(trials=8), [first.number]) == together
     with pytest.raises(SlimnetError, match="trial 99 has not failed; failed trials: "):
-        forget_failures(runner.runs, config(trials=8), [99])
+        retry(runner.runs, config(trials=8), [99])
 
 
 class Losing(InlineExecutor):

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from running import PATIENCE, Command, Sweep
 
 from benchmarks import instant
 from slimnet.errors import SlimnetError
+from sweeps.comparison import Comparison
 from sweeps.executors.inline import InlineExecutor
 from sweeps.executors.reporting import Compute
 from sweeps.jobs import Job, Place, Watch
+from sweeps.state import State
 
 
 def copy(finished: Sweep, folder: Path) -> Sweep:
@@ -292,6 +295,31 @@ def test_a_control_that_fails_is_told_and_tried_again(
     assert [row["seeds"] for row in sweep.pareto()["controls"]] == [[0, 1]]
     status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
     assert (status, "to run again: the" in out) == (0, False)
+
+
+def test_a_study_is_read_and_compared_once_for_all_that_is_said_of_it(
+    sweep: Sweep, command: Command, instantly: Callable[[Compute], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Counter[str] = Counter()
+
+    def counted(kind: type[Any]) -> None:
+        begin = kind.__init__
+
+        def count(self: Any, *arguments: Any) -> None:
+            made[kind.__name__] += 1
+            begin(self, *arguments)
+
+        monkeypatch.setattr(kind, "__init__", count)
+
+    for kind in (Comparison, State):
+        counted(kind)
+    instantly(instant.compute)
+    assert run_instantly(sweep, command, BESIDE)[0] == 0
+    assert made == {"Comparison": 1, "State": 1}
+    for name, compared in (("pareto", 1), ("report", 1), ("retry", 0)):
+        made.clear()
+        assert command(name, "smoke", "--runs", sweep.runs)[0] == 0
+        assert made == Counter(Comparison=compared, State=1), name
 
 
 def test_controls_are_added_to_a_finished_sweep(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,33 @@ def test_controls_and_repeats_go_on_at_the_next_row(study_dir: Path, server: Fak
     assert steps(server, "study") == [1000, 1002]
     assert server.runs[run_id("study")].summary["controls"]["nrows"] == 1
     assert {name: run.opened for name, run in server.runs.items()} == opened
+
+
+def test_the_study_shows_no_controls_that_it_has_no_more(study_dir: Path, server: FakeWandb) -> None:
+    beside = [contender("uniform", 0, 0)]
+    track(study_dir, study(trial(0), goal=1, contenders=beside))
+    assert server.runs[run_id("study")].summary["controls"]["nrows"] == 1
+
+    track(study_dir, study(trial(0), goal=1))
+    assert server.runs[run_id("study")].summary["controls"]["nrows"] == 0
+
+    track(study_dir, study(trial(0), goal=1, contenders=beside))
+    assert server.runs[run_id("study")].summary["controls"]["nrows"] == 1
+    assert steps(server, "study") == [1001, 1002, 1003]
+    assert steps(server, "uniform-0-0") == [0, 1, 2]
+
+
+def test_rows_of_two_trainings_never_stand_in_one_run(study_dir: Path, server: FakeWandb) -> None:
+    """The dense network of a later version is trained for longer, under another key."""
+    short = study(trial(0), goal=1)
+    track(study_dir, short)
+    long = replace(short, dense=replace(short.dense, key="longer"))
+
+    track(study_dir, long)
+
+    runs = [run for name, run in server.runs.items() if name.startswith("smoke-dense-")]
+    assert [run.steps() for run in runs] == [[0, 1, 2, 3]] * 2
+    assert steps(server, 0) == STEPS
 
 
 KILLED = """

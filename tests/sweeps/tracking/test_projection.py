@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from records import contender, failed, run_id, study, trial
 
+from sweeps.records import StudyRecord
 from sweeps.tracking import projection, sdk
 from sweeps.tracking.ledger import FILE, Entry, Ledger
 from sweeps.tracking.projection import Projector
@@ -145,3 +146,93 @@ def test_a_damaged_line_of_the_ledger_harms_no_other(study_dir: Path, damage: st
     Ledger(study_dir).put("c", Entry("server", "2"))
 
     assert Ledger(study_dir).items() == [("a", Entry("server", "1")), ("c", Entry("server", "2"))]
+
+
+def test_the_row_of_the_study_is_sent_once_with_what_stands_beside_it(study_dir: Path, calls: Calls) -> None:
+    record = study(trial(0), goal=2, contenders=[contender("uniform", 0, 0)])
+    online = projector(study_dir)
+    online.project(record)
+    online.project(record, final=True)
+    assert calls.sent.count(run_id("study")) == 1
+
+
+# What a later version trains otherwise
+
+
+def trained_otherwise(record: StudyRecord, key: str) -> StudyRecord:
+    return replace(record, dense=replace(record.dense, key=key))
+
+
+def test_rows_of_another_training_have_a_run_of_their_own(study_dir: Path, calls: Calls) -> None:
+    """The trials are what they were, and are left alone."""
+    before = study(trial(0), goal=1)
+    projector(study_dir).project(before, final=True)
+    assert calls.sent.count(run_id("dense")) == 4
+    calls.sent.clear()
+    after = trained_otherwise(before, "other")
+
+    projector(study_dir).project(after, final=True)
+
+    (own,) = {sent for sent in calls.sent if sent != run_id("study")}
+    assert own.startswith("smoke-dense-")
+    assert own.endswith(run_id("dense").removeprefix("smoke-dense"))
+    assert own != run_id("dense")
+    assert calls.sent.count(own) == 4
+    for record in (before, after):
+        calls.sent.clear()
+        assert projector(study_dir).missing_on_server(record) == []
+        projector(study_dir).project(record)
+        assert own not in calls.sent
+        assert run_id("dense") not in calls.sent
+
+
+def test_a_training_that_goes_on_keeps_its_run(study_dir: Path, calls: Calls) -> None:
+    projector(study_dir).project(study(trial(0, 2, False, 0), dense=1), final=True)
+    projector(study_dir).project(study(failed(trial(0, True, True, 1), "killed")), final=True)
+    projector(study_dir).project(study(trial(0), goal=1), final=True)
+    assert set(calls.opened) == {run_id(name) for name in (0, "dense", "study")}
+
+
+def by_an_earlier_version(study_dir: Path, record: StudyRecord) -> None:
+    """Sends a study; the ledger does not say which stages the rows are of."""
+    projector(study_dir).project(record, final=True)
+    ledger = Ledger(study_dir / "wandb")
+    for run, entry in ledger.items():
+        ledger.put(run, replace(entry, chain=None))
+
+
+@pytest.mark.parametrize("rows", ["the same", "begun", "other"])
+def test_of_what_an_earlier_version_has_sent_only_what_is_certain_goes_on(
+    study_dir: Path, calls: Calls, rows: str
+) -> None:
+    now = study(trial(0), goal=1)
+    sent = {"the same": now, "begun": study(trial(0), goal=1, dense=1), "other": trained_otherwise(now, "x")}
+    by_an_earlier_version(study_dir, sent[rows])
+    calls.opened.clear()
+
+    projector(study_dir).project(now, final=True)
+
+    assert run_id(0) not in calls.opened
+    assert run_id("dense") not in calls.opened
+    assert (calls.opened != []) == (rows != "the same")
+
+
+def test_what_an_earlier_version_was_interrupted_in_goes_on_in_its_run(study_dir: Path, calls: Calls) -> None:
+    begun = study(trial(0, 2, False, 0), dense=1)
+    by_an_earlier_version(study_dir, begun)
+    online = projector(study_dir)
+    online.project(begun)
+    online.project(study(trial(0), goal=1), final=True)
+    assert set(calls.opened) == {run_id(name) for name in (0, "dense", "study")}
+
+
+def test_a_run_that_is_not_on_the_server_keeps_its_id(study_dir: Path, calls: Calls) -> None:
+    """Its folder is replaced as a whole."""
+    folder = study_dir / "wandb" / f"offline-run-1-{run_id('dense')}"
+    folder.mkdir(parents=True)
+    (folder / f"run-{run_id('dense')}.wandb").touch()
+    Ledger(study_dir / "wandb").put(run_id("dense"), Entry("folder", "mark", folder.name, "other"))
+
+    projector(study_dir).project(study(trial(0), goal=1), final=True)
+
+    assert set(calls.opened) == {run_id(name) for name in (0, "dense", "study")}

@@ -8,7 +8,7 @@ import pytest
 from in_memory import InMemory
 from records import contender, failed, run_id, stage, study, trial
 
-from sweeps.records import StudyRecord
+from sweeps.records import ContenderKind, ContenderRecord, StudyRecord
 from sweeps.tracking.views import Histogram, Row, RunView, study_views
 
 
@@ -200,6 +200,30 @@ def test_a_control_that_is_tried_again_gives_the_study_a_new_row() -> None:
     assert dict(zip(columns, cells, strict=True))["seeds"] == 2
 
 
+def test_controls_that_are_taken_back_or_exchanged_give_the_study_a_new_row() -> None:
+    """Even where there are as many or fewer: the server would go on showing those that it has."""
+    two = (contender("uniform", 0, 0), contender("uniform", 1, 0))
+    other = (contender("scratch", 0, 0), contender("scratch", 1, 0))
+    records = [study(trial(0), trial(1), goal=2, contenders=beside) for beside in (two, other, two[:1], ())]
+    assert len({view_of(record, "study").mark for record in records}) == 4
+    assert list(rows(records[0], "study")) == [2002]
+    shown = []
+    for start, record in enumerate(records[1:], 2003):
+        ((step, row),) = rows(record, "study", start).items()
+        assert step == start
+        columns, data = row["controls"].columns, row["controls"].data
+        shown.append([dict(zip(columns, cells, strict=True))["kind"] for cells in data])
+    assert shown == [["scratch"] * 2, ["uniform"], []]
+
+
+def test_without_controls_there_is_no_row_again_and_no_table_of_them() -> None:
+    record = study(trial(0), trial(1), goal=2)
+    assert rows(record, "study", start=2001) == {}
+    assert [set(row) for row in rows(record, "study", start=1001).values()] == [
+        {"trials", "front", "front_chart"}
+    ]
+
+
 def test_the_histograms_at_a_cut_are_those_of_sparse_training_not_of_early_epochs() -> None:
     sparse, prune, tuned = trial(0).stages
     early = replace(
@@ -290,3 +314,24 @@ def test_exactly_one_point_less_is_near_the_dense_network(dense: float, accuracy
 
 def test_a_network_that_is_not_smaller_is_not_near_the_dense_one() -> None:
     assert near_dense(0.9, (2000, 0.95), (2500, 0.95)) is None
+
+
+def test_the_smallest_near_the_dense_one_is_that_of_the_means_where_there_are_repeats() -> None:
+    """Trial 1 was lucky with the first seed, and its networks have 800 and 700 parameters, trial 0 900."""
+
+    def repeat(kind: ContenderKind, number: int | None, params: int, accuracy: float) -> ContenderRecord:
+        chain = (stage("sparse", True, params=params, val_accuracy=accuracy),)
+        return ContenderRecord(kind, number, 1, "complete", None, chain)
+
+    def smallest(*contenders: ContenderRecord) -> int | None:
+        record = study(trial(0), trial(1), goal=2, contenders=contenders)
+        found: int | None = view_of(record, "study").summary["smallest_params_near_dense"]
+        return found
+
+    dense = repeat("dense", None, 2000, 0.8)
+    near, far = repeat("trial", 0, 900, 0.8), repeat("trial", 1, 700, 0.7)
+    assert smallest() == 800
+    assert smallest(near, far) == 750, "by the first seed, as the dense network was not repeated"
+    assert smallest(dense, near, far) == 900
+    assert smallest(dense, near, repeat("trial", 1, 700, 0.8)) == 750
+    assert smallest(dense, far) is None
