@@ -32,8 +32,8 @@ class Example:
         if not isinstance(example_input, Tensor | tuple | list | dict) or not _tensors(example_input):
             found = type(example_input).__name__
             raise SlimnetError(
-                f"the example input is a {found}; it is a tensor (N, C, ...), a tuple of arguments or a dict of "
-                "keyword arguments"
+                f"the example input is a {found}; it is a tensor (N, C, ...), a tuple of arguments or a dict "
+                "of keyword arguments"
             )
         return cls(_map(example_input, lambda tensor: torch.empty_like(tensor, device="meta")))
 
@@ -43,7 +43,7 @@ class Example:
         return tuple(_tensors(self.content)[0].shape)
 
     def arguments(self, example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The positional and keyword arguments that a model is called with; copies, as it may write into them."""
+        """What a model is called with; copies, as it may write into them."""
         if isinstance(example_input, dict):
             return (), {key: copy.deepcopy(value) for key, value in example_input.items()}
         if isinstance(example_input, tuple):
@@ -76,7 +76,11 @@ class Example:
         def draw(tensor: Tensor) -> Tensor:
             if not tensor.is_floating_point():
                 return torch.zeros(tensor.shape, dtype=tensor.dtype, device=like.device)
-            shape = tensor.shape if most is None else (*tensor.shape[:2], *(min(s, most) for s in tensor.shape[2:]))
+            shape = (
+                tensor.shape
+                if most is None
+                else (*tensor.shape[:2], *(min(s, most) for s in tensor.shape[2:]))
+            )
             return torch.rand(shape, generator=generator).to(like)
 
         return _map(self.content, draw)

@@ -128,7 +128,9 @@ class Operations(TorchDispatchMode):
 class Functions(TorchFunctionMode):
     """Notes which of torch's functions is running, and lets `listen` see it first."""
 
-    def __init__(self, context: Context, listen: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> None:
+    def __init__(
+        self, context: Context, listen: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+    ) -> None:
         super().__init__()
         self._context = context
         self._listen = listen

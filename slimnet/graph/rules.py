@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import gcd, prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +17,23 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
 from slimnet.graph.counts import Count, counted
-from slimnet.graph.labels import Atoms, channels, expand, spreads, unique, varies, view_blocks
+from slimnet.graph.findings import Findings, Value
+from slimnet.graph.labels import Atoms, channels, compact, expand, spreads, unique, varies, view_blocks
 from slimnet.graph.record import Call, Parameter, Ref, overwrites, tensors_in
-
-if TYPE_CHECKING:
-    from slimnet.graph.flow import ChannelFlow, Value
 
 OPEN = 2**62  # beyond this a slice has no end
 _BOOLEAN = {
-    "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "isnan", "isinf",
-    "isfinite",
+    "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "isnan",
+    "isinf", "isfinite",
 }  # fmt: skip
 
 
 class Step:
     """One operation, while it is followed."""
 
-    def __init__(self, flow: ChannelFlow, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, flow: Findings, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self.flow, self.op, self.function, self.args, self.kwargs = flow, op, function, args, kwargs
         self.in_place = overwrites(function)
         self.layer = ""
@@ -56,7 +56,11 @@ class Step:
 
     def labelled(self) -> list[Tensor]:
         """The labels of all arguments that have some."""
-        return [labels for tensor in tensors_in((self.args, self.kwargs)) if (labels := self.labels(tensor)) is not None]
+        return [
+            labels
+            for tensor in tensors_in((self.args, self.kwargs))
+            if (labels := self.labels(tensor)) is not None
+        ]
 
     def bound(self) -> dict[str, Any]:
         """The arguments by name."""
@@ -108,7 +112,11 @@ class Step:
                     inputs.append(index)
                 if name:
                     return Parameter(name)
-                return item.detach().clone() if index is None and self.in_place else (item if index is None else Ref(index))
+                return (
+                    item.detach().clone()
+                    if index is None and self.in_place
+                    else (item if index is None else Ref(index))
+                )
             if isinstance(item, list | tuple):
                 made = [refer(each) for each in item]
                 return made if isinstance(item, list) else tuple(made)
@@ -124,7 +132,17 @@ class Step:
         if self.op in ops.ALIASES:
             flow.views.setdefault(root, []).extend(outputs)
         flow.record.calls.append(
-            Call(self.op, self.function, args, kwargs, tuple(inputs), tuple(outputs), self.in_place, self.layer, self.where)
+            Call(
+                self.op,
+                self.function,
+                args,
+                kwargs,
+                tuple(inputs),
+                tuple(outputs),
+                self.in_place,
+                self.layer,
+                self.where,
+            )
         )
         if self.layer:
             flow.uses[self.layer] = flow.uses.get(self.layer, 0) + 1
@@ -134,14 +152,18 @@ class Step:
 
         def bare(item: Any) -> Any:
             if isinstance(item, Tensor):
-                return torch.empty_strided(tuple(item.shape), _dense(item.shape), dtype=item.dtype, device="meta")
+                return torch.empty_strided(
+                    tuple(item.shape), _dense(item.shape), dtype=item.dtype, device="meta"
+                )
             if isinstance(item, list | tuple):
                 made = [bare(each) for each in item]
                 return made if isinstance(item, list) else tuple(made)
             return item
 
         try:
-            return self.function(*bare(tuple(self.args)), **{key: bare(item) for key, item in self.kwargs.items()})
+            return self.function(
+                *bare(tuple(self.args)), **{key: bare(item) for key, item in self.kwargs.items()}
+            )
         except (NotImplementedError, RuntimeError):
             return self.computed()
 
@@ -185,7 +207,9 @@ class Step:
         if self.in_place:
             return result
         # What does not come from this operation alone is another view of an argument.
-        return self.emit_all(result, lambda shape: flow.constant(shape, why)) if tensors_in(result) else result
+        return (
+            self.emit_all(result, lambda shape: flow.constant(shape, why)) if tensors_in(result) else result
+        )
 
     def unknown(self) -> Any:
         if self.op in ("_local_scalar_dense", "item", "is_nonzero", "equal"):
@@ -196,7 +220,7 @@ class Step:
     # Layers
 
     def convolution(self) -> Any:
-        x, weight, bias, stride, padding, dilation, transposed, extra, groups = self.args
+        x, weight, _, stride, padding, dilation, transposed, extra, groups = self.args
         name = self.flow.layer_of(weight, "weight", _ConvNd)
         if not name or x.dim() != weight.dim() or x.dtype != weight.dtype or x.device != weight.device:
             return self.opaque(self._unowned())
@@ -205,7 +229,10 @@ class Step:
         count = weight.shape[1] if transposed else weight.shape[0]
         spans = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, extra, strict=True))
         if transposed:
-            sizes = [(size - 1) * step - 2 * pad + gap * (k - 1) + more + 1 for size, k, step, pad, gap, more in spans]
+            sizes = [
+                (size - 1) * step - 2 * pad + gap * (k - 1) + more + 1
+                for size, k, step, pad, gap, more in spans
+            ]
         else:
             sizes = [(size + 2 * pad - gap * (k - 1) - 1) // step + 1 for size, k, step, pad, gap, _ in spans]
         reads = weight.shape[0] if transposed else weight.shape[1] * groups
@@ -320,13 +347,19 @@ class Step:
         shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
         if self.in_place and tuple(shape) != tuple(self.args[0].shape):
             return self.opaque(f"{self.where} is not known")
-        known = [(tensor, value) for tensor in tensors if (value := self.value(tensor)) is not None and value.labels is not None]
+        known = [
+            (tensor, value)
+            for tensor in tensors
+            if (value := self.value(tensor)) is not None and value.labels is not None
+        ]
         labels = self._combined(known, shape)
         fixed = [t for t in tensors if t.numel() > 1 and all(t is not tensor for tensor, _ in known)]
         if any(_meets(tensor, labels) for tensor in fixed):
             self.flow.block_labels([labels], f"{self.where} combines channels with another tensor")
         if self.op in ("log_sigmoid_forward", "native_dropout"):
-            return self.emit_all(self.shapes(), lambda shape: labels if shape == tuple(labels.shape) else None)
+            return self.emit_all(
+                self.shapes(), lambda shape: labels if shape == tuple(labels.shape) else None
+            )
         return self.emit(labels, self._dtype(tensors))
 
     def _combined(self, known: list[tuple[Tensor, Value]], shape: Sequence[int]) -> Tensor:
@@ -429,7 +462,13 @@ class Step:
         labels = self.labels(x)
         assert labels is not None
         dims = bound.get("dim")
-        over = list(range(x.dim())) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
+        over = (
+            list(range(x.dim()))
+            if dims is None or dims == []
+            else [dims]
+            if isinstance(dims, int)
+            else list(dims)
+        )
         over = sorted({dim % max(1, x.dim()) for dim in over}, reverse=True)
         if any(varies(labels, dim) for dim in over):
             return self.opaque(f"{self.where} mixes channels")
@@ -444,7 +483,11 @@ class Step:
         over = [dims] if isinstance(dims, int) else list(dims or [])
         if labels is None or not over or any(varies(labels, dim) for dim in over):
             halves = self.op == "glu" and labels is not None and channels(labels, over[0]) is not None
-            return self._gated(labels, over[0]) if halves and labels is not None else self.opaque(f"{self.where} mixes channels")
+            return (
+                self._gated(labels, over[0])
+                if halves and labels is not None
+                else self.opaque(f"{self.where} mixes channels")
+            )
         return self.emit_all(
             self.shapes(), lambda shape: _stretched(labels, shape) if len(shape) == labels.dim() else None
         )
@@ -465,7 +508,11 @@ class Step:
         def replace(item: Any) -> Any:
             if isinstance(item, Tensor):
                 labels = self.labels(item)
-                return self.flow.constant(tuple(item.shape), f"{self.where} joins channels to it") if labels is None else labels
+                return (
+                    self.flow.constant(tuple(item.shape), f"{self.where} joins channels to it")
+                    if labels is None
+                    else labels
+                )
             if isinstance(item, list | tuple):
                 return [replace(each) for each in item]
             return item
@@ -495,16 +542,21 @@ class Step:
             atoms = [channels(labels, dim) for labels in pieces]
             if not dims:  # nothing varies: whatever is at an index is of one channel
                 return self._emit_joined(torch.cat(pieces, dim), parts)
-            return self._emit_joined(expand(np.concatenate([a for a in atoms if a is not None]), tuple(shape), dim), parts)
+            return self._emit_joined(
+                expand(np.concatenate([a for a in atoms if a is not None]), tuple(shape), dim), parts
+            )
         first = next(labels for labels in known if labels is not None)
-        for part, labels in zip(parts, known, strict=True):
+        for labels in known:
             if labels is None:
                 self.flow.block_labels([first], why)
             elif labels is not first:
                 size = min(first.shape[dim], labels.shape[dim])
                 self.flow.tie_labels(first.narrow(dim, 0, size), labels.narrow(dim, 0, size))
         if any(labels is not None and varies(labels, dim) for labels in known):
-            pieces = [self.flow.constant(tuple(p.shape), why) if lab is None else lab for p, lab in zip(parts, known, strict=True)]
+            pieces = [
+                self.flow.constant(tuple(p.shape), why) if lab is None else lab
+                for p, lab in zip(parts, known, strict=True)
+            ]
             return self._emit_joined(torch.cat(pieces, dim), parts)
         return self._emit_joined(first.narrow(dim, 0, 1).expand(shape), parts)
 
@@ -555,15 +607,26 @@ class Step:
                 moved = first  # whose units are theirs
             asked = next(sizes[dim] for dim in outs if dim not in fixed)
             if asked is not None:
-                self.flow.same_size(asked, unique(labels), f"{self.where} takes the number of channels from elsewhere")
+                self.flow.same_size(
+                    asked, unique(labels), f"{self.where} takes the number of channels from elsewhere"
+                )
         return self.emit(moved)
 
     def _is_literal(self) -> bool:
-        return self.flow.context.name in ("view", "reshape", "unflatten", "resize", "view_copy", "reshape_copy")
+        return self.flow.context.name in (
+            "view",
+            "reshape",
+            "unflatten",
+            "resize",
+            "view_copy",
+            "reshape_copy",
+        )
 
     def _asked(self, shape: tuple[int, ...]) -> list[Any]:
-        """Per output dimension: None where it follows from the others, its size where that is written down, or
-        the atoms that it counts."""
+        """What each output dimension was asked for by.
+
+        None where it follows from the others, its size where that is written down, or the atoms it counts.
+        """
         name = self.flow.context.name
         if name == "flatten":
             return [None] * len(shape)
@@ -576,7 +639,8 @@ class Step:
             given = (*args[0].shape[:at], *sizes, *args[0].shape[at + 1 :])
             # The other dimensions are as they were.
             given = tuple(
-                size if at <= d < at + len(sizes) or not isinstance(size, int) else -1 for d, size in enumerate(given)
+                size if at <= d < at + len(sizes) or not isinstance(size, int) else -1
+                for d, size in enumerate(given)
             )
         elif name in ("view_as", "reshape_as") and (other := self.labels(args[1])) is not None:
             return [unique(other) if varies(other, dim) else size for dim, size in enumerate(shape)]
@@ -603,7 +667,11 @@ class Step:
                 if varies(labels, dim) and dim + missing < len(given):
                     size = given[dim + missing]
                     if isinstance(size, Count):
-                        self.flow.same_size(size.atoms, unique(labels), f"{self.where} takes the number of channels from elsewhere")
+                        self.flow.same_size(
+                            size.atoms,
+                            unique(labels),
+                            f"{self.where} takes the number of channels from elsewhere",
+                        )
                     elif size != -1:
                         self.flow.block_labels([labels], f"{self.where} fixes the number of channels")
         moved = labels.expand(sizes) if self.op == "expand" else labels.repeat(sizes)
@@ -621,9 +689,8 @@ class Step:
 
     def _need_rigid(self, labels: Tensor, dim: int) -> None:
         """Block what is picked by position, unless all positions of that dimension go or stay together."""
+        (labels,) = compact(labels)
         rows = labels.movedim(dim, 0).reshape(labels.shape[dim], -1).numpy()
-        if rows.size > 4096:
-            rows = np.unique(rows, axis=1)
         self.flow.rigid(rows, unique(labels), f"{self.where} picks channels by position")
 
     def slice(self) -> Any:
@@ -667,6 +734,7 @@ class Step:
         self._need_rigid_or(before, labels, dim, why)
 
     def _need_rigid_or(self, before: Tensor, labels: Tensor, dim: int, why: str) -> None:
+        (labels,) = compact(labels)
         rows = labels.movedim(dim, 0).reshape(labels.shape[dim], -1).numpy()
         self.flow.rigid(rows, unique(before), why)
 
@@ -687,7 +755,9 @@ class Step:
         if varies(labels, dim):
             pieces = labels.split(self.args[1], dim)
             context = self.flow.context
-            scales = context.name in ("chunk", "tensor_split", "unsafe_chunk") or bool(counted(context.arguments))
+            scales = context.name in ("chunk", "tensor_split", "unsafe_chunk") or bool(
+                counted(context.arguments)
+            )
             if scales and len({piece.shape for piece in pieces}) == 1:
                 for piece in pieces[1:]:
                     # After pruning the pieces are again equal only if all keep the same positions.

@@ -20,7 +20,8 @@ from torch import nn
 
 from slimnet.errors import SlimnetError
 from slimnet.graph.example import Example
-from slimnet.graph.flow import LAYERS, ChannelFlow, Run
+from slimnet.graph.findings import LAYERS, Run
+from slimnet.graph.flow import ChannelFlow
 from slimnet.graph.partition import Partition, Units, components, distinct
 from slimnet.modes import evaluating, unchanged, uncompiled
 
@@ -191,9 +192,7 @@ def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
         for name, layer in flow.layers.items()
     }
     vectors = {
-        name: unit_of[atoms]
-        for name, atoms in flow.vectors.items()
-        if name.rpartition(".")[0] not in layers
+        name: unit_of[atoms] for name, atoms in flow.vectors.items() if name.rpartition(".")[0] not in layers
     }
     made = np.concatenate([layers[name].outputs for name in flow.producers])
     coupled = np.zeros(unit_count, dtype=np.int64)
@@ -231,9 +230,7 @@ def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
                 blocked=reasons[why[first]],
             )
         )
-    return ChannelGraph(
-        flow.model, tuple(found), layers, vectors, flow.record, example, unit_count
-    )
+    return ChannelGraph(flow.model, tuple(found), layers, vectors, flow.record, example, unit_count)
 
 
 def _names(group_of: Units, count: int, layers: dict[str, Units]) -> list[list[str]]:

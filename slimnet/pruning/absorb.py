@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
-from slimnet.graph.flow import Run, norm_behind
+from slimnet.graph.findings import Run, norm_behind
 from slimnet.graph.record import Call, Parameter, Ref, substitute
 from slimnet.pruning.plan import LayerCut, PruningPlan
 
@@ -34,7 +33,7 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance of an activation, of its shape with 1 for each dimension along which both are alike."""
+    """Mean and variance of an activation; 1 stands for each dimension along which both are alike."""
 
     mean: Tensor
     var: Tensor
@@ -46,7 +45,7 @@ def absorb_constants(model: nn.Module, plan: PruningPlan) -> None:
     readers = [call for call in run.calls if _absorbs(model, plan, call, cuts)]
     with torch.no_grad():
         moments = Propagation(model, run).of([call.inputs[0] for call in readers])
-        # All of them from the network as it was: what one layer absorbs is no part of what the next one reads.
+        # All from the network as it was: what one layer absorbs is no part of what the next one reads.
         shifts = [_shift(model, call, moments.get(call.inputs[0]), run, cuts) for call in readers]
         users = run.users()
         for call, shift in zip(readers, shifts, strict=True):
@@ -67,7 +66,7 @@ def _absorbs(model: nn.Module, plan: PruningPlan, call: Call, cuts: dict[str, La
 def _shift(
     model: nn.Module, call: Call, source: Moments | None, run: Run, cuts: dict[str, LayerCut]
 ) -> Tensor | None:
-    """The response of a layer to its removed input channels, (C_out,); None where nothing is known of them."""
+    """The response of a layer to its removed inputs, (C_out,); None where nothing is known of them."""
     if source is None:
         return None
     layer = model.get_submodule(call.layer)
@@ -85,7 +84,7 @@ def _shift(
 
 
 def _summed(layer: Any, run: Run, call: Call, places: Tensor | None = None) -> Tensor:
-    """A layer's weights (C_out, C_in), summed over the kernel, each tap weighted by how often it is inside."""
+    """A layer's weights summed over the kernel, (C_out, C_in), each tap by how often it is inside."""
     weight = layer.weight.detach()
     if isinstance(layer, nn.Linear):
         return weight if places is None else weight.index_select(1, places)
@@ -126,9 +125,7 @@ def _per_channel(mean: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | Non
     return mean.expand(shape[dim]) if len(mean) == 1 else mean
 
 
-def _add(
-    model: nn.Module, call: Call, shift: Tensor, plan: PruningPlan, users: list[list[Call]]
-) -> None:
+def _add(model: nn.Module, call: Call, shift: Tensor, plan: PruningPlan, users: list[list[Call]]) -> None:
     layer = model.get_submodule(call.layer)
     behind = "" if layer.bias is not None else norm_behind(model, call.outputs[0], plan.graph.record, users)
     if layer.bias is not None:
@@ -233,7 +230,9 @@ class Propagation:
             return None
 
         def apply(matrix: Tensor, vector: Tensor) -> Tensor:
-            return torch.einsum("goi,gi->go", matrix.unflatten(0, (groups, -1)), vector.reshape(groups, -1)).flatten()
+            return torch.einsum(
+                "goi,gi->go", matrix.unflatten(0, (groups, -1)), vector.reshape(groups, -1)
+            ).flatten()
 
         made = apply(weight, mean)
         if layer.bias is not None:
@@ -252,7 +251,7 @@ class Propagation:
         return call.function(*args, **kwargs)
 
     def _activated(self, call: Call, sources: list[Moments], place: int) -> Moments:
-        """Mean and variance of act(x) for x ~ N(mean, var), where act may have other arguments that are fixed."""
+        """Mean and variance of act(x) for x ~ N(mean, var); act may have other arguments, which are fixed."""
         source = sources[place]
 
         def act(value: Tensor) -> Tensor:
@@ -267,7 +266,9 @@ class Propagation:
         if call.op in ops.RELUS:
             first, second = _rectified(mean, deviation)
         else:
-            nodes = torch.as_tensor(_NODES, dtype=mean.dtype, device=mean.device).reshape(-1, *[1] * mean.dim())
+            nodes = torch.as_tensor(_NODES, dtype=mean.dtype, device=mean.device).reshape(
+                -1, *[1] * mean.dim()
+            )
             weights = torch.as_tensor(_WEIGHTS, dtype=mean.dtype, device=mean.device)
             points = (mean + nodes * deviation).flatten(0, 1)
             output = act(points).unflatten(0, (len(weights), -1))
@@ -310,7 +311,7 @@ class Propagation:
                     mean = mean * self._call(call, [ones]).mean()
             return [Moments(mean, var)]
         full = [self.run.values[index].shape for index in call.inputs]
-        refs = [item for item in _operands((call.args, call.kwargs))]
+        refs = _operands((call.args, call.kwargs))
         wholes = []
         for item, source in zip(refs, sources, strict=True):
             shape = full[call.inputs.index(item.index)] if type(item) is Ref else source.mean.shape
@@ -330,7 +331,9 @@ class Propagation:
             shape = self.run.values[call.outputs[0]].shape
             return [tensors[0].reshape(shape)]
         result = self._call(call, tensors)
-        return [result] if isinstance(result, Tensor) else [item for item in result if isinstance(item, Tensor)]
+        return (
+            [result] if isinstance(result, Tensor) else [item for item in result if isinstance(item, Tensor)]
+        )
 
 
 _POINT_BY_POINT = ops.POINTWISE | ops.COMBINATIONS

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
-from slimnet.graph.flow import Run
+from slimnet.graph.findings import Run
 from slimnet.graph.record import Call
 from slimnet.models.stand_ins import Constant, Dropped
 

@@ -68,8 +68,8 @@ class PruningPlan:
         """See that every group keeps channels that it has.
 
         Raises:
-            SlimnetError: one keeps none, though its block is not dropped, or others than its own; or a name is
-                of no group.
+            SlimnetError: one keeps none, though no block is dropped, or others than its own; or a name is of
+                no group.
         """
         groups = {group.name: group for group in self.graph.groups}
         for name, kept in self.kept.items():
@@ -78,7 +78,9 @@ class PruningPlan:
             size = groups[name].size
             wrong = np.setdiff1d(kept, np.arange(size))
             if len(wrong) or len(np.unique(kept)) < len(kept):
-                raise SlimnetError(f"the plan keeps channels {list(kept)} of {name}; they are of 0 to {size - 1}, each once")
+                raise SlimnetError(
+                    f"the plan keeps channels {list(kept)} of {name}; they are of 0 to {size - 1}, each once"
+                )
             if not len(kept) and not self.dropped:
                 raise SlimnetError(f"the plan keeps no channel of {name}; keep one at least")
 

@@ -123,9 +123,7 @@ def plan(
         True
     """
     if not isinstance(graph, ChannelGraph):
-        raise SlimnetError(
-            f"plan takes what trace(model, example) returns, not a {type(graph).__name__}"
-        )
+        raise SlimnetError(f"plan takes what trace(model, example) returns, not a {type(graph).__name__}")
     targets = _targets(graph, ratio=ratio, params=params, macs=macs, latency_ms=latency_ms)
     if isinstance(score, str):
         _check_choice("score", score, get_args(Score))
@@ -193,7 +191,9 @@ def _stays(graph: ChannelGraph, candidates: Candidates, targets: dict[str, float
     if "macs" in targets:
         budgets.append(Budget(targets["macs"], "MACs", costs.macs))
     if "latency_ms" in targets:
-        latency = Budget(targets["latency_ms"], "ms", lambda s: _latency(_plan(graph, candidates, s)), slack=0.02)
+        latency = Budget(
+            targets["latency_ms"], "ms", lambda s: _latency(_plan(graph, candidates, s)), slack=0.02
+        )
         budgets.append(latency)
     stays = candidates.within(budgets)
     fills = candidates.round_to == 1 and "latency_ms" not in targets
@@ -213,13 +213,18 @@ def _target(graph: ChannelGraph, name: str, value: float | str) -> float:
     if isinstance(value, str) and name in ("params", "macs"):
         return _percentage(graph, name, value)
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise SlimnetError(f"{name} is {value!r}; it is a number" + (', or a text like "50%"' if name in ("params", "macs") else ""))
+        raise SlimnetError(
+            f"{name} is {value!r}; it is a number"
+            + (', or a text like "50%"' if name in ("params", "macs") else "")
+        )
     if name == "ratio" and not 0 <= value < 1:
         raise SlimnetError(f"ratio is {value}; it is a fraction of at least 0 and below 1")
     if name != "ratio" and not value > 0:
         raise SlimnetError(f"{name} is {value}; a budget is above 0")
     if name in ("params", "macs") and value < 1:
-        raise SlimnetError(f'{name} is {value}, less than one; for {value:.0%} of the network write {name}="{value:.0%}"')
+        raise SlimnetError(
+            f'{name} is {value}, less than one; for {value:.0%} of the network write {name}="{value:.0%}"'
+        )
     return value
 
 
@@ -230,7 +235,9 @@ def _percentage(graph: ChannelGraph, name: str, text: str) -> float:
     except ValueError:
         fraction = -1
     if not text.strip().endswith("%") or not 0 < fraction <= 1:
-        raise SlimnetError(f'{name} is {text!r}; it is a number, or a percentage of the network such as "50%"')
+        raise SlimnetError(
+            f'{name} is {text!r}; it is a number, or a percentage of the network such as "50%"'
+        )
     costs, whole = cost_model(graph), np.ones(graph.unit_count, dtype=bool)
     return int(fraction * (costs.params(whole) if name == "params" else costs.macs(whole)))
 
@@ -246,7 +253,9 @@ def _by_wish(
             raise SlimnetError(f"no conv or linear layer is named {pattern}; the nearest are {near}")
     for pattern, value in ratios.items():
         if not (isinstance(value, Real) and 0 <= value < 1):
-            raise SlimnetError(f"the ratio of {pattern} is {value!r}; it is a fraction of at least 0 and below 1")
+            raise SlimnetError(
+                f"the ratio of {pattern} is {value!r}; it is a fraction of at least 0 and below 1"
+            )
 
     def matches(group: ChannelGroup, pattern: str) -> bool:
         return any(fnmatchcase(name, pattern) for name in group.producers)
@@ -266,7 +275,7 @@ def _warn_of_equal_scores(groups: Sequence[ChannelGroup], scores: Floats) -> Non
     values = np.concatenate([scores[group.units] for group in groups])
     if len(values) > 1 and np.ptp(values) <= 1e-3 * values.max():
         warnings.warn(
-            "all scaling factors are alike, so that they cannot tell channels apart: the network was never trained "
+            "all scaling factors are alike and cannot tell channels apart: the network was never trained "
             'sparse; do that first, or choose another score, such as "l2"',
             stacklevel=3,
         )

@@ -41,7 +41,10 @@ def gamma_magnitudes(graph: ChannelGraph, name: str) -> Floats:
 
 
 def unit_scores(
-    graph: ChannelGraph, score: Score | Callable[[ChannelGraph], Floats] | Floats, seed: int, batches: Iterable[Batch] | None
+    graph: ChannelGraph,
+    score: Score | Callable[[ChannelGraph], Floats] | Floats,
+    seed: int,
+    batches: Iterable[Batch] | None,
 ) -> Floats:
     """What each unit is worth, (units,).
 
@@ -61,8 +64,8 @@ def unit_scores(
         values: Floats = np.asarray(score(graph) if callable(score) else score, dtype=np.float64)
         if values.shape != (graph.unit_count,) or not np.isfinite(values).all():
             raise SlimnetError(
-                f"the scores have shape {values.shape} or are not finite; they are one finite number per unit, "
-                f"({graph.unit_count},)"
+                f"the scores have shape {values.shape} or are not finite; they are one finite number per "
+                f"unit, ({graph.unit_count},)"
             )
         return values
     if score == "random":

@@ -48,11 +48,13 @@ def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph) -> None:
         return
     before = _run(model, graph, inputs)
     if [tensor.shape for tensor in before] != [tensor.shape for tensor in found] and not same:
-        raise SlimnetError(f"the pruned network returns tensors of shape {shapes}, not {expected}; keep more whole")
+        raise SlimnetError(
+            f"the pruned network returns tensors of shape {shapes}, not {expected}; keep more whole"
+        )
     if _finite(before) and not _finite(found):
         raise SlimnetError(
-            f"the pruned network returns numbers that are not finite, from {_first_infinite(smaller, graph, inputs)} "
-            "on; prune with absorb=False (--no-absorb)"
+            "the pruned network returns numbers that are not finite, from "
+            f"{_first_infinite(smaller, graph, inputs)} on; prune with absorb=False (--no-absorb)"
         )
 
 
@@ -77,8 +79,8 @@ def _broken(model: nn.Module, graph: ChannelGraph, inputs: Any, error: Exception
         hook.remove()
     where = next((name for name in reversed(running) if name), "its forward")
     return SlimnetError(
-        f"the pruned network does not run: at {where}: {' '.join(str(error).split())}; the forward depends on the "
-        f'number of channels there: plan(..., keep=["{where}"])'
+        f"the pruned network does not run: at {where}: {' '.join(str(error).split())}; the forward depends "
+        f'on the number of channels there: plan(..., keep=["{where}"])'
     )
 
 

@@ -172,8 +172,15 @@ class Prune(Section):
     cost_aware: CostAware | None = Field(None, description="rank by score per parameter or MAC it frees")
     cost_power: float = Field(1.0, ge=0, description="exponent of that cost; 0.5 takes its square root")
     min_channels: int = Field(MIN_CHANNELS, ge=1, description="kept in every layer")
+    max_ratio: float = Field(1.0, ge=0, le=1, description="the largest fraction of any layer that goes")
+    keep: list[str] = Field([], description="layers that stay whole, by name or pattern")
+    ratios: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        {}, description="for layers by name or pattern, what goes of them; the others meet the ratio or budget"
+    )
     score: Score = Field(
-        "gamma", description="gamma-weight also counts the weights that read a channel; random is the control"
+        "gamma",
+        description="gamma-weight also counts the weights that read a channel; l1, l2, fpgm and lamp go by its "
+        "filter, taylor by its effect on the loss; random is the control",
     )
     streams: bool = Field(
         False, description="prune residual streams too, each as one; trained sparse as well"
@@ -191,9 +198,7 @@ class Prune(Section):
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         problems: list[tuple[KeyPath, str]] = []
-        if self.params is not None and self.macs is not None:
-            problems.append((("macs",), f"is {self.macs}, but params is {self.params}; remove one."))
-        elif self.budget and self.ratio != Prune.model_fields["ratio"].default:
+        if self.budget and self.ratio != Prune.model_fields["ratio"].default:
             clause = f"is {self.ratio:g}, but {self.budget} takes its place; remove one."
             problems.append((("ratio",), clause))
         if self.budget and self.threshold_over == "all":
@@ -206,11 +211,11 @@ class Prune(Section):
         return self
 
     def plan_options(self) -> dict[str, Any]:
-        """The options as `slimnet.steps.prune` takes them: one target, and everything else."""
+        """The options as `slimnet.steps.prune` takes them: a ratio or budgets, and everything else."""
         options = self.model_dump()
-        targets = {name: options.pop(name) for name in ("ratio", "params", "macs")}
-        name = self.budget or "ratio"
-        return {**options, name: targets[name]}
+        for name in ("ratio",) if self.budget else ("params", "macs"):
+            del options[name]
+        return options
 
 
 ControlKind = Literal["uniform", "scratch", "random"]

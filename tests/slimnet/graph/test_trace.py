@@ -428,7 +428,8 @@ def test_modules_that_mix_channels_are_named(layer: nn.Module, word: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.PReLU(), nn.PReLU(8), nn.PixelShuffle(1), nn.InstanceNorm2d(8, affine=True), nn.LPPool2d(2, 1)]
+    "layer",
+    [nn.PReLU(), nn.PReLU(8), nn.PixelShuffle(1), nn.InstanceNorm2d(8, affine=True), nn.LPPool2d(2, 1)],
 )
 def test_modules_that_keep_channels_apart_are_followed(layer: nn.Module) -> None:
     assert alone(lambda m, x: m.c(m.layer(x)), layer=layer) == ""
@@ -637,7 +638,7 @@ class TwoInputs(nn.Module):
 
 
 def test_a_missing_input_is_named() -> None:
-    with pytest.raises(SlimnetError, match="the example input fails: .*missing 1 required .*'y'"):
+    with pytest.raises(SlimnetError, match=r"the example input fails: .*missing 1 required .*'y'"):
         trace(TwoInputs(), torch.zeros(1, 3, 4, 4))
 
 
