@@ -49,7 +49,7 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
     """
     model = _uncompiled(model)
     _check(model, plan)
-    silenced = copy.deepcopy(model)
+    silenced = _copy(model, sharing=())
     if absorb:
         absorb_constants(silenced, plan)
     with torch.no_grad():
@@ -141,6 +141,9 @@ def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:
     """A deep copy that shares some tensors."""
     known: dict[int, Any] = {id(tensor): tensor for tensor in sharing}
     for module in model.modules():
+        for value in vars(module).values():  # an activation that a forward kept cannot be copied as it is
+            if isinstance(value, Tensor) and not value.is_leaf:
+                known[id(value)] = value.detach().clone()
         if type(module).__module__.startswith("torch.nn.modules.") and (copied := _copy_plain(module, known)):
             known[id(module)] = copied
     return copy.deepcopy(model, known)

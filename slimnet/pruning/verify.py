@@ -60,7 +60,8 @@ def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph) -> None:
 
 def _run(model: nn.Module, graph: ChannelGraph, inputs: Any) -> list[Tensor]:
     args, kwargs = graph.example.arguments(inputs)
-    with torch.no_grad(), evaluating(model), unchanged(model):
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices), torch.no_grad(), evaluating(model), unchanged(model):
         return tensors_in(model(*args, **kwargs))
 
 
