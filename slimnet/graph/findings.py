@@ -69,6 +69,10 @@ class Run:
     results: list[int] = field(default_factory=list)
     unclear: set[int] = field(default_factory=set)
 
+    def forget_labels(self) -> None:
+        """Keep the shapes of the values alone, once all is known of their channels."""
+        self.values = [Value(value.shape, None) for value in self.values]
+
     def users(self) -> list[list[Call]]:
         """For each value the calls that take it."""
         users: list[list[Call]] = [[] for _ in self.values]

@@ -79,6 +79,8 @@ class ChannelFlow(Findings):
         if labels is not None:
             if function == torch.Tensor.shape.__get__:  # type: ignore[attr-defined]
                 return torch.Size(self._sizes(labels))
+            if name in ("numpy", "tolist", "__array__"):
+                self.block_labels([labels], f"{name} takes it out of torch")
             if name in ("size", "numel", "nelement", "__len__"):
                 return self._size(name, labels, function(*args, **kwargs), args, kwargs)
         if name in ("conv1d", "conv2d", "conv3d") and len(args) > 1 and args[0].dim() == args[1].dim() - 1:

@@ -69,6 +69,22 @@ class Call:
     layer: str
     where: str
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        overload = getattr(self.function, "_schema", None)
+        return state | {"function": str(self.function) if overload else self.op}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        whole = {name: function for function, name in WHOLE.items()}
+        name = state["function"]
+        if name in whole:
+            state["function"] = whole[name]
+        else:
+            library, operation, overload = name.split(".")
+            state["function"] = getattr(getattr(getattr(torch.ops, library), operation), overload)
+        for name, value in state.items():
+            setattr(self, name, value)
+
     def run(self, values: Callable[[int], Tensor], tensors: Mapping[str, Tensor]) -> Any:
         """Compute it on other values, with the network's tensors by name; nothing is overwritten."""
         args, kwargs = substitute(

@@ -10,6 +10,8 @@ are pruned too.
 
 from __future__ import annotations
 
+import pickle
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,6 +116,10 @@ class ChannelGraph:
     example: Example
     unit_count: int
 
+    def __reduce__(self) -> Any:
+        # Without the network: a pickled plan is for any of the same structure.
+        return _unpacked, (zlib.compress(pickle.dumps({**vars(self), "model": nn.Module()})),)
+
     def __getitem__(self, layer: str) -> ChannelGroup:
         """The first group that `layer` produces.
 
@@ -124,6 +130,10 @@ class ChannelGraph:
             if layer in group.producers:
                 return group
         raise KeyError(layer)
+
+
+def _unpacked(packed: bytes) -> ChannelGraph:
+    return ChannelGraph(**pickle.loads(zlib.decompress(packed)))
 
 
 def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
@@ -230,6 +240,7 @@ def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
                 blocked=reasons[why[first]],
             )
         )
+    flow.record.forget_labels()
     return ChannelGraph(flow.model, tuple(found), layers, vectors, flow.record, example, unit_count)
 
 
