@@ -12,7 +12,7 @@ from slimnet.graph import ChannelGraph
 from slimnet.graph.record import tensors_in
 from slimnet.modes import evaluating, unchanged
 
-SMALL = 64  # pixels: larger images are looked at in this size where the network takes them
+SMALL = 32  # pixels: larger images are looked at in this size where the network takes them
 
 
 def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph) -> None:
