@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +106,14 @@ def test_stages_are_found_by_kind_in_a_chain_of_any_length() -> None:
         "finetune-2",
     ]
     assert [one.pass_number for one in record.stages] == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("find", [TrialRecord.first, TrialRecord.last])
+def test_a_kind_that_the_chain_lacks_is_a_lookup_error(
+    find: Callable[[TrialRecord, str], StageRecord],
+) -> None:
+    with pytest.raises(LookupError, match="trial 3 has no early stage"):
+        find(trial({"sparse.lambda": 0.02}), "early")
 
 
 def test_facts_come_from_the_last_stage_of_the_chain() -> None:
