@@ -1,4 +1,4 @@
-"""What stands beside the trials of a front: which points are chosen, and what is made for each."""
+"""Controls and repeats of the trials of a front: which points are chosen, and what is made for each."""
 
 from __future__ import annotations
 
