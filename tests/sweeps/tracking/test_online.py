@@ -216,7 +216,7 @@ def test_no_server_means_offline(study_dir: Path, server: FakeWandb, wait: Wait)
     warnings = track(study_dir, study(trial(0), trial(1)))
 
     assert len(warnings) == 1
-    assert "going on offline" in warnings[0]
+    assert "continuing offline" in warnings[0]
     written = {read_offline_run(folder).id for folder in (study_dir / "wandb").glob("offline-run-*")}
     assert written == {run_id(name) for name in (0, 1, "dense", "study")}
 
@@ -231,7 +231,7 @@ def test_a_server_that_dies_loses_nothing(study_dir: Path, server: FakeWandb, wa
     tracker.update(record)
     warnings = tracker.close(timeout=PATIENCE)
 
-    assert ["going on offline" in line for line in warnings] == [True, False]
+    assert ["continuing offline" in line for line in warnings] == [True, False]
     assert "on the server in part" in warnings[1]
 
     server.start()
