@@ -28,8 +28,9 @@ def live() -> Iterator[Callable[..., dict[str, Any]]]:
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     ) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
+        orders, answers = server.stdin, server.stdout
+        assert orders is not None
+        assert answers is not None
 
         def order(
             function: Callable[..., None],
@@ -47,13 +48,13 @@ def live() -> Iterator[Callable[..., dict[str, Any]]]:
                 "limit": limit,
                 "seconds": seconds,
             }
-            print(json.dumps(given), file=server.stdin, flush=True)
-            answer: dict[str, Any] = json.loads(server.stdout.readline())
+            print(json.dumps(given), file=orders, flush=True)
+            answer: dict[str, Any] = json.loads(answers.readline())
             assert answer["killed"] or answer["status"] == 0, "it ended with a traceback, which is above"
             return answer
 
         yield order
-        server.stdin.close()
+        orders.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

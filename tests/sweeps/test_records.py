@@ -195,8 +195,9 @@ def test_a_study_has_ended_when_nothing_is_left_to_compute(
 
 def test_contenders_have_names_in_words() -> None:
     names = [
-        contender("running", kind, number).name
-        for kind, number in (("dense", None), ("trial", 3), ("scratch", 3))
+        contender("running", "dense", None).name,
+        contender("running", "trial", 3).name,
+        contender("running", "scratch", 3).name,
     ]
     assert names == [
         "dense network again (seed 1)",

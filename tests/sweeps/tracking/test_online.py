@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_wandb import FakeWandb
-from records import contender, failed, run_id, study, trial
+from tracked import contender, failed, run_id, study, trial
 
 from slimnet.errors import SlimnetError
 from sweeps.records import StudyRecord
@@ -166,8 +166,7 @@ KILLED = """
 import sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[2])
-from records import study, trial
+from tracked import study, trial
 from sweeps.tracking import Mode, Tracker
 
 tracker = Tracker(Path(sys.argv[1]), Mode("online", ""))
@@ -177,7 +176,7 @@ sys.stdin.read()  # until it is killed
 
 
 def test_a_killed_sweep_goes_on_at_the_next_row(study_dir: Path, server: FakeWandb) -> None:
-    command = [sys.executable, "-c", KILLED, str(study_dir), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", KILLED, str(study_dir)]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as process:
         wait_for(lambda: len(steps(server, 0)) > 1)
