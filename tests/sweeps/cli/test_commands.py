@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from running import PATIENCE, Command, Sweep
 
+import slimnet
 from benchmarks import instant
 from slimnet.errors import SlimnetError
 from sweeps.comparison import Comparison
@@ -187,6 +188,10 @@ def test_results_outlive_the_data_they_came_from(sweep: Sweep, command: Command,
         status, _, err = command(name, "smoke", "--runs", sweep.runs)
         assert (status, err) == (0, "")
     assert sweep.pareto() == front
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    assert command("--version") == (0, f"sweeps of slimnet {slimnet.__version__}\n", "")
 
 
 @pytest.mark.slow  # a whole sweep
