@@ -1,4 +1,4 @@
-"""slimnet prune: the channels that are worth least are removed."""
+"""slimnet prune: the channels with the lowest scores are removed."""
 
 from __future__ import annotations
 
@@ -20,37 +20,35 @@ def prune_command(
     ratio: Annotated[float | None, typer.Option(help="Fraction of channels to remove.")] = None,
     params: Annotated[int | None, typer.Option(help="Instead: the most parameters to keep.")] = None,
     macs: Annotated[
-        int | None, typer.Option(help="Instead: the most multiply-accumulates per image.")
+        int | None, typer.Option(help="Instead: the most multiply-accumulates per image to keep.")
     ] = None,
     latency_ms: Annotated[
         float | None, typer.Option(help="Instead: the longest time for one image here, in milliseconds.")
     ] = None,
     score: Annotated[
-        Score, typer.Option(help="What a channel is worth; gamma-weight counts the weights that read it too.")
+        Score, typer.Option(help="How channels are ranked; gamma-weight includes the weights that read them.")
     ] = "gamma",
     threshold_over: Annotated[
         ThresholdOver,
-        typer.Option(
-            help="What the fraction is of: all counts every BatchNorm channel; layer goes by layer."
-        ),
+        typer.Option(help="all counts every BatchNorm channel; layer removes the fraction in each layer."),
     ] = "prunable",
     layer_floor: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Each layer keeps at least this fraction of what an even cut leaves it."
+            min=0, max=1, help="Each layer keeps at least this fraction of what a uniform cut leaves."
         ),
     ] = 0.0,
     cost_aware: Annotated[
-        CostAware | None, typer.Option(help="Rank by score per parameter or MAC that a channel frees.")
+        CostAware | None, typer.Option(help="Rank channels by score per parameter or MAC freed.")
     ] = None,
     cost_power: Annotated[
         float, typer.Option(min=0, help="Exponent of that cost; 0.5 takes its square root.")
     ] = 1.0,
-    min_channels: Annotated[int, typer.Option(min=1, help="Kept in every layer.")] = MIN_CHANNELS,
+    min_channels: Annotated[int, typer.Option(min=1, help="Channels kept in every layer.")] = MIN_CHANNELS,
     round_to: Annotated[
-        int, typer.Option(min=1, help="Widths become multiples of this, upwards: 8 suits most hardware.")
+        int, typer.Option(min=1, help="Widths are rounded up to multiples of this; 8 suits most hardware.")
     ] = 1,
-    streams: Annotated[bool, typer.Option(help="Prune the residual streams too, each as one.")] = False,
+    streams: Annotated[bool, typer.Option(help="Prune the residual streams too, each as one group.")] = False,
     drop_blocks: Annotated[
         bool,
         typer.Option("--drop-blocks", help="Drop residual blocks that would keep no channel."),
@@ -58,7 +56,8 @@ def prune_command(
     absorb: Annotated[
         bool,
         typer.Option(
-            "--absorb/--no-absorb", help="Move what removed channels still emit into what reads it."
+            "--absorb/--no-absorb",
+            help="Fold the constant outputs of removed channels into the following layers.",
         ),
     ] = True,
     recalibrate: Annotated[
@@ -71,7 +70,7 @@ def prune_command(
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> None:
-    """Remove the channels that are worth least, and repair what remains without training.
+    """Remove the channels with the lowest scores, and repair the network without training.
 
     Give one of --ratio, --params, --macs, --latency-ms.
     """
