@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-NEEDS = {  # what the reason of a skipped test names -> what would bring it
+NEEDS = {  # a word in the reason of a skipped test -> what the test needs
     "chromium": "a browser: apt-get install chromium",
     "dataset-fashion-mnist": "Debian's Fashion-MNIST: apt-get install dataset-fashion-mnist",
     "C++ compiler": "a C++ compiler: apt-get install g++",
@@ -72,9 +72,12 @@ NEEDS = {  # what the reason of a skipped test names -> what would bring it
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line which tests could not run here for want of what, and how to get it."""
-    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    """Print in one line what skipped tests need, and how to install it."""
+    reasons = [
+        report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])
+    ]  # file, line, reason
     wanted = {advice: sum(word in reason for reason in reasons) for word, advice in NEEDS.items()}
-    missing = [f"{count} for want of {advice}" for advice, count in wanted.items() if count]
+    missing = [f"{count} need {advice}" for advice, count in wanted.items() if count]
     if missing:
-        terminalreporter.write_line(f"not run: {'; '.join(missing)} (or all: sudo sh scripts/test-extras.sh)")
+        packages = "all Debian packages: sudo sh scripts/test-extras.sh"
+        terminalreporter.write_line(f"not run: {'; '.join(missing)} ({packages})")
