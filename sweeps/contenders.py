@@ -91,10 +91,10 @@ def epochs_to_come(config: Config) -> dict[str, float]:
     points, further = min(config.confirm.points, config.search.trials), config.confirm.seeds - 1
     controls, random = config.controls, config.controls.random and config.inherits
     sparse = config.most_epochs * (further + points * (further + 1) * controls.uniform)
-    trainings = points * further * config.passes  # of repeats; below, later passes after random channels
-    trainings += points * (further + 1) * random * (config.passes - 1)
-    sparse += trainings * config.sparse.epochs
-    early = trainings * config.finetune.rewind_to * config.rewinds
+    repeated = points * further * config.passes  # repeats' stages, and later passes after random channels
+    repeated += points * (further + 1) * random * (config.passes - 1)
+    sparse += repeated * config.sparse.epochs
+    early = repeated * config.finetune.rewind_to * config.rewinds
     tuned = points * (further + (further + 1) * random) * config.passes * config.finetune.epochs
     tuned += points * (further + 1) * controls.scratch * config.most_epochs
     return {"sparse": float(sparse), "early": float(early), "finetune": float(tuned)}

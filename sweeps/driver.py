@@ -97,7 +97,7 @@ class Driver:
 
     def _work(self) -> bool:
         """Do what can be done now; False if no stage is running afterwards."""
-        self._heed_signals()
+        self._check_signals()
         if self._stop_level < 2:
             self._tell_and_ask()
         if self._stop_level == 0:
@@ -206,7 +206,7 @@ class Driver:
 
     # Interruption and display
 
-    def _heed_signals(self) -> None:
+    def _check_signals(self) -> None:
         level = self._interruption.level
         if level <= self._stop_level:
             return

@@ -30,8 +30,8 @@ def forget_failures(store: Store, study: StudyRecord, numbers: Sequence[int]) ->
             listed = ", ".join(map(str, failed)) or "none"
             raise SlimnetError(f"trial {number} has not failed; failed trials: {listed}")
     trials = (stage for number in numbers or failed for stage in failed[number].stages)
-    beside = (stage for contender in study.contenders for stage in contender.stages)
-    chosen = [study.dense, *trials, *study.curves.values(), *(() if numbers else beside)]
+    contenders = (stage for contender in study.contenders for stage in contender.stages)
+    chosen = [study.dense, *trials, *study.curves.values(), *(() if numbers else contenders)]
     stages = {stage.key: stage for stage in chosen if stage.state == "failed"}
     for stage in stages.values():
         store.folder(stage).forget_failure()

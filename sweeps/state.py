@@ -166,7 +166,7 @@ class State:
         """Read a stage's folder again; returns the trials that have ended with it."""
         return self._put(stage, self.store.folder(stage).read(stage))
 
-    # The whole
+    # The whole study
 
     def record(self) -> StudyRecord:
         """The study as it is now. Records of trials that have not changed are the same objects."""

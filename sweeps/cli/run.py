@@ -136,13 +136,13 @@ def _close(
         console.error(f"trial {trial.number} failed: {trial.reason}")
     if record.dense.failure:
         console.error(f"the dense baseline failed: {record.dense.failure['reason']}")
-    beside = [one for one in record.contenders if one.state == "failed"]
-    for one in beside:
+    contenders = [one for one in record.contenders if one.state == "failed"]
+    for one in contenders:
         console.error(f"the {one.name} failed: {one.reason}")
     curves = [(stage.key, stage.failure["reason"]) for stage in record.curves.values() if stage.failure]
     for key, reason in curves:
         console.error(f"the curve {key}, which only the report shows, failed: {reason}")
-    if failed or beside or curves or record.dense.failure:
+    if failed or contenders or curves or record.dense.failure:
         console.error(f"try again with: {studies.command('retry', reference)}")
     points = count_points(record.config.search.space)
     more = record.goal + 8 if points is None else min(record.goal + 8, points)
@@ -153,7 +153,7 @@ def _close(
         best = recommended(record, comparison) or record.trials[record.front[-1]]
         path = Store(runs).folder(best.stages[-1]).checkpoint
         console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
-    if failed or beside or record.dense.failure:
+    if failed or contenders or record.dense.failure:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 

@@ -61,7 +61,7 @@ class InlineExecutor:
         mine.lost = True
         mine.stop.set()
         thread.join()
-        self._events.put((mine, Event(key, "lost", reason="its thread was told to die")))
+        self._events.put((mine, Event(key, "lost", reason="its thread was told to end")))
 
     def poll(self, timeout: float) -> list[Event]:
         """The new events of all stages."""

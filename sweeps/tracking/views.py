@@ -329,8 +329,8 @@ def _study_rows(study: StudyRecord, comparison: Comparison, start: int) -> Itera
     The step is 1,000 for each complete trial plus 1 for each control and repeat. These may be removed or
     replaced: if the row before had some, this one comes after it and says so.
     """
-    beside = sum(contender.state == "complete" for contender in study.contenders)
-    step = 1000 * len(study.complete) + min(beside, 999)
+    contenders = sum(contender.state == "complete" for contender in study.contenders)
+    step = 1000 * len(study.complete) + min(contenders, 999)
     had_some = start > 0 and (start - 1) % 1000 > 0
     if not study.complete or (step < start and not had_some):
         return

@@ -650,7 +650,7 @@ def test_a_lost_stage_goes_on_and_fails_when_it_is_lost_again_and_again(tmp_path
         study = runner.run(settings, wrap=partial(instead, losing))
         assert [trial.state for trial in study.trials] == expected
         reason = study.trials[0].reason
-        assert reason is None or reason.startswith("finetune: its thread was told to die")
+        assert reason is None or reason.startswith("finetune: its thread was told to end")
         assert starts.count("finetune") == times + expected.count("complete")
 
 
