@@ -159,9 +159,9 @@ class Comparison:
     def difference(self, one: Measured, other: Measured) -> Difference | None:
         """How much more accurate one network is than another; None if they share no seed.
 
-        The interval is Student's t. Its variance is pooled over the study, whose comparisons have few seeds, or
-        the pair's own where that is larger: small networks vary more than large ones. Each comes with its own
-        degrees of freedom, so that a variance of two seeds has one, however many the study has.
+        The interval is Student's t. Its variance is pooled over the study, whose comparisons have few seeds,
+        or the pair's own where that is larger: small networks vary more than large ones. Each comes with its
+        own degrees of freedom, so that a variance of two seeds has one, however many the study has.
         """
         pairs = _paired(one, other)
         if not pairs:
@@ -208,9 +208,10 @@ def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | Non
 
 
 def smallest_near(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
-    """The smallest network that is smaller than the dense one and within a point of it.
+    """The trial of the smallest network within a point of the dense one's accuracy, if smaller than it.
 
-    By the means of those that were repeated; without repeats of both as `smallest_near_dense` says.
+    With repeats of the dense network and of trials, by mean accuracies of these trials; without, as for
+    `smallest_near_dense`.
     """
     lost = _lost(comparison)
     if not lost:
@@ -219,7 +220,7 @@ def smallest_near(study: StudyRecord, comparison: Comparison) -> TrialRecord | N
 
 
 def _lost(comparison: Comparison) -> dict[int, float]:
-    """What smaller networks lose beside the dense one on the mean, by trial and size; of those repeated."""
+    """The mean accuracy lost by repeated trials smaller than the dense network, by number; by size."""
     dense = comparison.dense
     if dense is None or len(dense.runs) < 2:
         return {}

@@ -57,8 +57,8 @@ def contenders(
 ) -> Iterator[Contender]:
     """The controls of some finished trials, and repeats of them, of their controls and of the dense network.
 
-    Where channels compete, a trial's network has another size with every seed, and a uniformly narrower one
-    that of its own seed: it follows when the repeat is there, or never where that fails.
+    Where pruning chooses the widths, a trial's network has another size with every seed, and its uniform
+    control has the size for its seed: it is included once the repeat has a network, and never if that failed.
 
     Args:
         config: the study's config.

@@ -57,7 +57,7 @@ class State:
         self._points: list[TrialRecord] | None = None  # with controls and repeats; once the goal is reached
         self._contenders: list[Contender] = []
         self._contender_records: list[ContenderRecord] = []
-        self._earlier: list[ContenderRecord] = []  # of a lower goal
+        self._earlier: list[ContenderRecord] = []  # from a lower goal
         self.dense = dense_stage(config, study.facts.precision, study.facts.data)
         self._look_up(self.dense)
         for point in study.points:
@@ -178,7 +178,7 @@ class State:
             dense=self._stages[self.dense.key],
             trials=list(self._trials),
             front=self._front.numbers(),
-            contenders=self._beside(),
+            contenders=self._known_contenders(),
             curves=dict(self._curves),
         )
 
@@ -237,7 +237,7 @@ class State:
         self._list_contenders()
 
     def _list_contenders(self) -> None:
-        """List what stands beside the points as far as it is known: again when a repeat has its network."""
+        """List the controls and repeats of the points that are known; again when a repeat has its network."""
         known = {(one.kind, one.trial, one.seed): one for one in self._contender_records}
         self._contenders = self._contenders_of(self._points or [])
         self._contender_records = [
@@ -254,26 +254,26 @@ class State:
         return ContenderRecord(one.kind, one.trial, one.seed, *_outcome(records), records)
 
     def _size(self, stage: Stage) -> int | None:
-        """The parameters of a stage's network; None until it is there."""
+        """The parameters of a stage's network; None until it is finished."""
         known = self._stages.get(stage.key)
         result = known.result if known else self.store.folder(stage).result()
         return int(result["metrics"]["params"]) if result else None
 
     def _epochs_of_unsized(self) -> float:
-        """Of the uniformly narrower networks that wait for the size of a repeat."""
+        """The epochs of uniform controls that wait for the size of a repeat."""
         waiting = [one for one in self._contender_records if (one.kind, one.state) == ("trial", "running")]
         trials = [self._trials[one.trial] for one in waiting if one.trial is not None]
         return float(self.config.controls.uniform * sum(trial.config.trial_epochs for trial in trials))
 
     def _earlier_contenders(self) -> list[ContenderRecord]:
-        """What stands complete beside the front though trials are open."""
+        """The complete controls and repeats of points of the front, while trials are open."""
         made = self._contenders_of([self._trials[number] for number in self._front.numbers()])
         return [
             self._contender_record(one) for one in made if self.store.folder(one.stages[-1]).state() == "done"
         ]
 
-    def _beside(self) -> list[ContenderRecord]:
-        """Controls and repeats; those of a lower goal as long as their trial is on the front."""
+    def _known_contenders(self) -> list[ContenderRecord]:
+        """The controls and repeats; those from a lower goal only while their trial is on the front."""
         if self._points is not None:
             return list(self._contender_records)
         front = {None, *self._front.numbers()}

@@ -120,7 +120,7 @@ class Projector:
         return [view for view in self.missing_on_server(study) if self._home(view) == "server"]
 
     def _unmixed(self, view: RunView) -> RunView:
-        """The view, with an id of its own where the run of its id has rows of other stages on the server."""
+        """The view, with another id if the run with its id has rows of other stages on the server."""
         entry = self._ledger.get(view.id)
         if entry is None or entry.home == "folder" or view.job_type == "study":
             return view
