@@ -248,7 +248,7 @@ def test_a_damaged_file_is_told(study_dir: Path) -> None:
     file = next(folder.glob("*.wandb"))
     whole = file.read_bytes()
 
-    file.write_bytes(whole[: len(whole) // 2])
+    file.write_bytes(whole[:-1])  # half of it may end between two records
     cut = read_offline_run(folder)
     assert cut.problem is not None
     assert "breaks off" in cut.problem
