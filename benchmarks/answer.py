@@ -29,6 +29,7 @@ import slimnet
 from slimnet.data import Splits, load_dataset, split, train_batch_count
 from slimnet.evaluation import measure
 from slimnet.models.blocks import Bottleneck
+from slimnet.models.residual import ResNet
 from slimnet.precision import native_precision
 from slimnet.pruning.calibrate import recalibrate_on
 from slimnet.pruning.planning import scaling_factors
@@ -124,8 +125,13 @@ class Task:
     def recipe(self, method: Method, **changes: Any) -> Recipe:
         """Of the control, and of the method's final training."""
         crop = self.splits.image_shape[1] // 8
-        given = {"lr": method.lr, "weight_decay": method.weight_decay, "batch_size": method.batch_size}
-        given = {"epochs": self.epochs, **given, **changes}
+        given: dict[str, Any] = {
+            "epochs": self.epochs,
+            "lr": method.lr,
+            "weight_decay": method.weight_decay,
+            "batch_size": method.batch_size,
+            **changes,
+        }
         return Recipe(**given, crop=crop, flip=True, evaluate_every=10**6)
 
     def network(self, widths: Sequence[int] | None = None, width: int = DENSE_WIDTH) -> nn.Module:
@@ -238,6 +244,7 @@ def cut(task: Task, method: Method, budget: int, folder: Path) -> nn.Module:
         return slimnet.prune(early, replace(plan, graph=slimnet.trace(early, task.splits.example)))
     smaller = slimnet.prune(model, plan)
     if method.weights == "new":
+        assert isinstance(smaller, ResNet)
         return task.network(smaller.widths)
     recalibrate_on(smaller, task.splits, BATCHES, seed=task.seed + 1000)
     return smaller
@@ -337,7 +344,7 @@ def accuracies(rows: Sequence[Row]) -> str:
 def pooled(row: Row) -> float:
     """The accuracy over validation and test images together."""
     validation, test = row["images"]
-    return float(row["val"] * validation + row["test"] * test) / (validation + test)
+    return float((row["val"] * validation + row["test"] * test) / (validation + test))
 
 
 def title(method: dict[str, Any]) -> str:

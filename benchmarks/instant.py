@@ -49,14 +49,15 @@ def metrics_of(stage: Stage) -> dict[str, Any]:
     """Size and accuracy after a stage: smaller networks are worse, and λ has a best value."""
     if isinstance(stage.spec, CurveSpec):
         return {"curve": [_curve_row(ratio) for ratio in stage.spec.ratios]}
-    strength, left, within = 0.0, 1.0, None
+    strength, left = 0.0, 1.0
+    within: int | None = None
     step: Stage | None = stage
     while step is not None:
         match step.spec:
             case PruneSpec(prune=prune):
                 left *= 1 - prune.ratio
-            case SparseSpec(strength=strength, within=within):
-                pass
+            case SparseSpec():
+                strength, within = step.spec.strength, step.spec.within
         step = step.inputs.get("parent")
     accuracy = 0.9 - 0.1 * (1 - left) ** 3 - 0.02 * abs(math.log10((strength or 1e-4) / 0.003))
     params = within or int(DENSE_PARAMS * left**2) + 100

@@ -25,12 +25,12 @@ def main() -> None:
     timed = " | ".join(f"batch {batch}: ms (quartiles) | faster" for batch in BATCHES)
     print(f"| network | MACs | fewer | {timed} |")
     print("|---|---|---|" + "---|---|" * len(BATCHES))
-    macs = {name: slimnet.count_macs(model, torch.zeros(1, 3, 32, 32)) for name, model in networks.items()}
+    macs = {name: slimnet.count_macs(each, torch.zeros(1, 3, 32, 32)) for name, each in networks.items()}
     dense: dict[int, float] = {}
-    for name, model in networks.items():
+    for name, each in networks.items():
         cells = [name, f"{macs[name] / 1e6:.1f} M", f"{macs['dense'] / macs[name]:.2f}x"]
         for batch in BATCHES:
-            found = measure_latency(fold(model), torch.randn(batch, 3, 32, 32))
+            found = measure_latency(fold(each), torch.randn(batch, 3, 32, 32))
             dense.setdefault(batch, found.median_ms)
             cells.append(f"{found.median_ms:.2f} ({found.low_ms:.2f} to {found.high_ms:.2f})")
             cells.append(f"{dense[batch] / found.median_ms:.2f}x")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,11 @@ NETWORKS = (
     "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf", "mnasnet1_0", "shufflenet_v2_x1_0",
     "googlenet", "inception_v3", "fcn_resnet50", "convnext_tiny", "squeezenet1_0",
 )  # fmt: skip
+OPTIONS: dict[str, dict[str, Any]] = {
+    "fcn_resnet50": {"weights_backbone": None},
+    "googlenet": {"init_weights": False},
+    "inception_v3": {"init_weights": False},
+}
 
 
 def main() -> None:
@@ -67,10 +73,8 @@ def _largest_deviation(model: nn.Module, graph: slimnet.ChannelGraph, x: Tensor)
 
 
 def _build(name: str) -> nn.Module:
-    if name == "fcn_resnet50":
-        return segmentation.fcn_resnet50(weights=None, weights_backbone=None)
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    network: nn.Module = getattr(models, name)(weights=None, **options)
+    make = segmentation.fcn_resnet50 if name == "fcn_resnet50" else getattr(models, name)
+    network: nn.Module = make(weights=None, **OPTIONS.get(name, {}))
     return network
 
 
@@ -79,6 +83,8 @@ def _scatter(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for norm in model.modules():
             if isinstance(norm, _BatchNorm):
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
                 norm.weight.normal_(0.1, 0.5)
                 norm.bias.normal_(0, 0.3)
                 norm.running_mean.normal_(0, 0.1)

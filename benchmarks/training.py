@@ -30,6 +30,7 @@ import slimnet
 from benchmarks.fashion import SEEDS, spread
 from slimnet.data import Images, Splits, load_dataset, split
 from slimnet.evaluation import evaluate
+from slimnet.models.stems import Stem
 from slimnet.precision import native_precision
 from slimnet.pruning.planning import scaling_factors
 from slimnet.training.loop import train
@@ -130,9 +131,10 @@ def train_plainly(model: nn.Module, splits: Splits, recipe: Recipe, seed: int) -
             optimizer.zero_grad()
             logits = model(x)
             loss = F.cross_entropy(logits, y)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
+                    assert module.weight.grad is not None
                     module.weight.grad.add_(STRENGTH * torch.sign(module.weight.data))
             optimizer.step()
             seen += len(y)
@@ -331,6 +333,9 @@ def _accuracy(case: Case, loop: str, seed: int) -> float:
 # ------------------------------------------------------------------------------------------------------ cases
 
 
+_STEMS: tuple[tuple[Stem, int], ...] = (("cifar-maxpool", 400), ("cifar", 200))  # and images of an epoch
+
+
 def _cases() -> list[Case]:
     return [
         Case(
@@ -352,7 +357,7 @@ def _cases() -> list[Case]:
                 _synthetic(images=count),
                 Recipe(epochs=1, lr=0.01, batch_size=100, crop=4, flip=True),
             )
-            for stem, count in (("cifar-maxpool", 400), ("cifar", 200))
+            for stem, count in _STEMS
         ),
     ]
 

@@ -1,1 +1,1 @@
-"""Sweeps over λ and pruning ratios: which networks are smallest at which accuracy."""
+"""Sweeps over λ and pruning ratios that find the smallest network at each accuracy."""

@@ -12,5 +12,5 @@ def main() -> None:
     run()
 
 
-if __name__ == "__main__":  # worker processes import this module too, and need nothing of the command line
+if __name__ == "__main__":  # worker processes import this module too, but do not need the command line
     main()

@@ -1,8 +1,8 @@
-"""How sure a study can be: means and standard errors over seeds, and what they allow to be said.
+"""Means and standard errors over seeds, and which differences between networks they support.
 
-Every seed has a validation split of its own, which all networks of that seed are measured on. So two networks
-are compared seed by seed: what they share, the split among it, drops out of the difference. How far such
-differences spread is taken from all comparisons of the study together, as each has few seeds.
+Each seed has its own validation split, on which all networks of that seed are measured. Two networks are
+therefore compared seed by seed: what they share, such as the split, cancels out of the difference. The
+variance of these differences is pooled over all comparisons of the study, as each has few seeds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Measured:
     Attributes:
         kind: "dense", "trial" or the kind of control.
         trial: the trial that it is or is the control of; None for the dense network.
-        epochs: of training that each got, those that trials share included; of "scratch" its own.
+        epochs: training epochs of each run, including those in stages that trials share; for "scratch", only
+            those of its new weights.
         runs: the metrics by seed.
     """
 
@@ -57,14 +58,15 @@ class Measured:
         return statistics.fmean(float(run[metric]) for run in self.runs.values())
 
     def size(self, metric: str) -> int:
-        """The mean parameters or MACs, which differ by seed where channels compete."""
+        """The mean parameters or MACs, rounded; seeds differ where pruning chooses the widths."""
         return round(self.mean(metric))
 
     def standard_error(self, metric: str) -> float | None:
-        """The standard error of a mean accuracy, of the seeds and of the split; None where neither is known.
+        """The standard error of a mean accuracy, over seeds and images; None if neither is known.
 
-        The validation images differ from seed to seed, so the spread over seeds holds theirs; that of the
-        split alone is its least. The test images are the same, so that theirs comes on top.
+        The validation images differ between seeds, so the variance over seeds includes their sampling
+        variance, which is its lower bound. The test images are the same for every seed, so their sampling
+        variance is added.
         """
         values = [float(run[metric]) for run in self.runs.values()]
         images = next((run[IMAGES[metric]] for run in self.runs.values() if IMAGES[metric] in run), None)
@@ -80,7 +82,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Difference:
-    """The accuracy of one network less that of another, on the validation split.
+    """The validation accuracy of one network minus that of another.
 
     Attributes:
         mean: over the seeds that both have.
@@ -92,27 +94,27 @@ class Difference:
 
     @property
     def sure(self) -> bool:
-        """Whether it is known how far it can be trusted: one seed alone does not tell."""
+        """Whether the margin is finite: without comparisons over several seeds it is not."""
         return math.isfinite(self.margin)
 
     @property
     def better(self) -> bool:
-        """Whether it is above zero, as far as can be told."""
+        """Whether the whole interval is above zero."""
         return self.mean - self.margin > 0
 
     @property
     def worse(self) -> bool:
-        """Whether it is below zero, as far as can be told."""
+        """Whether the whole interval is below zero."""
         return self.mean + self.margin < 0
 
     @property
     def within_a_point(self) -> bool:
-        """Whether no more than one point is lost, as far as can be told."""
+        """Whether the interval excludes a loss of more than one point."""
         return self.mean - self.margin >= -POINT
 
 
 class Comparison:
-    """The dense network, the points of the front, and the controls of those that are looked at closely.
+    """The dense network, the points of the front, and the controls of some of them.
 
     Attributes:
         dense: the baseline; None until it is trained.
@@ -141,11 +143,11 @@ class Comparison:
 
     @property
     def seeds(self) -> int:
-        """The seeds of the point that has most."""
+        """How many seeds the point with the most seeds has."""
         return max((len(point.runs) for point in self.points), default=0)
 
     def of_trial(self, trial: TrialRecord) -> Measured:
-        """A complete trial, with all of its seeds where it is on the front."""
+        """A complete trial, with all of its seeds if it is on the front."""
         found = (point for point in self.points if point.trial == trial.number)
         return next(found, None) or _measured("trial", trial.number, {trial.config.seed: trial.stages})
 
@@ -155,11 +157,11 @@ class Comparison:
         return sorted(found, key=lambda one: one.size("params"))
 
     def difference(self, one: Measured, other: Measured) -> Difference | None:
-        """How much more accurate one network is than another; None where no seed has both.
+        """How much more accurate one network is than another; None if they share no seed.
 
         The interval is Student's t. Its variance is pooled over the study, whose comparisons have few seeds,
-        or their own where that is more: small networks spread more than large ones. Either comes with its own
-        degrees of freedom, so that a variance of two seeds has one, however many the study has.
+        or the pair's own where that is larger: small networks vary more than large ones. Each comes with its
+        own degrees of freedom, so that a variance of two seeds has one, however many the study has.
         """
         pairs = _paired(one, other)
         if not pairs:
@@ -174,7 +176,7 @@ class Comparison:
 
     @cached_property
     def _differences(self) -> list[list[float]]:
-        """The paired differences of every comparison that is made, those with several seeds."""
+        """The paired differences of every comparison that has several seeds."""
         pairs = [_paired(point, self.dense) for point in self.points if self.dense]
         by_trial = {point.trial: point for point in self.points}
         pairs += [
@@ -188,16 +190,16 @@ class Comparison:
 
     @property
     def _variance(self) -> float:
-        """Of a difference with one seed, pooled over the study."""
+        """The variance of a difference with one seed, pooled over the study."""
         squares = sum((len(values) - 1) * statistics.variance(values) for values in self._differences)
         return squares / self._degrees
 
 
 def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
-    """The trial whose network the study would hand over.
+    """The trial whose network the study recommends; None if no trial is smaller than the dense network.
 
-    The smallest whose mean is within a point of the dense network's; without repeats of both as `best_trial`
-    says.
+    With repeats of the dense network and of trials: the smallest whose mean accuracy is within a point of the
+    dense network's, else the most accurate. Without: as for `best_trial`.
     """
     lost = _lost(comparison)
     if not lost:
@@ -206,9 +208,10 @@ def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | Non
 
 
 def smallest_near(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
-    """The smallest network that is smaller than the dense one and within a point of it.
+    """The trial of the smallest network within a point of the dense one's accuracy, if smaller than it.
 
-    By the means of those that were repeated; without repeats of both as `smallest_near_dense` says.
+    With repeats of the dense network and of trials, by mean accuracies of these trials; without, as for
+    `smallest_near_dense`.
     """
     lost = _lost(comparison)
     if not lost:
@@ -217,7 +220,7 @@ def smallest_near(study: StudyRecord, comparison: Comparison) -> TrialRecord | N
 
 
 def _lost(comparison: Comparison) -> dict[int, float]:
-    """What smaller networks lose beside the dense one on the mean, by trial and size; of those repeated."""
+    """The mean accuracy lost by repeated trials smaller than the dense network, by number; by size."""
     dense = comparison.dense
     if dense is None or len(dense.runs) < 2:
         return {}

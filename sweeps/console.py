@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live display on a terminal, timestamped lines elsewhere."""
+"""What the user sees while a sweep runs: a live display on a terminal, timestamped lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rich.text import Text
 from slimnet.wording import duration
 from sweeps.progress import Progress, RunningStage
 
-PIPE_WIDTH = 200  # where nothing says how wide lines may be
-PIPE_SECONDS = 60.0  # between lines on the whole sweep where nothing is drawn
-MOST_TRIALS = 6  # numbers of trials that are listed for a stage
-TEXTS = ("network", "state", "reason", "control", "beside the trial")  # columns of words
+PIPE_WIDTH = 200  # characters, where the output is no terminal
+PIPE_SECONDS = 60.0  # between lines on the whole sweep, where there is no live display
+MOST_TRIALS = 6  # trial numbers listed for a stage
+TEXTS = ("network", "state", "reason", "control", "comparison")  # columns of words
 HEADINGS = {
     "trial": "trial",
     "lambda": "λ",
@@ -36,7 +36,7 @@ HEADINGS = {
 
 
 class Console:
-    """The terminal of one command. As a context it holds a live display where there is a terminal."""
+    """The output of one command. As a context manager it shows a live display if there is a terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._out = RichConsole(highlight=False)
@@ -45,7 +45,7 @@ class Console:
         self._err = RichConsole(stderr=True, highlight=False)
         self._quiet = quiet
         self._live: Live | None = None
-        self._said = time.monotonic()  # when the whole sweep was last told in a line
+        self._said = time.monotonic()  # when the last line on the whole sweep was printed
 
     def __enter__(self) -> Self:
         if self._out.is_terminal and not self._quiet:
@@ -61,19 +61,19 @@ class Console:
             self._live = None
 
     def event(self, text: str) -> None:
-        """Something happened that is worth a line."""
+        """Print an event with its time, unless the console is quiet."""
         if not self._quiet:
             self._out.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, soft_wrap=True)
 
     def epoch(self, stage: RunningStage) -> None:
-        """An epoch ended; a line of its own only where nothing is drawn."""
+        """Print that an epoch has ended, where there is no live display."""
         if self._live is None:
             fresh = stage.accuracy is not None and stage.measured == round(stage.epoch)
             accuracy = f", validation {stage.accuracy:.1%}" if fresh else ""
             self.event(f"{_what(stage)}: epoch {stage.epoch:.0f} of {stage.epochs}{accuracy}")
 
     def show(self, progress: Progress) -> None:
-        """Draw the state of the sweep, or say it in a line once a minute where nothing is drawn."""
+        """Update the live display; without one, print a line on the whole sweep once a minute."""
         if self._live is not None:
             self._live.update(_draw(progress))
         elif time.monotonic() - self._said >= PIPE_SECONDS:
@@ -81,31 +81,36 @@ class Console:
             self.event(", ".join(_counts(progress)))
 
     def say(self, text: str = "") -> None:
-        """A line of the answer to a command."""
+        """Print a line of the command's result."""
         self._out.print(text, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """A line that --quiet leaves out."""
+        """Print a line, unless the console is quiet."""
         if not self._quiet:
             self.say(text)
 
     def error(self, text: str) -> None:
-        """Why the command did not do what was asked."""
+        """Print to stderr what went wrong."""
         self._err.print(text, markup=False, soft_wrap=True)
 
     def table(self, rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
-        """Rows of facts, all with the same keys."""
+        """Print a table.
+
+        Args:
+            rows: all with the same keys, which name the columns.
+            title: printed above the table.
+        """
         self._out.print(_table(rows, title))
 
 
 def time_left(seconds: float | None) -> str:
-    """The time left, as people say it; None before it is known."""
+    """The time left in words; `seconds` is None before it can be estimated."""
     return "estimating the time left" if seconds is None else duration(seconds)
 
 
 def _draw(progress: Progress) -> RenderableType:
     head = Table.grid(padding=(0, 2))
-    head.add_column(max_width=30, ratio=1)  # the bar gives way in a narrow terminal, not the numbers
+    head.add_column(max_width=30, ratio=1)  # in a narrow terminal the bar shrinks, not the numbers
     for _ in range(3):
         head.add_column(no_wrap=True)
     head.add_row(
@@ -163,7 +168,7 @@ def _cell(key: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if key == "lambda" and isinstance(value, float):
-        return f"{value:.3g}"  # one that a target has found has many digits
+        return f"{value:.3g}"  # adjusted to a target, it has many digits
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,6 +1,6 @@
-"""What stands beside the trials: controls of points of the front, and repeats under further seeds.
+"""Controls of points of the front, and repeats of both with further seeds.
 
-They follow from the front alone, so a study that goes on finds the same again.
+They depend on the front alone, so a resumed study finds the same ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sweeps.stages import Stage, chain, control, dense_stage
 
 @dataclass(frozen=True)
 class Contender:
-    """A network that is trained once the goal is reached, to be compared.
+    """A network that is trained once the goal is reached, for comparison.
 
     Attributes:
-        kind: "dense" and "trial" are repeats under another seed; the others are controls.
-        trial: the number of the trial that it repeats or is the control of; None for the dense network.
-        seed: of its random draws.
+        kind: "dense" and "trial" are repeats with another seed; the others are controls.
+        trial: the number of the trial that it repeats or is a control of; None for the dense network.
+        seed: the seed of its random draws.
         stages: its chain.
     """
 
@@ -32,12 +32,12 @@ class Contender:
 
 
 def chosen_points(front: Sequence[TrialRecord], count: int, best: TrialRecord | None) -> list[TrialRecord]:
-    """Points of the front to look at more closely: spread over its sizes, the best one among them.
+    """Points of the front that get controls and repeats: spread over its sizes, including the best one.
 
     Args:
-        front: by size.
-        count: how many at most.
-        best: what the study would recommend.
+        front: its trials, by size.
+        count: how many to choose at most.
+        best: the trial that the study recommends.
     """
     if len(front) <= count:
         return list(front)
@@ -57,14 +57,14 @@ def contenders(
 ) -> Iterator[Contender]:
     """The controls of some finished trials, and repeats of them, of their controls and of the dense network.
 
-    Where channels compete, a trial's network has another size with every seed, and a uniformly narrower one
-    that of its own seed: it follows when the repeat is there, or never where that fails.
+    Where pruning chooses the widths, a trial's network has another size with every seed, and its uniform
+    control has the size for its seed: it is included once the repeat has a network, and never if that failed.
 
     Args:
-        config: of the study.
+        config: the study's config.
         points: the trials.
-        precision, data: of the study, as for `sweeps.stages.chain`.
-        size: the parameters of a stage's network; None until it is there.
+        precision, data: as for `sweeps.stages.chain`.
+        size: returns the parameters of a stage's network; None until it is finished.
     """
     for further in range(config.confirm.seeds):
         if further and points:
@@ -79,7 +79,7 @@ def contenders(
                 yield Contender("trial", trial.number, again.seed, stages)
             for kind in config.controls.chosen():
                 if kind == "random" and trial.config.finetune.weights == "fresh":
-                    continue  # of the channels their number alone would count: it would be the trial itself
+                    continue  # with fresh weights only the widths matter: it would equal the trial
                 if kind == "uniform" and params is None:
                     continue
                 stages = control(kind, again, precision, data, params=params)
@@ -87,14 +87,14 @@ def contenders(
 
 
 def epochs_to_come(config: Config) -> dict[str, float]:
-    """Training epochs of all contenders by kind of stage, at most: before it is known which they are."""
+    """At most how many epochs all contenders train, by kind of stage, before it is known which they are."""
     points, further = min(config.confirm.points, config.search.trials), config.confirm.seeds - 1
     controls, random = config.controls, config.controls.random and config.inherits
     sparse = config.most_epochs * (further + points * (further + 1) * controls.uniform)
-    trainings = points * further * config.passes  # of repeats; random channels have later passes of their own
-    trainings += points * (further + 1) * random * (config.passes - 1)
-    sparse += trainings * config.sparse.epochs
-    early = trainings * config.finetune.rewind_to * config.rewinds
+    repeated = points * further * config.passes  # repeats' stages, and later passes after random channels
+    repeated += points * (further + 1) * random * (config.passes - 1)
+    sparse += repeated * config.sparse.epochs
+    early = repeated * config.finetune.rewind_to * config.rewinds
     tuned = points * (further + (further + 1) * random) * config.passes * config.finetune.epochs
     tuned += points * (further + 1) * controls.scratch * config.most_epochs
     return {"sparse": float(sparse), "early": float(early), "finetune": float(tuned)}

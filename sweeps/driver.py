@@ -1,4 +1,4 @@
-"""The loop of a sweep: trials to stages, stages to workers, results to Optuna and to those who watch."""
+"""The loop of a sweep: trials become stages, workers compute them, and Optuna and W&B get the results."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from sweeps.study.sampling import Sampling
 from sweeps.tracking import Tracker
 
 POLL_SECONDS = 0.25
-FRONT_ROWS = 10  # of the front while the sweep runs; the whole of it is printed at the end
-STARTS = 3  # of a stage whose worker is lost, before the stage fails
+FRONT_ROWS = 10  # of the front shown while the sweep runs; all of it is printed at the end
+STARTS = 3  # of a stage whose worker is lost again and again, before the stage fails
 
 logger = logging.getLogger("sweeps.driver")
 
@@ -44,12 +44,15 @@ class Driver:
     """One run of a sweep, from the study as it is to its goal or an interruption.
 
     Args:
-        state: of the study.
+        state: the study's state.
         study: the record that new trials are added to.
-        sampling: says what the next trial tries; level with the study, as `resume` makes it.
+        sampling: draws the points of new trials; up to date with the study, as `resume` returns it.
         database: the Optuna study, likewise.
         executor: computes stages.
-        data_dir: where data sets are.
+        tracker: passes the study on to W&B.
+        console: shows progress.
+        interruption: the signals received so far.
+        data_dir: the folder of the data sets; the user's cache if not given.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Driver:
         self._stop_level = 0
 
     def run(self) -> StudyRecord:
-        """Work until the goal is reached or a signal ends it; returns the study as it then stands."""
+        """Work until the goal is reached or a signal ends it; returns the study as it is then."""
         self._tracker.update(self._state.record())
         try:
             while self._work():
@@ -88,13 +91,13 @@ class Driver:
                     self._take(event)
                 self._console.show(self._progress())
         finally:
-            self._executor.close()  # where an error has left stages running
+            self._executor.close()  # stages are still running after an error
         self._tracker.update(self._state.record())
         return self._state.record()
 
     def _work(self) -> bool:
-        """Do what can be done now; False when no stage is running after it."""
-        self._heed_signals()
+        """Do what can be done now; False if no stage is running afterwards."""
+        self._check_signals()
         if self._stop_level < 2:
             self._tell_and_ask()
         if self._stop_level == 0:
@@ -104,10 +107,10 @@ class Driver:
     # Trials
 
     def _tell_and_ask(self) -> None:
-        """Tell results in the order of the trials, and ask for the next trial as soon as one may be asked.
+        """Tell results in the order of the trials, and ask for the next trial as soon as possible.
 
-        A trial is asked for when fewer than `search.ahead` are open, never later and never sooner, so that
-        what the sampler has seen does not depend on timing.
+        A trial is asked for exactly when fewer than `search.ahead` are open, so that what the sampler has
+        seen does not depend on timing.
         """
         search = self._state.config.search
         while True:
@@ -135,7 +138,7 @@ class Driver:
         self._publish([trial] if trial.state != "running" else [])
 
     def _publish(self, ended: Sequence[TrialRecord] = ()) -> None:
-        """Hand the study to those who watch, and say which trials have ended."""
+        """Update W&B, and print which trials have ended."""
         self._tracker.update(self._state.record())
         for trial in ended:
             self._console.event(_news(trial))
@@ -162,7 +165,7 @@ class Driver:
         self._running[stage.key] = _Running(stage, shown)
 
     def _take(self, event: Event) -> None:
-        """Take in a piece of news."""
+        """Handle an event."""
         running = self._running[event.key]
         stage = running.stage
         if event.ends:
@@ -185,7 +188,7 @@ class Driver:
                 self._console.epoch(self._show(running))
 
     def _end(self, stage: Stage, event: Event) -> None:
-        """Take in that a stage has ended, however it has."""
+        """Handle the end of a stage, whatever its outcome."""
         self._clock.forget(stage)
         folder = self._state.store.folder(stage)
         fails = event.kind == "failed"
@@ -203,13 +206,13 @@ class Driver:
 
     # Interruption and display
 
-    def _heed_signals(self) -> None:
+    def _check_signals(self) -> None:
         level = self._interruption.level
         if level <= self._stop_level:
             return
         self._stop_level = level
         if level == 1:
-            self._console.event("stopping after the epochs in hand; once more to stop at once")
+            self._console.event("stopping after the current epochs; interrupt again to stop at once")
             for key in self._running:
                 self._executor.stop(key)
         else:
@@ -220,26 +223,26 @@ class Driver:
 
     def _progress(self) -> Progress:
         left = self._state.epochs_ahead()
-        in_hand = dict.fromkeys(left, 0.0)
+        current = dict.fromkeys(left, 0.0)  # parts of epochs
         for running in self._running.values():
-            if running.stage.kind in in_hand:
-                in_hand[running.stage.kind] += running.shown.epoch % 1
+            if running.stage.kind in current:
+                current[running.stage.kind] += running.shown.epoch % 1
         done = self._state.epochs_done
         rows, size = self._state.front(FRONT_ROWS)
         return Progress(
             trials_done=self._state.count("complete"),
             trials_failed=self._state.count("failed"),
             goal=self._state.goal,
-            epochs_done=done + sum(in_hand.values()),
+            epochs_done=done + sum(current.values()),
             epochs_total=done + sum(left.values()),
-            seconds_left=self._seconds_left({kind: left[kind] - in_hand[kind] for kind in left}),
+            seconds_left=self._seconds_left({kind: left[kind] - current[kind] for kind in left}),
             running=[self._show(running) for running in self._running.values()],
             front=rows,
             front_size=size,
         )
 
     def _show(self, running: _Running) -> RunningStage:
-        """A running stage with the trials that wait for it by now."""
+        """A running stage with the trials that are waiting for it now."""
         trials = self._state.shown_with(running.stage)
         return replace(running.shown, trials=tuple(trial.number for trial in trials))
 
@@ -254,7 +257,7 @@ class Driver:
 
 
 def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, Database]:
-    """What a driver goes on from: the study's state, its sampler, and the Optuna study level with both.
+    """What a driver starts from: the study's state, and its sampler and Optuna study brought up to date.
 
     Raises:
         SlimnetError: a file is damaged, naming it.
@@ -273,7 +276,7 @@ def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, D
 
 
 def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
-    """What Optuna is told of a trial: its objectives in order; None where it has failed or still runs."""
+    """The objectives of a trial, in the config's order; None if it failed or is still running."""
     if trial.state != "complete":
         return None
     facts = trial.facts()
@@ -281,7 +284,7 @@ def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
 
 
 def _shown(stage: Stage, state: State) -> RunningStage:
-    """A stage as the display shows it before there is news of it."""
+    """A stage as the display shows it before its first event."""
     trials = state.shown_with(stage)
     shared = stage.kind in ("sparse", "early", "curve") and stage.spec.pass_number == 1
     return RunningStage(
@@ -289,14 +292,14 @@ def _shown(stage: Stage, state: State) -> RunningStage:
         trials=(),
         beside=state.contenders_of(stage)[0].name if not trials and stage.key != state.dense.key else None,
         strength=trials[0].strength if trials else getattr(stage.spec, "strength", 0.0),
-        ratio=(trials[0].ratio or None) if trials and not shared else None,  # 0: a budget still decides it
+        ratio=(trials[0].ratio or None) if trials and not shared else None,  # 0: a budget, not applied yet
         epoch=float(state.stage(stage.key).epochs_done),
         epochs=stage.epochs,
     )
 
 
 def _after_epoch(stage: Stage, shown: RunningStage, row: Mapping[str, Any]) -> RunningStage:
-    """The same stage after an epoch with this row of history."""
+    """The stage as the display shows it after an epoch, given the epoch's row of the history."""
     if isinstance(stage.spec, SparseSpec) and stage.spec.target is not None:
         shown = replace(shown, strength=row["lambda"])
     if "val_accuracy" in row:
@@ -310,7 +313,7 @@ def _images_per_second(stage: Stage, event: Event) -> float | None:
 
 
 def _news(trial: TrialRecord) -> str:
-    """How a trial ended, in a line."""
+    """A line on how a trial ended."""
     if trial.state == "failed":
         return f"trial {trial.number} failed: {trial.reason}"
     row = trial.row()

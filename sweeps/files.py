@@ -1,4 +1,4 @@
-"""Small files, each replaced whole."""
+"""Small files, each replaced as a whole."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def write_text(path: Path, text: str) -> None:
     """Replace the content of `path`, making its folder if needed.
 
     Raises:
-        SlimnetError: it cannot be written (a full disk, a missing permission); what was there stays.
+        SlimnetError: it cannot be written (a full disk, a missing permission); the old content stays.
     """
     try:
         with replacing(path) as file:
@@ -26,5 +26,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON."""
+    """Replace the content of `path` by `content` as indented JSON.
+
+    Raises:
+        SlimnetError: it cannot be written; the old content stays.
+    """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

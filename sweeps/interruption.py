@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StoppedAtOnce(BaseException):
-    """A further signal has come while a sweep was being closed."""
+    """A second signal arrived while a sweep was closing."""
 
 
 @dataclass
@@ -24,9 +24,9 @@ class Interruption:
     """The signals that a sweep has received.
 
     Attributes:
-        signals: their numbers, in order. The first asks to stop after the epochs in hand, the second to stop
+        signals: their numbers, in order. The first asks to stop after the current epochs, the second to stop
             at once.
-        closing: whether the sweep is over, so that a second signal can only cut its closing short: it raises
+        closing: whether the sweep is over and only its outputs are missing; a second signal then raises
             StoppedAtOnce.
     """
 
@@ -35,16 +35,20 @@ class Interruption:
 
     @property
     def level(self) -> int:
-        """0, 1 (stop after the epochs in hand) or 2 (stop at once)."""
+        """0, 1 (stop after the current epochs) or 2 (stop at once)."""
         return min(len(self.signals), 2)
 
     @property
     def exit_status(self) -> int:
-        """What a shell expects of a process that ended by the first signal."""
+        """The status by which a shell recognises a process that the first signal ended."""
         return 128 + self.signals[0]
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
-        """Take in a signal."""
+        """Handle a signal.
+
+        Raises:
+            StoppedAtOnce: it is the second one, and the sweep is closing.
+        """
         self.signals.append(number)
         if self.closing and self.level == 2:
             raise StoppedAtOnce
@@ -52,7 +56,7 @@ class Interruption:
 
 @contextmanager
 def watch_signals() -> Iterator[Interruption]:
-    """Collect signals instead of dying of them."""
+    """Collect signals instead of being ended by them."""
     interruption = Interruption()
     before = _handle(interruption.note)
     try:
@@ -65,20 +69,20 @@ def watch_signals() -> Iterator[Interruption]:
 def end_on_signals() -> None:
     """End this process at once, without a traceback, on the first signal: there is nothing to save yet.
 
-    Once Python has begun to end by itself, signals are ignored: all is saved and said, and the exit status
-    stays what it was to be. Call this first of all, so that it holds after every other exit handler.
+    Once Python exits by itself, signals are ignored: everything is saved and printed, and the exit status
+    must not change. Call this before anything else, so that it runs after every other exit handler.
     """
     _handle(_end)
     atexit.register(_handle, signal.SIG_IGN)
 
 
 def command_line() -> str:
-    """The command that the user gave, to be given again."""
+    """The command line that the user gave, to be run again."""
     return shlex.join(sys.orig_argv)
 
 
 def _handle(handler: signal._HANDLER) -> dict[int, signal._HANDLER]:
-    """Set a handler; returns those before. What nohup has set stays."""
+    """Set a handler; returns the previous ones. A SIGHUP that nohup ignores stays ignored."""
     ours = [
         number for number in SIGNALS if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
     ]

@@ -1,4 +1,4 @@
-"""What a worker is given: a stage, a place to compute it, and somebody to report to."""
+"""What a worker is given: a stage, a place to compute it, and callbacks to report to."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class Job:
     """A stage to compute.
 
     Attributes:
-        store: where its folder is, and those of the stages that it starts from.
-        data_path, data_dir: where the data set is; the spec holds its fingerprint.
+        stage: the stage.
+        store: holds its folder and those of its inputs.
+        data_path, data_dir: the npz file and the folder of the data sets; the spec holds the fingerprint.
     """
 
     stage: Stage
@@ -32,7 +33,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one stage is computed: "cpu" or "cuda:<n>", with so many threads."""
+    """Where one stage is computed.
+
+    Attributes:
+        device: "cpu" or "cuda:<n>".
+        threads: of PyTorch, at least 1.
+    """
 
     device: str
     threads: int
@@ -47,10 +53,10 @@ class Watch:
 
     Attributes:
         epoch: called with the newest row of the history after each epoch that is computed, not for those
-            found done.
-        step: called with (epoch, steps done, steps) within one.
-        warning: called with a sentence on what was damaged and how the stage goes on.
-        stop: whether to end after the epoch in hand, or while waiting for another process to end.
+            computed before.
+        step: called with (epoch, steps done, steps) within an epoch.
+        warning: called with a sentence on what was damaged and how the stage continues.
+        stop: whether to end after the current epoch, or while waiting for another process.
     """
 
     epoch: Callable[[Row], None] = lambda row: None

@@ -13,7 +13,7 @@ from sweeps.jobs import Place
 
 
 def core_count() -> int:
-    """The cores that this process may use: its affinity and the container's quota."""
+    """How many cores this process may use, by its affinity and the container's quota."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -26,9 +26,9 @@ def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"
     """Where stages are computed: a GPU if there is one, unless the config says otherwise.
 
     Raises:
-        SlimnetError: cuda is asked for and not there.
+        SlimnetError: cuda is requested, but not available.
     """
-    import torch  # takes seconds, and most commands do without
+    import torch  # takes seconds, and most commands do not need it
 
     available = torch.cuda.is_available()
     if wish == "cuda" and not available:
@@ -43,7 +43,7 @@ def places(workers: int | Literal["auto"], device: Literal["cpu", "cuda"], usefu
         workers: how many; "auto" takes one per GPU, or one per core, but never more than are useful. Small
             networks gain more from another worker than from another thread.
         device: where to compute.
-        useful: stages that can ever run at the same time.
+        useful: the most stages that can ever run at the same time.
     """
     gpus = _gpu_count() if device == "cuda" else 0
     count = min(gpus or core_count(), useful) if workers == "auto" else workers

@@ -1,4 +1,4 @@
-"""What a study leaves for people and programs: pareto.json, pareto.csv, the report."""
+"""The result files of a study: pareto.json, pareto.csv and the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTROLS: tuple[ControlKind, ...] = get_args(ControlKind)
 
 
 def pareto_table(study: StudyRecord, comparison: Comparison | None = None) -> dict[str, Any]:
-    """The front as pareto.json has it: facts that the same sweep gives again, and nothing else."""
+    """The content of pareto.json: only facts that running the same sweep again reproduces."""
     comparison = comparison or Comparison(study)
     points = {point.trial: point for point in comparison.points}
     table: dict[str, Any] = {
@@ -29,7 +29,7 @@ def pareto_table(study: StudyRecord, comparison: Comparison | None = None) -> di
         "controls": [_control_row(one) for kind in CONTROLS for one in comparison.of_kind(kind)],
     }
     if table["dense"] is not None:
-        # The volume between a network of no accuracy at the dense network's size, and the front.
+        # The reference is a network of accuracy 0 with the size of the dense network.
         worst = {
             str(metric): 0.0 if direction == "maximize" else float(table["dense"][metric])
             for metric, direction in study.config.search.objectives.items()
@@ -61,7 +61,19 @@ def _over_seeds(one: Measured) -> dict[str, Any]:
 
 
 def write_outputs(folder: Path, study: StudyRecord, comparison: Comparison | None = None) -> Path:
-    """Write the front and the report; returns the page's path."""
+    """Write the front and the report.
+
+    Args:
+        folder: runs/<study>.
+        study: what is written.
+        comparison: the study's comparison; made if not given.
+
+    Returns:
+        The path of the report's page.
+
+    Raises:
+        SlimnetError: a file cannot be written.
+    """
     from sweeps.report import write_report  # plotly takes a while to import
 
     comparison = comparison or Comparison(study)

@@ -1,7 +1,7 @@
-"""Which results no other result beats, and how much of the objective space they cover.
+"""Which results no other result dominates, and how much of the objective space they cover.
 
-Rows are mappings that hold a number for every objective; what else they hold is not looked at. Objectives
-are given as {metric: "maximize" | "minimize"}, the form of `search.objectives` in a config.
+Rows are mappings that hold a number for every objective; other keys are ignored. Objectives are given as
+{metric: "maximize" | "minimize"}, the form of `search.objectives` in a config.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Literal, TypeVar
 
 Direction = Literal["maximize", "minimize"]
-Name = TypeVar("Name", bound=str)  # so that a mapping from the literal names of some metrics will do
+Name = TypeVar("Name", bound=str)  # accepts mappings whose keys are literal types
 
 
 def dominates(a: Mapping[str, Any], b: Mapping[str, Any], objectives: Mapping[Name, Direction]) -> bool:
@@ -30,7 +30,7 @@ class Front:
     """The rows that no other row dominates, kept as rows come in.
 
     Of rows that are equal in every objective the one with the lowest number is kept; rows with a NaN are
-    left out. So the front is the same whatever the order in which the rows came.
+    left out. The front therefore does not depend on the order in which rows are added.
     """
 
     def __init__(self, objectives: Mapping[Name, Direction]) -> None:
@@ -45,8 +45,8 @@ class Front:
         """Take a row into account.
 
         Args:
-            number: of the row; no two rows have the same.
-            row: a number for every objective; what else it holds is not looked at.
+            number: the row's number; no two rows have the same.
+            row: a number for every objective; other keys are ignored.
 
         Returns:
             Whether the front has changed.
@@ -110,10 +110,18 @@ def hypervolume(
 ) -> float:
     """The volume of objective space that `rows` dominate, bounded by `reference`: larger is better.
 
-    `reference` holds a value for every objective, one that is worse than any result worth counting, such as
-    an accuracy of 0 and the parameters of the dense network. What does not beat it in every objective
-    counts nothing. The unit is the product of the objectives' units. Exact for any number of objectives; the
-    time grows as n log n with two, and with every further objective by a factor of n.
+    Exact for any number of objectives. With two, the time grows as n log n; each further objective adds a
+    factor of n.
+
+    Args:
+        rows: a number for every objective in each; rows that do not beat `reference` in every objective do
+            not count.
+        objectives: the direction of each.
+        reference: a value for every objective that is worse than any result worth counting, such as an
+            accuracy of 0 and the parameters of the dense network.
+
+    Returns:
+        The volume, in the product of the objectives' units.
     """
     bound = _costs(reference, objectives)
     costs = [_costs(row, objectives) for row in rows]
@@ -121,7 +129,7 @@ def hypervolume(
 
 
 def _costs(row: Mapping[str, Any], objectives: Mapping[Name, Direction]) -> tuple[float, ...]:
-    """The objectives of a row in order, turned so that less is better in each."""
+    """The objectives of a row in order, negated where needed so that less is better in each."""
     return tuple(
         float(row[name]) if direction == "minimize" else -float(row[name])
         for name, direction in objectives.items()
@@ -151,7 +159,7 @@ def _volume(costs: list[tuple[float, ...]], bound: tuple[float, ...]) -> float:
 def _areas(
     costs: Sequence[tuple[float, ...]], bound: tuple[float, ...], heights: Sequence[float]
 ) -> Iterator[float]:
-    """What the first 1, 2, … costs cover; 0 where no slab of some height needs it."""
+    """What the first 1, 2, … costs cover; 0 where the slab has no height, so that it is not needed."""
     if len(bound) == 1:
         yield from (bound[0] - lowest for (lowest,) in accumulate(costs, min))
         return

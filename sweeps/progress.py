@@ -1,4 +1,4 @@
-"""How far a sweep is and how long it will still take."""
+"""How far a sweep is, and how long it will take."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ class RunningStage:
     """A stage that a worker is computing, as a display shows it.
 
     Attributes:
-        name: of the stage in its trials.
-        trials: those that wait for it, of a curve the first with its network; none for the dense baseline,
-            controls and repeats.
-        beside: which control or repeat it is for, where no trial waits for it.
-        strength: λ, the latest where it changes.
-        ratio: of the trial; None for a sparse stage or a curve, which trials of any ratio share.
-        epoch: epochs done, with the fraction of the one in hand.
+        name: the stage's name in its trials.
+        trials: numbers of the trials that wait for it; for a curve, the first trial with its network; empty
+            for the dense baseline, controls and repeats.
+        strength: λ, the latest value if it changes.
+        ratio: the trial's ratio; None for a sparse stage or a curve, which trials of any ratio share.
+        epoch: epochs done, including the fraction of the current one.
+        epochs: all epochs of the stage.
         accuracy: on the validation split, after epoch `measured`.
+        measured: the epoch of the last measurement; 0 before the first.
+        images_per_second: in training; None before it is known.
+        beside: the name of the control or repeat that it is for, if no trial waits for it.
     """
 
     name: str
@@ -44,7 +47,9 @@ class Progress:
 
     Attributes:
         seconds_left: None until an epoch has been timed.
-        front: its first rows, of `front_size`.
+        running: the stages that are being computed.
+        front: the first rows of the front.
+        front_size: how many rows the front has.
     """
 
     trials_done: int
@@ -67,7 +72,7 @@ class Clock:
     _epochs: dict[str, float] = field(default_factory=dict)
 
     def note(self, stage: Stage, event: Event) -> None:
-        """Take in where a running stage is."""
+        """Note the progress of a running stage."""
         done = epochs_at(event)
         now = time.monotonic()
         if stage.key in self._seen:
@@ -78,11 +83,11 @@ class Clock:
         self._seen[stage.key] = (now, done)
 
     def forget(self, stage: Stage) -> None:
-        """Take in that a stage has ended."""
+        """Note that a stage has ended."""
         self._seen.pop(stage.key, None)
 
     def seconds_per_epoch(self, kind: str) -> float | None:
-        """The mean so far; a kind not seen yet is taken to be like the others."""
+        """The mean so far, over all kinds where this one has not been timed; None before the first."""
         if self._epochs.get(kind, 0) > 0:
             return self._spent[kind] / self._epochs[kind]
         total = sum(self._epochs.values())
@@ -90,7 +95,7 @@ class Clock:
 
 
 def epochs_at(event: Event) -> float:
-    """Epochs done at an event, with the fraction of the one in hand."""
+    """Epochs done at an event, including the fraction of the current one."""
     if event.kind == "step":
         return event.epoch - 1 + event.step / event.steps
     return float(event.epoch)

@@ -1,4 +1,4 @@
-"""What a study has found so far: the one view that every table, file, report and W&B run is made from."""
+"""What a study has found so far: the records that all tables, files, reports and W&B runs are made from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROUNDING = 1e-9  # an accuracy of exactly one point less is within one point
 
 
 class StageSource(Protocol):
-    """Where the long parts of a stage are read from, when somebody needs them."""
+    """Reads the long parts of a stage when they are needed."""
 
     def history(self) -> list[Row]:
         """A row per finished epoch."""
@@ -33,19 +33,19 @@ class StageSource(Protocol):
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage as its folder has it.
+    """One stage as its folder holds it.
 
     Attributes:
-        name: of the stage in its trial: "sparse", "prune", "finetune", and "sparse-2", … in later passes.
-        kind: "sparse", "prune", "finetune" or "curve".
+        name: the stage's name in its trial: "sparse", "prune", "finetune", and "sparse-2", … in later passes.
+        kind: "sparse", "early", "prune", "finetune" or "curve".
         key: the hash of the spec.
         spec: everything that the result depends on.
         state: how far it is.
         epochs_done: epochs that need not be computed again.
-        result: the content of result.json, without the histograms per layer: metrics (params, macs,
-            val_accuracy, test_accuracy and what the kind adds; of a curve only its rows), seconds,
-            environment.
-        failure: reason and detail.
+        result: the content of result.json without the histograms per layer: metrics (params, macs,
+            val_accuracy, test_accuracy and what the kind adds; for a curve only its rows), seconds,
+            environment; None before the stage is done.
+        failure: reason and detail; None unless the stage failed.
         source: reads the rest.
     """
 
@@ -66,7 +66,7 @@ class StageRecord:
 
     @property
     def history(self) -> list[Row]:
-        """A row per finished epoch, read anew at each call.
+        """A row per finished epoch, read from the file at each call.
 
         Each holds epoch (from 1), epochs, lr, lambda, loss, train_accuracy, val_accuracy and test_accuracy
         where they were measured, near_zero (fraction of prunable |γ| < 0.01) and gamma, a histogram
@@ -76,7 +76,7 @@ class StageRecord:
 
     @property
     def gamma_layers(self) -> dict[str, Histogram]:
-        """The histogram of γ of each layer at the end of sparse training, read anew at each call."""
+        """The histogram of γ of each layer at the end of sparse training, read at each call."""
         return self.source.gamma_layers()
 
     @property
@@ -87,12 +87,14 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial: what it was asked to try and how far its chain of stages is.
+    """One trial: its point in the search space, and how far its chain of stages is.
 
     Attributes:
-        params: values of this trial by the dotted paths of the search space.
-        config: the study's config with them filled in.
-        reason: why a failed trial failed.
+        number: from 0.
+        params: the trial's values by the dotted paths of the search space.
+        config: the study's config with these values.
+        state: how far it is.
+        reason: why it failed; None unless it did.
         stages: its chain, in order; the last one gives the trial's network.
     """
 
@@ -104,21 +106,35 @@ class TrialRecord:
     stages: tuple[StageRecord, ...]
 
     def first(self, kind: str) -> StageRecord:
-        """The first stage of a kind."""
-        return next(stage for stage in self.stages if stage.kind == kind)
+        """The first stage of a kind; every chain has "sparse", "prune" and "finetune" stages.
+
+        Raises:
+            LookupError: the trial has no such stage.
+        """
+        return self._of_kind(kind)[0]
 
     def last(self, kind: str) -> StageRecord:
-        """The last stage of a kind."""
-        return next(stage for stage in reversed(self.stages) if stage.kind == kind)
+        """The last stage of a kind, which differs from the first if there are several passes.
+
+        Raises:
+            LookupError: the trial has no such stage.
+        """
+        return self._of_kind(kind)[-1]
+
+    def _of_kind(self, kind: str) -> list[StageRecord]:
+        found = [stage for stage in self.stages if stage.kind == kind]
+        if not found:  # not StopIteration, which would end a caller's generator
+            raise LookupError(f"trial {self.number} has no {kind} stage")
+        return found
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of the trial's network; empty until it is there."""
+        """The metrics of the trial's network; empty until it is finished."""
         return self.stages[-1].metrics
 
     @property
     def strength(self) -> float:
-        """λ; where it is steered to a target, the one last reached, 0 before the first epoch."""
+        """λ; where it is adjusted to a target, its last value, and 0 before the first epoch."""
         if self.config.sparse.target is None:
             return self.config.sparse.lambda_
         history = self.first("sparse").history
@@ -126,7 +142,7 @@ class TrialRecord:
 
     @property
     def ratio(self) -> float:
-        """The fraction of channels removed; where a budget decides it, 0 before the pruning is done."""
+        """The fraction of channels removed; where a budget decides it, 0 before the first pruning."""
         if self.config.prune.budget is None:
             return self.config.prune.ratio
         found = self.first("prune").metrics
@@ -147,19 +163,20 @@ class TrialRecord:
         }
 
     def facts(self) -> Row:
-        """Size and accuracy of a finished trial: what objectives are made of."""
+        """Size and accuracy of a finished trial, from which its objectives are taken."""
         return {name: self.metrics[name] for name in FACTS}
 
 
 @dataclass(frozen=True)
 class ContenderRecord:
-    """A control of a trial, or a trial or the dense network once more under another seed.
+    """A control of a trial, or a repeat of a trial or of the dense network with another seed.
 
     Attributes:
-        kind: "dense" or "trial" of a repeat, else the kind of control.
-        trial: the trial that it repeats or is the control of; None for the dense network.
-        seed: of its random draws.
-        reason: why a failed one failed.
+        kind: "dense" or "trial" for a repeat, else the kind of control.
+        trial: the trial that it repeats or is a control of; None for the dense network.
+        seed: the seed of its random draws.
+        state: how far it is.
+        reason: why it failed; None unless it did.
         stages: its chain, in order; the last one gives its network.
     """
 
@@ -172,17 +189,17 @@ class ContenderRecord:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of its network; empty until it is there."""
+        """The metrics of its network; empty until it is finished."""
         return self.stages[-1].metrics
 
     @property
     def epochs(self) -> int:
-        """The training epochs that its network has had; new weights know nothing of those before them."""
+        """The training epochs of its network; see `epochs_trained`."""
         return epochs_trained(self.stages, self.kind)
 
     @property
     def name(self) -> str:
-        """What it is, in words: "uniform control of trial 3", "trial 3 again (seed 1)"."""
+        """What it is: "uniform control of trial 3 (seed 0)", "trial 3 again (seed 1)"."""
         what = "dense network" if self.trial is None else f"trial {self.trial}"
         if self.kind in ("dense", "trial"):
             return f"{what} again (seed {self.seed})"
@@ -194,15 +211,17 @@ class StudyRecord:
     """A whole study.
 
     Attributes:
-        uid: made with the study; tells it from an earlier one of the same name.
+        name: the study's name.
+        uid: drawn when the study began; distinguishes it from an earlier one of the same name.
+        config: the study's config.
         goal: how many trials it is to have.
         dense: the unpruned baseline: the sparse stage at λ = 0.
         trials: by number.
-        front: numbers of the trials that no other trial beats.
-        contenders: controls and repeats, which are known once the goal is reached; before that, those that
-            stand complete beside the front from a time when the goal was a lower one.
-        curves: accuracy right after pruning over the ratio, by the key of the sparse training; of those
-            trainings whose networks there are or will be.
+        front: numbers of the trials that no other trial dominates.
+        contenders: controls and repeats, which are known once the goal is reached; before that, the complete
+            ones from a time when the goal was lower.
+        curves: accuracy right after pruning over the ratio, by the key of the sparse stage whose network is
+            pruned; without those of failed sparse stages.
     """
 
     name: str
@@ -230,22 +249,22 @@ class StudyRecord:
 
 
 def epochs_trained(stages: Sequence[StageRecord], kind: ContenderKind = "trial") -> int:
-    """The training epochs that a chain's network has had, of a scratch control those of its new weights.
+    """The training epochs of a chain's network; for a "scratch" control, only those of its new weights.
 
-    Early epochs are part of sparse training.
+    An early stage does not count, as it repeats epochs of the sparse stage.
     """
     own = stages[-1:] if kind == "scratch" else stages
     return sum(stage.spec["recipe"]["epochs"] for stage in own if stage.kind in ("sparse", "finetune"))
 
 
 def best_trial(study: StudyRecord) -> TrialRecord | None:
-    """The smallest network near the dense one; without any, the most accurate of the smaller ones."""
+    """The trial of `smallest_near_dense`, else the most accurate that is smaller than the dense network."""
     near = smallest_near_dense(study)
     return near or max(_smaller(study), key=lambda trial: float(trial.metrics["val_accuracy"]), default=None)
 
 
 def smallest_near_dense(study: StudyRecord) -> TrialRecord | None:
-    """The smallest network that is smaller than the dense one and within a point of its accuracy."""
+    """The trial of the smallest network within a point of the dense one's accuracy, if smaller than it."""
     near = [
         trial
         for trial in _smaller(study)

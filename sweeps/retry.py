@@ -1,4 +1,4 @@
-"""Takes failures back, so that the next run tries again."""
+"""Clears failures, so that the next run tries again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from sweeps.stages import Store
 
 
 def forget_failures(store: Store, study: StudyRecord, numbers: Sequence[int]) -> list[int]:
-    """Let failed trials run again under their own numbers, and what else failed: baseline, curves, controls.
+    """Let failed trials run again, under the same numbers, and the baseline and curves if they failed.
 
     Args:
         store: holds the stages.
-        study: whose lock the caller has.
-        numbers: failed trials; all of them if empty. Trials that failed with the same stage come along.
+        study: the study, whose lock the caller must hold.
+        numbers: failed trials; if empty, all of them and all failed controls and repeats. Trials that failed
+            by the same stage run again as well.
 
     Returns:
         The trials that will run again.
@@ -29,8 +30,8 @@ def forget_failures(store: Store, study: StudyRecord, numbers: Sequence[int]) ->
             listed = ", ".join(map(str, failed)) or "none"
             raise SlimnetError(f"trial {number} has not failed; failed trials: {listed}")
     trials = (stage for number in numbers or failed for stage in failed[number].stages)
-    beside = (stage for contender in study.contenders for stage in contender.stages)
-    chosen = [study.dense, *trials, *study.curves.values(), *(() if numbers else beside)]
+    contenders = (stage for contender in study.contenders for stage in contender.stages)
+    chosen = [study.dense, *trials, *study.curves.values(), *(() if numbers else contenders)]
     stages = {stage.key: stage for stage in chosen if stage.state == "failed"}
     for stage in stages.values():
         store.folder(stage).forget_failure()

@@ -1,7 +1,7 @@
-"""What is known of a study's trials and stages, kept up to date as news comes.
+"""The trials and stages of a study, kept up to date as stages are computed.
 
-The stage folders are read once, when a trial is added; after that a stage's folder is read again only when
-somebody says that it has changed. The work for one piece of news does not grow with the study.
+A stage's folder is read when its first trial is added, and again only on `reload`. The work for one event
+does not grow with the number of trials that have ended.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sweeps.stages.training import TrainingSpec
 from sweeps.study import Point, Study, open_study
 
 SPARSE_FIELDS = ("data", "model", "sparse", "seed", "prune.streams")  # what the first sparse stage depends on
-MOST_CURVES = 100  # sparse networks that are pruned at every ratio; a continuous λ has one for each trial
+MOST_CURVES = 100  # per study; with a continuous λ, every trial has another sparse network
 TRAINING_KINDS = tuple(name for name, spec in KINDS.items() if issubclass(spec, TrainingSpec))
 
 
@@ -49,7 +49,7 @@ class State:
         self._trials: list[TrialRecord] = []
         self._open: dict[int, tuple[Stage, ...]] = {}  # the chains of trials that have not ended
         self._states: Counter[TrialState] = Counter()
-        self._first_sparse: dict[str, int] = {}  # first sparse stages, each with the first trial that has it
+        self._first_sparse: dict[str, int] = {}  # first sparse stages, with the first trial of each
         self._curves: dict[str, StageRecord] = {}  # by the key of the sparse stage
         self._open_curves: dict[str, Stage] = {}
         self._front = Front(config.search.objectives)
@@ -57,7 +57,7 @@ class State:
         self._points: list[TrialRecord] | None = None  # with controls and repeats; once the goal is reached
         self._contenders: list[Contender] = []
         self._contender_records: list[ContenderRecord] = []
-        self._earlier: list[ContenderRecord] = []  # of a lower goal
+        self._earlier: list[ContenderRecord] = []  # from a lower goal
         self.dense = dense_stage(config, study.facts.precision, study.facts.data)
         self._look_up(self.dense)
         for point in study.points:
@@ -69,7 +69,7 @@ class State:
     # Trials
 
     def add(self, point: Point) -> TrialRecord:
-        """Take in the next trial."""
+        """Add the next trial."""
         trial = self._take(point)
         self._find_contenders()
         return trial
@@ -92,11 +92,11 @@ class State:
         return trial
 
     def trial(self, number: int) -> TrialRecord:
-        """A trial as it stands now."""
+        """A trial as it is now."""
         return self._trials[number]
 
     def ended_in_order(self) -> int:
-        """How many trials have ended up to the first that has not."""
+        """How many trials have ended before the first that has not."""
         return min(self._open, default=self.asked)
 
     def count(self, state: TrialState) -> int:
@@ -109,7 +109,7 @@ class State:
         return len(self._trials)
 
     def front(self, rows: int) -> tuple[list[Row], int]:
-        """The first rows of the front, and how many it has."""
+        """The first rows of the front, and how many rows it has."""
         numbers = self._front.numbers()
         return [self._trials[number].row() for number in numbers[:rows]], len(numbers)
 
@@ -118,21 +118,21 @@ class State:
     def ready(self) -> list[Stage]:
         """Stages that can be computed: the baseline first, then in the order of their trials.
 
-        Controls and repeats come last. Stages that are being computed already are among them.
+        Controls and repeats come last. Stages that are already being computed are included.
         """
         ready = {stage.key: stage for stage in self._needed() if self._is_ready(stage)}
         return list(ready.values())
 
     def ready_curves(self) -> Iterator[Stage]:
-        """The curves that can be computed, likewise: when there is nothing to do for trials."""
+        """The curves that can be computed; they are less urgent than all other stages."""
         return filter(self._is_ready, self._open_curves.values())
 
     def stage(self, key: str) -> StageRecord:
-        """A stage as it was last read or told of."""
+        """The record of a stage, as it was last read or advanced."""
         return self._stages[key]
 
     def stages(self) -> list[StageRecord]:
-        """Every stage of the trials, the baseline and the curves, once."""
+        """Every stage of the trials, the baseline, the curves and the contenders, once."""
         return list(self._stages.values())
 
     def users(self, stage: Stage) -> list[TrialRecord]:
@@ -152,24 +152,24 @@ class State:
         ]
 
     def shown_with(self, stage: Stage) -> list[TrialRecord]:
-        """The trials that a display names with a stage: its users, or the first one of a curve's network."""
+        """The trials that a display shows with a stage: its users; of a curve, the first with its network."""
         if stage.kind == "curve":
             return [self._trials[self._first_sparse[stage.inputs["parent"].key]]]
         return self.users(stage)
 
     def advance(self, stage: Stage, epochs_done: int) -> None:
-        """Take in that a stage has finished an epoch."""
+        """Note that a stage has finished an epoch."""
         record = self._stages[stage.key]
         self._put(stage, replace(record, state="partial", epochs_done=epochs_done))
 
     def reload(self, stage: Stage) -> list[TrialRecord]:
-        """Read a stage's folder again; returns the trials that have ended by it."""
+        """Read a stage's folder again; returns the trials that have ended with it."""
         return self._put(stage, self.store.folder(stage).read(stage))
 
-    # The whole
+    # The whole study
 
     def record(self) -> StudyRecord:
-        """The study as it stands now. Records of trials that have not changed are the same objects."""
+        """The study as it is now. Records of trials that have not changed are the same objects."""
         return StudyRecord(
             name=self.config.study,
             uid=self._study.facts.uid,
@@ -178,22 +178,22 @@ class State:
             dense=self._stages[self.dense.key],
             trials=list(self._trials),
             front=self._front.numbers(),
-            contenders=self._beside(),
+            contenders=self._known_contenders(),
             curves=dict(self._curves),
         )
 
     @property
     def goal(self) -> int:
-        """How many trials the study is to have; a lower number than it has takes nothing back."""
+        """How many trials the study is to have: those of the config, or those that it has if more."""
         return max(self.config.search.trials, self.asked)
 
     @property
     def epochs_done(self) -> int:
-        """Training epochs of all stages that need not be computed again."""
+        """Training epochs of all stages that are done and kept."""
         return self._epochs_done
 
     def epochs_ahead(self) -> dict[str, float]:
-        """Training epochs still to compute by kind, at most: trials not asked for yet are included."""
+        """At most how many training epochs are left, by kind of stage, including trials not sampled yet."""
         left = dict.fromkeys(TRAINING_KINDS, 0.0)
         for stage in {stage.key: stage for stage in self._needed()}.values():
             record = self._stages[stage.key]
@@ -212,7 +212,7 @@ class State:
         return left
 
     def _needed(self) -> Iterator[Stage]:
-        """The stages of the baseline and of all that has not ended, first those that are computed first."""
+        """The stages of the baseline and of all trials and contenders that have not ended, by priority."""
         yield self.dense
         for stages in self._open.values():
             yield from stages
@@ -221,7 +221,7 @@ class State:
                 yield from contender.stages
 
     def _find_contenders(self) -> None:
-        """Once every trial has ended, find what stands beside them."""
+        """Once every trial and the baseline have ended, find the controls and repeats."""
         config = self.config
         settled = not self._open and self.asked >= config.search.trials
         if self._points is not None or not settled:
@@ -237,7 +237,7 @@ class State:
         self._list_contenders()
 
     def _list_contenders(self) -> None:
-        """List what stands beside the points as far as it is known: again when a repeat has its network."""
+        """List the controls and repeats of the points that are known; again when a repeat has its network."""
         known = {(one.kind, one.trial, one.seed): one for one in self._contender_records}
         self._contenders = self._contenders_of(self._points or [])
         self._contender_records = [
@@ -254,33 +254,33 @@ class State:
         return ContenderRecord(one.kind, one.trial, one.seed, *_outcome(records), records)
 
     def _size(self, stage: Stage) -> int | None:
-        """The parameters of a stage's network; None until it is there."""
+        """The parameters of a stage's network; None until it is finished."""
         known = self._stages.get(stage.key)
         result = known.result if known else self.store.folder(stage).result()
         return int(result["metrics"]["params"]) if result else None
 
     def _epochs_of_unsized(self) -> float:
-        """Of the uniformly narrower networks that wait for the size of a repeat."""
+        """The epochs of uniform controls that wait for the size of a repeat."""
         waiting = [one for one in self._contender_records if (one.kind, one.state) == ("trial", "running")]
         trials = [self._trials[one.trial] for one in waiting if one.trial is not None]
         return float(self.config.controls.uniform * sum(trial.config.trial_epochs for trial in trials))
 
     def _earlier_contenders(self) -> list[ContenderRecord]:
-        """What stands complete beside the front though trials are open."""
+        """The complete controls and repeats of points of the front, while trials are open."""
         made = self._contenders_of([self._trials[number] for number in self._front.numbers()])
         return [
             self._contender_record(one) for one in made if self.store.folder(one.stages[-1]).state() == "done"
         ]
 
-    def _beside(self) -> list[ContenderRecord]:
-        """Controls and repeats; those of a lower goal as long as their trial is on the front."""
+    def _known_contenders(self) -> list[ContenderRecord]:
+        """The controls and repeats; those from a lower goal only while their trial is on the front."""
         if self._points is not None:
             return list(self._contender_records)
         front = {None, *self._front.numbers()}
         return [one for one in self._earlier if one.trial in front]
 
     def _add_curve(self, sparse: Stage, point: Point) -> None:
-        """Ask for a curve, with what the trial has set for sparse training alone: equal for all its users."""
+        """Add the curve of a sparse stage, with the searched values that all trials with that stage share."""
         own = {path: value for path, value in point.params.items() if _is_of_sparse(path)}
         curve = curve_stage(sparse, resolve(self.config, own))
         self._open_curves[curve.key] = curve
@@ -288,13 +288,13 @@ class State:
         self._note_curve(sparse, self._stages[sparse.key])
 
     def _note_curve(self, stage: Stage, record: StageRecord) -> None:
-        """Take in what the record of a stage says of curves."""
+        """Update the curves from the record of a stage."""
         if stage.kind == "curve":
             self._curves[stage.inputs["parent"].key] = record
             if record.state in ("done", "failed"):
                 self._open_curves.pop(stage.key, None)
         elif record.state == "failed":
-            self._curves.pop(stage.key, None)  # there will be no network
+            self._curves.pop(stage.key, None)  # its network will not exist
 
     def _look_up(self, stage: Stage) -> StageRecord:
         """The record of a stage, read from its folder if it is not known yet."""
@@ -343,7 +343,7 @@ class State:
 
 
 def read_study(runs: Path, config: Config) -> StudyRecord:
-    """A study as its folders have it, changing nothing.
+    """A study as its folders hold it; changes nothing.
 
     Raises:
         SlimnetError: a file is missing or damaged, naming it.
@@ -365,7 +365,7 @@ def _outcome(stages: tuple[StageRecord, ...]) -> tuple[TrialState, str | None]:
 
 
 def _sparse_points(config: Config) -> float:
-    """How many different first sparse trainings the space holds; infinite where it is continuous."""
+    """How many different first sparse stages the space has; infinite if it is continuous."""
     entries = {path: entry for path, entry in config.search.space.items() if _is_of_sparse(path)}
     return count_points(entries) or float("inf") if entries else 1
 

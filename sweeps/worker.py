@@ -1,6 +1,6 @@
-"""Computes one stage and nothing else: reads the networks that it starts from, writes its own folder.
+"""Computes one stage: reads the networks that it starts from, and writes its folder.
 
-What a stage computes follows from its spec; what a `Job` and a `Place` add only says where.
+The spec alone determines the result; a `Job` and a `Place` only say where it is computed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ from sweeps.stages.spec import Computed, Context
 
 
 def compute(job: Job, place: Place, watch: Watch) -> bool:
-    """Compute a stage, going on from where it was left.
+    """Compute a stage, from its last checkpoint if there is one.
+
+    Args:
+        job: the stage.
+        place: the device and threads.
+        watch: callbacks, and whether to stop.
 
     Returns:
-        True when its result is there, False when `watch.stop` ended it before.
+        True if the stage is done, False if `watch.stop` ended it before.
 
     Raises:
         SlimnetError: the training diverged, or a file is damaged or cannot be written.
@@ -80,7 +85,7 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
 
 
 class _Keeper:
-    """Keeps a folder's history level with that of the training, which has saved each epoch already."""
+    """Keeps a folder's history equal to that of the training, which has already saved each epoch."""
 
     def __init__(
         self, folder: StageFolder, seconds: Callable[[], float], tell: Callable[[Row], None]
@@ -88,7 +93,7 @@ class _Keeper:
         self._folder, self._seconds, self._tell = folder, seconds, tell
 
     def resume(self, history: list[Row]) -> None:
-        """The training goes on from a checkpoint, whose last epoch a killed worker may not have told of."""
+        """The training resumes from a checkpoint, whose last epoch a killed worker may not have reported."""
         told = self._folder.epochs_done()
         self._folder.rewrite(history)
         if len(history) > told:
@@ -97,7 +102,7 @@ class _Keeper:
     def epoch(self, history: list[Row]) -> None:
         """An epoch has been computed and saved."""
         if len(history) == 1:
-            self._folder.rewrite(history)  # what may be there is of a training whose checkpoints are lost
+            self._folder.rewrite(history)  # rows of a training whose checkpoints are lost
         else:
             self._folder.append(history[-1])
         self._note(history[-1])
@@ -119,7 +124,7 @@ def _save(job: Job, folder: StageFolder, model: nn.Module, computed: Computed) -
 
 
 def _input_network(job: Job, role: str, device: str) -> nn.Module:
-    """The network of a stage that this one starts from."""
+    """The network of an input of the stage."""
     folder = job.store.folder(job.stage.inputs[role])
     try:
         return build(read(folder.checkpoint)).to(device)

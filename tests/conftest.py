@@ -28,8 +28,9 @@ def live() -> Iterator[Callable[..., dict[str, Any]]]:
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     ) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
+        orders, answers = server.stdin, server.stdout
+        assert orders is not None
+        assert answers is not None
 
         def order(
             function: Callable[..., None],
@@ -47,13 +48,13 @@ def live() -> Iterator[Callable[..., dict[str, Any]]]:
                 "limit": limit,
                 "seconds": seconds,
             }
-            print(json.dumps(given), file=server.stdin, flush=True)
-            answer: dict[str, Any] = json.loads(server.stdout.readline())
+            print(json.dumps(given), file=orders, flush=True)
+            answer: dict[str, Any] = json.loads(answers.readline())
             assert answer["killed"] or answer["status"] == 0, "it ended with a traceback, which is above"
             return answer
 
         yield order
-        server.stdin.close()
+        orders.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-NEEDS = {  # what the reason of a skipped test names -> what would bring it
+NEEDS = {  # a word in the reason of a skipped test -> what the test needs
     "chromium": "a browser: apt-get install chromium",
     "dataset-fashion-mnist": "Debian's Fashion-MNIST: apt-get install dataset-fashion-mnist",
     "C++ compiler": "a C++ compiler: apt-get install g++",
@@ -71,9 +72,12 @@ NEEDS = {  # what the reason of a skipped test names -> what would bring it
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line which tests could not run here for want of what, and how to get it."""
-    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    """Print in one line what skipped tests need, and how to install it."""
+    reasons = [
+        report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])
+    ]  # file, line, reason
     wanted = {advice: sum(word in reason for reason in reasons) for word, advice in NEEDS.items()}
-    missing = [f"{count} for want of {advice}" for advice, count in wanted.items() if count]
+    missing = [f"{count} need {advice}" for advice, count in wanted.items() if count]
     if missing:
-        terminalreporter.write_line(f"not run: {'; '.join(missing)} (or all: sudo sh scripts/test-extras.sh)")
+        packages = "all Debian packages: sudo sh scripts/test-extras.sh"
+        terminalreporter.write_line(f"not run: {'; '.join(missing)} ({packages})")

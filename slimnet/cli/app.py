@@ -1,4 +1,4 @@
-"""The commands of `slimnet`, each in a module of its own.
+"""The command line `slimnet`; each command has a module.
 
 These modules import what needs torch inside the commands, so that help, completion and mistakes are quick.
 """
@@ -6,9 +6,6 @@ These modules import what needs torch inside the commands, so that help, complet
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-import typer
 
 from slimnet import __version__
 from slimnet.cli.evaluate import evaluate_command
@@ -17,18 +14,14 @@ from slimnet.cli.finetune import finetune_command
 from slimnet.cli.inspect import inspect_command
 from slimnet.cli.prune import prune_command
 from slimnet.cli.train import train_command
+from slimnet.command_line import EXIT_USAGE, make_app, print_in_any_encoding
 from slimnet.errors import SlimnetError
 from slimnet.training.memory import keep_memory
 
-EXIT_USAGE = 2
-
-app = typer.Typer(
-    name="slimnet",
-    help="Train a network sparsely, prune it, fine-tune it: each step reads a file and writes one.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+app = make_app(
+    "slimnet",
+    "Train a network sparsely, prune it, fine-tune it: each step reads a file and writes one.",
+    version=f"slimnet {__version__}",
 )
 app.command("train")(train_command)
 app.command("prune")(prune_command)
@@ -38,27 +31,10 @@ app.command("inspect")(inspect_command)
 app.command("export")(export_command)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"slimnet {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
-    ] = False,
-) -> None:
-    """Options that belong to no command."""
-
-
 def main() -> None:
-    """Run the command line; a mistake of the user's is a message and exit status 2, never a traceback."""
+    """Run the command line; a mistake of the user ends in a message and exit status 2, not a traceback."""
     keep_memory()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # γ and bars, whatever the encoding
+    print_in_any_encoding()
     try:
         app()
     except SlimnetError as error:

@@ -37,19 +37,22 @@ def finetune_command(
     ] = "pruned",
     teacher: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A network to learn from as well: the one before pruning."),
+        typer.Option(metavar="FILE", help="The teacher of distillation: the network before pruning."),
     ] = None,
     distill: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="The teacher's weight; the labels have the rest.", show_default=str(DISTILL)
+            min=0,
+            max=1,
+            help="Weight of the distillation loss; the labels have the rest.",
+            show_default=str(DISTILL),
         ),
     ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(
             callback=opt.positive,
-            help="That softens both outputs for the teacher's part.",
+            help="Temperature of the distillation.",
             show_default=str(Recipe.temperature),
         ),
     ] = None,
@@ -68,9 +71,9 @@ def finetune_command(
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> None:
-    """Train a pruned network, without penalty.
+    """Train a pruned network, without a penalty.
 
-    Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
+    After Ctrl-C or a kill, the same command resumes after the last complete epoch.
     """
     from slimnet import steps
     from slimnet.cli.files import check_output, partial_file

@@ -52,18 +52,20 @@ SETS = ", ".join(IMAGE_SIDES)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A network saved by slimnet or by a sweep.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 OwnModel = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="MODULE:FACTORY", help="What makes your own network, such as nets:SmallNet."
+        "--model", metavar="MODULE:FACTORY", help="The factory of your own network, such as nets:SmallNet."
     ),
 ]
 Device = Annotated[Place, typer.Option(help="Where to compute.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Where published data sets are, or are downloaded to."),
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Folder of the data sets, which are downloaded there if missing."
+    ),
 ]
 OtherData = Annotated[
     str | None,
@@ -78,35 +80,35 @@ InputShape = Annotated[
 ]
 
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
-Lr = Annotated[float, typer.Option(callback=positive, help="Highest learning rate.")]
+Lr = Annotated[float, typer.Option(callback=positive, help="Peak learning rate.")]
 BatchSize = Annotated[int, typer.Option(min=2, help="Images per step.")]
 EvaluateEvery = Annotated[
     int,
-    typer.Option(min=1, help="Measure validation and test accuracy every so many epochs, and at the end."),
+    typer.Option(min=1, help="Epochs between measurements of validation and test accuracy."),
 ]
 Optimiser = Annotated[Optimizer, typer.Option(help="sgd is with Nesterov momentum.")]
-Momentum = Annotated[float, typer.Option(min=0, max=0.999, help="Of sgd.")]
+Momentum = Annotated[float, typer.Option(min=0, max=0.999, help="Momentum of sgd.")]
 WeightDecay = Annotated[
-    float, typer.Option(callback=not_negative, help="On weights only, never on scaling factors and biases.")
+    float, typer.Option(callback=not_negative, help="Not applied to scaling factors and biases.")
 ]
 Scheduled = Annotated[
-    Schedule, typer.Option(help="Of the learning rate; steps divides it by 10 at 50 % and 75 %.")
+    Schedule, typer.Option(help="Schedule of the learning rate; steps divides it by 10 at 50 % and 75 %.")
 ]
 Arithmetic = Annotated[
     PrecisionWish,
-    typer.Option("--precision", help="auto takes bfloat16 where the hardware multiplies it."),
+    typer.Option("--precision", help="auto uses bfloat16 where the hardware supports it."),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
         callback=use_threads,
-        help="Of the processor; one is often fastest for a small network on a machine that is busy.",
+        help="Processor threads; one is often fastest for a small network on a busy machine.",
         show_default="torch's choice",
     ),
 ]
 Compiled = Annotated[
-    bool, typer.Option("--compile", help="Train with torch.compile; pays on a GPU and in long trainings.")
+    bool, typer.Option("--compile", help="Train with torch.compile; worth it on a GPU and for many epochs.")
 ]
 
 

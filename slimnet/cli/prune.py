@@ -1,4 +1,4 @@
-"""slimnet prune: the channels that are worth least are removed."""
+"""slimnet prune: the channels with the lowest scores are removed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def prune_command(
         str | None, typer.Option(help='Instead: the most parameters to keep, or "50%" of them.')
     ] = None,
     macs: Annotated[
-        str | None, typer.Option(help='Instead: the most multiply-accumulates per image, or "50%" of them.')
+        str | None,
+        typer.Option(help='Instead: the most multiply-accumulates per image to keep, or "50%" of them.'),
     ] = None,
     latency_ms: Annotated[
         float | None, typer.Option(help="Instead: the longest time for one image here, in milliseconds.")
@@ -33,43 +34,43 @@ def prune_command(
     score: Annotated[
         Score,
         typer.Option(
-            help="What a channel is worth: by scaling factors (gamma; gamma-weight counts the weights that "
-            "read it too), by its filter's weights (l1, l2, fpgm, lamp), by its effect on the loss (taylor)."
+            help="How channels are ranked: by scaling factors (gamma; gamma-weight includes the weights that "
+            "read them), by the weights of their filters (l1, l2, fpgm, lamp), by their effect on the loss "
+            "(taylor), at random."
         ),
     ] = "gamma",
     threshold_over: Annotated[
         ThresholdOver,
-        typer.Option(
-            help="What the fraction is of: all counts every BatchNorm channel; layer goes by layer."
-        ),
+        typer.Option(help="all counts every BatchNorm channel; layer removes the fraction in each layer."),
     ] = "prunable",
     layer_floor: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Each layer keeps at least this fraction of what an even cut leaves it."
+            min=0, max=1, help="Each layer keeps at least this fraction of what a uniform cut leaves."
         ),
     ] = 0.0,
     cost_aware: Annotated[
-        CostAware | None, typer.Option(help="Rank by score per parameter or MAC that a channel frees.")
+        CostAware | None, typer.Option(help="Rank channels by score per parameter or MAC freed.")
     ] = None,
     cost_power: Annotated[
         float, typer.Option(min=0, help="Exponent of that cost; 0.5 takes its square root.")
     ] = 1.0,
-    min_channels: Annotated[int, typer.Option(min=1, help="Kept in every layer.")] = MIN_CHANNELS,
+    min_channels: Annotated[int, typer.Option(min=1, help="Channels kept in every layer.")] = MIN_CHANNELS,
     max_ratio: Annotated[
-        float, typer.Option(min=0, max=1, help="The largest fraction of any layer that goes.")
+        float, typer.Option(min=0, max=1, help="The largest fraction removed from any layer.")
     ] = 1.0,
     keep: Annotated[
-        list[str] | None, typer.Option(help="A layer that stays whole, by name or pattern; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A layer that keeps all channels, by name or pattern; may be repeated."),
     ] = None,
     layer_ratio: Annotated[
         list[str] | None,
-        typer.Option(help="LAYER=FRACTION: what goes of a layer, by name or pattern; may be repeated."),
+        typer.Option(help="LAYER=FRACTION removed from a layer, by name or pattern; may be repeated."),
     ] = None,
     round_to: Annotated[
-        int, typer.Option(min=1, help="Widths become multiples of this, upwards: 8 suits most hardware.")
+        int, typer.Option(min=1, help="Widths are rounded up to multiples of this; 8 suits most hardware.")
     ] = 1,
-    streams: Annotated[bool, typer.Option(help="Prune the residual streams too, each as one.")] = False,
+    streams: Annotated[bool, typer.Option(help="Prune the residual streams too, each as one group.")] = False,
     drop_blocks: Annotated[
         bool,
         typer.Option("--drop-blocks", help="Drop residual blocks that would keep no channel."),
@@ -77,7 +78,8 @@ def prune_command(
     absorb: Annotated[
         bool,
         typer.Option(
-            "--absorb/--no-absorb", help="Move what removed channels still emit into what reads it."
+            "--absorb/--no-absorb",
+            help="Fold the constant outputs of removed channels into the following layers.",
         ),
     ] = True,
     recalibrate: Annotated[
@@ -90,7 +92,7 @@ def prune_command(
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> None:
-    """Remove the channels that are worth least, and repair what remains without training.
+    """Remove the channels with the lowest scores, and repair the network without training.
 
     Give --ratio, or one or more of --params, --macs, --latency-ms.
     """

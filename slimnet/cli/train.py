@@ -1,4 +1,4 @@
-"""slimnet train: a fresh network, its scaling factors driven to zero."""
+"""slimnet train: sparse training of a fresh network, whose scaling factors a penalty drives to zero."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def train_command(
     blocks: Annotated[
         str | None,
         typer.Option(
-            metavar="N,N,...", help=f"Blocks per stage of {FAMILIES}; convs of vgg.", show_default="1,1,1"
+            metavar="N,N,...",
+            help=f"Blocks per stage of {FAMILIES}; convolutions for vgg.",
+            show_default="1,1,1",
         ),
     ] = None,
     width: Annotated[
@@ -59,15 +61,15 @@ def train_command(
         float | None,
         typer.Option(
             callback=opt.fraction,
-            help="Instead: the fraction of channels to bring near zero; λ is steered to it.",
+            help="Instead: the fraction of channels to bring near zero; λ is adjusted to it.",
         ),
     ] = None,
     penalty: Annotated[
-        PenaltyName, typer.Option(help="proximal leaves exact zeros; polarization spares the strong.")
+        PenaltyName, typer.Option(help="proximal leaves exact zeros; polarization spares large ones.")
     ] = PLAIN_L1.penalty,
     lambda_schedule: Annotated[
         LambdaSchedule,
-        typer.Option(help="warmup-tail raises λ for a fifth of the steps; the last fifth is at 0."),
+        typer.Option(help="warmup-tail raises λ in the first fifth of the steps; it is 0 in the last."),
     ] = PLAIN_L1.lambda_schedule,
     streams: Annotated[bool, typer.Option(help="Penalise the residual streams too, to prune them.")] = False,
     batch_size: opt.BatchSize = Recipe.batch_size,
@@ -79,13 +81,13 @@ def train_command(
     precision: opt.Arithmetic = "auto",
     compiled: opt.Compiled = False,
     threads: opt.Threads = None,
-    seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="All random draws depend on it.")] = 0,
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> None:
     """Train a network while a penalty drives its scaling factors to zero.
 
-    Interrupted with Ctrl-C or killed, the same command goes on after the last complete epoch.
+    After Ctrl-C or a kill, the same command resumes after the last complete epoch.
     """
     from slimnet.cli.datasets import DataSettings
     from slimnet.cli.files import check_output, partial_file

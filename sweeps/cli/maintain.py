@@ -15,7 +15,7 @@ from sweeps.study import hold
 
 
 def sync_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Upload the offline W&B runs of a study, each by itself and verified. Exit status 1 if any failed."""
+    """Upload the offline W&B runs of a study one by one, and verify each. Exit status 1 if any failed."""
     from sweeps.tracking import sync
 
     record = studies.read(config, runs)
@@ -41,7 +41,7 @@ def retry_command(
     ] = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Let failed trials run again, under their own numbers, with the next `run`."""
+    """Let the next `run` run failed trials again, under the same numbers."""
     from sweeps.retry import forget_failures
     from sweeps.stages import Store
     from sweeps.state import read_study
@@ -59,7 +59,7 @@ def retry_command(
 
 
 def doctor_command(as_json: JsonOption = False, data_dir: DataOption = None) -> None:
-    """Show what is installed, which devices there are, which W&B mode, and what is missing."""
+    """Show what is installed and what is missing, the devices and the W&B mode."""
     from sweeps import doctor
 
     facts = doctor.examine(data_dir)

@@ -19,22 +19,24 @@ ConfigArgument = Annotated[
     ),
 ]
 TrialsOption = Annotated[
-    int | None, typer.Option("--trials", metavar="N", help="The goal, instead of search.trials.")
+    int | None, typer.Option("--trials", metavar="N", help="Number of trials; overrides search.trials.")
 ]
 SetOption = Annotated[
     list[str],
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a field, such as sparse.epochs=2. May be repeated."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a config field, such as sparse.epochs=2. May be repeated.",
     ),
 ]
-RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where studies and stages are kept.")]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the studies and stages.")]
 DataOption = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help="Where data sets are, or are downloaded to.",
+        help="Folder of the data sets, which are downloaded there if missing.",
         show_default="the user's cache",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

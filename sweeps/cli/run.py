@@ -1,4 +1,4 @@
-"""The command that runs a sweep, and how a run is wound up."""
+"""The command that runs a sweep, and what it does when the sweep ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ EXIT_FAILED_TRIALS = 1
 def run_command(
     config: ConfigArgument,
     trials: TrialsOption = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes, instead of workers.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of worker processes; overrides workers.")
+    ] = None,
     wandb: Annotated[
         str | None, typer.Option(metavar="MODE", help="W&B: auto, online, offline or disabled.")
     ] = None,
@@ -42,10 +44,10 @@ def run_command(
     data_dir: DataOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
 ) -> None:
-    """Run a sweep, or go on with it: to its goal, or until Ctrl-C.
+    """Run a sweep, or resume it, until its goal is reached or Ctrl-C is pressed.
 
     Exit status: 0 the goal is reached; 1 it is reached but some trials failed; 2 bad usage or config;
-    3 another driver has the study; 130 or 143 interrupted, the same command goes on.
+    3 another process is running the study; 130 or 143 interrupted, the same command resumes.
     """
     from sweeps.driver import Driver, resume  # optuna and torch take seconds to import
     from sweeps.executors.local import LocalExecutor
@@ -100,7 +102,7 @@ def _wind_up(
     interruption: Interruption,
     console: Console,
 ) -> Path | None:
-    """Bring W&B, the front and the report up to date; None where a second signal has cut that short."""
+    """Bring W&B, the front and the report up to date; None if a second signal cut that short."""
     interruption.closing = True
     try:
         warnings = tracker.close(timeout=60.0 if interruption.level < 2 else 2.0)
@@ -117,7 +119,7 @@ def _wind_up(
 def _close(
     console: Console, record: StudyRecord, comparison: Comparison, page: Path, reference: str, runs: Path
 ) -> None:
-    """The last lines of a run that has reached its goal, and its exit status."""
+    """Print the last lines of a run that has reached its goal, and set its exit status."""
     from sweeps.report.summary import headline
 
     failed = [trial for trial in record.trials if trial.state == "failed"]
@@ -134,13 +136,13 @@ def _close(
         console.error(f"trial {trial.number} failed: {trial.reason}")
     if record.dense.failure:
         console.error(f"the dense baseline failed: {record.dense.failure['reason']}")
-    beside = [one for one in record.contenders if one.state == "failed"]
-    for one in beside:
+    contenders = [one for one in record.contenders if one.state == "failed"]
+    for one in contenders:
         console.error(f"the {one.name} failed: {one.reason}")
     curves = [(stage.key, stage.failure["reason"]) for stage in record.curves.values() if stage.failure]
     for key, reason in curves:
-        console.error(f"the curve {key}, for the report alone, failed: {reason}")
-    if failed or beside or curves or record.dense.failure:
+        console.error(f"the curve {key}, which only the report shows, failed: {reason}")
+    if failed or contenders or curves or record.dense.failure:
         console.error(f"try again with: {studies.command('retry', reference)}")
     points = count_points(record.config.search.space)
     more = record.goal + 8 if points is None else min(record.goal + 8, points)
@@ -151,7 +153,7 @@ def _close(
         best = recommended(record, comparison) or record.trials[record.front[-1]]
         path = Store(runs).folder(best.stages[-1]).checkpoint
         console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
-    if failed or beside or record.dense.failure:
+    if failed or contenders or record.dense.failure:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 
@@ -163,7 +165,7 @@ def _stages_once(record: StudyRecord) -> list[StageRecord]:
 
 
 def _check_data(config: Config, data_dir: Path | None) -> None:
-    """Find mistakes in the data before anything is written, after downloading what is missing."""
+    """Download the data set if needed, and find mistakes in it before anything is written."""
     from slimnet.data import load_dataset, split
 
     data = config.data
@@ -186,7 +188,7 @@ def _make_folders(runs: Path, study: str) -> Path:
 
 
 def _log_to(path: Path) -> None:
-    """Keep the driver's log, each line stamped, across runs."""
+    """Append the driver's log to a file, with timestamps."""
     root = logging.getLogger("sweeps")
     root.setLevel(logging.INFO)
     root.propagate = False

@@ -28,7 +28,7 @@ def plan_command(
     runs: RunsOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what `run` would do: trials, stages, what is there already, epochs left. Changes nothing."""
+    """Show what `run` would do: trials, stages, what is already computed, epochs left. Changes nothing."""
     extra = [f"search.trials={trials}"] if trials is not None else []
     settings = load_config(config, [*overrides, *extra])
     studies.check_goal(settings)
@@ -56,11 +56,11 @@ def plan_command(
         )
         return
     console = Console()
-    size = "endlessly many" if points is None else f"{points:,}"
-    console.say(f"study {settings.study}: {state.asked} of {state.goal} trials have their point")
+    size = "infinitely many" if points is None else f"{points:,}"
+    console.say(f"study {settings.study}: {state.asked} of {state.goal} trials have been sampled")
     console.say(f"search space: {size} points, sampler {settings.search.sampler}")
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    console.say(f"stages of these, the dense baseline, the curves and the controls known so far: {told}")
+    console.say(f"stages of these trials, the baseline, the curves and the controls known so far: {told}")
     sparse, tuned = left["sparse"] + left["early"], left["finetune"]
     console.say(f"epochs left: at most {sparse:.0f} of sparse training, {tuned:.0f} of fine-tuning")
 
@@ -98,7 +98,7 @@ def _reached(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the same columns, those of each in their order: trials may have different stages."""
+    """Rows that all have the same columns, as trials may have different stages; each keeps its order."""
     names: list[str] = []
     for row in rows:
         place = 0
@@ -116,7 +116,7 @@ def _without_empty_reasons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pareto_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Print the Pareto front: the trials that no other trial beats."""
+    """Print the Pareto front: the trials that no other trial dominates."""
     record = studies.read(config, runs)
     if as_json:
         print_json(pareto_table(record))
@@ -131,7 +131,7 @@ def report_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
 
 
 def print_front(console: Console, record: StudyRecord, comparison: Comparison) -> None:
-    """The front as a table, with the dense network below it."""
+    """Print the front as a table, with the dense network below it, and the controls as another."""
     if not record.front:
         console.say(f"study {record.name} has no finished trial yet")
         return
@@ -145,13 +145,13 @@ def print_front(console: Console, record: StudyRecord, comparison: Comparison) -
             "control": one.kind,
             "of trial": one.trial,
             **_measured_cells(one),
-            "beside the trial": against(comparison, one),
+            "comparison": against(comparison, one),
         }
         for kind in CONTROLS
         for one in comparison.of_kind(kind)
     ]
     if controls:
-        console.table(controls, "The simpler ways to networks of these sizes, with as many epochs")
+        console.table(controls, "Simpler ways to networks of these sizes, with as many epochs")
 
 
 def _front_row(record: StudyRecord, comparison: Comparison, point: Measured) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _front_row(record: StudyRecord, comparison: Comparison, point: Measured) -> 
 
 
 def _measured_cells(one: Measured) -> dict[str, Any]:
-    """Size, epochs and accuracies of a network, as a table on a terminal has them."""
+    """Size, epochs and accuracies of a network, as the terminal's tables show them."""
     return {
         "params": one.size("params"),
         "macs": one.size("macs"),
@@ -175,7 +175,7 @@ def _measured_cells(one: Measured) -> dict[str, Any]:
 
 
 def print_json(facts: Any) -> None:
-    """Facts for a program to read."""
+    """Print a result for a program to read."""
     print(json.dumps(facts, indent=2, ensure_ascii=False))
 
 

@@ -31,24 +31,24 @@ def last_config(config: str, runs: Path) -> Config:
 
 
 def reference(config: str, settings: Config, runs: Path) -> str:
-    """The arguments by which other commands find the study, also one that --set has given another name."""
+    """The arguments with which other commands find the study, even one that --set has renamed."""
     known = load_config(config).study == settings.study
     name = config if known else str(runs / settings.study / "config.yaml")
     return shlex.join([name] if runs == RUNS else [name, "--runs", str(runs)])
 
 
 def command(name: str, reference: str) -> str:
-    """A command line to be given next."""
+    """A command line that the user may run next."""
     return f"{shlex.join([sys.orig_argv[0], '-m', 'sweeps', name])} {reference}"
 
 
 def check_goal(config: Config) -> None:
-    """Refuse a goal that the search space has not enough points for."""
+    """Refuse a goal that is larger than the search space."""
     points = count_points(config.search.space)
     if points is not None and config.search.trials > points:
         raise SlimnetError(
             f"search.trials is {config.search.trials}, but search.space has only {points} points; "
-            f"take at most {points}, or widen the space"
+            f"use at most {points}, or widen the space"
         )
 
 

@@ -50,14 +50,14 @@ def resolve(config: Config, params: Mapping[str, Any]) -> Config:
                 updates.setdefault(section, getattr(config, section).model_dump(by_alias=True))[key] = value
             else:
                 updates[key] = SEARCHABLE[path].validate_python(value)
-        # Only the sections that change: a study of thousands of trials resolves one config for each.
+        # Only the sections that change, as a study may resolve thousands of configs, one per trial.
         for section in updates.keys() & SECTIONS.keys():
             updates[section] = SECTIONS[section].model_validate(updates[section])
     except ValidationError:
         source = Source("trial", config.model_dump(by_alias=True))
         for path, value in params.items():
             source.override(tuple(path.split(".")), value, "trial")
-        return _validated(source)  # which says in words what does not fit
+        return _validated(source)  # raises, with a message that explains what does not fit
     return config.model_copy(update=updates)
 
 
@@ -127,7 +127,7 @@ def _apply(override: str, source: Source) -> None:
         raise ConfigError(f"{label}: write key=value, such as sparse.epochs=2.")
     path = tuple(key.strip().split("."))
     if path[:2] == ("search", "space") and len(path) > 2:
-        path = ("search", "space", ".".join(path[2:]))  # the keys of a space are dotted themselves
+        path = ("search", "space", ".".join(path[2:]))  # the keys of a space contain dots
     elif path not in _schema().paths():
         source.problems.append((source.next_origin(label), f"{key} {_schema().unknown(path)}"))
         return

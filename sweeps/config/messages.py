@@ -1,4 +1,4 @@
-"""Says what is wrong with a config: which key, where it stands, its value, and what would do."""
+"""Explains what is wrong with a config: which key, in which line, its value, and which values it takes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ _NAMES = {
 
 
 def refusal(*problems: tuple[KeyPath, str]) -> ValidationError:
-    """The error for a pydantic validator to raise: for each problem the path below it, and a clause.
+    """The error for a pydantic validator to raise.
 
-    The clause goes on after the key: "is missing; ...".
+    Args:
+        problems: for each, the path below the validated value, and a clause that follows the key in the
+            message, such as "is missing; ...".
     """
     details = [
         InitErrorDetails(
@@ -41,12 +43,12 @@ def refusal(*problems: tuple[KeyPath, str]) -> ValidationError:
 
 
 def show(value: Any) -> str:
-    """A value in a message: text in quotes, anything long cut."""
+    """A value as messages show it: text in quotes, long values truncated."""
     return cut(json.dumps(value, default=str, ensure_ascii=False))
 
 
 def cut(text: str) -> str:
-    """The text, its end left out when it is long."""
+    """The text, truncated if it is longer than 80 characters."""
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -57,7 +59,7 @@ class Schema:
         self._root = model.model_json_schema()
 
     def node(self, path: KeyPath) -> dict[str, Any] | None:
-        """The schema of the field at `path`; None when there is no such field."""
+        """The schema of the field at `path`; None if there is no such field."""
         node = self._root
         for key in path:
             if key not in (properties := self.properties(node)):
@@ -80,7 +82,7 @@ class Schema:
         return found[1:]
 
     def takes(self, path: KeyPath) -> str:
-        """What would do at `path`, as a clause."""
+        """Which values the field at `path` takes, as a clause."""
         node = self.node(path) or {}
         if keys := self.properties(node):
             return f"takes the keys {', '.join(keys)}."
@@ -88,7 +90,7 @@ class Schema:
         return f"takes {describe(node)}{description}."
 
     def meant(self, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-        """The known keys that an unknown one may stand for: near it in its section, or alike elsewhere."""
+        """The known keys that an unknown one may be a misspelling of: in its section, else elsewhere."""
         known = self.paths()
         siblings = {other[-1]: other for other in known if other[:-1] == path[:-1]}
         if close := get_close_matches(path[-1], siblings, n=1):
@@ -98,11 +100,11 @@ class Schema:
         return [other for other in known if other[-1] == path[-1]]
 
     def unknown(self, path: tuple[str, ...]) -> str:
-        """The clause that says that there is no such key, and what would do."""
+        """The clause for an unknown key, which suggests known ones."""
         *outer, key = path
         if "." in key and tuple(key.split(".")) in self.paths():
             section, _, inner = key.rpartition(".")
-            return f"is not a known key; write `{inner}:` in a line of its own under `{section}:`."
+            return f"is not a known key; write `{inner}:` on a separate line under `{section}:`."
         if meant := self.meant(path):
             return f"is not a known key; did you mean {' or '.join(map(dotted, meant))}?"
         while self.node(tuple(outer)) is None:
@@ -132,13 +134,13 @@ def describe(node: dict[str, Any]) -> str:
 
 
 def explain(error: ValidationError, source: Source, schema: Schema) -> list[tuple[Origin, str]]:
-    """A line for every mistake that `error` holds, with the origin of what it is about."""
+    """A line for every mistake in `error`, with the origin of the value that it concerns."""
     details = [(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors(include_url=False)]
     meant = [schema.meant(tuple(map(str, path))) for path, kind, _ in details if kind == "extra_forbidden"]
     lines: dict[str, Origin] = {}
     for path, kind, message in details:
         if kind == "default_factory_not_called" or (kind == "missing" and [path] in meant):
-            continue  # follows from another mistake, which is in the list
+            continue  # a consequence of another mistake, which is reported
         if kind == "extra_forbidden":
             clause = schema.unknown(tuple(map(str, path)))
         elif kind == "refused":
@@ -146,7 +148,7 @@ def explain(error: ValidationError, source: Source, schema: Schema) -> list[tupl
         elif kind == "missing":
             clause = f"is missing; it {schema.takes(path)}"
         else:
-            while schema.node(path) is None:  # inside a list or a union: speak of the field
+            while schema.node(path) is None:  # inside a list or a union: name the field itself
                 path = path[:-1]
             clause = f"is {show(_at(source.values, path))}; it {schema.takes(path)}"
         lines.setdefault(f"{dotted(path)} {clause}", source.origin(path))

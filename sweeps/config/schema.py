@@ -1,7 +1,7 @@
 """The schema of a study's config.
 
-Validation is strict: an unknown key is an error, nothing is converted but int to float, and every value
-of the search space must be one that its field can hold.
+Validation is strict: an unknown key is an error, the only conversion is from int to float, and every
+value of the search space must be valid for its field.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from sweeps.config.yaml_source import KeyPath, dotted
 
 Metric = Literal["val_accuracy", "params", "macs"]
 Direction = Literal["maximize", "minimize"]
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="every random draw follows from it")]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="all random draws depend on it")]
 Passes = Annotated[
     int,
     Field(
         ge=1,
         le=100,
-        description="times that a trial trains sparsely, prunes and fine-tunes, each time part of the ratio",
+        description="rounds of sparse training, pruning and fine-tuning; each removes part of the ratio",
     ),
 ]
 
@@ -62,7 +62,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 def _field_type(annotation: Any, *constraints: Any) -> TypeAdapter[Any]:
     annotated: Any = Annotated[annotation, *constraints] if constraints else annotation
-    # Built when first asked, as a study asks few of them and they take a tenth of a second together.
+    # Built on first use, as a study uses few of them and building all takes a tenth of a second.
     return TypeAdapter(annotated, config=ConfigDict(**STRICT, defer_build=True))
 
 
@@ -81,21 +81,22 @@ del SEARCHABLE["data.path"]  # a relative path is resolved once, when the config
 
 
 def _grid_points(known: dict[str, Any]) -> int:
-    """The trials of a search that does not say how many: all points of a grid; 0 where that is no number."""
+    """The default of `trials`: all points of a grid; 0, which is refused later, where there is no default."""
     return (count_points(known["space"]) or 0) if known["sampler"] == "grid" else 0
 
 
 class Search(Section):
-    """Which points are tried, and what makes one better than another.
+    """Which points are tried, and the objectives by which they are compared.
 
-    `ahead` makes a study ask the same points on every machine: the sampler of trial n has seen the results of
-    the trials up to n - ahead and no others, whatever the number of workers and their speed.
+    `ahead` makes the points of a study the same on every machine: when trial n is sampled, the sampler has
+    seen the results of the trials up to n - ahead and no others, whatever the number of workers and their
+    speed.
     """
 
     sampler: Literal["tpe", "nsga2", "random", "grid"] = Field("tpe", description="how points are chosen")
     space: dict[str, Entry] = Field(description="searched fields by dotted path")
     trials: int = Field(default_factory=_grid_points, ge=1, description="points to try")
-    ahead: int = Field(4, ge=1, description="trials that may be open at once")
+    ahead: int = Field(4, ge=1, description="trials that may be unfinished at once")
     objectives: dict[Metric, Direction] = Field(
         {"val_accuracy": "maximize", "params": "minimize"},
         min_length=1,
@@ -132,7 +133,7 @@ class Search(Section):
     def _never_search_on_test(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and "test_accuracy" in raw:
             clause = (
-                "is refused: the test split is measured and reported, never searched on; take val_accuracy."
+                "is refused: the test split is measured and reported, never searched on; use val_accuracy."
             )
             raise refusal((("test_accuracy",), clause))
         return raw
@@ -147,21 +148,21 @@ class Search(Section):
                 )
         elif points is None:
             continuous = ", ".join(path for path, entry in self.space.items() if entry.values() is None)
-            clause = f"has no end of values in {continuous}; a grid needs steps, a step or choices there."
+            clause = f"is continuous in {continuous}; a grid needs steps, a step or choices there."
             raise refusal((("space",), clause))
         elif self.trials > points:
             raise refusal(
-                (("trials",), f"is {self.trials}, but the grid has {points} points; take at most {points}.")
+                (("trials",), f"is {self.trials}, but the grid has {points} points; use at most {points}.")
             )
         return self
 
 
 class Config(Section):
-    """A study, whole and valid."""
+    """The config of a study, validated."""
 
     study: str = Field(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$",
-        description="a folder name of letters, digits, . _ and -, not first . or -; else the file's name",
+        description="a folder name of letters, digits, . _ and -, not . or - first; else the file's name",
     )
     seed: Seed = 0
     passes: Passes = 1
@@ -176,9 +177,11 @@ class Config(Section):
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="processes that compute stages"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where they compute")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where stages are computed")
     precision: PrecisionWish = Field("auto", description="of the forward pass")
-    compile: bool = Field(False, description="train with torch.compile: pays on a GPU and in long trainings")
+    compile: bool = Field(
+        False, description="train with torch.compile: worth it on a GPU and for many epochs"
+    )
     curves: bool = Field(
         True, description="measure every sparse network right after pruning at each ratio, for the report"
     )
@@ -188,13 +191,13 @@ class Config(Section):
     @classmethod
     def _leave_room_for_stages(cls, study: str) -> str:
         if study.lower() == "stages":
-            raise refusal(((), f"is {study}, the folder that studies share; take another name."))
+            raise refusal(((), f"is {study}, the folder that studies share; choose another name."))
         return study
 
     @model_validator(mode="after")
     def _seeds_are_searched_or_repeated(self) -> Self:
         if "seed" in self.search.space and self.confirm.seeds > 1:
-            clause = f"is {self.confirm.seeds}, but seed is searched; take 1, or remove search.space.seed."
+            clause = f"is {self.confirm.seeds}, but seed is searched; use 1, or remove search.space.seed."
             raise refusal((("confirm", "seeds"), clause))
         return self
 
@@ -204,10 +207,10 @@ class Config(Section):
             (name for name in ("params", "macs") if f"prune.{name}" in self.search.space), None
         )
         if budget and max([self.passes, *self._searched("passes")]) > 1:
-            clause = "is above 1, but a budget is met in one pass; take prune.ratio for several."
+            clause = "is above 1, but a budget is met in one pass; use prune.ratio for several."
             raise refusal((("passes",), clause))
         if budget and "prune.ratio" in self.search.space:
-            clause = f"is searched beside prune.{budget}, which takes its place; remove one."
+            clause = f"is searched together with prune.{budget}, which replaces it; remove one."
             raise refusal((("search", "space", "prune.ratio"), clause))
         return self
 
@@ -216,7 +219,7 @@ class Config(Section):
         latest = max(self._searched("finetune.rewind_to") or [self.finetune.rewind_to])
         fewest = min(self._searched("sparse.epochs") or [self.sparse.epochs])
         if self.rewinds and latest >= fewest:
-            clause = f"is {latest}, but sparse training has {fewest} epochs; take an earlier one."
+            clause = f"is {latest}, but sparse training has {fewest} epochs; choose an earlier one."
             searched = "finetune.rewind_to" in self.search.space
             key: KeyPath = ("finetune", "rewind_to")
             raise refusal((("search", "space", "finetune.rewind_to") if searched else key, clause))
@@ -224,22 +227,22 @@ class Config(Section):
 
     @property
     def rewinds(self) -> bool:
-        """Whether a trial of the study may go back to the weights of an early epoch."""
+        """Whether any trial of the study may rewind to the weights of an early epoch."""
         return "early" in self._weights
 
     @property
     def inherits(self) -> bool:
-        """Whether a trial of the study may fine-tune weights that pruning has left it."""
+        """Whether any trial of the study may fine-tune the weights that pruning leaves."""
         return self._weights != ["fresh"]
 
     @property
     def trial_epochs(self) -> int:
-        """Training epochs that a trial with this config gets in all."""
+        """All training epochs of a trial with this config."""
         return self.passes * (self.sparse.epochs + self.finetune.epochs)
 
     @property
     def most_epochs(self) -> int:
-        """The most training epochs that a trial of the study can get, where they are searched."""
+        """The training epochs of the longest trial that the study may have, as epochs may be searched."""
         passes, sparse, finetune = (
             max([field, *self._searched(path)])
             for path, field in (
@@ -267,7 +270,7 @@ class Config(Section):
         """Rules between fields, such as the image sizes of a data set, hold for searched values too."""
         problems: list[tuple[KeyPath, str]] = []
         if {"sparse.lambda", "sparse.target"} <= set(self.search.space):
-            clause = "is searched beside sparse.lambda, but a target finds lambda; remove one."
+            clause = "is searched together with sparse.lambda, but a target adjusts lambda; remove one."
             problems.append((("search", "space", "sparse.target"), clause))
         for path, entry in self.search.space.items():
             section, _, key = path.partition(".")
@@ -280,7 +283,7 @@ class Config(Section):
                 except ValidationError as error:
                     first = error.errors()[0]
                     clause = (
-                        f"holds {show(value)}, with which {section}.{dotted(first['loc'])} {first['msg']}"
+                        f"contains {show(value)}, with which {section}.{dotted(first['loc'])} {first['msg']}"
                     )
                     problems.append((("search", "space", path), clause))
         for one, other in combinations(self.search.space, 2) if not problems else ():
@@ -291,7 +294,7 @@ class Config(Section):
         return self
 
     def _together(self, one: str, other: str) -> str | None:
-        """The clause that refuses two searched fields whose values do not go together; None where they do."""
+        """The clause that refuses two searched fields with incompatible values; None if they fit."""
         (section, _, key), (another, _, last) = one.partition("."), other.partition(".")
         if section != another or section not in SECTIONS:
             return None
@@ -302,32 +305,30 @@ class Config(Section):
             except ValidationError as error:
                 found = error.errors()[0]
                 where = f"{section}.{dotted(found['loc'])} {found['msg']}"
-                return f"holds {show(second)}, with which, at {one} {show(first)}, {where}"
+                return f"contains {show(second)}, with which, at {one} {show(first)}, {where}"
         return None
 
 
 def _few(entry: Entry) -> list[Any]:
-    """The values of an entry, or of many the first and the last."""
+    """All choices of an entry, or the first and the last value of a range."""
     values = entry.values() or _highest(entry)
     return list(values) if isinstance(entry, Choices) else [values[0], values[-1]]
 
 
 def _highest(entry: Entry) -> list[Any]:
-    """The value that stands for all of an interval that has no end of them."""
+    """The value that is checked for a continuous interval: its high end."""
     return [] if isinstance(entry, Choices) else [entry.high]
 
 
 def unsearchable(path: str) -> str:
-    """The clause that says that a path cannot be searched, and what would do."""
+    """The clause for a path that cannot be searched, with a suggestion."""
     close = get_close_matches(path, SEARCHABLE, n=1)
-    hint = (
-        f"did you mean {close[0]}?" if close else f"take seed, passes, or a field of {', '.join(SECTIONS)}."
-    )
+    hint = f"did you mean {close[0]}?" if close else f"use seed, passes, or a field of {', '.join(SECTIONS)}."
     return f"cannot be searched; {hint}"
 
 
 def _field_value(path: str, value: Any) -> Any:
-    """The value as the field at `path` holds it. Raises ValueError, with a sentence, when it cannot."""
+    """The value as the field at `path` holds it; ValueError, with a clause for the user, if invalid."""
     field = SEARCHABLE[path]
     try:
         return field.validate_python(value)

@@ -33,7 +33,9 @@ class Data(Section):
     )
     path: Path | None = Field(None, strict=False, description="the file with the arrays, for npz only")
     image_size: int | None = Field(None, ge=1, description="side in pixels after pooling by a whole factor")
-    validation: float = Field(0.1, gt=0, le=0.5, description="fraction of train held out for selection")
+    validation: float = Field(
+        0.1, gt=0, le=0.5, description="fraction of the training images held out for selection"
+    )
     crop: int = Field(0, ge=0, description="pixels of padding before a random crop")
     flip: bool = Field(False, description="mirror training images at random")
 
@@ -57,18 +59,18 @@ class Data(Section):
 
 
 class Model(Section):
-    """A network of one of slimnet's families, of any size, or of a size that has a name, as resnet56."""
+    """A network: one of slimnet's families at any size, or a network with a name, such as resnet56."""
 
-    name: Literal[Family, SizeName] = Field(description="a family of any size, or a network")
+    name: Literal[Family, SizeName] = Field(description="a family, at any size, or a network with a name")
     blocks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        min_length=1, strict=False, description="blocks in each stage; convs of a vgg"
+        min_length=1, strict=False, description="blocks in each stage; convolutions for a vgg"
     )
     width: int = Field(64, ge=1, description="channels of the first layer; stages double them")
     stem: Stem = Field("cifar", description="the first layers of a ResNet")
 
     @property
     def family(self) -> str:
-        """The family that the network is of."""
+        """The family that the network belongs to."""
         return family_of(self.name)
 
     @model_validator(mode="before")
@@ -89,11 +91,11 @@ class Model(Section):
                 if (given := getattr(self, key)) != own:
                     clause = (
                         f"is {show(given)}, but {self.name} has {show(own)}; "
-                        f"remove it, or take model.name {size.family}."
+                        f"remove it, or use model.name {size.family}."
                     )
                     problems.append(((key,), clause))
         if self.family not in WITH_STEM and self.stem != "cifar":
-            clause = f"is {self.stem}, but {self.name} has no stem; remove it, or take a ResNet."
+            clause = f"is {self.stem}, but {self.name} has no stem; remove it, or use a ResNet."
             problems.append((("stem",), clause))
         if problems:
             raise refusal(*problems)
@@ -107,13 +109,15 @@ class Recipe(Section):
     lr: float = Field(gt=0, description="peak learning rate")
     optimizer: Optimizer = Field("sgd", description="sgd is with Nesterov momentum")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(5e-4, ge=0, description="never on scaling factors and biases of BatchNorm")
-    schedule: Schedule = Field(
-        "one-cycle", description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle after its peak"
+    weight_decay: float = Field(
+        5e-4, ge=0, description="not applied to scaling factors and biases of BatchNorm"
     )
-    batch_size: int = Field(128, ge=2, description="images per step; BatchNorm takes two")
+    schedule: Schedule = Field(
+        "one-cycle", description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle from its peak"
+    )
+    batch_size: int = Field(128, ge=2, description="images per step; BatchNorm needs at least two")
     evaluate_every: int = Field(
-        1, ge=1, description="validation and test accuracy are measured every so many epochs, and at the end"
+        1, ge=1, description="epochs between measurements of validation and test accuracy"
     )
 
 
@@ -122,10 +126,11 @@ class Sparse(Recipe):
 
     lambda_: float = Field(0.0, ge=0, alias="lambda", description="strength of the penalty")
     lambda_schedule: LambdaSchedule = Field(
-        "constant", description="warmup-tail raises lambda for a fifth of the steps, the last fifth is at 0"
+        "constant",
+        description="warmup-tail raises lambda in the first fifth of the steps; it is 0 in the last",
     )
     target: float | None = Field(
-        None, gt=0, lt=1, description="fraction of channels to bring near zero; lambda is steered to it"
+        None, gt=0, lt=1, description="fraction of channels to bring near zero; lambda is adjusted to it"
     )
     penalty: PenaltyName = Field(
         "l1", description="on the prunable scaling factors; proximal leaves exact zeros"
@@ -134,77 +139,84 @@ class Sparse(Recipe):
     @model_validator(mode="after")
     def _a_target_steers_lambda(self) -> Self:
         if self.target is not None and self.lambda_:
-            clause = f"is {self.target:g}, which finds lambda, but lambda is {self.lambda_:g}; remove one."
+            clause = f"is {self.target:g}, which adjusts lambda, but lambda is {self.lambda_:g}; remove one."
             raise refusal((("target",), clause))
         if self.target is not None and self.lambda_schedule != "constant":
-            clause = f"is {self.lambda_schedule}, but a target steers lambda itself; remove one."
+            clause = f"is {self.lambda_schedule}, but a target adjusts lambda; remove one."
             raise refusal((("lambda_schedule",), clause))
         return self
 
 
 class Finetune(Recipe):
-    """Training of the pruned network, without penalty."""
+    """Training of the pruned network, without a penalty."""
 
     weights: Literal["pruned", "fresh", "early"] = Field(
         "pruned",
-        description="what it starts from: what pruning left, new weights, or those of an early sparse epoch",
+        description="what it starts from: the pruned weights, new ones, or those of an early sparse epoch",
     )
-    rewind_to: int = Field(1, ge=1, description="that epoch of sparse training, where weights is early")
-
+    rewind_to: int = Field(1, ge=1, description="the epoch of sparse training whose weights early takes")
     distill: float = Field(
-        0.0, ge=0, le=1, description="weight of matching the outputs of the network before pruning"
+        0.0,
+        ge=0,
+        le=1,
+        description="weight of the distillation loss; its teacher is the network before pruning",
     )
-    temperature: float = Field(4.0, gt=0, description="that softens both outputs where distill is above 0")
+    temperature: float = Field(4.0, gt=0, description="of the distillation, if distill is above 0")
 
 
 class Prune(Section):
-    """Which channels go, and how what remains is repaired."""
+    """Which channels are removed, and how the remaining network is repaired."""
 
     ratio: float = Field(0.5, ge=0, lt=1, description="fraction of channels removed")
-    params: int | None = Field(None, ge=1, description="instead of ratio: the most parameters that stay")
-    macs: int | None = Field(None, ge=1, description="instead of ratio: the most multiply-accumulates")
+    params: int | None = Field(None, ge=1, description="instead of ratio: the most parameters to keep")
+    macs: int | None = Field(None, ge=1, description="instead of ratio: the most MACs to keep")
     threshold_over: ThresholdOver = Field(
-        "prunable", description="all counts every BatchNorm channel; layer takes the fraction of each layer"
+        "prunable", description="all counts every BatchNorm channel; layer removes the fraction in each layer"
     )
     layer_floor: float = Field(
-        0.0, ge=0, le=1, description="each layer keeps at least this fraction of what an even cut leaves it"
+        0.0, ge=0, le=1, description="each layer keeps at least this fraction of what a uniform cut leaves"
     )
-    cost_aware: CostAware | None = Field(None, description="rank by score per parameter or MAC it frees")
+    cost_aware: CostAware | None = Field(
+        None, description="rank channels by score per parameter or MAC freed"
+    )
     cost_power: float = Field(1.0, ge=0, description="exponent of that cost; 0.5 takes its square root")
-    min_channels: int = Field(MIN_CHANNELS, ge=1, description="kept in every layer")
-    max_ratio: float = Field(1.0, ge=0, le=1, description="the largest fraction of any layer that goes")
-    keep: list[str] = Field([], description="layers that stay whole, by name or pattern")
+    min_channels: int = Field(MIN_CHANNELS, ge=1, description="channels kept in every layer")
+    max_ratio: float = Field(1.0, ge=0, le=1, description="the largest fraction removed from any layer")
+    keep: list[str] = Field([], description="layers that keep all channels, by name or pattern")
     ratios: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
-        {}, description="for layers by name or pattern, what goes of them; the others meet the ratio or budget"
+        {},
+        description="fraction removed from layers, by name or pattern; the others meet the ratio or budget",
     )
     score: Score = Field(
         "gamma",
-        description="gamma-weight also counts the weights that read a channel; l1, l2, fpgm and lamp go by its "
-        "filter, taylor by its effect on the loss; random is the control",
+        description="gamma-weight includes the weights that read a channel; l1, l2, fpgm and lamp go by the "
+        "weights of its filter, taylor by its effect on the loss; random is a control",
     )
     streams: bool = Field(
-        False, description="prune residual streams too, each as one; trained sparse as well"
+        False, description="prune residual streams too, each as one group; they are penalised as well"
     )
-    round_to: int = Field(1, ge=1, description="widths become multiples of this, upwards")
+    round_to: int = Field(1, ge=1, description="widths are rounded up to multiples of this")
     drop_blocks: bool = Field(False, description="residual blocks that lose all channels may be dropped")
-    absorb: bool = Field(True, description="fold removed channels' constants into what follows")
+    absorb: bool = Field(
+        True, description="fold the constant outputs of removed channels into the following layers"
+    )
     recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
 
     @property
     def budget(self) -> str | None:
-        """Which budget takes the place of the ratio."""
+        """The budget that replaces the ratio; None if there is none."""
         return "params" if self.params is not None else "macs" if self.macs is not None else None
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         problems: list[tuple[KeyPath, str]] = []
         if self.budget and self.ratio != Prune.model_fields["ratio"].default:
-            clause = f"is {self.ratio:g}, but {self.budget} takes its place; remove one."
+            clause = f"is {self.ratio:g}, but {self.budget} replaces it; remove one."
             problems.append((("ratio",), clause))
         if self.budget and self.threshold_over == "all":
-            problems.append((("threshold_over",), "is all, which takes a ratio; remove it or the budget."))
+            problems.append((("threshold_over",), "is all, which needs a ratio; remove it or the budget."))
         if self.layer_floor and self.threshold_over != "prunable":
-            clause = f"is {self.layer_floor:g}, which goes with threshold_over prunable; remove one."
+            clause = f"is {self.layer_floor:g}, which needs threshold_over prunable; remove one."
             problems.append((("layer_floor",), clause))
         if problems:
             raise refusal(*problems)
@@ -222,7 +234,7 @@ ControlKind = Literal["uniform", "scratch", "random"]
 
 
 class Controls(Section):
-    """The simpler ways that pruning has to beat, made for points of the front once the goal is reached."""
+    """Simpler ways to small networks, which pruning has to beat: trained once the goal is reached."""
 
     uniform: bool = Field(
         False, description="a uniformly narrower network of the same parameters, from scratch, same epochs"
@@ -230,7 +242,7 @@ class Controls(Section):
     scratch: bool = Field(False, description="the pruned architecture from scratch, same epochs")
     random: bool = Field(
         False,
-        description="random channels, as many in each layer, fine-tuned alike; not for fresh weights",
+        description="random channels, as many in each layer, fine-tuned the same way; not for fresh weights",
     )
 
     def chosen(self) -> list[ControlKind]:
@@ -247,9 +259,9 @@ class Confirm(Section):
     """What is done for points of the front once the goal is reached: their controls, and further seeds."""
 
     seeds: int = Field(
-        1, ge=1, le=100, description="seeds of each point, control and the dense network, the first included"
+        1, ge=1, le=100, description="seeds of each point, its controls and the dense network, first included"
     )
-    points: int = Field(6, ge=1, description="of the front, spread over its sizes")
+    points: int = Field(6, ge=1, description="points of the front, spread over its sizes")
 
 
 class Wandb(Section):

@@ -92,9 +92,13 @@ Entry = Choices | Range | Log
 def parse_entry(raw: Any, check: Callable[[Any], Any]) -> Entry:
     """The entry that a config spells as `raw`.
 
-    `check` takes a value to the searched field's own type and raises ValueError, with the sentence for the
-    user, when the field cannot hold it. Raises ValueError when the entry is malformed or one of its ends or
-    choices fails the check.
+    Args:
+        raw: a list of choices, a mapping as in SPELLINGS, or an entry.
+        check: converts a value to the type of the searched field; raises ValueError, with a message for the
+            user, if the field cannot hold it.
+
+    Raises:
+        ValueError: the entry is malformed, or one of its ends or choices fails the check.
     """
     match raw:
         case Choices() | Range() | Log():
@@ -111,7 +115,7 @@ def parse_entry(raw: Any, check: Callable[[Any], Any]) -> Entry:
 
 
 def count_points(space: Mapping[str, Entry]) -> int | None:
-    """How many points the space has; None when part of it is continuous."""
+    """How many points the space has; None if part of it is continuous."""
     lists = [entry.values() for entry in space.values()]
     return None if None in lists else math.prod(len(values) for values in lists if values is not None)
 
@@ -147,13 +151,15 @@ def _range(low: Number, high: Number, step: Any) -> Range:
     if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < Decimal(repr(step)) <= width:
         raise ValueError(f"the step {step} must be a number above 0 and at most the range's width, {width}")
     if (high - low) / step >= MOST_VALUES:
-        raise ValueError(f"the step {step} makes more than {MOST_VALUES:,} values; take a larger one")
+        raise ValueError(f"the step {step} makes more than {MOST_VALUES:,} values; use a larger one")
     return Range(low, high, type(low)(step))
 
 
 def _log(low: Number, high: Number, steps: Any) -> Log:
     if low <= 0:
-        raise ValueError(f"a log scale starts above 0, not at {low}; give 0 a place of its own among choices")
+        raise ValueError(
+            f"a log scale starts above 0, not at {low}; to include 0, list all values as choices"
+        )
     if steps is not None and (type(steps) is not int or not 2 <= steps <= MOST_VALUES):
         raise ValueError(f"steps is {steps}; it takes a whole number from 2 to {MOST_VALUES:,}")
     return Log(low, high, steps)

@@ -1,7 +1,7 @@
 """Reads a config's YAML, remembering the line of every key, and writes it back.
 
 Scalars follow YAML 1.2: `1e-5` is a number, only `true` and `false` are booleans, `on` and `1:30` are text.
-Tags, anchors and aliases are refused: what stands in the file is what the config holds.
+Tags, anchors and aliases are refused: the config holds exactly what the file says.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Source:
     problems: list[tuple[Origin, str]] = field(default_factory=list)
 
     def origin(self, path: KeyPath) -> Origin:
-        """Where `path` was written, or the nearest thing around it that was."""
+        """Where `path` was written, or the nearest section around it that was."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.origins:
                 return self.origins[path[:end]]
@@ -78,9 +78,14 @@ def dotted(path: KeyPath) -> str:
 
 
 def parse_document(text: bytes, name: str) -> Source:
-    """The config in the bytes of a file; `name` stands for the file in messages.
+    """The config in the bytes of a file.
 
-    Raises ConfigError when it is not UTF-8, not YAML, empty, or not a mapping.
+    Args:
+        text: the bytes.
+        name: of the file, for messages.
+
+    Raises:
+        ConfigError: it is not UTF-8, not YAML, empty, or not a mapping.
     """
     node = _compose(_decode(text, name), lambda line: f"{name}:{line}")
     if not isinstance(node, yaml.MappingNode):
@@ -92,7 +97,11 @@ def parse_document(text: bytes, name: str) -> Source:
 
 
 def parse_value(text: str, label: str) -> Any:
-    """The value of an override, read as YAML."""
+    """The value of an override, read as YAML.
+
+    Raises:
+        ConfigError: it is not valid YAML; the message begins with `label`.
+    """
     node = _compose(text, lambda line: label)
     scratch = Source(label)
     value = None if node is None else _value(node, (), scratch)
@@ -120,16 +129,16 @@ def _decode(text: bytes, name: str) -> str:
 
 
 def _compose(text: str, locate: Callable[[int], str]) -> yaml.Node | None:
-    """The node tree of the one document in `text`; its syntax errors as ConfigError.
+    """The node tree of the only document in `text`; syntax errors become ConfigErrors.
 
-    `locate` says in a message where a line is, counted from 1.
+    `locate` names a line, counted from 1, in messages.
     """
     try:
         node: yaml.Node | None = _Loader(text).get_single_node()
     except yaml.reader.ReaderError as error:
         where = locate(text.count("\n", 0, error.position) + 1)
         character = ascii(text[error.position])
-        raise ConfigError(f"{where}: character {character} has no place in YAML; remove it.") from None
+        raise ConfigError(f"{where}: character {character} is not allowed in YAML; remove it.") from None
     except yaml.MarkedYAMLError as error:
         where = locate(error.problem_mark.line + 1 if error.problem_mark else 1)
         problem = ", ".join(part for part in (error.context, error.problem) if part)
@@ -141,7 +150,7 @@ def _compose(text: str, locate: Callable[[int], str]) -> yaml.Node | None:
 
 
 def _value(node: yaml.Node, path: KeyPath, source: Source) -> Any:
-    """The plain value of a node; notes in `source` the origins of the keys under it and those given twice."""
+    """The plain value of a node; adds to `source` the origins of its keys, and keys that are given twice."""
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), source) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
@@ -194,7 +203,7 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if event.anchor or getattr(event, "tag", None):
             problem = (
-                "anchors (&), aliases (*) and tags (!) are not read; write the value itself, or quote it"
+                "anchors (&), aliases (*) and tags (!) are not supported; write the value itself, or quote it"
             )
             raise yaml.composer.ComposerError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)

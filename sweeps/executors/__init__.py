@@ -1,4 +1,4 @@
-"""Where stages are computed: what the driver needs of such a place, and the places there are."""
+"""Executors, which compute stages: the interface that the driver uses, and its implementations."""
 
 from sweeps.executors.base import Event, Executor
 

@@ -1,4 +1,4 @@
-"""What the driver needs of a place that computes stages, and the news that it gets from there."""
+"""The interface of executors, which compute stages, and the events that they report."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ EventKind = Literal["step", "epoch", "warning", "done", "stopped", "failed", "lo
 
 @dataclass(frozen=True)
 class Event:
-    """News of a stage.
+    """Something that happened to a stage.
 
     Attributes:
-        key: of the stage.
-        kind: "step", "epoch" and "warning" while it runs; then one of "done", "stopped" (asked to,
-            resumable), "failed" (the computation said so, and would again) or "lost" (its process or machine
-            is gone, and the stage can go on elsewhere).
-        epoch, step, steps: how far it is, for "step" and "epoch".
-        pace: steps per second, evaluation left out, for "step"; 0 until it is known.
-        row: of the history, without its histogram, for "epoch".
-        reason, detail: one sentence for "warning", "failed" and "lost", and a traceback where there is one.
+        key: the stage's key.
+        kind: "step", "epoch" and "warning" while it runs; then one of "done", "stopped" (on request; it can
+            be resumed), "failed" (by an error that would occur again) or "lost" (its process or machine died;
+            the stage can be resumed elsewhere).
+        epoch, step, steps: the current epoch, from 1, and for "step" the steps done and all steps of it.
+        pace: steps per second without evaluation, for "step"; 0 before it is known.
+        row: the epoch's row of the history, without its histogram, for "epoch".
+        reason, detail: one sentence for "warning", "failed" and "lost", and a traceback if there is one.
     """
 
     key: str
@@ -38,27 +38,27 @@ class Event:
 
     @property
     def ends(self) -> bool:
-        """Whether no further news of this start of the stage will come."""
+        """Whether this is the last event of this start of the stage."""
         return self.kind in ("done", "stopped", "failed", "lost")
 
 
 class Executor(Protocol):
-    """A place that computes stages. It decides which device and how many threads each of them gets."""
+    """Computes stages. It decides which device and how many threads each of them gets."""
 
     def capacity(self) -> int:
         """How many stages can be started now."""
 
     def start(self, job: Job) -> str:
-        """Begin a stage and say where, for the log; `capacity` must not be 0."""
+        """Start a stage and return where it runs, for the log; `capacity` must not be 0."""
 
     def stop(self, key: str) -> None:
-        """Ask a stage to end after the epoch in hand; one that is not running is left alone."""
+        """Ask a stage to end after the current epoch; does nothing if it is not running."""
 
     def poll(self, timeout: float) -> list[Event]:
-        """The news, in order for each stage, waiting for some up to `timeout` seconds.
+        """The new events, in order for each stage; waits up to `timeout` seconds for the first.
 
-        A stage has freed its place when the event that ends it is returned.
+        When the last event of a stage is returned, its capacity is free again.
         """
 
     def close(self) -> None:
-        """End all stages at once, without news of it; their checkpoints stay."""
+        """End all stages at once, without further events; their checkpoints stay."""

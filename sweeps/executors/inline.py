@@ -1,4 +1,4 @@
-"""Stages as threads of this process: for benchmarks and tests, where a process per stage would be slow."""
+"""Stages as threads of this process, for benchmarks and tests, where processes would be slow."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class InlineExecutor:
         self._events: SimpleQueue[tuple[_Thread, Event]] = SimpleQueue()
 
     def capacity(self) -> int:
-        """Threads that may still be started."""
+        """How many more threads may be started."""
         return self._workers - len(self._running)
 
     def start(self, job: Job) -> str:
-        """Begin a stage in a thread of its own."""
+        """Start a stage in a new thread."""
         mine = _Thread()
 
         def work() -> None:
@@ -51,20 +51,20 @@ class InlineExecutor:
         return str(PLACE)
 
     def stop(self, key: str) -> None:
-        """Ask a stage to end after the epoch in hand."""
+        """Ask a stage to end after the current epoch."""
         if key in self._running:
             self._running[key][0].stop.set()
 
     def lose(self, key: str) -> None:
-        """Treat a stage as if its process had died: no more news of it but that it is lost."""
+        """Treat a stage as if its process had died: its only further event is that it is lost."""
         mine, thread = self._running[key]
         mine.lost = True
         mine.stop.set()
         thread.join()
-        self._events.put((mine, Event(key, "lost", reason="its thread was told to die")))
+        self._events.put((mine, Event(key, "lost", reason="its thread was told to end")))
 
     def poll(self, timeout: float) -> list[Event]:
-        """The news of all stages."""
+        """The new events of all stages."""
         events: list[Event] = []
         while True:
             try:
@@ -79,7 +79,7 @@ class InlineExecutor:
                 thread.join()
 
     def close(self) -> None:
-        """Ask all threads to end, wait for it, and forget their news."""
+        """Ask all threads to end, wait for them, and discard their events."""
         for mine, thread in self._running.values():
             mine.stop.set()
             thread.join()

@@ -1,4 +1,4 @@
-"""Stages as processes of this machine, one per stage, that crash alone and die with the driver."""
+"""Stages as processes on this machine: a crash ends one stage, and the driver's death ends all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sweeps.interruption import SIGNALS
 from sweeps.jobs import Job, Place
 from sweeps.worker import compute
 
-PRELOADED = ["sweeps.worker", "torch._dynamo"]  # the latter because every optimiser imports it, for a second
+PRELOADED = ["sweeps.worker", "torch._dynamo"]  # every optimiser imports the latter, which takes a second
 
 
 @dataclass
@@ -36,10 +36,10 @@ class _Running:
 
 
 class LocalExecutor:
-    """Stages as processes, forked from a server that has torch loaded already.
+    """Stages as processes, forked from a server that has already loaded torch.
 
     Args:
-        places: one for every stage that may run at the same time.
+        places: one for each stage that may run at the same time.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
@@ -48,32 +48,32 @@ class LocalExecutor:
 
     @cached_property
     def _context(self) -> Any:
-        return _forkserver()  # not before the first stage, as a sweep at its goal needs none
+        return _forkserver()  # on first use, as a sweep that has reached its goal needs none
 
     def capacity(self) -> int:
-        """Places without a stage."""
+        """How many places have no stage."""
         return len(self._free())
 
     def start(self, job: Job) -> str:
-        """Begin a stage in a process of its own."""
+        """Start a stage in a new process."""
         place = self._free()[0]
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_work, args=(job, place, theirs), name=f"{job.stage.kind}-{job.key}", daemon=True
         )
         process.start()
-        theirs.close()  # so that the worker's end is the only one, and its death is seen
+        theirs.close()  # so that the worker holds the only copy, and its death closes the pipe
         self._running[job.key] = _Running(process, ours, place)
         return str(place)
 
     def stop(self, key: str) -> None:
-        """Ask a stage to end after the epoch in hand."""
+        """Ask a stage to end after the current epoch."""
         if key in self._running:
             with suppress(OSError):
                 self._running[key].connection.send("stop")
 
     def poll(self, timeout: float) -> list[Event]:
-        """The news of all stages."""
+        """The new events of all stages."""
         if not self._running:
             time.sleep(timeout)
             return []
@@ -122,13 +122,13 @@ class LocalExecutor:
 def _forkserver() -> Any:
     """A context whose processes start in a fraction of the time that importing torch takes.
 
-    Its processes inherit a mask that blocks signals: a Ctrl-C in the terminal reaches every process of the
-    group, but only the driver decides what follows from it.
+    Its processes inherit a mask that blocks signals: Ctrl-C in a terminal reaches every process of the group,
+    but only the driver may act on it.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with _signals_blocked():
-        resource_tracker.ensure_running()  # first and by itself, as it unblocks signals when it is done
+        resource_tracker.ensure_running()  # first and separately, as it unblocks signals at its end
     with _signals_blocked():
         forkserver.ensure_running()
     return context
@@ -136,7 +136,7 @@ def _forkserver() -> Any:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Signals that come in between reach this process afterwards."""
+    """Hold back signals, which reach this process afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -153,9 +153,9 @@ def _death(exitcode: int | None) -> str:
 
 
 def _work(job: Job, place: Place, connection: Connection) -> None:
-    """The life of a worker process."""
+    """What a worker process runs."""
     keep_memory()
-    gc.freeze()  # else the first collection would walk through, and so copy, all that the server has loaded
+    gc.freeze()  # else the first collection would touch, and so copy, all memory shared with the server
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, stop), daemon=True).start()
 
@@ -163,13 +163,13 @@ def _work(job: Job, place: Place, connection: Connection) -> None:
         try:
             connection.send(event)
         except OSError:
-            os._exit(1)  # as `_listen` is about to
+            os._exit(1)  # as `_listen` does when the driver is dead
 
     report(compute, job, place, stop.is_set, send)
 
 
 def _listen(connection: Connection, stop: threading.Event) -> None:
-    """Wait for word from the driver; when the pipe closes the driver is dead, and the worker goes too."""
+    """Wait for messages from the driver; a closed pipe means that it is dead, and ends the worker."""
     try:
         while True:
             connection.recv()

@@ -1,4 +1,4 @@
-"""Computes a stage and reports on it in events, wherever it is computed."""
+"""Computes a stage and reports events, in whatever executor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ Compute = Callable[[Job, Place, Watch], bool]
 def report(
     compute: Compute, job: Job, place: Place, stop: Callable[[], bool], send: Callable[[Event], None]
 ) -> None:
-    """Compute a stage; `send` gets its news, the last of which says how it ended."""
+    """Compute a stage and report its events.
+
+    Args:
+        compute: computes it.
+        job, place: what to compute, and where.
+        stop: whether to end after the current epoch.
+        send: called with each event; the last one says how the stage ended.
+    """
     steps = _Steps(job.key, send)
 
     def epoch(row: Mapping[str, Any]) -> None:
@@ -40,7 +47,7 @@ def report(
 
 
 class _Steps:
-    """Tells of steps now and then, and how fast they are."""
+    """Reports steps and their pace, at most every REPORT_EVERY seconds."""
 
     def __init__(self, key: str, send: Callable[[Event], None]) -> None:
         self._key, self._send = key, send

@@ -1,4 +1,4 @@
-"""The report of a study: what it says (content), its figures, and the page that shows both."""
+"""The report of a study: its content, its figures, and the page that shows them."""
 
 from sweeps.report.html import write_report
 from sweeps.report.summary import headline

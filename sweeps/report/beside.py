@@ -1,4 +1,4 @@
-"""The table of the simpler ways: each closely looked at point of the front, beside its controls."""
+"""The table of points of the front and their controls."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sweeps.report.wording import UNKNOWN, count
 _COLUMNS = (
     Column("network", text=True),
     *map(Column, ("parameters", "MACs", "epochs", "seeds", "validation", "test")),
-    Column("beside it", text=True),
+    Column("comparison", text=True),
 )
 
 
 def simpler_ways(view: StudyView) -> Section:
-    """The dense network, the points that were looked at closely, and the controls of each."""
+    """The dense network, the points with controls or repeats, and the controls of each."""
     comparison = view.comparison
     rows = []
     if comparison.dense:
@@ -27,20 +27,24 @@ def simpler_ways(view: StudyView) -> Section:
             rows.append(_row(f"trial {point.trial}", point, _beside_dense(comparison, point), pinned=False))
             rows += [_row(one.kind, one, against(comparison, one), pinned=False) for one in controls]
     if len(rows) < 2:
-        return Section("beside", "Beside the simpler ways", ())
-    return Section("beside", "Beside the simpler ways", (_explanation(comparison), _table(comparison, rows)))
+        return Section("beside", "Compared with simpler ways", ())
+    return Section(
+        "beside", "Compared with simpler ways", (_explanation(comparison), _table(comparison, rows))
+    )
 
 
 def _explanation(comparison: Comparison) -> Paragraph:
     kinds = [kind for kind in NAMES if comparison.of_kind(kind)]
     what = "; ".join(f"{kind}: {NAMES[kind]}" for kind in kinds)
-    named = f"Points of the front beside simpler ways to networks of their size ({what}). " if what else ""
+    named = (
+        f"Points of the front compared with simpler ways to networks of their size ({what}). " if what else ""
+    )
     return Paragraph(
-        f"{named}Accuracies are means over seeds with their standard errors, those of the split "
-        "included; every seed has a validation split of its own. Differences are taken seed by seed and "
-        f"have a 95 % interval: where it holds zero, the two {SAME}. The first seed chose the points, "
-        "which favours them a little. Of parameters and MACs the means are told, and epochs are all that "
-        "a network has had, those of sparse training included."
+        f"{named}Accuracies are means over seeds with their standard errors, which include the sampling of "
+        "the split; each seed has another validation split. Differences are taken seed by seed and have a "
+        f"95 % interval: where it contains zero, the two {SAME}. The points were chosen with the first seed, "
+        "which favours them a little. Parameters and MACs are means; epochs are all that a network was "
+        "trained for, including sparse training."
     )
 
 
@@ -65,4 +69,4 @@ def _row(name: str, one: Measured, verdict: str, *, pinned: bool) -> Row:
 
 def _beside_dense(comparison: Comparison, point: Measured) -> str:
     difference = comparison.difference(point, comparison.dense) if comparison.dense else None
-    return UNKNOWN if difference is None else f"than dense: {points(difference)}"
+    return UNKNOWN if difference is None else f"against dense: {points(difference)}"

@@ -1,4 +1,4 @@
-"""What a report is made of: a headline and sections, each a title and blocks. Texts are without markup."""
+"""The parts of a report: a headline and sections, each a title and blocks. Texts have no markup."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sweeps.report.drawing import Figure
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text."""
+    """A paragraph of text."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Code:
-    """Text to copy, shown as it is; folded behind `summary` if there is one."""
+    """Text to copy, shown verbatim; collapsed under `summary` if there is one."""
 
     text: str
     summary: str = ""
@@ -24,14 +24,20 @@ class Code:
 
 @dataclass(frozen=True)
 class Facts:
-    """Pairs of a name and what it is."""
+    """Pairs of a name and a value."""
 
     pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows, what it is sorted by (None: always last), and where it leads."""
+    """A cell of a table.
+
+    Attributes:
+        text: what it shows.
+        value: what it is sorted by; None is always last.
+        link: the address that it links to, if any.
+    """
 
     text: str
     value: float | str | None = None
@@ -40,7 +46,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """`mark` sets a row apart and says why; a `pinned` row stays on top however the table is sorted."""
+    """A row of a table.
+
+    Attributes:
+        cells: one for each column.
+        mark: why the row is marked; "" if it is not.
+        pinned: whether it stays on top however the table is sorted.
+        colour: of a swatch before its name, as #rrggbb; "" for none.
+    """
 
     cells: tuple[Cell, ...]
     mark: str = ""
@@ -50,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; neighbours of the same `group` stand under its name."""
+    """A column of a table; adjacent columns of the same `group` share a heading."""
 
     name: str
     group: str = ""
@@ -59,7 +72,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """The first column names the rows."""
+    """A table, whose first column names the rows."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -81,10 +94,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """All that is said of a study.
+    """The whole content of a report.
 
     Attributes:
-        trial_texts: by the trial's number, what appears when the pointer is over its points.
+        title: the study's name.
+        headline: its result in plain words.
+        state: how far it is.
+        sections: in order, without empty ones.
+        trial_texts: by the trial's number, the text shown when the pointer is over its points.
     """
 
     title: str

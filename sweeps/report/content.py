@@ -1,4 +1,4 @@
-"""What the report says, from a study's records: one content, whatever it is shown with."""
+"""The content of the report, from a study's records, independent of how it is shown."""
 
 from __future__ import annotations
 
@@ -32,11 +32,17 @@ _METRICS = {
     "params": "parameters",
     "macs": "MACs",
 }
-MOST_DETAILS = 20  # of failures; a cause that fails a thousand trials is told by a few
+MOST_DETAILS = 20  # failures shown in detail; of a thousand with one cause, a few are enough
 
 
 def report(study: StudyRecord, stages: PurePath, comparison: Comparison | None = None) -> Report:
-    """The whole content. `stages` is the folder of the stages as a reader's program would name it."""
+    """The whole content.
+
+    Args:
+        study: what is reported.
+        stages: the folder of the stages, as a program that loads a network would name it.
+        comparison: the study's comparison; made if not given.
+    """
     view = StudyView(study, comparison)
     shading = Shading.of(view)
     passes = [read_pass(view, shading, number) for number in range(1, view.passes + 1)]
@@ -68,8 +74,8 @@ def _front(view: StudyView, shading: Shading) -> Section:
         for name, direction in view.study.config.search.objectives.items()
     )
     choice = Paragraph(
-        f"The sweep was asked to {objectives}. Selection is on the validation split alone; accuracy on the "
-        "test split is measured and reported, and took no part in any choice."
+        f"The sweep was asked to {objectives}. Selection uses the validation split alone; accuracy on the "
+        "test split is measured and reported, but not used for any choice."
     )
     shown = pareto(view, shading) if view.complete else Paragraph("No trial has finished yet.")
     return Section("front", "Pareto front", (choice, shown))
@@ -109,7 +115,7 @@ def _fine_tuning(view: StudyView, shading: Shading) -> Section:
 
 
 def _failures(view: StudyView) -> Section:
-    """Every failed trial with its reason; the details of each broken stage once, of the first few stages."""
+    """Every failed trial with its reason, and the details of the first few failed stages, each once."""
     blocks: list[Block] = []
     detailed: set[str] = set()
     for trial in view.study.trials:

@@ -1,10 +1,10 @@
-"""What a figure of the report is made of, and how all of them look.
+"""The parts of the report's figures, and their common style.
 
-A drawing is what plotly.js takes, {"data": [...], "layout": {...}}, as plain dictionaries. Two things in it
-are filled in by the page, so that nothing is there twice: `by_choice` stands for what depends on the reader's
-choices, and `texts_of` for what is said of trials.
+A drawing is the input of plotly.js, {"data": [...], "layout": {...}}, as plain dictionaries. The page fills
+in two kinds of placeholders, so that nothing is stored twice: `by_choice` for what depends on the reader's
+choices, and `texts_of` for the texts of trials.
 
-Drawings carry no colours of text, paper or grid: the page's style sheet gives those, for light and dark.
+Drawings set no colours of text, background or grid: the page's style sheet does, for light and dark.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Drawing = dict[str, Any]
 Trace = dict[str, Any]
 Item = TypeVar("Item")
 
-MOST_CURVES = 100  # of a figure; with more trials than these, some stand for all
+MOST_CURVES = 100  # in a figure; of more, an even selection is drawn
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Choice:
-    """A question to the reader of which one option is taken; the first to begin with."""
+    """A choice that the reader has; the first option is selected at first."""
 
     label: str
     options: tuple[str, ...]
@@ -53,7 +53,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plot:
-    """One drawing and what it says to those who cannot see it."""
+    """One drawing, with a title and a text for those who cannot see it."""
 
     title: str
     alt: str
@@ -62,7 +62,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Figure:
-    """Plots under one caption, in columns that stand side by side where there is room."""
+    """Plots with one caption, in columns that are side by side where there is room."""
 
     name: str
     caption: str
@@ -73,7 +73,7 @@ class Figure:
 
 
 def by_choice(choice: int, options: Mapping[str, Any]) -> Any:
-    """A part of a drawing that depends on what the reader chose.
+    """A placeholder for a part of a drawing that depends on the reader's choice.
 
     Args:
         choice: index of the choice in its figure.
@@ -83,12 +83,12 @@ def by_choice(choice: int, options: Mapping[str, Any]) -> Any:
 
 
 def texts_of(trials: Iterable[TrialRecord]) -> Any:
-    """A part of a drawing that is the list of what is said of some trials."""
+    """A placeholder for the list of the texts of some trials."""
     return {"trials": [trial.number for trial in trials]}
 
 
 def axes(x: Any, y: Any, *, height: int) -> Drawing:
-    """Two axes on a transparent ground, without any traces; the height is in pixels."""
+    """Two axes on a transparent background, without traces; the height is in pixels."""
     return {
         "data": [],
         "layout": {
@@ -109,7 +109,7 @@ def axes(x: Any, y: Any, *, height: int) -> Drawing:
 
 
 def axis(title: Any, **options: Any) -> dict[str, Any]:
-    """An axis without a line of its own; `options` are plotly's."""
+    """An axis without an axis line; `options` are plotly's."""
     looks = {"showline": False, "zeroline": False, "automargin": True, "ticks": ""}
     return {**looks, "title": {"text": title, "standoff": 10, "font": {"size": 13}}, **options}
 
@@ -125,7 +125,7 @@ def epoch_axis(title: str, **options: Any) -> dict[str, Any]:
 
 
 def level_line(drawing: Drawing, y: Any, *, label: str = "") -> None:
-    """Add a dotted line across a drawing at the height y, with a label at its right end."""
+    """Add a horizontal dotted line to a drawing at y, with a label at its right end."""
     across = {"x0": 0, "x1": 1, "xref": "x domain", "y0": y, "y1": y, "yref": "y"}
     line = {"dash": "dot", "width": 1, "color": NEUTRAL}
     drawing["layout"]["shapes"] = [{"type": "line", **across, "line": line}]
@@ -135,7 +135,7 @@ def level_line(drawing: Drawing, y: Any, *, label: str = "") -> None:
 
 
 def legend_of(shading: Shading) -> tuple[tuple[Key, ...], Scale | None]:
-    """What tells the colours of a study apart: a list to switch them, or a scale where they are too many."""
+    """The legend of a study's colours: keys that switch them, or a scale if there are too many."""
     if shading.is_scale:
         low, *_, high = shading.colours
         return (), Scale(shading.label(low), shading.label(high))
@@ -143,7 +143,7 @@ def legend_of(shading: Shading) -> tuple[tuple[Key, ...], Scale | None]:
 
 
 def log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """A range with a margin around `values` and round ticks inside: 10k, 20k, 50k, 100k."""
+    """The range of a log axis, with a margin around `values`, and round ticks: 10k, 20k, 50k, 100k."""
     if not values:
         return {}
     low, high = math.log10(min(values)), math.log10(max(values))
@@ -159,7 +159,7 @@ def log_ticks(values: Sequence[float]) -> dict[str, Any]:
 
 
 def padded(values: Sequence[float]) -> list[float] | None:
-    """A range with a margin around the finite values; None without any."""
+    """A range with a margin around the finite values; None if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return None
@@ -168,17 +168,17 @@ def padded(values: Sequence[float]) -> list[float] | None:
 
 
 def in_percent(fraction: float) -> float | None:
-    """0.86912 -> 86.91; None, which plotly leaves out, where it is not a number."""
+    """0.86912 -> 86.91; None, which plotly leaves out, if it is not finite."""
     return round(100 * fraction, 2) if math.isfinite(fraction) else None
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many of the items, evenly from the first to the last."""
+    """At most `most` of the items, evenly spaced from the first to the last."""
     if len(items) <= most or most < 2:
         return list(items[:most])
     return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
 def escaped(text: str) -> str:
-    """Plotly reads tags in its texts; what comes from a config is not meant as tags."""
+    """Escape a text for plotly, which interprets tags: those in a config are not meant as such."""
     return html.escape(text, quote=False)

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing but itself: styles, script, figures and plotly inside."""
+"""The report as one self-contained HTML page, with styles, script, figures and plotly inside."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None
 
     Args:
         study: what is reported.
-        folder: runs/<study>/report: the page and its lines of Python point to the stages beside the study.
-        comparison: of the study, where it is there already.
+        folder: runs/<study>/report; the page's links and code refer to the stages in runs/stages.
+        comparison: the study's comparison; made if not given.
 
     Returns:
         The path of the page.
@@ -41,8 +41,10 @@ def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None
 
 
 def render(report: Report) -> str:
-    """The page's text."""
-    from plotly.offline import get_plotlyjs  # here, for commands that import this package but write no page
+    """The HTML of the page."""
+    from plotly.offline import (
+        get_plotlyjs,
+    )  # here, as not every command that imports this module writes a page
 
     return Template(_file("page.html")).substitute(
         title=escape(report.title),
@@ -80,7 +82,7 @@ def _named_plots(figure: Figure) -> list[tuple[str, Plot]]:
 
 
 def _embedded(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end the script element around it."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c")
 
@@ -168,7 +170,7 @@ def _table(table: Table) -> str:
 
 
 def _groups(table: Table) -> str:
-    """A row above the column names, for those that belong together."""
+    """A row above the column names with the names of their groups."""
     if not any(column.group for column in table.columns):
         return ""
     spans = [
@@ -215,7 +217,7 @@ def _side(column: Column) -> str:
 
 
 def _sort_key(cell: Cell) -> str:
-    """What a cell is sorted by, where that is not what it says: else the page's script reads the text."""
+    """The attribute that a cell is sorted by; none if it equals the text, which the script reads then."""
     return "" if f"{cell.value}" == cell.text.replace(",", "") else _data_value(cell)
 
 

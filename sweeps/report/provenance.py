@@ -1,4 +1,4 @@
-"""How a study was run: its seed, what it ran on, the time of its stages, its config."""
+"""How a study was run: its seed, its machines and versions, the time of its stages, its config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeps.stages import KINDS
 
 
 def how_it_was_run(study: StudyRecord) -> Section:
-    """What is needed to judge the numbers, and to have them again."""
+    """What is needed to judge the numbers and to reproduce them."""
     chains = [trial.stages for trial in study.trials] + [one.stages for one in study.contenders]
     uses = [study.dense, *(stage for stages in chains for stage in stages), *study.curves.values()]
     distinct = list({stage.key: stage for stage in uses}.values())
@@ -28,7 +28,7 @@ def how_it_was_run(study: StudyRecord) -> Section:
 
 
 def _environment(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
-    """What the stages ran on; more than one value where a study went on elsewhere."""
+    """What the stages ran on; several values if the study was continued on another machine."""
     found: dict[str, dict[str, None]] = {}
     for stage in stages:
         for name, value in ((stage.result or {}).get("environment") or {}).items():
@@ -37,19 +37,18 @@ def _environment(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
 
 
 def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Table:
-    """Stages by kind: all that something asks for, and each once."""
+    """Stages by kind: how many are needed, and how many are computed."""
     rows = [
         _time_row(spec.title, of_kind, [s for s in distinct if s.kind == kind])
         for kind, spec in KINDS.items()
         if (of_kind := [s for s in uses if s.kind == kind])
     ]
     caption = (
-        "Stages asked for by the dense baseline, the trials, their controls and repeats, and "
-        "the curves over the ratio, and how many were "
-        "computed: equal stages are computed once and shared. Time is the sum over the stages, whether they "
-        "ran one after another or side by side."
+        "Stages that the dense baseline, the trials, their controls and repeats and the curves over the "
+        "ratio need, and how many were computed: equal stages are computed once and shared. Time is the sum "
+        "over the stages, whether or not they ran in parallel."
     )
-    columns = tuple(map(Column, ("stage", "asked for", "computed", "shared", "time", "saved")))
+    columns = tuple(map(Column, ("stage", "needed", "computed", "shared", "time", "saved")))
     return Table(caption, columns, (*rows, _time_row("all", uses, distinct)))
 
 

@@ -1,4 +1,4 @@
-"""The sparse trainings of a study: which are drawn, and what the figures need of their histories."""
+"""The sparse training runs of a study: which are drawn, and what figures need of their histories."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Points = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class SparseRun:
-    """One sparse training, whatever the number of trials that go on from it.
+    """One sparse training run, which several trials may share.
 
     Attributes:
         stage: its record.
-        lambda_: its strength.
-        label: what sets it apart from the others of its pass.
-        group: the entry of the study's legend that it belongs to.
-        colour: as its trials have it.
-        searched: False for a dense baseline that no trial goes on from.
+        lambda_: its λ.
+        label: what distinguishes it from the others of its pass.
+        group: the entry of the study's legend that it belongs to; "" if its trials have different ones.
+        colour: that of its trials, as #rrggbb.
+        searched: False for a dense baseline that no trial uses.
     """
 
     stage: StageRecord
@@ -37,12 +37,12 @@ class SparseRun:
 
 @dataclass(frozen=True)
 class Course:
-    """A sparse training and how it went: its history without the histograms, which are long.
+    """A sparse training run and its history, without the histograms, which are long.
 
     Attributes:
-        run: the training.
-        last_epoch: how far it is.
-        curves: (epoch, value) per metric, wherever it was measured.
+        run: the training run.
+        last_epoch: its last finished epoch.
+        curves: (epoch, value) by metric, for the epochs in which it was measured.
         lambda_changes: whether λ is not the same in every epoch.
         has_histograms: whether its history holds histograms of γ.
     """
@@ -55,7 +55,7 @@ class Course:
 
 
 def sparse_runs(view: StudyView, shading: Shading, pass_number: int = 1) -> list[SparseRun]:
-    """The distinct sparse trainings of a pass by λ, the dense baseline among those of the first."""
+    """The distinct sparse training runs of a pass, by λ; those of the first include the dense baseline."""
     runs: dict[str, SparseRun] = {}
     first = pass_number == 1
     rank = {value: index for index, value in enumerate(shading.colours)}
@@ -79,7 +79,7 @@ def sparse_runs(view: StudyView, shading: Shading, pass_number: int = 1) -> list
 
 
 def read_courses(runs: Iterable[SparseRun]) -> list[Course]:
-    """The courses of the trainings that have begun."""
+    """The courses of the training runs that have begun."""
     return [_course(run, history) for run in runs if (history := run.stage.history)]
 
 
@@ -95,12 +95,12 @@ def _course(run: SparseRun, history: Sequence[Row]) -> Course:
 
 
 def curve(history: Iterable[Row], metric: str) -> Points:
-    """(epoch, value) wherever a history has the metric: accuracies are not measured every epoch."""
+    """(epoch, value) for each row with the metric; accuracies may not be measured in every epoch."""
     return [(row["epoch"], row[metric]) for row in history if metric in row]
 
 
 def with_histograms(history: Iterable[Row]) -> list[Row]:
-    """The rows of a history that hold a histogram of γ; a diverged network's has no edges to draw."""
+    """The rows of a history with a histogram of γ whose edges are finite; a diverged network's are not."""
     return [row for row in history if row.get("gamma") and _is_finite(row["gamma"])]
 
 
@@ -109,7 +109,7 @@ def _is_finite(histogram: dict[str, Any]) -> bool:
 
 
 def three_lambdas(courses: Sequence[Course]) -> list[SparseRun]:
-    """The lowest, a middle and the highest λ of the searched trainings that have a histogram of γ."""
+    """The searched runs with the lowest, a middle and the highest λ, of those that have histograms of γ."""
     seen = [course.run for course in courses if course.run.searched and course.has_histograms]
     by_lambda = {run.lambda_: run for run in reversed(seen)}
     chosen = sorted(by_lambda.values(), key=lambda run: run.lambda_) if len(by_lambda) > 1 else seen

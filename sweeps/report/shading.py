@@ -1,6 +1,6 @@
-"""The colour of a trial, the same all over the report.
+"""The colour of a trial, the same throughout the report.
 
-Trials are coloured by λ. A study that does not search λ is coloured by the first thing that it does vary.
+Trials are coloured by λ; if a study does not search λ, by the first field that varies.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from sweeps.records import TrialRecord
 from sweeps.report.view import LAMBDA, StudyView, path_name
 from sweeps.report.wording import searched_value
 
-# From blue over purple to orange: told apart with any colour vision, and each at least 3:1 against the white
-# and against the near-black page.
+# From blue over purple to orange: distinguishable with any colour vision, and with a contrast of at least 3:1
+# to both the white and the near-black page.
 RAMP = ("#2f6fd0", "#7f63c4", "#b8569b", "#d75f5c", "#d5832a")
 NEUTRAL = "#7b828c"  # the dense network and λ = 0
 
-MOST_KEYS = 8  # with more values than these a legend is a scale instead of a list
-_STEPS = 32  # of the ramp where it is a scale: points of one colour are drawn together
+MOST_KEYS = 8  # with more values, a legend is a scale instead of a list
+_STEPS = 32  # colours of a scale; points of one colour are drawn together
 
 
 def ramp(position: float) -> str:
@@ -38,7 +38,7 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Shade:
-    """The trials of one colour; `label` is what the legend calls them."""
+    """The trials of one colour; `label` is their name in the legend."""
 
     colour: str
     label: str
@@ -55,7 +55,7 @@ class Shading:
 
     @classmethod
     def of(cls, view: StudyView) -> Shading:
-        """Along the logarithm of λ; by rank for fields that have no logarithm."""
+        """Colours along the logarithm of the values, or by rank if they have none."""
         searched = [LAMBDA, *(path for path in view.paths if path != LAMBDA)]
         values = {path: {view.value(trial, path) for trial in view.study.trials} for path in searched}
         path = next((path for path in searched if len(values[path]) > 1), LAMBDA)
@@ -75,21 +75,21 @@ class Shading:
         return self.colours[self.view.value(trial, self.path)]
 
     def label(self, value: Any) -> str:
-        """How the legend calls a value: "λ 0.003"."""
+        """The name of a value in the legend: "λ 0.003"."""
         return f"{path_name(self.path)} {searched_value(value)}"
 
     @property
     def is_scale(self) -> bool:
-        """Whether there are too many values to list them one by one."""
+        """Whether there are too many values for a list."""
         return len(self.colours) > MOST_KEYS
 
     @property
     def of_sparse_training(self) -> bool:
-        """Whether the trials that share a sparse training have one colour."""
+        """Whether trials that share a sparse training run have the same colour."""
         return self.path.partition(".")[0] not in ("prune", "finetune")
 
     def shades(self, trials: Iterable[TrialRecord]) -> list[Shade]:
-        """The trials by value, or by colour where there are too many values, in the order of the legend."""
+        """The trials by value, or by colour if the legend is a scale, in the order of the legend."""
         shades: dict[Any, Shade] = {}
         for value, colour in self.colours.items():
             shades.setdefault(self._group(value), Shade(colour, self.label(value), []))

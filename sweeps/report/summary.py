@@ -1,4 +1,4 @@
-"""A study in a few sentences: what it found and how far it is. Imports nothing that takes long."""
+"""A study in a few sentences: what it found and how far it is. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from sweeps.report.wording import count, percent, plural, times
 
 
 def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
-    """The study's result in plain words: the smallest network about as good as the dense one, and what the
-    simpler ways reach at its size.
+    """The study's result in plain words.
+
+    It names the smallest network about as accurate as the dense one, and what simpler ways reach at its size.
     """
     complete = study.complete
     if not complete:
@@ -20,7 +21,7 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
         best = max(complete, key=lambda trial: float(trial.metrics["val_accuracy"]))
         failed = "has failed (`retry` lets it run again)" if study.dense.failure else ""
         return (
-            f"The dense network {failed or 'is not trained yet (`run` does it)'}, so there is nothing to "
+            f"The dense network {failed or 'is not trained yet (`run` trains it)'}, so there is nothing to "
             f"compare with. The most accurate trial so far has {count(best.metrics['params'])} parameters at "
             f"{percent(best.metrics['val_accuracy'])} on the validation split."
         )
@@ -47,7 +48,7 @@ def how_far(study: StudyRecord) -> str:
 
 
 def _found(study: StudyRecord, comparison: Comparison, dense: Measured, chosen: Measured) -> str:
-    """The sizes and accuracies of the dense network and the chosen one, and how they stand."""
+    """The sizes and accuracies of the dense network and the chosen one, and their difference."""
     factor = dense.size("params") / chosen.size("params")
     sizes = (
         f"From {count(dense.size('params'))} parameters at {with_error(dense, 'val_accuracy')} to "
@@ -69,7 +70,7 @@ def _found(study: StudyRecord, comparison: Comparison, dense: Measured, chosen: 
 
 def _on_test(dense: Measured, chosen: Measured) -> str:
     before, after = (with_error(one, "test_accuracy") for one in (dense, chosen))
-    return f"On the test split, which had no part in the choice: {before} before, {after} after."
+    return f"On the test split, which was not used for the choice: {before} before, {after} after."
 
 
 def _beside_uniform(comparison: Comparison, chosen: Measured) -> str:
@@ -91,14 +92,16 @@ def _beside_uniform(comparison: Comparison, chosen: Measured) -> str:
 
 
 def _answer(comparison: Comparison, chosen: Measured) -> str:
-    """Names the narrower network where pruning does not pay."""
+    """Name the narrower network as the answer if pruning is not better."""
     uniform = comparison.controls.get(("uniform", chosen.trial))
     difference = comparison.difference(chosen, uniform) if uniform else None
     if uniform is None or difference is None or difference.better:
         return ""
     if difference.sure:
         answer = (
-            "So the answer is" if difference.worse else "Pruning is not shown to pay; the simpler answer is"
+            "So the answer is"
+            if difference.worse
+            else "Pruning is not shown to be better; the simpler answer is"
         )
     elif difference.mean > 0:
         return ""

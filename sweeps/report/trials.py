@@ -1,4 +1,4 @@
-"""The tables of the trials: all of them, and the networks of the front with the files to load."""
+"""The tables of all trials, and of the networks of the front with the files to load."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _accuracy_cells(metrics: dict[str, Any]) -> tuple[Cell, Cell]:
 
 
 def networks(view: StudyView, shading: Shading, stages: PurePath) -> Section:
-    """Where the networks of the front are, and how to take one up in a program."""
+    """Where the networks of the front are, and how to load one in a program."""
     front = sorted(
         (trial for trial in view.complete if trial.number in view.front),
         key=lambda trial: float(trial.metrics["params"]),

@@ -1,4 +1,4 @@
-"""What a comparison allows to be said, in words. Imports nothing that takes long."""
+"""Comparisons in words, only as far as the numbers support them. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def points(difference: Difference) -> str:
 
 
 def against(comparison: Comparison, control: Measured) -> str:
-    """How the trial of a control stands against it: "pruned is better: +1.8 points (95 %: +0.9 to +2.7)"."""
+    """How a control's trial compares with it: "pruned is better: +1.8 points (95 %: +0.9 to +2.7)"."""
     trial = next((point for point in comparison.points if point.trial == control.trial), None)
     difference = comparison.difference(trial, control) if trial else None
     if difference is None:
@@ -43,7 +43,7 @@ def against(comparison: Comparison, control: Measured) -> str:
 
 
 def beside_dense(difference: Difference) -> str:
-    """How a network stands beside the dense one: "within one point of the dense network: +0.2 points …"."""
+    """How a network compares with the dense one: "within one point of the dense network: +0.2 points …"."""
     if difference.better:
         words = "better than the dense network"
     elif difference.within_a_point:
@@ -54,6 +54,6 @@ def beside_dense(difference: Difference) -> str:
 
 
 def seeds_and_epochs(one: Measured) -> str:
-    """What an accuracy is of: "mean of 3 seeds, 25 epochs each"."""
+    """The runs behind an accuracy: "mean of 3 seeds, 25 epochs each"."""
     seeds, epochs = len(one.runs), plural(one.epochs, "epoch")
     return f"mean of {plural(seeds, 'seed')}, {epochs} each" if seeds > 1 else epochs

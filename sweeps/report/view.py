@@ -1,4 +1,4 @@
-"""A study as every part of the report sees it: what its trials are called, and the λ of each, read once."""
+"""A study as all parts of the report use it: the names of its trials, and the λ of each, read once."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _NAMES = {LAMBDA: "λ", RATIO: "ratio"}
 
 
 def path_name(path: str) -> str:
-    """How the report calls a searched field: "λ", "ratio", or its dotted path."""
+    """The name of a searched field in the report: "λ", "ratio", or its dotted path."""
     return _NAMES.get(path, path)
 
 
 class StudyView:
-    """A study and what would otherwise be worked out again for every figure.
+    """A study, and what would otherwise be computed again for every figure.
 
     Attributes:
         study: what is shown.
         complete: the trials that reached the end of their chain, by number.
-        distinct: the trials by number, without those that repeat what an earlier one computed.
-        front: numbers of the trials that no other trial beats.
+        distinct: the trials by number, without those with the same stages as an earlier one.
+        front: numbers of the trials that no other trial dominates.
         comparison: the dense network, the front's points and their controls, over seeds.
-        paths: λ, ratio, and whatever else the study searches.
-        passes: of multi-pass slimming, in the trial with most of them.
+        paths: λ, ratio, and the other fields that the study searches.
+        passes: of multi-pass slimming, in the trial with the most.
     """
 
     def __init__(self, study: StudyRecord, comparison: Comparison | None = None) -> None:
@@ -43,7 +43,7 @@ class StudyView:
         self._lambdas = _lambdas(study.trials)
 
     def value(self, trial: TrialRecord, path: str) -> Any:
-        """What a trial has at a searched path; λ and ratio also where they are not searched."""
+        """A trial's value at a searched path; λ and ratio even if they are not searched."""
         if path == LAMBDA:
             return self._lambdas[trial.first("sparse").key]
         if path == RATIO:
@@ -52,11 +52,11 @@ class StudyView:
         return tuple(value) if isinstance(value, list) else value
 
     def trial_label(self, trial: TrialRecord) -> str:
-        """What sets a trial apart: "λ 0.012 · ratio 0.7 · model.width 16"."""
+        """What distinguishes a trial: "λ 0.012 · ratio 0.7 · model.width 16"."""
         return self._label(trial, self._paths_of(trial))
 
     def sparse_label(self, trial: TrialRecord) -> str:
-        """What sets a trial's first sparse training apart, which it shares with other trials."""
+        """What distinguishes a trial's first sparse training run, which other trials may share."""
         later = ("prune", "finetune")
         return self._label(
             trial, [path for path in self._paths_of(trial) if path.partition(".")[0] not in later]
@@ -74,12 +74,12 @@ class StudyView:
 
 
 def stage_of_pass(trial: TrialRecord, kind: str, pass_number: int) -> StageRecord | None:
-    """A trial's stage of a kind in a pass; None where it has no such pass."""
+    """A trial's stage of a kind in a pass; None if it has no such pass."""
     return next((s for s in trial.stages if s.kind == kind and s.pass_number == pass_number), None)
 
 
 def _lambdas(trials: Iterable[TrialRecord]) -> dict[str, float]:
-    """λ by the key of the sparse training: where it is steered, it stands in a file."""
+    """λ by the key of the sparse stage; read once, as an adjusted λ is in a file."""
     lambdas: dict[str, float] = {}
     for trial in trials:
         key = trial.first("sparse").key

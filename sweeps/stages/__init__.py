@@ -1,6 +1,6 @@
-"""Stages: the kinds there are, what a trial makes of them, and the folders that hold their results.
+"""Stages: their kinds, the chain of them that a trial is, and the folders that hold their results.
 
-A stage is a pure function of its spec. A kind of stage is one file here: its spec, and how it is computed.
+A stage is a pure function of its spec. Each kind of stage has a module here: its spec and its computation.
 """
 
 from typing import Any
@@ -33,14 +33,14 @@ KINDS: dict[str, type[Spec]] = {
     "finetune": FinetuneSpec,
     "curve": CurveSpec,
 }
-"""The kinds of stages: those of a trial in the order in which it meets them, then the others."""
+"""The kinds of stages: first those of a trial, in the order of its chain, then the others."""
 
 
 def parse_spec(content: dict[str, Any]) -> Spec:
     """The spec in the content of a spec.json.
 
     Raises:
-        KeyError: no such kind, or none is given.
+        KeyError: the kind is missing or unknown.
         pydantic.ValidationError: a field does not fit the kind.
     """
     fields = {name: value for name, value in content.items() if name != "format"}

@@ -1,4 +1,4 @@
-"""A trial as a chain of named stages, and the stages beside it."""
+"""The chain of stages of a trial, and the stages of the baseline, the controls and the curves."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sweeps.stages.spec import DataSpec, Spec
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a trial, or of what is computed beside the trials.
+    """One step of a trial, a control or the baseline, or a curve.
 
-    Trials that ask for the same stage, of one study or several, share its key and so its result.
+    Trials with the same stage, in one study or several, share its key and so its result.
 
     Attributes:
         spec: everything that the result depends on.
@@ -40,7 +40,7 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """The kind of stage, which is the name of its folder's parent."""
+        """The kind of stage, which is also the name of the folder around the stage's folder."""
         return self.spec.kind
 
     @property
@@ -55,12 +55,12 @@ class Stage:
 
 
 def chain(config: Config, precision: Precision, data: str | None = None) -> tuple[Stage, ...]:
-    """The stages of a trial with this (resolved) config: sparse, prune, finetune, once in every pass.
+    """The stages of a trial: sparse, prune and finetune, once in every pass.
 
     Args:
-        config: of the trial.
-        precision: of the study.
-        data: the fingerprint of the study's npz file when it was begun; read from the file if not given.
+        config: the trial's config, resolved.
+        precision: the study's precision.
+        data: the fingerprint of the study's npz file when it began; computed from the file if not given.
     """
     if config.data.name != "npz" or data is None:
         data = fingerprint(config.data.name, path=config.data.path)
@@ -82,8 +82,9 @@ def dense_stage(
 
     Args:
         config, precision, data: as for `chain`.
-        epochs: the most that a trial of the study can get if not given.
-        within: parameters that the network is narrowed to uniformly before; None is the dense baseline.
+        epochs: of training; by default those of the longest trial that the study may have.
+        within: the parameters to which the network is narrowed uniformly before training; None leaves it
+            whole, which is the dense baseline.
     """
     first = chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision, data)[0]
     assert isinstance(first.spec, SparseSpec)
@@ -105,7 +106,7 @@ def control(
         kind: "uniform", the network narrowed uniformly and trained from scratch; "scratch", the pruned
             architecture from scratch; "random", random channels, as many in each layer, fine-tuned alike.
         config, precision, data: of the trial, as for `chain`.
-        params: of the trial's network, which "uniform" is to have.
+        params: the parameters of the trial's network, which "uniform" is narrowed to.
     """
     if kind == "uniform":
         assert params is not None, "without them it would be the dense network"
@@ -123,7 +124,7 @@ def control(
 
 
 def _with_random_channels(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """A chain whose prunings keep random channels; what follows from them is made anew."""
+    """A chain whose prunings keep random channels; the stages after them change accordingly."""
     made: dict[str, Stage] = {}
     for stage in stages:
         inputs = {role: made[before.key] for role, before in stage.inputs.items()}
@@ -135,12 +136,12 @@ def _with_random_channels(stages: Sequence[Stage]) -> tuple[Stage, ...]:
 
 
 def curve_stage(sparse: Stage, config: Config) -> Stage:
-    """Pruning of the network of a first sparse training, at every ratio.
+    """The stage that prunes a network at every ratio.
 
     Args:
-        sparse: the training.
-        config: says which channels go first, and how BatchNorm is recalibrated; where it is not, the curve
-            shows what that would bring.
+        sparse: the sparse stage of a first pass, whose network is pruned.
+        config: how channels are ranked and BatchNorm recalibrated; if it is not, the curve uses
+            CURVE_BATCHES batches to show what recalibration would achieve.
     """
     options = config.prune.model_dump(exclude={"ratio", "params", "macs", "absorb"})
     spec = CurveSpec(
@@ -157,7 +158,7 @@ def curve_stage(sparse: Stage, config: Config) -> Stage:
 def _one_pass(
     config: Config, precision: Precision, fingerprint: str, number: int, before: Stage | None
 ) -> tuple[Stage, ...]:
-    """The stages of one pass, which goes on from the network that the pass `before` has left."""
+    """The stages of one pass, which starts from the network of the stage `before`, if there is one."""
     images = DataSpec(
         name=config.data.name,
         fingerprint=fingerprint,
@@ -169,7 +170,9 @@ def _one_pass(
     training = {**shared, "data": augmented, "precision": precision, "compile": config.compile}
 
     penalty = {}
-    if config.sparse.lambda_ or config.sparse.target:  # else these change nothing: all such stages are one
+    if (
+        config.sparse.lambda_ or config.sparse.target
+    ):  # else these have no effect, and all such stages are the same
         penalty = {
             "penalty": config.sparse.penalty,
             "lambda_schedule": config.sparse.lambda_schedule,
@@ -188,7 +191,7 @@ def _one_pass(
         {"parent": before} if before else {},
     )
     early = _early(config, sparse) if config.finetune.weights == "early" else None
-    repaired = config.prune.recalibrate > 0  # else batches and their augmentation change nothing
+    repaired = config.prune.recalibrate > 0  # else batches and their augmentation have no effect
     prune = Stage(
         PruneSpec(
             **shared,
@@ -223,20 +226,20 @@ def _one_pass(
 
 
 def _early(config: Config, sparse: Stage) -> Stage:
-    """The sparse training's first epochs, once more."""
+    """The stage that repeats the first epochs of a sparse stage."""
     fields = {name: getattr(sparse.spec, name) for name in SparseSpec.model_fields if name != "kind"}
     return Stage(EarlySpec(**fields, until=config.finetune.rewind_to), sparse.inputs)
 
 
 def _prune_of_pass(config: Config) -> Prune:
-    """How each pass prunes; a budget takes the place of the ratio, which then changes nothing."""
+    """How each pass prunes; with a budget the ratio has no effect and stays at its default."""
     default = Prune.model_fields["ratio"].default
     ratio = default if config.prune.budget else ratio_of_pass(config.prune.ratio, config.passes)
     return config.prune.model_copy(update={"ratio": ratio})
 
 
 def ratio_of_pass(ratio: float, passes: int) -> float:
-    """The ratio of every pass that together remove the fraction `ratio`: each the same part of what is left.
+    """The ratio of each pass such that all passes together remove the fraction `ratio` of the channels.
 
     >>> ratio_of_pass(0.75, passes=2)
     0.5
@@ -245,5 +248,5 @@ def ratio_of_pass(ratio: float, passes: int) -> float:
 
 
 def _recipe(section: Recipe) -> Recipe:
-    """A section's recipe without what only that section has."""
+    """The fields of a section that every recipe has."""
     return Recipe(**{name: getattr(section, name) for name in Recipe.model_fields})

@@ -1,4 +1,4 @@
-"""A curve: how accurate a sparse network is right after pruning, over the ratio. It leaves no network."""
+"""A curve: the accuracy of a sparse network right after pruning, over the ratio. It yields no network."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class CurveSpec(Spec):
 
     Attributes:
         parent: the stage whose network is pruned.
-        prune: which channels go first, and how many batches give new BatchNorm statistics. Its ratio and
-            absorb have no part, and stay at their defaults.
-        ratios: of channels removed.
+        prune: how channels are ranked, and how many batches are used for new BatchNorm statistics; its ratio
+            and absorb are not used, and stay at their defaults.
+        ratios: the fractions of channels removed.
         batch_size: of the batches for new statistics.
     """
 
@@ -28,7 +28,7 @@ class CurveSpec(Spec):
     batch_size: int
 
     def compute(self, context: Context) -> Computed:
-        """Prune and measure, ratio by ratio."""
+        """Prune at each ratio, and measure the accuracy."""
         from slimnet import steps
 
         rows = steps.prune_curve(

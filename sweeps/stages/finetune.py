@@ -1,4 +1,4 @@
-"""Fine-tuning: the pruned network is trained, without penalty."""
+"""Fine-tuning: the pruned network is trained without a penalty."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class FinetuneSpec(TrainingSpec):
 
     Attributes:
         parent: the stage whose network is trained.
-        weights: what it starts from: the parent's weights, or new ones at its widths.
-        teacher: the stage whose network it learns from as well.
-        distill, temperature: as in the config, where there is a teacher.
+        weights: "pruned" starts from the parent's weights, "fresh" from new ones at its widths.
+        teacher: the stage whose network is the teacher of distillation; None without distillation.
+        distill, temperature: as in the config, if there is a teacher.
     """
 
     title: ClassVar[str] = "fine-tuning"

@@ -1,4 +1,4 @@
-"""The folder of a stage: the one owner of its files.
+"""The folder of a stage: the only place that knows its files.
 
 spec.json         what the result depends on
 history.jsonl     a row per finished epoch, appended
@@ -23,7 +23,7 @@ from sweeps.files import write_json, write_text
 from sweeps.records import Row, StageRecord, StageState
 from sweeps.stages.chain import Stage
 
-LOCK_POLL = 0.2  # seconds between looks at `stop` while another process has the folder
+LOCK_POLL = 0.2  # seconds between checks of `stop` while another process holds the folder
 
 
 class Store:
@@ -33,14 +33,14 @@ class Store:
         self.root = runs / "stages"
 
     def folder(self, stage: Stage | StageRecord) -> StageFolder:
-        """Where a stage is kept, whether or not it is there yet."""
+        """The folder of a stage, which need not exist yet."""
         return StageFolder(self.root / stage.kind / stage.key)
 
 
 class StageFolder:
-    """One stage's folder. Only the worker that holds it writes what belongs to the computation.
+    """One stage's folder. Only the worker that holds it writes the files of the computation.
 
-    Methods raise SlimnetError where a file is damaged or cannot be written, naming it.
+    Methods raise SlimnetError, naming the file, if a file is damaged or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class StageFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Where a training is kept after every epoch, and the network of a finished stage."""
+        """The file that holds the training's last epoch, and later the network of the finished stage."""
         return self.path / "checkpoint.pt"
 
     # Reading
@@ -62,7 +62,7 @@ class StageFolder:
         return "partial" if self._history.exists() else "missing"
 
     def read(self, stage: Stage) -> StageRecord:
-        """The stage as its folder has it now."""
+        """The stage as its folder holds it now."""
         result = self.result()
         failure = None if result else self._read("failure")
         epochs = stage.epochs if result else self.epochs_done()
@@ -79,7 +79,7 @@ class StageFolder:
         )
 
     def result(self) -> dict[str, Any] | None:
-        """The content of result.json without the histograms per layer; None until it is there."""
+        """The content of result.json without the histograms per layer; None before the stage is done."""
         content = self._read("result")
         if content is not None:
             content["metrics"].pop("gamma_layers", None)
@@ -102,11 +102,11 @@ class StageFolder:
         return rows
 
     def epochs_done(self) -> int:
-        """How many epochs the history has."""
+        """How many epochs the history holds."""
         return len(self._lines())
 
     def seconds(self) -> float:
-        """The time that earlier runs have put into the epochs that are kept."""
+        """The seconds that earlier runs have spent on the epochs that are kept; 0 if unknown."""
         with suppress(SlimnetError, KeyError, TypeError):
             return float((self._read("timing") or {})["seconds"])
         return 0.0
@@ -114,15 +114,15 @@ class StageFolder:
     # Writing
 
     def prepare(self, stage: Stage) -> None:
-        """Make the folder and put the spec there."""
+        """Make the folder and write the spec."""
         if not self._file("spec").exists():
             write_json(self._file("spec"), stage.spec.dump())
 
     @contextmanager
     def hold(self, stop: Callable[[], bool]) -> Iterator[bool]:
-        """Hold the folder, waiting while another process has it; False if told to stop before that.
+        """Hold the folder, waiting while another process holds it; yields False if `stop` ended the wait.
 
-        What a killed holder was still writing aside is deleted.
+        Deletes temporary files that a killed holder left.
         """
         lock = FileLock(self.path / ".lock")
         while not (stop() or lock.is_locked):
@@ -146,7 +146,7 @@ class StageFolder:
             ) from error
 
     def rewrite(self, rows: Sequence[Row]) -> None:
-        """Make the history these rows, where it is anything else."""
+        """Replace the history by these rows, unless it already equals them."""
         content = b"".join(map(_line, rows))
         try:
             same = self._history.read_bytes() == content
@@ -156,7 +156,7 @@ class StageFolder:
             write_text(self._history, content.decode())
 
     def note_seconds(self, seconds: float) -> None:
-        """Keep the time spent so far."""
+        """Record the seconds spent so far."""
         write_json(self._file("timing"), {"seconds": seconds})
 
     def commit(self, result: dict[str, Any]) -> None:
@@ -164,11 +164,11 @@ class StageFolder:
         write_json(self._file("result"), result)
 
     def fail(self, reason: str, detail: str) -> None:
-        """Keep why the stage failed; its trials fail with it until `forget_failure`."""
+        """Record why the stage failed; its trials fail with it until `forget_failure`."""
         write_json(self._file("failure"), {"reason": reason, "detail": detail})
 
     def forget_failure(self) -> None:
-        """Let the stage run again: it goes on from its last epoch, or starts anew if that is damaged."""
+        """Let the stage run again, from its last epoch, or from the start if the checkpoint is damaged."""
         from slimnet.checkpoint import read
 
         try:
@@ -181,7 +181,7 @@ class StageFolder:
         return self.path / f"{name}.json"
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        """The content of a file; None where it is not there."""
+        """The content of a file; None if it does not exist."""
         path = self._file(name)
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
@@ -196,7 +196,7 @@ class StageFolder:
         return self.path / "history.jsonl"
 
     def _lines(self) -> list[bytes]:
-        """The whole lines of the history; one that a killed worker broke off does not count."""
+        """The complete lines of the history, without a last one that a killed worker did not finish."""
         try:
             content = self._history.read_bytes()
         except FileNotFoundError:

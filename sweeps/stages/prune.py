@@ -1,4 +1,4 @@
-"""Pruning: the channels that are worth least are removed, and what remains is repaired without training."""
+"""Pruning: the channels with the lowest scores are removed, and the rest is repaired without training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class PruneSpec(Spec):
 
     Attributes:
         parent: the stage whose network is pruned.
-        prune: how; its ratio is that of this pass.
+        prune: how to prune; its ratio is that of this pass.
         batch_size: of the batches for new BatchNorm statistics, if there are any.
-        early: the stage whose weights are cut instead, by the scores of the parent's.
+        early: the stage whose weights are pruned instead, by the scores of the parent; None for the parent's.
         shuffled: whether random channels are kept instead, as many in each layer.
     """
 
@@ -29,7 +29,7 @@ class PruneSpec(Spec):
     shuffled: bool = False
 
     def compute(self, context: Context) -> Computed:
-        """Prune, and measure what is left."""
+        """Prune, and measure the pruned network."""
         from slimnet import steps
 
         pruned = steps.prune(

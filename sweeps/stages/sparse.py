@@ -20,12 +20,12 @@ class SparseSpec(TrainingSpec):
     """Sparse training of a fresh network or, in later passes, of the one that was fine-tuned before.
 
     Attributes:
-        model: the fresh network; None where there is a parent.
-        parent: the stage whose network is trained further.
-        strength: λ. What follows makes no difference where it is 0 and there is no target.
+        model: the fresh network; None if there is a parent.
+        parent: the stage whose network is trained further; None for a fresh network.
+        strength: λ. If it is 0 and there is no target, penalty, lambda_schedule and streams have no effect.
         penalty, lambda_schedule, target: as in the config.
         streams: whether the scaling factors of residual streams are penalised too.
-        within: parameters that the fresh network is narrowed to uniformly; None leaves it as it is.
+        within: the parameters to which the fresh network is narrowed uniformly; None leaves it as it is.
     """
 
     title: ClassVar[str] = "sparse training"
@@ -41,7 +41,7 @@ class SparseSpec(TrainingSpec):
     within: int | None = None
 
     def compute(self, context: Context) -> Computed | None:
-        """Train, and say how the scaling factors are distributed."""
+        """Train, and measure accuracy and the distribution of the scaling factors."""
         return self._train(context)
 
     def _train(self, context: Context, until: int | None = None) -> Computed | None:
@@ -83,10 +83,10 @@ class SparseSpec(TrainingSpec):
 
 
 class EarlySpec(SparseSpec):
-    """The first epochs of a sparse training once more, for the weights that it had then.
+    """The first epochs of a sparse stage, repeated for the weights at their end.
 
     Attributes:
-        until: the epoch to end after.
+        until: the last epoch that is trained.
     """
 
     title: ClassVar[str] = "early epochs"
@@ -96,7 +96,7 @@ class EarlySpec(SparseSpec):
 
     @property
     def epochs(self) -> int:
-        """The epochs that are trained, of the schedule of all."""
+        """The epochs that are trained; the schedule is that of all epochs."""
         return self.until
 
     def compute(self, context: Context) -> Computed | None:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:  # torch takes seconds to import, and only workers need it
     from slimnet.data import Splits
 
 FORMAT = 2
-"""Raised when the same spec would give another result, or when the default of a field changes."""
+"""Incremented when the same spec would give another result, or when the default of a field changes."""
 
 
 class DataSpec(BaseModel):
-    """Which images, how they are split, and how training images are augmented."""
+    """Which images are used, how they are split, and how training images are augmented."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,12 +38,12 @@ class Spec(BaseModel):
     """Everything that a stage's result depends on, in primitives.
 
     A kind of stage is a subclass: its fields, and `compute`. A field that holds the key of another stage is
-    an input: `inputs` names them.
+    an input, which `Stage.inputs` names.
 
     Attributes:
         title: the kind in words.
         kind: the name of the kind, and of its folder.
-        seed: of the study; every random draw follows from it.
+        seed: the trial's seed, on which all random draws depend.
         data: what the network is trained and measured on.
         pass_number: the pass of multi-pass slimming, from 1, so that each pass sees other batches.
     """
@@ -84,10 +84,10 @@ class Spec(BaseModel):
 
     @abstractmethod
     def compute(self, context: Context) -> Computed | None:
-        """Compute the stage, going on from the context's checkpoint if it is there.
+        """Compute the stage, from the context's checkpoint if it exists.
 
         Returns:
-            The network and what is known of it; None where `context.stop` ended it before.
+            The network and its measurements; None if `context.stop` ended the stage early.
 
         Raises:
             SlimnetError: the training diverged, or a file is damaged or cannot be written.
@@ -96,18 +96,18 @@ class Spec(BaseModel):
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is computed with; nothing of it changes the result.
+    """What a stage is computed with; none of it affects the result.
 
     Attributes:
         splits: the images, on the device.
         device: "cpu" or "cuda:<n>".
-        network: gives the network of an input, by the field that names it.
-        checkpoint: where a training is kept after every epoch, and gone on from.
-        on_resume: called once with the history where a training goes on from its checkpoint.
+        network: returns the network of an input, by the field that names it.
+        checkpoint: the file to which a training is saved after every epoch, and from which it resumes.
+        on_resume: called once, with the history, if a training resumes from its checkpoint.
         on_epoch: called with the history after each epoch that is computed.
         on_step: called with (epoch, steps done, steps).
         on_warning: called with a sentence.
-        stop: whether to end after the epoch in hand.
+        stop: whether to end after the current epoch.
     """
 
     splits: Splits
@@ -123,7 +123,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Computed:
-    """A finished stage: its network if it leaves one, its metrics, and a row per epoch."""
+    """A finished stage: its network, if it yields one, its metrics, and a row per epoch."""
 
     model: nn.Module | None
     metrics: dict[str, Any]

@@ -14,8 +14,8 @@ class TrainingSpec(Spec):
     """A stage that trains.
 
     Attributes:
-        recipe: of the training, without its augmentation, which is in `data`.
-        precision: of convolutions and products.
+        recipe: how it trains, without the augmentation, which is in `data`.
+        precision: of convolutions and matrix products.
         compile: whether torch.compile is used.
     """
 
@@ -33,7 +33,7 @@ class TrainingSpec(Spec):
         return LibraryRecipe(**self.recipe.model_dump(), crop=self.data.crop, flip=self.data.flip, **more)
 
     def options(self, context: Context) -> dict[str, Any]:
-        """How a stage trains and reports, whatever it trains for: arguments of `slimnet.steps`."""
+        """The arguments of `slimnet.steps` that are the same for all stages that train."""
         return {
             "seed": self.seed,
             "precision": self.precision,

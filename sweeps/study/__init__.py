@@ -1,6 +1,6 @@
-"""A study: its folder, its record, who may write it, and the Optuna behind it.
+"""A study: its folder, its record, its lock, and its Optuna study.
 
-What is exported here needs no Optuna; `sampling` and `database` do.
+What is exported here does not need Optuna; `sampling` and `database` do.
 """
 
 from sweeps.study.config_file import check_config, keep_config, kept_config

@@ -8,7 +8,7 @@ from typing import Any
 from sweeps.config import Config, ConfigError, dump_config, load_config
 from sweeps.files import write_text
 
-FREE_TO_CHANGE = {  # what leaves finished trials as they are, or is pinned in the study itself
+FREE_TO_CHANGE = {  # fields that do not affect results, or are fixed in study.json
     "search.trials",
     "controls",
     "confirm",
@@ -22,7 +22,7 @@ FREE_TO_CHANGE = {  # what leaves finished trials as they are, or is pinned in t
 
 
 def keep_config(folder: Path, config: Config) -> None:
-    """Write the config beside the study."""
+    """Write the config into the study's folder."""
     write_text(folder / "config.yaml", dump_config(config))
 
 
@@ -36,15 +36,15 @@ def kept_config(folder: Path) -> Config:
         return load_config(folder / "config.yaml")
     except ConfigError as error:
         raise ConfigError(
-            f"{error}\nThe file was written by `run`; mend it, or delete it and the next `run` makes it."
+            f"{error}\nThe file was written by `run`; fix it, or delete it and the next `run` writes it."
         ) from error
 
 
 def check_config(folder: Path, config: Config) -> None:
-    """Check that a config goes on with the study in `folder`, if there is one.
+    """Check that a config fits the study in `folder`, if there is one.
 
     Raises:
-        ConfigError: it differs from the config that the study was begun with in what changes results.
+        ConfigError: it differs from the study's config in a field that affects results.
     """
     if not (folder / "config.yaml").exists():
         return
@@ -56,8 +56,8 @@ def check_config(folder: Path, config: Config) -> None:
     ]
     if changes:
         raise ConfigError(
-            f"the study {config.study} was begun with another config: {'; '.join(changes)}. "
-            f"Give this one a name of its own (--set study=NAME), or move {folder} away"
+            f"the study {config.study} began with another config: {'; '.join(changes)}. "
+            f"Give this one another name (--set study=NAME), or move {folder} away"
         )
 
 

@@ -1,8 +1,8 @@
-"""The Optuna study of a sweep, study.db, for optuna-dashboard and for those who go on with Optuna.
+"""The Optuna study of a sweep, study.db, for optuna-dashboard and other uses of Optuna.
 
-It is a projection of the study's record: nothing is read from it, and where it is lost or says something
-else it is made again. SQLite therefore does not wait for the disk; a process that is killed leaves a
-database that is whole, and what a power cut may damage is noticed and made anew.
+It is a copy of the study's record: a sweep never relies on it, and if it is lost or differs from the record
+it is made again. SQLite therefore does not wait for the disk: a killed process leaves an intact database, and
+one that a power cut has damaged is recognised and replaced.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ from sweeps.config import Config
 from sweeps.study.optuna_space import OptunaSpace
 from sweeps.study.record import Point
 
-WAIT = 60.0  # seconds, for another program that holds the file
+WAIT = 60.0  # seconds, while another program holds the file
 FACTS = ("uid", "precision", "data")
-COMPANIONS = ("", "-journal", "-wal", "-shm")  # what SQLite may have beside a file, and would take up again
+COMPANIONS = (
+    "",
+    "-journal",
+    "-wal",
+    "-shm",
+)  # files that SQLite may keep with a database, and would read again
 UNFIT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_NOTADB}
 STATES: dict[TrialState, Literal["running", "complete", "failed"]] = {
     TrialState.RUNNING: "running",
@@ -43,7 +48,7 @@ STATES: dict[TrialState, Literal["running", "complete", "failed"]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial as the database is to have it; `values` are in the order of the objectives."""
+    """A trial as the database should hold it; `values` are in the order of the objectives."""
 
     number: int
     point: Point
@@ -52,7 +57,7 @@ class Entry:
 
 
 class _UnfitError(Exception):
-    """A file cannot be brought up to the record; the message goes on from the file's name."""
+    """A file cannot be updated to the record; the message follows the file's name."""
 
 
 FAULTS = (
@@ -70,11 +75,11 @@ class Database:
     """The Optuna study in a SQLite file. Only the driver that holds the study's lock may write it.
 
     Attributes:
-        replaced: a sentence for the user where `open` has set a file aside; else None.
+        replaced: a sentence for the user if `open` has set a file aside; else None.
     """
 
     def __init__(self, path: Path, config: Config, storage: optuna.storages.RDBStorage) -> None:
-        """Take up a study that exists; `open` is the way to one."""
+        """Load an existing study; use `open` instead."""
         self.replaced: str | None = None
         self._path = path
         self._space = OptunaSpace(config.search.space)
@@ -82,23 +87,23 @@ class Database:
         self._storage = storage
         self._study = optuna.load_study(study_name=config.study, storage=storage, sampler=RandomSampler())
         self._study_id = storage.get_study_id_from_name(config.study)
-        self._ids: dict[int, int] = {}  # of running trials that have been added here, by number
+        self._ids: dict[int, int] = {}  # of running trials added by this object, by number
 
     @classmethod
     def open(cls, path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]) -> Database:
-        """Open the study and bring it up to the record, or make it.
+        """Open the study and update it to the record, or make it.
 
-        A file that cannot be brought up to the record (damaged, of another study or schema, with trials that
-        the record does not have so) is set aside as study.db.old.
+        A file that cannot be updated (damaged, of another study or schema, with trials that differ from the
+        record's) is set aside as study.db.old.
 
         Args:
             path: study.db.
-            config: of the study.
+            config: the study's config.
             facts: uid, precision and data, which become user attributes of the study.
             entries: all trials, by number.
 
         Raises:
-            SlimnetError: the file stays locked, or cannot be written.
+            SlimnetError: the file is locked for longer than WAIT, or cannot be written.
         """
         reason = "was no Optuna study"
         with _translating(path):
@@ -117,10 +122,10 @@ class Database:
         """Add the next trial.
 
         Args:
-            entry: its number is how many trials there are.
+            entry: its number must be the number of trials so far.
 
         Raises:
-            SlimnetError: the file stays locked, or cannot be written.
+            SlimnetError: the file is locked for longer than WAIT, or cannot be written.
         """
         with _translating(self._path):
             _wait_for(self._path)
@@ -130,18 +135,18 @@ class Database:
         """End a trial.
 
         Args:
-            number: of a trial that is running.
+            number: of a running trial.
             values: in the order of the objectives; None if it failed.
 
         Raises:
-            SlimnetError: the file stays locked, or cannot be written.
+            SlimnetError: the file is locked for longer than WAIT, or cannot be written.
         """
         with _translating(self._path):
             _wait_for(self._path)
             self._tell(number, values)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._storage.remove_session()
         self._storage.engine.dispose()
 
@@ -149,7 +154,7 @@ class Database:
     def _continue(
         cls, path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]
     ) -> Database:
-        """Open a study and bring it up to the record; _UnfitError, and no change, where that cannot be."""
+        """Open a study and update it to the record; _UnfitError, and no change, if that is impossible."""
         with _judging():
             _wait_for(path)
             storage = _connect(path)
@@ -161,7 +166,7 @@ class Database:
         return database
 
     def _compare(self, facts: Mapping[str, str], entries: Sequence[Entry]) -> list[FrozenTrial]:
-        """All trials of the database; _UnfitError if it has something that the record does not have so."""
+        """All trials of the database; _UnfitError if it differs from the record."""
         directions = [direction.name.lower() for direction in self._study.directions]
         if (
             directions != list(self._objectives.values())
@@ -213,7 +218,7 @@ class Database:
             self._ids[entry.number] = trial_id
 
     def _tell(self, number: int, values: Sequence[float] | None) -> None:
-        # The study's own `tell` reads the whole trial twice, which takes as long again.
+        # Optuna's `tell` reads the whole trial twice, which doubles the time.
         trial_id = self._ids.pop(number, None)
         if trial_id is None:
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -221,21 +226,21 @@ class Database:
         self._storage.set_trial_state_values(trial_id, state, values)
 
     def _legible(self, point: Point) -> dict[str, Any]:
-        """The values that Optuna stores in a code: as the config has them."""
+        """The config's values of the fields for which Optuna stores others."""
         return {path: value for path, value in point.params.items() if self._space.fields[path].coded}
 
 
 def read_database(path: Path, config: Config) -> tuple[dict[str, str], list[Entry]]:
-    """Read a study that was begun when study.db was its only record.
+    """Read a study of an earlier version, whose only record is study.db.
 
     The values of a geometric grid were categories then, and are indices now; either is read.
 
     Args:
         path: study.db; it is copied, so that reading changes nothing.
-        config: of the study.
+        config: the study's config.
 
     Returns:
-        uid, precision and data; and the trials that have their point, by number.
+        uid, precision and data; and the trials that have been sampled, by number.
 
     Raises:
         SlimnetError: the file cannot be read, or the study in it is not of this config.
@@ -274,7 +279,7 @@ def _is_categorical(space: OptunaSpace, path: str) -> bool:
 
 
 def _can_become(trial: FrozenTrial, entry: Entry) -> bool:
-    """Whether a trial with an entry's point has the entry's state and values, or may still be told them."""
+    """Whether a trial with an entry's point has the entry's state and values, or is still running."""
     if trial.state is TrialState.RUNNING:
         return True
     values = None if trial.values is None else tuple(trial.values)
@@ -282,7 +287,7 @@ def _can_become(trial: FrozenTrial, entry: Entry) -> bool:
 
 
 def _make(path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]) -> Path | None:
-    """Write a study aside and put it at `path`; returns where the file that was there is now."""
+    """Make a study in a temporary file and move it to `path`; returns where the old file is now."""
     aside = path.with_name(f"{path.name}.new")
     for leftover in _with_companions(aside):
         leftover.unlink(missing_ok=True)
@@ -302,7 +307,7 @@ def _make(path: Path, config: Config, facts: Mapping[str, str], entries: Sequenc
 
 
 def _set_aside(path: Path) -> Path | None:
-    """Rename a file, and what SQLite has beside it, to a name that is free."""
+    """Rename a file, and those that SQLite keeps with it, to a free name."""
     name, count = f"{path.name}.old", 1
     while any(file.exists() for file in _with_companions(path.with_name(name))):
         count += 1
@@ -327,7 +332,7 @@ def _connect(path: Path, *, new: bool = False) -> optuna.storages.RDBStorage:
         connection = _sqlite(path, "rwc" if new else "rw", check_same_thread=False)
         connection.execute("PRAGMA synchronous=OFF")
         if new:
-            connection.execute("PRAGMA journal_mode=MEMORY")  # half a file is never read
+            connection.execute("PRAGMA journal_mode=MEMORY")  # an unfinished file is never read
         return connection
 
     engine: dict[str, Any] = {"creator": connect}
@@ -349,12 +354,12 @@ def _wait_for(path: Path) -> None:
 
 @contextmanager
 def _judging() -> Iterator[None]:
-    """Take an error in reading a file as a fault of its content, but for what keeps it from being read."""
+    """Turn an error in reading a file into _UnfitError, unless it is locked or cannot be accessed."""
     try:
         yield
     except _UnfitError:
         raise
-    except Exception as error:  # a damaged file may bring up anything
+    except Exception as error:  # a damaged file may raise anything
         code = _sqlite_code(error)
         if code is not None and code not in UNFIT:
             raise
@@ -363,7 +368,7 @@ def _judging() -> Iterator[None]:
 
 @contextmanager
 def _translating(path: Path) -> Iterator[None]:
-    """Turn what Optuna and SQLite say into one sentence that names the file."""
+    """Turn errors of Optuna and SQLite into one sentence that names the file."""
     try:
         yield
     except FAULTS as error:
@@ -373,8 +378,8 @@ def _translating(path: Path) -> Iterator[None]:
                 "and run again"
             ) from error
         raise SlimnetError(
-            f"{path} cannot be used ({_cause(error)}); mend its permissions or make room, or else move it "
-            "away and the next `run` makes it anew"
+            f"{path} cannot be used ({_cause(error)}); fix its permissions or make room, or move it away "
+            "and the next `run` makes it anew"
         ) from error
 
 
@@ -395,6 +400,6 @@ def _sqlite_code(error: BaseException) -> int | None:
 
 
 def _cause(error: BaseException) -> str:
-    """The first cause in a line."""
+    """The first cause, on one line."""
     *_, first = _chain(error)
     return str(first).splitlines()[0] if str(first) else type(first).__name__

@@ -1,4 +1,4 @@
-"""One driver per study: a lock that dies with its holder, and a note of who that is."""
+"""One driver per study: a lock that is released when its holder dies, and a note on who holds it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweeps.files import write_json
 
 
 class StudyBusyError(SlimnetError):
-    """Another driver has the study."""
+    """Another process holds the study."""
 
 
 @contextmanager

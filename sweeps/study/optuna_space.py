@@ -1,4 +1,4 @@
-"""A search space as Optuna has it, and the way from the values of one to those of the other."""
+"""A search space as Optuna distributions, and the conversion of values in both directions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sweeps.config.space import Entry, Log, Range
 
 
 def distributions(space: Mapping[str, Entry]) -> dict[str, BaseDistribution]:
-    """What Optuna draws for each searched field.
+    """The distribution from which Optuna draws each searched field.
 
-    Values with an order keep it: those of a geometric grid are drawn by their index.
+    Ordered values stay ordered: those of a geometric grid are drawn by their index.
 
     Args:
         space: entries by dotted path.
@@ -34,11 +34,11 @@ def distributions(space: Mapping[str, Entry]) -> dict[str, BaseDistribution]:
 
 
 class OptunaSpace:
-    """A search space as Optuna has it, and the way from the values of one to those of the other.
+    """A search space as Optuna distributions, and the conversion of values in both directions.
 
     Attributes:
-        fields: by dotted path, in the order of the space.
-        distributions: likewise.
+        fields: the searched fields by dotted path, in the order of the space.
+        distributions: their distributions, likewise.
         size: how many points there are; None if part of the space is continuous.
     """
 
@@ -54,26 +54,38 @@ class OptunaSpace:
         self.size = None if None in sizes else math.prod(size for size in sizes if size is not None)
 
     def encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The config's values as Optuna stores them; SlimnetError for one that is not in the space."""
+        """The config's values as Optuna stores them.
+
+        Raises:
+            SlimnetError: a value is not in the space.
+        """
         return {path: field.encode(params.get(path)) for path, field in self.fields.items()}
 
     def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The config's values for what Optuna stored; SlimnetError for one that is not in the space."""
+        """The config's values for what Optuna stored.
+
+        Raises:
+            SlimnetError: a value is not in the space.
+        """
         return {path: field.decode(params.get(path)) for path, field in self.fields.items()}
 
     def key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What two equal points of the config have in common and no others."""
+        """A hashable key, equal for equal points and only for those.
+
+        Raises:
+            SlimnetError: a value is not in the space.
+        """
         return tuple(field.key(params.get(path)) for path, field in self.fields.items())
 
     def index(self, key: Sequence[int]) -> int:
-        """The place of a point in the order of the grid, whose last field changes quickest."""
+        """The place of a point in the grid, whose last field changes fastest."""
         index = 0
         for digit, field in zip(key, self.fields.values(), strict=True):
             index = index * (field.size or 0) + digit
         return index
 
     def at(self, index: int) -> dict[str, Any]:
-        """The point at a place of the grid, as Optuna stores it."""
+        """The point at a place in the grid, as Optuna stores it."""
         params = {}
         for path, field in reversed(self.fields.items()):
             index, digit = divmod(index, field.size or 0)
@@ -85,16 +97,16 @@ class Field:
     """One searched field: its values in the config, and what Optuna stores for them.
 
     Attributes:
-        size: how many values it has; None for an interval.
+        size: how many values it has; None for a continuous interval.
         stored: what Optuna stores for each value, in the order of the entry; empty for an interval.
-        coded: whether that is something else than the values: their indices, or JSON.
+        coded: whether Optuna stores something else than the values: their indices, or JSON.
     """
 
     def __init__(self, path: str, entry: Entry) -> None:
         """Tabulate the values of an entry.
 
         Args:
-            path: named in errors.
+            path: the field's dotted path, for error messages.
             entry: the values that the field may take.
         """
         self._path = path
@@ -129,7 +141,7 @@ class Field:
         return key if self.size is None else self.stored[key]
 
     def decode(self, stored: Any) -> Any:
-        """The value of the config for what Optuna drew or stored, which may be off by a rounding.
+        """The value of the config for what Optuna drew or stored, which may differ by rounding.
 
         Raises:
             SlimnetError: the field has no such value.
@@ -145,7 +157,7 @@ class Field:
 
     def _unknown(self, value: Any) -> SlimnetError:
         return SlimnetError(
-            f"{self._path} = {value!r} is not in search.space; another space needs a study of its own "
+            f"{self._path} = {value!r} is not in search.space; another space needs another study "
             "(--set study=NAME)"
         )
 
@@ -169,15 +181,15 @@ def _distribution(entry: Entry) -> BaseDistribution:
 
 
 def _is_ordinal(entry: Entry) -> bool:
-    """Whether Optuna has the values' indices for the values."""
+    """Whether Optuna stores the indices of the values."""
     return isinstance(entry, Log) and entry.steps is not None
 
 
 def _primitive(value: Any) -> Any:
-    """A value as JSON has it, with lists for tuples."""
+    """A value as in JSON, with lists for tuples."""
     return [_primitive(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _hashable(value: Any) -> Any:
-    """Lists are no Optuna category; their JSON is."""
+    """A value that can be an Optuna category: JSON for a list."""
     return json.dumps(value) if isinstance(value, list | tuple) else value

@@ -1,11 +1,11 @@
-"""The record of a study: what it was begun with, and which point each of its trials has.
+"""The record of a study: what was fixed when it began, and the point of each of its trials.
 
 Two small files in the study's folder, read without Optuna:
 
     study.json      uid, precision and the fingerprint of the data; written once
-    trials.jsonl    a line per trial: its point, and what the sampler noted of it; appended
+    trials.jsonl    a line per trial: its point, and what the sampler noted on it; appended
 
-What became of a trial is in the stage folders. The Optuna study in study.db is made from both.
+The results of trials are in the stage folders. The Optuna study in study.db is made from both.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FACTS, TRIALS, DATABASE = "study.json", "trials.jsonl", "study.db"
 
 @dataclass(frozen=True)
 class Point:
-    """Where in the search space a trial is.
+    """A trial's point in the search space.
 
     Attributes:
         params: values by the dotted paths of the space, in its order.
-        attributes: what the sampler noted of the trial, which it wants to see again (NSGA-II's generation).
+        attributes: what the sampler noted on the trial and needs again, such as NSGA-II's generation.
     """
 
     params: dict[str, Any]
@@ -40,11 +40,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is settled when a study is begun.
+    """What is fixed when a study begins.
 
     Attributes:
-        uid: tells the study from an earlier one of the same name.
-        precision: so that a move to another machine does not change it.
+        uid: distinguishes the study from an earlier one of the same name.
+        precision: of the forward pass; fixed, so that another machine does not change it.
         data: the fingerprint of the data set.
     """
 
@@ -59,7 +59,8 @@ class Study:
 
     Attributes:
         folder: runs/<study>.
-        points: of the trials, by number.
+        facts: what was fixed when it began.
+        points: the points of the trials, by number.
     """
 
     folder: Path
@@ -67,10 +68,10 @@ class Study:
     points: list[Point]
 
     def add(self, point: Point) -> int:
-        """Note the point of the next trial; returns the trial's number.
+        """Record the point of the next trial; returns the trial's number.
 
         Raises:
-            SlimnetError: it cannot be written; the trial is then not there.
+            SlimnetError: it cannot be written; the trial is then not added.
         """
         path = self.folder / TRIALS
         try:
@@ -83,31 +84,31 @@ class Study:
 
 
 def make_study(folder: Path, config: Config, precision: Precision) -> Study:
-    """Open the study in `folder` to go on with it, or begin it.
+    """Open the study in `folder` to continue it, or begin it.
 
     Args:
         folder: runs/<study>.
-        config: must agree with the one that the study was begun with in all that changes results.
+        config: must agree with the study's config in all fields that affect results.
         precision: of a new study.
 
     Raises:
-        SlimnetError: a file is damaged, or the study was begun with other data or in another precision.
+        SlimnetError: a file is damaged, or the study began with other data or in another precision.
     """
     if is_begun(folder):
         study = open_study(folder, config)
         if config.precision not in ("auto", study.facts.precision):
             raise SlimnetError(
-                f"precision is {config.precision}, but the study {config.study} was begun in "
-                f"{study.facts.precision}; give this one a name of its own (--set study=NAME)"
+                f"precision is {config.precision}, but the study {config.study} began in "
+                f"{study.facts.precision}; give this one another name (--set study=NAME)"
             )
         check_data(study, config)
     else:
         facts = Facts(uuid.uuid4().hex, precision, fingerprint(config.data.name, path=config.data.path))
         study = Study(folder, facts, [])
-    # In this order: without study.json the lines of trials.jsonl belong to nothing.
+    # In this order: without study.json the lines of trials.jsonl are ignored.
     lines = b"".join(map(_line, study.points))
     path = folder / TRIALS
-    if not path.exists() or path.read_bytes() != lines:  # one may be broken off at its end
+    if not path.exists() or path.read_bytes() != lines:  # its last line may be incomplete
         path.write_bytes(lines)
     if not (folder / FACTS).exists():
         write_json(folder / FACTS, asdict(study.facts))
@@ -115,12 +116,12 @@ def make_study(folder: Path, config: Config, precision: Precision) -> Study:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether there is a record of the study, if only that of an earlier version, which was study.db."""
+    """Whether there is a record of the study, including study.db, the record of an earlier version."""
     return (folder / FACTS).exists() or (folder / DATABASE).exists()
 
 
 def open_study(folder: Path, config: Config) -> Study:
-    """Open the study in `folder`, changing nothing.
+    """Open the study in `folder`; changes nothing.
 
     Raises:
         SlimnetError: a file is missing or damaged.
@@ -132,15 +133,15 @@ def open_study(folder: Path, config: Config) -> Study:
 
 
 def check_data(study: Study, config: Config) -> None:
-    """Check that the data are those that the study was begun with.
+    """Check that the data are those that the study began with.
 
     Raises:
-        SlimnetError: they are not, or their file cannot be read.
+        SlimnetError: they have changed, or their file cannot be read.
     """
     if study.facts.data != fingerprint(config.data.name, path=config.data.path):
         raise SlimnetError(
             f"the data of {config.data.path or config.data.name} have changed since the study {config.study} "
-            "was begun; give this one a name of its own (--set study=NAME)"
+            "began; give this one another name (--set study=NAME)"
         )
 
 
@@ -154,7 +155,7 @@ def _read_facts(path: Path) -> Facts:
 
 
 def _read_points(path: Path, config: Config) -> list[Point]:
-    """The points in a file; a last line that was broken off as it was written does not count."""
+    """The points in a file, without a last line that was not completely written."""
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Which point each trial tries, drawn by one of Optuna's samplers.
+"""The point of each trial, drawn by one of Optuna's samplers.
 
-A study asks the same points whoever runs it and however often it is interrupted: what trial n tries follows
-from the seed, n, the points before it and the results of the trials up to n - ahead. Samplers keep a random
-state that cannot be stored; here each draw has a sampler of its own, so there is none to lose.
+The points of a study do not depend on the machine or on interruptions: that of trial n depends only on the
+seed, n, the points before it and the results of the trials up to n - ahead. Samplers keep a random state that
+cannot be stored, so each draw here uses a new sampler.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from sweeps.config import Search
 from sweeps.study.optuna_space import OptunaSpace
 from sweeps.study.record import Point
 
-DRAWS = 50  # attempts at a point that no trial has, before one is picked from what is left
+DRAWS = 50  # attempts to draw a new point, before one is picked from those that are left
 STUDY_ATTRIBUTES = "study"  # the key, among a point's attributes, of what the sampler noted on the study
 
 
 class Sampling:
-    """Asks the points of a study, one after the other."""
+    """Draws the points of a study, one after the other."""
 
     def __init__(self, search: Search, seed: int) -> None:
-        """Begin with no trial.
+        """Begin without trials.
 
         Args:
             search: the space, the sampler and the objectives.
-            seed: of all draws.
+            seed: the seed of all draws.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._ahead = search.ahead
@@ -51,8 +51,8 @@ class Sampling:
             sampler=self._sampler,
         )
         self._study_id = self._storage.get_study_id_from_name("sampling")
-        self._unseen: list[Point] = []  # added, but not yet in the Optuna study
-        self._results: dict[int, Sequence[float] | None] = {}  # told, but not yet shown to the sampler
+        self._unseen: list[Point] = []  # added, but not in the Optuna study yet
+        self._results: dict[int, Sequence[float] | None] = {}  # told, but not shown to the sampler yet
         self._count = 0
 
     @property
@@ -61,10 +61,10 @@ class Sampling:
         return self._sampler.seconds
 
     def add(self, point: Point) -> None:
-        """Take the next trial's point from the record of the study.
+        """Add the next trial's point from the record of the study.
 
         Args:
-            point: as `ask` gave it.
+            point: as `ask` returned it.
 
         Raises:
             SlimnetError: the space has no such point.
@@ -77,7 +77,7 @@ class Sampling:
         """Draw the next trial's point.
 
         Returns:
-            A point that no trial has, unless the space is continuous and the sampler insists.
+            A point that no trial has; in a continuous space, a repeated one after DRAWS attempts.
 
         Raises:
             SlimnetError: every point of the space has been tried.
@@ -85,7 +85,7 @@ class Sampling:
         if self._sampler.taken.left() == 0:
             raise SlimnetError(
                 f"all {self._space.size} points of search.space have been tried; "
-                "for more, begin a study with a wider space (--set study=NAME)"
+                "for more, start a study with a wider space (--set study=NAME)"
             )
         self._show(last=self._count - self._ahead)
         noted = self._storage.get_study_system_attrs(self._study_id).keys()
@@ -96,10 +96,10 @@ class Sampling:
         return Point(params, self._attributes(trial.number, noted))
 
     def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """Take the result of a trial, in any order and at any time.
+        """Record the result of a trial, in any order and at any time.
 
         Args:
-            number: of a trial that has been added or asked.
+            number: of a trial that has been added or drawn.
             values: in the order of the objectives; None if the trial failed.
         """
         self._results[number] = values
@@ -116,7 +116,7 @@ class Sampling:
             self._study.tell(number, values, state)
 
     def _insert(self, point: Point, number: int, *, ended: bool) -> None:
-        """Put a trial into the Optuna study, with its result if it has one that may be seen."""
+        """Put a trial into the Optuna study, with its result if the sampler may see it."""
         values = self._results.pop(number) if ended else None
         state = TrialState.RUNNING
         if ended:
@@ -135,7 +135,7 @@ class Sampling:
         )
 
     def _attributes(self, number: int, noted: Set[str]) -> dict[str, Any]:
-        """What the sampler noted on a trial, and on the study beyond what was `noted` before."""
+        """What the sampler noted on a trial, and on the study apart from what was `noted` before."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         attributes = dict(self._storage.get_trial(trial_id).system_attrs)
         of_study = self._storage.get_study_system_attrs(self._study_id)
@@ -145,7 +145,7 @@ class Sampling:
 
 
 class _Taken:
-    """The points that trials have."""
+    """The points that trials already have."""
 
     def __init__(self, space: OptunaSpace) -> None:
         self._space = space
@@ -162,18 +162,18 @@ class _Taken:
                 insort(self._indices, self._space.index(key))
 
     def left(self) -> int | None:
-        """How many points no trial has; None if there is no end of them."""
+        """How many points no trial has; None if the space is continuous."""
         return None if self._space.size is None else self._space.size - len(self._indices)
 
     def free(self, place: int) -> dict[str, Any]:
-        """One of the points that no trial has, in the order of the grid, as Optuna stores it."""
+        """The point at a place among those that no trial has, in grid order, as Optuna stores it."""
         taken = self._indices
         before = bisect_right(range(len(taken)), place, key=lambda index: taken[index] - index)
         return self._space.at(place + before)
 
 
 class _Unrepeated(BaseSampler):
-    """Draws each point from a sampler made for this very draw, until no other trial has the point."""
+    """Draws a point from a new sampler, again and again until no other trial has the point."""
 
     def __init__(self, space: OptunaSpace, name: str, seed: int) -> None:
         self.taken = _Taken(space)
@@ -203,12 +203,12 @@ class _Unrepeated(BaseSampler):
             if left := self.taken.left():
                 place = random.Random(_seed(self._seed, trial.number, DRAWS)).randrange(left)
                 return self.taken.free(place)
-        return self._space.encode(params)  # without the rounding of the draw, as a rebuilt study has it
+        return self._space.encode(params)  # without the draw's rounding, as in a rebuilt study
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        raise AssertionError(f"{param_name} is in the space and was drawn with it")
+        raise AssertionError(f"{param_name} is in the space, which is drawn as a whole")
 
     @contextmanager
     def _timing(self) -> Iterator[None]:
@@ -229,7 +229,7 @@ def _sampler(name: str, seed: int) -> BaseSampler:
 def _draw(
     sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]
 ) -> dict[str, Any]:
-    """One point: what the sampler draws together, then the rest one by one."""
+    """One point: first what the sampler draws jointly, then the rest one by one."""
     together = sampler.infer_relative_search_space(study, trial)
     params = sampler.sample_relative(study, trial, together)
     for path, distribution in space.items():

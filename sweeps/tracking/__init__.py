@@ -1,6 +1,6 @@
-"""W&B as a projection of a study's stage folders: it can be thrown away and rebuilt from them.
+"""W&B as a projection of a study's stage folders, which can be deleted and rebuilt from them.
 
-The only package that imports wandb, and only once there is something for it to do.
+The only package that imports wandb, and only when it is needed.
 """
 
 from sweeps.tracking.mode import Mode, decide_mode

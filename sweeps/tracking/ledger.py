@@ -1,4 +1,4 @@
-"""The small file in which a study notes what it has given to W&B."""
+"""The small file in which a study notes what it has logged to W&B."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ FILE = "projection.jsonl"
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a run lives and which state of it (a view's mark) is completely there; "" for none yet.
+    """Where a run is kept.
 
-    A run lives in an offline folder, which may be replaced as a whole, until its first row is on a server;
-    from then on it is only ever continued there, because rows uploaded twice would show twice. `chain` says
-    of which stages these rows are (a view's chain); None where an earlier version did not note it.
+    A run is kept in an offline folder, which may be replaced as a whole, until its first row is on a server;
+    from then on it is only continued there, as rows uploaded twice would be shown twice.
+
+    Attributes:
+        home: whether it is kept in a folder or on the server.
+        mark: the mark of the view that is completely there; "" for none yet.
+        folder: the name of its offline folder, if there is one.
+        chain: the chain of the view whose rows these are; None if an earlier version did not note it.
     """
 
     home: Literal["folder", "server"]
@@ -28,8 +33,8 @@ class Entry:
 class Ledger:
     """The entries by run id, kept in `<wandb folder>/projection.jsonl`: a line per change, the last counts.
 
-    A missing file counts as empty, a damaged line as not written: what they said is found out again from the
-    run folders.
+    A missing file counts as empty and a damaged line as missing: their content is recovered from the run
+    folders.
     """
 
     def __init__(self, wandb_dir: Path) -> None:
@@ -37,15 +42,15 @@ class Ledger:
         self._entries = _read(self._path)
 
     def get(self, run_id: str) -> Entry | None:
-        """What is noted of a run."""
+        """The entry of a run; None if there is none."""
         return self._entries.get(run_id)
 
     def items(self) -> list[tuple[str, Entry]]:
-        """Every run of which something is noted."""
+        """Every run with its entry."""
         return list(self._entries.items())
 
     def put(self, run_id: str, entry: Entry) -> None:
-        """Note where a run is now."""
+        """Note where a run is kept now."""
         if self._entries.get(run_id) != entry:
             self._entries[run_id] = entry
             self._append(run_id, asdict(entry))
@@ -57,7 +62,7 @@ class Ledger:
 
     def _append(self, run_id: str, fields: dict[str, str | None] | None) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:  # begins a line: the last one may have been cut off
+        with self._path.open("a") as file:  # starts a new line, as the last one may be incomplete
             file.write(f"\n{json.dumps({'run': run_id, 'entry': fields})}")
 
 
@@ -72,7 +77,7 @@ def _read(path: Path) -> dict[str, Entry]:
 
 
 def _take(entries: dict[str, Entry], change: dict[str, Any]) -> None:
-    """Make one noted change."""
+    """Apply one change."""
     if change["entry"] is None:
         entries.pop(change["run"], None)
     else:

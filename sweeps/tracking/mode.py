@@ -1,4 +1,4 @@
-"""Whether a sweep talks to W&B, decided before the first run so that wandb never has to ask."""
+"""Whether a sweep uses W&B, decided before the first run so that wandb never prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweeps.tracking import sdk
 
 ModeName = Literal["online", "offline", "disabled"]
 
-# The values that wandb itself takes for WANDB_MODE, "shared" (several writers to one run) excepted.
+# The values that wandb accepts for WANDB_MODE, except "shared" (several writers to one run).
 _WANDB_MODES: dict[str, ModeName] = {
     "online": "online",
     "run": "online",
@@ -25,7 +25,7 @@ _WANDB_MODES: dict[str, ModeName] = {
 
 @dataclass(frozen=True)
 class Mode:
-    """How W&B is used and the one line that tells the user why."""
+    """How W&B is used, and a line that tells the user why."""
 
     value: ModeName
     why: str
@@ -35,10 +35,10 @@ def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
     """Decide how W&B is used. Never prompts and starts nothing.
 
     Args:
-        setting: what the config or a flag says: "online", "offline", "disabled" or "auto". With "auto",
-            WANDB_MODE decides, then wandb's own settings file, then whether there is an API key for the
-            server; without any of them W&B is used offline.
-        config: how the user named the config, for the line that says how to upload later.
+        setting: "online", "offline", "disabled" or "auto", from the config or the command line. With "auto",
+            WANDB_MODE decides, then wandb's settings file, then whether there is an API key for the server;
+            without any of them W&B is used offline.
+        config: the user's name for the config, for the line that says how to upload later.
 
     Returns:
         The mode and why.
@@ -68,7 +68,7 @@ def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
 
 
 def _explicit(setting: str) -> tuple[ModeName | None, str]:
-    """What was asked for and by what; None where nothing was."""
+    """The mode that is set explicitly and what sets it; None if nothing does."""
     if setting != "auto":
         return _named(setting, "wandb.mode"), f"wandb.mode is {setting}"
     if value := os.environ.get("WANDB_MODE"):
@@ -83,5 +83,5 @@ def _named(value: str, source: str) -> ModeName:
 
 
 def _sentence(error: Exception) -> str:
-    """An exception on one line without its closing full stop."""
+    """An exception's message on one line, without a full stop at its end."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -29,7 +29,12 @@ class OfflineRun:
     """What a run's file holds.
 
     Attributes:
-        problem: where the file breaks off; None if it reaches the end of the run.
+        id, project, group, job_type, name: of the run; "" for what the file does not say.
+        config: the run's config.
+        history: its rows, in order.
+        summary: its summary.
+        exit_code: None if the file does not reach the end of the run.
+        problem: where the file is incomplete or damaged; None if it is not.
     """
 
     id: str = ""
@@ -57,7 +62,7 @@ def run_file(folder: Path) -> Path:
 
 
 def read_offline_run(path: Path) -> OfflineRun:
-    """Read a run from its folder or its `.wandb` file, as far as the file is whole.
+    """Read a run from its folder or its `.wandb` file, as far as the file is intact.
 
     Raises:
         SlimnetError: there is no such file.
@@ -85,7 +90,7 @@ def _records(data: bytes) -> Iterator[bytes]:
     """The payloads of a transaction log.
 
     Raises:
-        _BrokenError: a byte does not fit.
+        _BrokenError: the log is incomplete or damaged.
     """
     if len(data) < _FILE_HEADER or not data.startswith(_MAGIC):
         raise _BrokenError("the file does not begin as a W&B file")
@@ -93,7 +98,7 @@ def _records(data: bytes) -> Iterator[bytes]:
     position = _FILE_HEADER
     while position < len(data):
         rest_of_block = _BLOCK - position % _BLOCK
-        if rest_of_block < _CHUNK_HEADER.size:  # too little for a chunk: padding
+        if rest_of_block < _CHUNK_HEADER.size:  # too short for a chunk: padding
             position += rest_of_block
             continue
         kind, chunk = _chunk(data, position)
@@ -120,7 +125,7 @@ def _chunk(data: bytes, position: int) -> tuple[int, bytes]:
 
 
 def _take(run: OfflineRun, record: Any) -> None:
-    """Add one record to what is known of the run."""
+    """Add one record to the run."""
     match record.WhichOneof("record_type"):
         case "run":
             header = record.run

@@ -1,4 +1,4 @@
-"""Brings W&B up to what a study's folders say: the one place that decides which run is written where."""
+"""Updates W&B from a study's folders: the only place that decides which run is written where."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Live:
-    """A run that is open on the server and the first step that it does not have yet."""
+    """A run that is open on the server, and the first step that is not there yet."""
 
     run: Run
     view: RunView
@@ -31,25 +31,25 @@ class _Live:
 
 
 class Projector:
-    """Writes a study's runs, online row by row or offline one run at a time; not for several threads.
+    """Writes a study's runs, online row by row or offline one run at a time; not thread-safe.
 
-    Online the rows go out as they come, and a run taken up again goes on at the step that the server names.
-    Offline a trial's run is written in one go when the trial has ended, read back, and then noted in the
-    ledger: a folder that is not in the ledger is what a killed process left, and is made anew. When the
-    server fails, the rest is written offline; runs that had begun on it wait until they can go on there.
-    Rows on the server cannot be taken back: where a version trains otherwise than an earlier one, what it
-    trains has a run of its own beside the one that is there.
+    Online, rows are sent as they come, and a resumed run continues at the step that the server names.
+    Offline, a trial's run is written at once when the trial has ended, read back, and then noted in the
+    ledger: a folder that is not in the ledger was left by a killed process and is made anew. If the server
+    fails, the rest is written offline; runs that had begun on it wait until they can continue there.
+    Rows on the server cannot be taken back: if a version trains differently from an earlier one, its training
+    gets another run, and the earlier one stays.
 
-    The record of a trial never changes; one that is the very object that was written last time costs nothing.
+    Records are immutable: one that is the same object as when it was last written is skipped.
     """
 
     def __init__(self, study_dir: Path, *, online: bool, warn: Callable[[str], None]) -> None:
-        """Begin with what the ledger says.
+        """Begin with the content of the ledger.
 
         Args:
             study_dir: runs/<study>.
             online: whether to try the server.
-            warn: is given one line for each thing that went wrong.
+            warn: called with a line for each problem.
         """
         self._study_dir = study_dir
         self._wandb_dir = study_dir / "wandb"
@@ -61,7 +61,7 @@ class Projector:
         self._dense: StageRecord | None = None  # as written last
         self._trials: dict[int, TrialRecord] = {}
         self._contenders: dict[tuple[str, int | None, int], ContenderRecord] = {}
-        self._shown = 0  # complete trials in the study's own run
+        self._shown = 0  # complete trials in the study's run
 
     def project(self, study: StudyRecord, *, final: bool = False) -> None:
         """Write what is new.
@@ -71,7 +71,7 @@ class Projector:
             final: also end every open run and, offline, write the run of the study.
 
         Raises:
-            OSError: even an offline run cannot be written. What wandb itself raises then goes through too.
+            OSError: even an offline run cannot be written. Errors of wandb are then raised too.
         """
         self._reconcile(study)
         if study.dense is not self._dense:
@@ -92,9 +92,9 @@ class Projector:
             self._end_all()
 
     def _study_is_due(self, study: StudyRecord) -> bool:
-        """Whether the study's own run is to be written before the sweep ends: online, now and then.
+        """Whether to write the study's run before the sweep ends: online, after every 10 % more trials.
 
-        Its row holds every trial: written with each of many it would cost as much as all else together.
+        Its row holds every trial: written after each of many, it would cost as much as everything else.
         """
         complete = len(study.complete) if self._online else 0
         due = complete > 1.1 * self._shown
@@ -116,11 +116,11 @@ class Projector:
         return [view for view in begun if not self._is_on_server(view)]
 
     def cut_off(self, study: StudyRecord) -> list[RunView]:
-        """The runs that have begun on the server and can only go on there."""
+        """The runs that have begun on the server and can only continue there."""
         return [view for view in self.missing_on_server(study) if self._home(view) == "server"]
 
     def _unmixed(self, view: RunView) -> RunView:
-        """The view, with an id of its own where the run of its id has rows of other stages on the server."""
+        """The view, with another id if the run with its id has rows of other stages on the server."""
         entry = self._ledger.get(view.id)
         if entry is None or entry.home == "folder" or view.job_type == "study":
             return view
@@ -145,7 +145,7 @@ class Projector:
     # Online
 
     def _stream(self, view: RunView) -> None:
-        """Log the view's new rows and ends the run if the view has."""
+        """Log the view's new rows, and end the run if the view has ended."""
         if view.state == "waiting":
             return
         live = self._live.get(view.id)
@@ -181,7 +181,7 @@ class Projector:
         self._end(runs)
 
     def _end(self, runs: list[_Live]) -> None:
-        """End runs, all at once: with a server that does not answer, each takes its whole timeout."""
+        """End runs in parallel, as each takes its whole timeout if the server does not answer."""
         ends: SimpleQueue[tuple[_Live, Exception | None]] = SimpleQueue()
         for live in runs:
             threading.Thread(target=lambda live=live: ends.put((live, _finish(live))), daemon=True).start()
@@ -196,7 +196,7 @@ class Projector:
         if self._online:
             self._online = False
             cause = " ".join(str(error).split()) or type(error).__name__
-            self._warn(f"W&B: the server does not take this sweep's runs, going on offline ({cause})")
+            self._warn(f"W&B: the server does not take this sweep's runs, continuing offline ({cause})")
             self._end_all()
             sdk.shut_down()
 
@@ -221,7 +221,7 @@ class Projector:
         return folder
 
     def _reconcile(self, study: StudyRecord) -> None:
-        """Make the ledger and the offline folders of this study agree, once."""
+        """Make the ledger and the offline folders of this study agree; once."""
         if self._reconciled:
             return
         self._reconciled = True
@@ -237,7 +237,7 @@ class Projector:
         entry = self._ledger.get(run_id)
         noted = entry is not None and entry.folder == folder.name
         if is_synced(folder):
-            if entry is None or entry.home == "folder":  # with `wandb sync`, by hand
+            if entry is None or entry.home == "folder":  # the user ran `wandb sync`
                 mark, chain = (entry.mark, entry.chain) if entry and noted else ("", None)
                 self._ledger.put(run_id, Entry("server", mark, chain=chain))
         elif not noted:
@@ -245,21 +245,21 @@ class Projector:
 
 
 def is_synced(folder: Path) -> bool:
-    """Whether an offline run's folder says that the run was uploaded."""
+    """Whether an offline run's folder is marked as uploaded."""
     return any(folder.glob("run-*.wandb.synced"))
 
 
 def mark_synced(folder: Path) -> None:
-    """Mark it as uploaded, as `wandb sync` does, which then skips the folder: no row may come twice."""
+    """Mark it as uploaded, as `wandb sync` does, which then skips it: no row may be uploaded twice."""
     for file in folder.glob("run-*.wandb"):
         file.with_name(f"{file.name}.synced").touch()
 
 
 def _wait_until_whole(folder: Path) -> None:
-    """Read a run back until all of it is there: wandb's service still writes after the run has finished.
+    """Wait until a run can be read to its end: wandb's service still writes after the run has finished.
 
     Raises:
-        OSError: that does not happen (a full disk, of which wandb says nothing).
+        OSError: it is still incomplete after FINISH_TIMEOUT (a full disk, which wandb does not report).
     """
     pause, end = 0.02, time.monotonic() + sdk.FINISH_TIMEOUT
     while problem := read_offline_run(folder).problem:
@@ -278,8 +278,8 @@ def _finish(live: _Live) -> Exception | None:
 
 
 def _run_of(folder: Path) -> str:
-    """The id of the run that a folder is for."""
+    """The id of the run in a folder."""
     file = next(folder.glob("run-*.wandb"), None)
     if file is not None:
         return file.stem.removeprefix("run-")
-    return folder.name.split("-", 3)[-1]  # killed early: offline-run-<time>-<id>
+    return folder.name.split("-", 3)[-1]  # killed before it had a file: offline-run-<time>-<id>

@@ -1,4 +1,4 @@
-"""The calls into wandb that make and fill a run."""
+"""The calls to wandb that open, fill and end a run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sweeps.tracking")
 
-INIT_TIMEOUT = 30.0  # seconds until a server that does not answer is given up
-FINISH_TIMEOUT = 30.0  # seconds that the end of a run may wait for its upload
+INIT_TIMEOUT = 30.0  # seconds to wait for the server
+FINISH_TIMEOUT = 30.0  # seconds to wait for a run's upload at its end
 
 
 class UploadError(Exception):
-    """The server has refused rows."""
+    """The server refused rows."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """The server that wandb would talk to, and whether it has a key for it.
+    """The server that wandb would use.
 
-    `configured_mode` is the mode of wandb's settings file ("online" where it says nothing).
+    Attributes:
+        host: its URL.
+        has_key: whether there is an API key for it.
+        configured_mode: the mode in wandb's settings file; "online" if it names none.
     """
 
     host: str
@@ -39,7 +42,7 @@ class Account:
 
 
 def load_wandb() -> ModuleType:
-    """wandb, kept from writing over the terminal's display and from reporting errors to its makers.
+    """Import wandb, silent on the terminal and without error reports to its developers.
 
     The user's own WANDB_SILENT and WANDB_ERROR_REPORTING are respected.
     """
@@ -54,7 +57,7 @@ def find_account() -> Account:
     """Look for credentials in the places and the order in which wandb.init() does, but never prompt.
 
     Raises:
-        AuthenticationError: (wandb's) a key cannot be one.
+        AuthenticationError: (wandb's) a key is malformed.
     """
     load_wandb()
     from wandb.sdk import wandb_setup
@@ -68,13 +71,15 @@ def find_account() -> Account:
 
 
 def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"]) -> Run:
-    """Open the view's run; online it continues the server's run of the same id, `starting_step` says where.
+    """Open the view's run; online, it continues the server's run of the same id at its `starting_step`.
 
     Raises:
         CommError: (wandb's) the server does not answer within INIT_TIMEOUT. wandb may raise others too.
     """
     wandb = load_wandb()
-    os.environ.setdefault("WANDB_DATA_DIR", str(study_dir / "wandb"))  # copies of tables, else in the home
+    os.environ.setdefault(
+        "WANDB_DATA_DIR", str(study_dir / "wandb")
+    )  # for copies of tables, else in the home folder
     settings = wandb.Settings(
         silent=True,
         console="off",
@@ -85,7 +90,7 @@ def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"])
         x_disable_stats=True,  # the driver's processor load says nothing about a trial
         x_save_requirements=False,
         x_transaction_log_flush_interval=1,
-        allow_offline_artifacts=False,  # offline, a table is a file in its run's folder and nothing else
+        allow_offline_artifacts=False,  # offline, a table is only a file in its run's folder
         init_timeout=INIT_TIMEOUT,
         finish_timeout=FINISH_TIMEOUT,
         finish_timeout_raises=True,
@@ -113,7 +118,7 @@ def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"])
 
 
 def log_rows(run: Run, rows: Iterator[tuple[int, Row]]) -> int | None:
-    """Log the rows in order and return the last step, None if there was no row."""
+    """Log the rows in order; returns the last step, None if there was no row."""
     step = None
     for step, row in rows:
         run.log({key: _to_wandb(value) for key, value in row.items()}, step=step, commit=True)
@@ -125,7 +130,7 @@ def finish_run(run: Run, view: RunView) -> None:
 
     Raises:
         TimeoutError: the upload takes longer than FINISH_TIMEOUT.
-        UploadError: the server has refused it.
+        UploadError: the server refused it.
     """
     run.summary.update(view.summary)
     if not view.ended:
@@ -137,13 +142,13 @@ def finish_run(run: Run, view: RunView) -> None:
 def shut_down() -> None:
     """End wandb's service, for at most FINISH_TIMEOUT seconds; the next run starts a fresh one.
 
-    A service keeps the id of a run that failed to open and refuses to open it again, offline too.
+    A service refuses to open a run again, even offline, after it has failed to open it once.
     """
     load_wandb().teardown()
 
 
 def _check_upload(log: Path) -> None:
-    """Notice when wandb's service gave the upload up: `finish` ends as if all was well.
+    """Check whether wandb's service gave up the upload, which `finish` does not report.
 
     Raises:
         UploadError: it did.
@@ -166,5 +171,5 @@ def _to_wandb(value: Any) -> Any:
 
 
 def _ignore_stop() -> None:
-    """By default the stop button of one run's page would interrupt the whole sweep."""
+    """Do nothing: by default, the stop button of one run's page would interrupt the whole sweep."""
     logger.warning("W&B: the stop button of a run has no effect; interrupt the sweep with Ctrl-C.")

@@ -1,4 +1,4 @@
-"""W&B beside a running sweep: a thread of its own, so that no call into wandb ever holds the sweep up."""
+"""W&B during a sweep: a separate thread, so that no call to wandb ever blocks the sweep."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ logger = logging.getLogger("sweeps.tracking")
 class Tracker:
     """Projects a study to W&B in the background.
 
-    `update` hands over the study as it is now and returns at once; a newer state replaces one that has not
-    been taken up yet. Nothing here raises: what goes wrong in wandb becomes one logged warning, and `close`
-    returns them all. With mode "disabled" it does nothing and wandb is not imported.
+    `update` passes on the study as it is now and returns at once; a newer state replaces one that has not
+    been projected yet. Nothing here raises: an error in wandb becomes a logged warning, and `close` returns
+    all warnings. With mode "disabled" nothing is done and wandb is not imported.
     """
 
     def __init__(self, study_dir: Path, mode: Mode) -> None:
@@ -33,7 +33,7 @@ class Tracker:
         self._thread = threading.Thread(target=self._run, name="wandb-projection", daemon=True)
 
     def update(self, study: StudyRecord) -> None:
-        """Take the study as it is now."""
+        """Project the study as it is now, later."""
         if not self._enabled or self._closing:
             return
         self._latest = study
@@ -45,7 +45,7 @@ class Tracker:
         """Project the last state and end all runs.
 
         Args:
-            timeout: seconds that this may take.
+            timeout: in seconds.
 
         Returns:
             All warnings.
@@ -55,7 +55,7 @@ class Tracker:
             self._wake.set()
             self._thread.join(timeout)
             if self._thread.is_alive():
-                self._warn(f"W&B: not done after {timeout:g} seconds; the next run makes up for it")
+                self._warn(f"W&B: not finished after {timeout:g} seconds; the next run catches up")
         return list(self._warnings)
 
     def _run(self) -> None:
@@ -70,12 +70,12 @@ class Tracker:
         """Wait for a state and project it; True after the last one."""
         self._wake.wait()
         self._wake.clear()
-        closing = self._closing  # read before the state, so that a final projection has the last state
+        closing = self._closing  # read before the state, so that the final projection has the last state
         study = self._latest
         assert study is not None
         self._projector.project(study, final=closing)
         if closing and (runs := self._projector.cut_off(study)):
-            self._warn(f"W&B: {len(runs)} runs are on the server in part; bring the rest there with: {SYNC}")
+            self._warn(f"W&B: {len(runs)} runs are on the server in part; upload the rest with: {SYNC}")
         return closing
 
     def _warn(self, message: str) -> None:

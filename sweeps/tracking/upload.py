@@ -1,4 +1,4 @@
-"""`sync`: brings what is only on this machine to the W&B server."""
+"""`sync`: uploads to the W&B server what is only on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeps.tracking.projection import Projector
 
 @dataclass(frozen=True)
 class SyncResult:
-    """How the upload of one run ended; `reason` says why it failed."""
+    """How the upload of one run ended; `reason` says why, if it failed."""
 
     run_id: str
     ok: bool
@@ -25,20 +25,21 @@ class SyncResult:
 def sync(study_dir: Path, study: StudyRecord) -> list[SyncResult]:
     """Upload the runs that the server does not have, or not as they are now.
 
-    The rows come from the study itself and each run goes on at the step that the server names, so that a run
-    uploaded in part, or tracked online until the server failed, ends with every row once. (`wandb sync` would
-    send such a run again from its start, and takes a run for uploaded whose rows the server has refused.)
-    Hold the study's lock: nobody else may be projecting it.
+    The rows come from the study itself, and each run continues at the step that the server names, so that a
+    run uploaded in part, or tracked online until the server failed, ends with every row once. (`wandb sync`
+    would send such a run again from its start, and marks a run as uploaded even if the server refused its
+    rows.)
+    Hold the study's lock: no other process may project it at the same time.
 
     Args:
         study_dir: runs/<study>.
         study: as it is now.
 
     Returns:
-        How each of these uploads ended; an empty list if the server has all.
+        How each of these uploads ended; an empty list if the server has all runs.
 
     Raises:
-        SlimnetError: there is no wandb or no API key.
+        SlimnetError: wandb is not installed, or there is no API key.
     """
     _require_key()
     warnings: list[str] = []

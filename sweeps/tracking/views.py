@@ -1,8 +1,8 @@
-"""What W&B is to show of a study: one view per run, made from the stage folders alone, without wandb.
+"""What W&B shows of a study: one view per run, made from the stage folders alone, without wandb.
 
-A run's rows are numbered by where they stand in the chain and not by when they were computed, so that a
-projection taken up again knows which rows are there: sparse epochs 1..E are the steps 0..E-1, pruning is step
-E, the fine-tuning epochs follow, then the same of every later pass.
+A run's rows are numbered by their position in the chain and not by when they were computed, so that a
+resumed projection knows which rows are there: sparse epochs 1..E are the steps 0..E-1, pruning is step E,
+then come the fine-tuning epochs, then the same for every later pass.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class Table:
 
 @dataclass(frozen=True)
 class RunView:
-    """One W&B run as it should be now. What takes time to make is made when it is asked for.
+    """One W&B run as it should be now; its config, summary and rows are made on demand.
 
     Attributes:
-        id: of the run, for the study it belongs to and no later study of the same name.
-        name: as people read it.
-        group: the study.
-        job_type: what the run is about.
-        tags: by which runs are found.
-        epoch_axes: names of the stages that have epochs: their metrics are drawn over `<name>/epoch`.
+        id: the run's id, different from that in any other study of the same name.
+        name: the run's name on the page.
+        group: the name of the study.
+        job_type: what the run shows.
+        tags: the data set and the network.
+        epoch_axes: names of the stages that have epochs, whose metrics are plotted over `<name>/epoch`.
         state: how far it is.
-        mark: the same as long as nothing has changed.
-        chain: the same as long as the rows are those of the same stages, however many there are by now.
+        mark: changes when anything in the run has changed.
+        chain: the same as long as the rows are those of the same stages, however many there are so far.
         make_config: makes the config.
         make_summary: makes the summary.
         rows: yields (step, row) from a step on; values are numbers, Histograms, Tables and plotly figures.
@@ -80,27 +80,27 @@ class RunView:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the run was asked for."""
+        """The run's config."""
         return self.make_config()
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the run ended with."""
+        """The run's summary."""
         return self.make_summary()
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will be added to the run any more."""
+        """Whether nothing more will be added to the run."""
         return self.state in ("complete", "failed")
 
 
 def run_id(study: StudyRecord, name: int | str) -> str:
-    """The id of a run: for the study it belongs to and no later study of the same name."""
+    """The id of a run, different from that in any other study of the same name."""
     return f"{study.name}-{name}-{study.uid[:6]}"
 
 
 def study_views(study: StudyRecord) -> list[RunView]:
-    """The views of a study's runs: the dense network, every trial, and the study itself last."""
+    """The views of a study's runs: the dense network, all trials, controls and repeats, and the study."""
     return [
         dense_view(study),
         *(trial_view(study, trial) for trial in study.trials),
@@ -148,7 +148,7 @@ def _trial_summary(trial: TrialRecord, state: RunState) -> dict[str, Any]:
 
 
 def contender_view(study: StudyRecord, contender: ContenderRecord) -> RunView:
-    """The run of a control, or of a repeat under another seed."""
+    """The run of a control, or of a repeat with another seed."""
     state: RunState = contender.state
     if state == "running" and not any(stage.epochs_done for stage in contender.stages):
         state = "waiting"
@@ -217,7 +217,7 @@ def _dense_config(study: StudyRecord) -> dict[str, Any]:
 
 
 def study_view(study: StudyRecord) -> RunView:
-    """The run of the study itself, which shows all of its trials: its size grows with them."""
+    """The run of the study itself, which shows all of its trials, so that its size grows with them."""
     complete = [trial.number for trial in study.complete]
     failed = sum(trial.state == "failed" for trial in study.trials)
     ended = len(complete) + failed
@@ -271,7 +271,7 @@ def _mark(*parts: Any) -> str:
 
 
 def _chain_rows(stages: Sequence[StageRecord], start: int) -> Iterator[tuple[int, Row]]:
-    """A row per epoch and one per pruning, as far as the chain is: a stage begins after the one before it."""
+    """A row per epoch and one per pruning, as far as the chain is computed."""
     step = 0
     trained: StageRecord | None = None
     for stage in stages:
@@ -288,7 +288,7 @@ def _chain_rows(stages: Sequence[StageRecord], start: int) -> Iterator[tuple[int
 
 
 def _prune_row(prune: StageRecord, trained: StageRecord | None) -> Row:
-    """What pruning left, and the scaling factors that it was decided by."""
+    """The metrics of the pruned network, and the scaling factors before pruning."""
     metrics = {f"{prune.name}/{name}": prune.metrics[name] for name in FACTS}
     return metrics | (_layer_histograms(trained) if trained else {})
 
@@ -317,20 +317,20 @@ def _layer_histograms(stage: StageRecord) -> Row:
 
 
 def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
-    """None where there is nothing to show: W&B refuses edges that are not numbers (a diverged network's)."""
+    """None if there is none to show: W&B refuses edges that are not finite, from a diverged network."""
     if raw is None or not all(map(math.isfinite, raw["edges"])):
         return None
     return Histogram(raw["counts"], raw["edges"])
 
 
 def _study_rows(study: StudyRecord, comparison: Comparison, start: int) -> Iterator[tuple[int, Row]]:
-    """One row, the tables and the chart as they are now, at a step that grows whatever comes.
+    """One row: the tables and the chart as they are now, at a step that only grows.
 
-    A thousand for each complete trial, and one for each control and repeat. These may be taken back or
-    exchanged: where the row before had some, this one comes after it and says so.
+    The step is 1,000 for each complete trial plus 1 for each control and repeat. These may be removed or
+    replaced: if the row before had some, this one comes after it and says so.
     """
-    beside = sum(contender.state == "complete" for contender in study.contenders)
-    step = 1000 * len(study.complete) + min(beside, 999)
+    contenders = sum(contender.state == "complete" for contender in study.contenders)
+    step = 1000 * len(study.complete) + min(contenders, 999)
     had_some = start > 0 and (start - 1) % 1000 > 0
     if not study.complete or (step < start and not had_some):
         return
@@ -345,7 +345,7 @@ def _study_rows(study: StudyRecord, comparison: Comparison, start: int) -> Itera
 
 
 def _flat(rows: list[Row]) -> list[Row]:
-    """Rows whose every value fits into a cell: of the seeds their number."""
+    """Rows whose values all fit into a cell: the number of seeds instead of their list."""
     return [{**row, "seeds": len(row["seeds"])} for row in rows]
 
 
@@ -355,7 +355,7 @@ def _table(rows: list[Row]) -> Table:
 
 
 def _headlines(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
-    """The few numbers that say how the study stands."""
+    """The few numbers that summarise the study."""
     headlines: dict[str, Any] = {}
     if complete := study.complete:
         headlines["best_val_accuracy"] = max(trial.metrics["val_accuracy"] for trial in complete)
@@ -368,7 +368,7 @@ def _headlines(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
 
 
 def _front_chart(study: StudyRecord, trials: list[Row], front: list[Row], controls: list[Row]) -> Any:
-    """Validation accuracy over parameters, in plotly, which W&B draws without a preset of the server's."""
+    """Validation accuracy over parameters, as a plotly figure, which needs no chart preset on the server."""
     import plotly.graph_objects as go
 
     def points(rows: list[Row], name: str, **style: Any) -> Any:

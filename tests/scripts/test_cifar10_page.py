@@ -17,7 +17,7 @@ from sweeps.driver import Driver, resume
 from sweeps.executors.inline import InlineExecutor
 from sweeps.interruption import Interruption
 from sweeps.outputs import pareto_table
-from sweeps.records import StudyRecord
+from sweeps.records import Histogram, StudyRecord
 from sweeps.report.summary import headline
 from sweeps.report.view import LAMBDA, StudyView
 from sweeps.study import keep_config, make_study
@@ -133,7 +133,7 @@ def test_the_scaling_factors_are_those_of_three_strengths(page: str) -> None:
 
 @pytest.mark.parametrize(("fraction", "value"), [(0.25, 0.05), (0.5, 0.1), (0.75, 0.15)])
 def test_a_quantile_is_read_off_a_histogram(fraction: float, value: float) -> None:
-    histogram = {"counts": [4, 4, 0], "edges": [0.0, 0.1, 0.2, 0.3]}
+    histogram: Histogram = {"counts": [4, 4, 0], "edges": [0.0, 0.1, 0.2, 0.3]}
     assert lab_report.quantile(histogram, fraction) == pytest.approx(value)
 
 
@@ -236,7 +236,7 @@ def test_the_script_reads_folders_and_writes_the_page(
     resnet20: StudyRecord, runs: Path, tmp_path: Path
 ) -> None:
     script, out = ROOT / "scripts" / "cifar10_page.py", tmp_path / "docs" / "page.md"
-    options = ["--note", "A copy.", "--out", out]
+    options = ["--note", "A copy.", "--out", str(out)]
     subprocess.run([sys.executable, script, runs / resnet20.name, *options], check=True, cwd=ROOT)
     assert out.read_text() == cifar10_page.page([resnet20], note="A copy.")
 

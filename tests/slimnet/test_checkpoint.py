@@ -56,7 +56,7 @@ class MyNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        return self.fc(self.after(x + self.body(x)).flatten(1))  # type: ignore[no-any-return]
+        return self.fc(self.after(x + self.body(x)).flatten(1))
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_fine_tuned_network_in_a_new_process(tmp_path: Path) -> None:
 
 
 def test_what_is_known_of_a_network_comes_back(tmp_path: Path) -> None:
-    metrics = {
+    metrics: dict[str, Any] = {
         "nan": float("nan"),
         "inf": float("-inf"),
         "none": None,

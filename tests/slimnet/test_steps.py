@@ -65,7 +65,7 @@ def test_each_step_leaves_its_metrics_in_order(splits: Splits) -> None:
     assert list(pruned.metrics) == [*size, "threshold", "kept", "prunable", "widths"]
     assert pruned.metrics["params"] == count_params(pruned.model) < dense.metrics["params"]
     assert pruned.metrics["kept"] == pruned.plan.prunable_channels - pruned.plan.removed_channels
-    assert pruned.metrics["widths"] == pruned.model.widths  # type: ignore[comparison-overlap]
+    assert pruned.metrics["widths"] == pruned.model.widths
 
     tuned = finetune(pruned.model, splits, QUICK, seed=0)
     assert tuned is not None
@@ -271,7 +271,7 @@ class Own(nn.Module):
         self.conv = nn.Conv2d(3, 2, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x * self.scale[:, None, None])  # type: ignore[no-any-return]
+        return self.conv(x * self.scale[:, None, None])
 
 
 class Drawn(Own):

@@ -17,7 +17,7 @@ from running import PATIENCE, Sweep
 from sweeps.console import Console, time_left
 from sweeps.progress import Progress, RunningStage
 
-LINE = re.compile(r"\d\d:\d\d:\d\d (trial|dense|prune|stopping)")
+LINE = re.compile(r"\d\d:\d\d:\d\d (trial|dense|prune|stopping|\d+ of \d+ trials)")
 
 RUNNING = [
     RunningStage("sparse", (), 0.0, None, 1.5, 12, 0.713, measured=2),

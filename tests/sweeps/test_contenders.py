@@ -1,4 +1,4 @@
-"""What stands beside the trials of a front: which points are chosen, and what is made for each."""
+"""Controls and repeats of the trials of a front: which points are chosen, and what is made for each."""
 
 from __future__ import annotations
 
@@ -160,12 +160,13 @@ def test_fresh_weights_have_no_control_of_random_channels() -> None:
     config = load_config("smoke", [*ALL, "confirm.seeds=2", space])
     points = [trial(n, space, **{"finetune.weights": w}) for n, w in enumerate(("pruned", "fresh"))]
     kinds = Counter((one.trial, one.kind) for one in found(config, points))
-    assert kinds == {
+    expected: dict[tuple[int | None, str], int] = {
         (None, "dense"): 1,
         **{(number, kind): 2 for number in (0, 1) for kind in ("uniform", "scratch")},
         **{(number, "trial"): 1 for number in (0, 1)},
         (0, "random"): 2,
     }
+    assert kinds == expected
 
 
 def test_random_channels_share_the_sparse_training_of_their_trial() -> None:

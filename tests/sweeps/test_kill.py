@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,11 @@ TORN = "EOFError: Ran out of input\n"
 EPOCHS = 2 * 5 + (5 + 2) + 4 * 2  # two values of λ, the dense network, four prunings
 
 
+def has_lines(sweep: Sweep, number: int) -> bool:
+    """Whether the driver's log has so many lines."""
+    return len(sweep.log()) >= number
+
+
 @pytest.mark.slow  # eight starts of a sweep, each of which imports torch
 def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
     sweep: Sweep, tmp_path: Path
@@ -33,7 +39,7 @@ def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
     for lines, seconds in lives:
         wanted = len(sweep.log()) + lines
         process = sweep.start(*OPTIONS, core=CORE)
-        wait_until(lambda wanted=wanted: len(sweep.log()) >= wanted)
+        wait_until(partial(has_lines, sweep, wanted))
         time.sleep(seconds)
         below = children(process)
         process.send_signal(signal.SIGKILL)

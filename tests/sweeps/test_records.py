@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_stages_are_found_by_kind_in_a_chain_of_any_length() -> None:
     assert [one.pass_number for one in record.stages] == [1, 1, 1, 2, 2, 2]
 
 
+@pytest.mark.parametrize("find", [TrialRecord.first, TrialRecord.last])
+def test_a_kind_that_the_chain_lacks_is_a_lookup_error(
+    find: Callable[[TrialRecord, str], StageRecord],
+) -> None:
+    with pytest.raises(LookupError, match="trial 3 has no early stage"):
+        find(trial({"sparse.lambda": 0.02}), "early")
+
+
 def test_facts_come_from_the_last_stage_of_the_chain() -> None:
     record = trial({"sparse.lambda": 0.02}, chain=TWO_PASSES)
     last = stage("finetune-2", "finetune", 2, params=2)
@@ -186,8 +195,9 @@ def test_a_study_has_ended_when_nothing_is_left_to_compute(
 
 def test_contenders_have_names_in_words() -> None:
     names = [
-        contender("running", kind, number).name
-        for kind, number in (("dense", None), ("trial", 3), ("scratch", 3))
+        contender("running", "dense", None).name,
+        contender("running", "trial", 3).name,
+        contender("running", "scratch", 3).name,
     ]
     assert names == [
         "dense network again (seed 1)",

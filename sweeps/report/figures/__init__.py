@@ -1,1 +1,1 @@
-"""The report's figures, a module for each kind. Accuracies are drawn in percent."""
+"""The report's figures, one kind per module. Accuracies are in percent."""

@@ -33,7 +33,7 @@ _ACCURACY = 0  # the figure's choice
 
 @dataclass(frozen=True)
 class _Tuning:
-    """A trial's fine-tuning: from right after pruning, by split."""
+    """A trial's fine-tuning: accuracy by split, from epoch 0, right after pruning."""
 
     trial: TrialRecord
     curves: dict[str, Points]
@@ -41,13 +41,13 @@ class _Tuning:
 
 
 def fine_tuning(view: StudyView, shading: Shading) -> Figure:
-    """A line per trial, from right after pruning on; the trials of the front at first."""
+    """A line per trial, from right after pruning on; at first only those of the front are shown."""
     begun = [trial for trial in view.distinct if trial.last("finetune").epochs_done]
     drawn = _drawn(begun, view)
     fronted = [trial for trial in drawn if trial.number in view.front]
     shown = {trial.number for trial in fronted or drawn}
     last_pass = " Of several passes the last is drawn." if view.passes > 1 else ""
-    drawn_of_begun = f" {len(drawn)} of {count(len(begun))} trials are here: {_which(fronted)}."
+    drawn_of_begun = f" {len(drawn)} of {count(len(begun))} trials are drawn: {_which(fronted)}."
     some = drawn_of_begun if len(drawn) < len(begun) else ""
     tunings = [_read(trial) for trial in drawn]
     drawing = _drawing(view, shading, tunings, numbered=len(shown) <= MOST_LABELS)
@@ -64,7 +64,7 @@ def fine_tuning(view: StudyView, shading: Shading) -> Figure:
 
 
 def _drawn(begun: Sequence[TrialRecord], view: StudyView) -> list[TrialRecord]:
-    """All trials by number, or the front first and then so many of the others that a figure can hold."""
+    """All trials by number, or the front first and then as many of the others as a figure can hold."""
     if len(begun) <= MOST_CURVES:
         return list(begun)
     front = spread([trial for trial in begun if trial.number in view.front], MOST_CURVES)
@@ -73,7 +73,7 @@ def _drawn(begun: Sequence[TrialRecord], view: StudyView) -> list[TrialRecord]:
 
 
 def _which(fronted: Sequence[TrialRecord]) -> str:
-    """What was chosen of too many trials."""
+    """Which trials were chosen, of too many."""
     if len(fronted) == MOST_CURVES:
         return "some of the front"
     return "the front and some of the others" if fronted else "some, spread over all"
@@ -115,7 +115,7 @@ def _line(view: StudyView, shading: Shading, tuning: _Tuning, *, numbered: bool)
         "mode": "lines+markers+text",
         "line": {"color": shading.colour(tuning.trial), "width": 2},
         "marker": {"size": 5},
-        "text": [f"{tuning.trial.number}{LABEL_GAP}"] if numbered else [],  # at the first point alone
+        "text": [f"{tuning.trial.number}{LABEL_GAP}"] if numbered else [],  # at the first point only
         "textposition": "middle left",
         "hovertemplate": f"{escaped(name)}<br>epoch %{{x}}: %{{y:.1f}} %<extra></extra>",
         "name": escaped(name),

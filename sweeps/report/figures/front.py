@@ -91,14 +91,14 @@ def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Dra
 
 
 def _places(networks: Sequence[Mapping[str, Any]], sizes: Mapping[str, str]) -> dict[str, Any]:
-    """Where networks stand, for every choice of the axes."""
+    """The positions of networks, for every choice of the axes."""
     xs = {size: [network[metric] for network in networks] for size, metric in sizes.items()}
     ys = {split: [in_percent(network[metric]) for network in networks] for split, metric in HELD_OUT.items()}
     return {"x": by_choice(_SIZE, xs), "y": by_choice(_ACCURACY, ys)}
 
 
 def _staircases(front: Sequence[TrialRecord], objectives: set[str], sizes: Mapping[str, str]) -> list[Trace]:
-    """The best accuracy at or below each size: steps at the front's networks, over the objectives only."""
+    """The best accuracy at or below each size, where the axes are the objectives."""
     return [
         by_choice(_SIZE, {size: by_choice(_ACCURACY, {split: _staircase(front, x, y)})})
         for size, x in sizes.items()
@@ -169,7 +169,7 @@ def _controls(comparison: Comparison, sizes: Mapping[str, str]) -> list[Trace]:
 def _means(
     comparison: Comparison, shading: Shading, view: StudyView, sizes: Mapping[str, str]
 ) -> list[Trace]:
-    """The means of points with several seeds, with their standard errors; so too of the dense network."""
+    """The means of points with several seeds, and of the dense network, with their standard errors."""
     traces = []
     for one in [*comparison.points, *([comparison.dense] if comparison.dense else [])]:
         if len(one.runs) < 2:
@@ -181,7 +181,7 @@ def _means(
 
 
 def _over_seeds(networks: Sequence[Measured], sizes: Mapping[str, str]) -> Trace:
-    """Where the means of networks stand, and the bars of their standard errors, for every choice of axes."""
+    """The positions of means, and the bars of their standard errors, for every choice of the axes."""
     xs = {size: [one.size(metric) for one in networks] for size, metric in sizes.items()}
     ys = {split: [in_percent(one.mean(metric)) for one in networks] for split, metric in HELD_OUT.items()}
     errors = {
@@ -199,7 +199,7 @@ def _over_seeds(networks: Sequence[Measured], sizes: Mapping[str, str]) -> Trace
 
 
 def _text(one: Measured) -> str:
-    """What is said of a mean."""
+    """The text of a mean."""
     names = {"dense": "dense network", "trial": f"trial {one.trial}"}
     name = names.get(one.kind, f"{one.kind} control of trial {one.trial}")
     size = f"{count(one.size('params'))} parameters, {count(one.size('macs'))} MACs"

@@ -1,4 +1,4 @@
-"""The figure of the scaling factors: their distribution for three λ, and how it came about."""
+"""The figure of the scaling factors: their distribution for three λ, and how it developed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweeps.report.shading import NEUTRAL, rgb
 from sweeps.report.view import StudyView
 
 Edges = Sequence[float]
-_BINS = 50  # where histograms have bins of their own
+_BINS = 50  # if histograms have different bins
 
 
 def scaling_factors(view: StudyView, sparse: SparsePass) -> Figure:
@@ -46,8 +46,8 @@ def scaling_factors(view: StudyView, sparse: SparsePass) -> Figure:
     return Figure(
         "gamma",
         f"Above: how many scaling factors have which value, counted on a log scale{named}. Below: the same "
-        "over the epochs, the stronger the colour the more. Sparse training drives to zero the factors of "
-        f"channels that can be removed, and keeps those that matter apart.{of_pass}",
+        "over the epochs; a stronger colour means more. Sparse training drives the factors of channels that "
+        f"can be removed to zero, and leaves the others away from it.{of_pass}",
         columns,
     )
 
@@ -116,7 +116,7 @@ def _over_epochs(run: SparseRun, rows: Sequence[Row], edges: Edges) -> Plot:
 
 
 def _common_edges(histograms: Sequence[Mapping[str, Any]]) -> Edges:
-    """Bin edges for all of several histograms: their own if they agree, without the empty bins at the end."""
+    """Common bin edges of several histograms: theirs if they agree, without empty bins at the end."""
     own = [histogram["edges"] for histogram in histograms]
     low = min(edges[0] for edges in own)
     high = max(map(_last_filled, histograms))
@@ -133,14 +133,14 @@ def _last_filled(histogram: Mapping[str, Any]) -> float:
 
 
 def _counts(histogram: Mapping[str, Any], edges: Edges) -> list[float]:
-    """A histogram's counts between other edges, as if they were spread evenly inside each of its own bins."""
+    """A histogram's counts between other edges, as if they were spread evenly inside each bin."""
     own, below = histogram["edges"], [0, *accumulate(histogram["counts"])]
     counts = (high - low for low, high in pairwise(_at(edge, own, below) for edge in edges))
     return [int(count) if float(count).is_integer() else round(count, 2) for count in counts]
 
 
 def _at(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The line through the points (xs, ys) at x, level beyond its ends."""
+    """The line through the points (xs, ys) at x, constant beyond its ends."""
     right = bisect_right(xs, x)
     if right in (0, len(xs)):
         return ys[min(right, len(ys) - 1)]

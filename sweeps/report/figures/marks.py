@@ -1,4 +1,4 @@
-"""How a trial is drawn and what is said of it, the same in every figure."""
+"""The marker and the text of a trial, the same in every figure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SPLITS = {"validation": "val_accuracy", "test": "test_accuracy", "training": "tr
 HELD_OUT = {split: SPLITS[split] for split in ("validation", "test")}
 SIZES = {"parameters": "params", "MACs": "macs"}
 LABEL_GAP = "\N{NO-BREAK SPACE}" * 3  # between a point and the number on its left
-MOST_LABELS = 15  # with more than these, trials are not numbered and ratios not ticked one by one
+MOST_LABELS = 15  # with more, trials are not numbered and ratios have no tick each
 
 
 def marker(colour: str, *, filled: bool) -> dict[str, Any]:
-    """A disc for what counts, a ring for the rest."""
+    """A disc if filled, else a ring."""
     if filled:
         return {"color": colour, "size": 11, "symbol": "circle"}
     return {"color": colour, "size": 10, "symbol": "circle-open", "line": {"width": 2}}
 
 
 def trial_text(view: StudyView, trial: TrialRecord) -> str:
-    """All that is known of a trial's result, for the text that appears under the pointer."""
+    """A trial's label and result, as shown when the pointer is over its points."""
     result = result_lines(trial.metrics) if trial.metrics else []
     return "<br>".join([f"<b>trial {trial.number}</b>", escaped(view.trial_label(trial)), *result])
 

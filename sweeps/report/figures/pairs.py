@@ -31,7 +31,7 @@ _ACCURACY = 0  # the figure's choice
 
 
 def before_and_after(view: StudyView, shading: Shading) -> Figure:
-    """The pairs of all trials that have been pruned, over the ratio where it is searched."""
+    """The pairs of all trials that have been pruned, over the ratio if it varies."""
     trials = [trial for trial in view.distinct if trial.last("prune").metrics]
     by_ratio = len({trial.ratio for trial in trials}) > 1
     legend, scale = legend_of(shading)
@@ -42,8 +42,8 @@ def before_and_after(view: StudyView, shading: Shading) -> Figure:
     return Figure(
         "pruned",
         "Each trial is a pair of points: hollow right after pruning, before any fine-tuning, and filled "
-        "after it. The line between them is what fine-tuning wins back; where it is short, sparse training "
-        f"had already emptied the channels that were removed.{last_pass}",
+        "after it. The line between them is what fine-tuning recovers; where it is short, sparse training "
+        f"had already silenced the channels that were removed.{last_pass}",
         (
             (
                 Plot(
@@ -83,7 +83,7 @@ def _number_axis(trials: Sequence[TrialRecord]) -> dict[str, Any]:
 
 
 def _beside_each_other(trials: Sequence[TrialRecord], shading: Shading) -> dict[int, float]:
-    """Where each trial stands on the x axis: at its ratio, side by side with others of the same ratio."""
+    """The position of each trial on the x axis: at its ratio, next to others with the same ratio."""
     at: dict[float, list[TrialRecord]] = {}
     for shade in shading.shades(trials):
         for trial in shade.trials:
@@ -98,7 +98,7 @@ def _beside_each_other(trials: Sequence[TrialRecord], shading: Shading) -> dict[
 
 
 def _traces(shade: Shade, places: dict[int, float]) -> list[Trace]:
-    """The lines, the hollow points and the filled ones of one colour."""
+    """The lines, the hollow points and the filled points of one colour."""
     tuned = [trial for trial in shade.trials if trial.metrics]
     joins = {
         "type": "scatter",
@@ -138,7 +138,7 @@ def _ends(trials: Sequence[TrialRecord], shade: Shade, places: dict[int, float],
 
 
 def _accuracies(networks: Sequence[dict[str, Any]]) -> Any:
-    """The accuracies of networks, for every choice."""
+    """The accuracies of networks, for every choice of the split."""
     return by_choice(
         _ACCURACY,
         {split: [in_percent(network[metric]) for network in networks] for split, metric in HELD_OUT.items()},

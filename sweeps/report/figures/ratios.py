@@ -38,7 +38,7 @@ class RatioCurve:
     """A sparse network pruned at one ratio after another.
 
     Attributes:
-        run: the training of the network.
+        run: the training run of the network.
         rows: as `slimnet.steps.prune_curve` returns them.
     """
 
@@ -65,11 +65,11 @@ def over_the_ratio(view: StudyView, shading: Shading, curves: Sequence[RatioCurv
     alt = "Line plot of accuracy right after pruning over the pruning ratio, a line per sparse network"
     return Figure(
         "ratios",
-        "A line per sparse network: how accurate it is when a fraction of its channels is removed and "
-        "nothing is trained after that. While a line stays level, what goes was not needed; λ matters where "
-        "the lines part. Copied: the weights that stay are left as they are. Absorbed: what removed channels "
-        "still gave out is moved into the layers that read them. Recalibrated: BatchNorm gets new statistics "
-        f"as well.{some if len(drawn) < len(curves) else ''}{first}",
+        "A line per sparse network: its accuracy when a fraction of its channels is removed, without further "
+        "training. Where a line is level, the removed channels were not needed; λ matters where the lines "
+        "separate. Copied: the remaining weights are unchanged. Absorbed: the constant outputs of removed "
+        "channels are folded into the following layers. Recalibrated: BatchNorm gets new statistics as "
+        f"well.{some if len(drawn) < len(curves) else ''}{first}",
         ((Plot("", alt, _drawing(view, drawn, legend)),),),
         (Choice("Weights", WAYS),),
         legend.keys,
@@ -83,7 +83,7 @@ def _drawing(view: StudyView, curves: Sequence[RatioCurve], legend: RunsLegend) 
     shown += [100 * dense["val_accuracy"]] if dense else []
     drawing = axes(
         axis("ratio: fraction of the prunable channels removed"),
-        accuracy_axis("validation accuracy", range=padded(shown)),  # the same, whatever is chosen
+        accuracy_axis("validation accuracy", range=padded(shown)),  # the same for every choice
         height=400,
     )
     if dense:

@@ -30,18 +30,19 @@ from sweeps.report.view import StudyView
 from sweeps.report.wording import count
 
 _EPOCHS = "epoch of sparse training"
-MOST_MARKERS = 20  # of a line; a single point shows by its marker alone
+MOST_MARKERS = 20  # on a line; without markers, a single point would be invisible
 Curve = Sequence[tuple[int, float | None]]
 
 
 @dataclass(frozen=True)
 class SparsePass:
-    """The sparse trainings of one pass, as far as they are drawn.
+    """The sparse training runs of one pass that are drawn.
 
     Attributes:
-        number: of the pass, of `passes`.
-        begun: how many trainings have begun.
-        courses: of all of them, or of some evenly over λ.
+        number: the pass, from 1.
+        passes: how many passes there are.
+        begun: how many training runs have begun.
+        courses: those of all of them, or of an even selection over λ.
     """
 
     number: int
@@ -57,7 +58,7 @@ def read_pass(view: StudyView, shading: Shading, number: int) -> SparsePass:
 
 
 def sparse_training(sparse: SparsePass, shading: Shading) -> Figure:
-    """Accuracy over the epochs of every distinct sparse training, a plot per split."""
+    """Accuracy over the epochs of every distinct sparse training run, with a plot for each split."""
     courses = sparse.courses
     shown = [100 * y for course in courses for metric in SPLITS.values() for _, y in course.curves[metric]]
     last = max(course.last_epoch for course in courses)
@@ -65,7 +66,7 @@ def sparse_training(sparse: SparsePass, shading: Shading) -> Figure:
     columns = []
     for split in ("training", "validation", "test"):
         drawing = axes(
-            epoch_axis(_EPOCHS, range=[0, 1.03 * last]),  # the same, wherever the first measurement is
+            epoch_axis(_EPOCHS, range=[0, 1.03 * last]),  # the same, whatever the first measured epoch is
             accuracy_axis("accuracy", range=padded(shown)),
             height=300,
         )
@@ -79,7 +80,7 @@ def sparse_training(sparse: SparsePass, shading: Shading) -> Figure:
 
 
 def steering(sparse: SparsePass, shading: Shading) -> Figure:
-    """Where λ changes from epoch to epoch: its path, and the fraction of γ near zero that it makes."""
+    """Where λ changes between epochs: its path, and the resulting fraction of γ near zero."""
     courses = changing(sparse)
     legend = legend_of_runs([course.run for course in courses], shading)
     strengths = axes(
@@ -95,8 +96,8 @@ def steering(sparse: SparsePass, shading: Shading) -> Figure:
         fractions["data"].append(_line(course.run, fraction, "%{y:.1f} %", legend))
     return Figure(
         _name("steering", sparse),
-        f"{_of_pass(sparse)}A line per sparse training whose λ changes: steered to a fraction of channels "
-        "near zero, or on a schedule. Where λ is 0 it is not drawn.",
+        f"{_of_pass(sparse)}A line per sparse training run whose λ changes: adjusted to reach a fraction of "
+        "channels near zero, or on a schedule. Where λ is 0 it is not drawn.",
         (
             (Plot("λ", "Line plot of λ over epochs", strengths),),
             (Plot("near zero", "Line plot of the fraction of γ near zero over epochs", fractions),),
@@ -107,7 +108,7 @@ def steering(sparse: SparsePass, shading: Shading) -> Figure:
 
 
 def changing(sparse: SparsePass) -> list[Course]:
-    """The sparse trainings whose λ is not the same in every epoch."""
+    """The sparse training runs whose λ is not the same in every epoch."""
     return [course for course in sparse.courses if course.lambda_changes]
 
 
@@ -121,7 +122,7 @@ def _of_pass(sparse: SparsePass) -> str:
 
 def _caption(sparse: SparsePass) -> str:
     lines = (
-        "A line per sparse training; trials that differ only in what comes later share one. A line that runs "
+        "A line per sparse training run; trials that differ only in later stages share one. A line that runs "
         "below the dense one shows what the penalty costs before anything is pruned."
         if sparse.number == 1
         else f"A line per trial: sparse training of the network that pass {sparse.number - 1} ended with."
@@ -133,19 +134,19 @@ def _caption(sparse: SparsePass) -> str:
 
 @dataclass(frozen=True)
 class RunsLegend:
-    """A list of the lines, or of the study's colours where there are too many lines."""
+    """A list of the lines, or of the study's colours if there are too many lines."""
 
     keys: tuple[Key, ...]
     scale: Scale | None
     of_lines: bool
 
     def group(self, run: SparseRun) -> str:
-        """The name of the key that shows and hides a training's line."""
+        """The name of the key that shows and hides the line of a training run."""
         return run.label if self.of_lines else run.group
 
 
 def legend_of_runs(runs: Sequence[SparseRun], shading: Shading) -> RunsLegend:
-    """The legend of a figure with a line per sparse training."""
+    """The legend of a figure with a line per sparse training run."""
     if len(runs) <= MOST_KEYS:
         return RunsLegend(tuple(Key(run.label, run.colour) for run in runs), None, of_lines=True)
     coloured = any(run.group for run in runs)
@@ -168,5 +169,5 @@ def _line(run: SparseRun, points: Curve, value_format: str, legend: RunsLegend) 
 
 
 def _on_log_scale(lambda_: float) -> float | None:
-    """None, which is not drawn, where a log scale has no place for it."""
+    """None, which is not drawn, if it cannot be shown on a log scale."""
     return float(f"{lambda_:.4g}") if lambda_ and math.isfinite(lambda_) else None

@@ -63,4 +63,4 @@ def test_images_of_any_size_pass(side: int) -> None:
 )
 def test_impossible_networks_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(SlimnetError, match=message):
-        vgg(**arguments)  # type: ignore[arg-type]
+        vgg(**arguments)

@@ -132,4 +132,4 @@ def test_widths_that_cannot_be_added_name_block_and_numbers() -> None:
 )
 def test_impossible_networks_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(SlimnetError, match=message):
-        resnet(**arguments)  # type: ignore[arg-type]
+        resnet(**arguments)

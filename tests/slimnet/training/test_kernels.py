@@ -76,7 +76,7 @@ def test_a_convolution_as_a_product_is_the_same(
 def test_what_is_frozen_has_no_gradient(frozen: str) -> None:
     model = network(nn.Conv2d(8, 8, 1, stride=2, bias=False))
     x = image(8, 4, 4)
-    (model[0].weight if frozen == "weight" else x).requires_grad_(False)  # type: ignore[index]
+    (model[0].weight if frozen == "weight" else x).requires_grad_(False)
     _, gradients = differentiate(model, x)
     with quick_layers(model):
         quick, found = differentiate(model, x)
@@ -96,7 +96,7 @@ def test_outputs_may_be_changed_in_place() -> None:
         def forward(self, x: Tensor) -> Tensor:
             y = self.conv(x)
             y += x[:, :, ::2, ::2]
-            return self.relu(y)  # type: ignore[no-any-return]
+            return self.relu(y)
 
     model, x = network(Preactivated()), image(8, 4, 4)
     y, gradients = differentiate(model, x)
@@ -154,7 +154,7 @@ def test_subclasses_keep_what_they_compute() -> None:
 
     model = network(Doubled(8, 8, 1, stride=2, bias=False))
     with quick_layers(model):
-        assert type(model[0]) is Doubled  # type: ignore[index]
+        assert type(model[0]) is Doubled
 
 
 @pytest.mark.usefixtures("exact")
@@ -211,7 +211,7 @@ def test_a_copy_made_meanwhile_computes_with_its_own_weights(tmp_path: Path) -> 
         torch.save(model, tmp_path / "model.pt")
         copied = copy.deepcopy(model)
     with torch.no_grad():
-        copied[0].weight.zero_()  # type: ignore[index]
+        copied[0].weight.zero_()
     loaded = torch.load(tmp_path / "model.pt", weights_only=False)
     assert torch.equal(copied(x), torch.zeros_like(copied(x)))
     assert torch.allclose(loaded(x), model(x), rtol=0, atol=1e-12)
@@ -224,7 +224,7 @@ def test_a_network_that_its_owner_compiled_can_be_followed() -> None:
     y, gradients = differentiate(model, x)
     with quick_layers(model):
         compiled = torch.compile(model, backend="aot_eager")
-        quick, found = differentiate(compiled, x)  # type: ignore[arg-type]
+        quick, found = differentiate(compiled, x)
     assert torch.allclose(quick, y, rtol=0, atol=1e-12)
     assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(found, gradients, strict=True))
 

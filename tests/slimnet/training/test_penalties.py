@@ -12,7 +12,7 @@ def gradients(strength: float, precision: str) -> tuple[nn.BatchNorm2d, torch.Te
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([0.5, -0.25, 0.0, 2.0]))
     network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU())
-    with autocast(torch.device("cpu"), precision):  # type: ignore[arg-type]
+    with autocast(torch.device("cpu"), precision):
         loss = network(torch.randn(2, 3, 6, 6)).float().square().mean()
     loss.backward()
     L1([norm.weight]).before_step(strength)

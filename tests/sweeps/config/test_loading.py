@@ -1,4 +1,4 @@
-"""Configs are read strictly; what is wrong with one is said with its key, line, value and what would do."""
+"""Configs are read strictly; messages name the key, the line, the value and what is valid."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_entries_of_a_space(write: Write, spelling: str, expected: list[Any] | N
         ("prune.ration: [0.5]", ["cannot be searched", "did you mean prune.ratio?"]),
         ("search.trials: [3]", ["cannot be searched", "seed, passes, or a field of data, model, sparse"]),
         ("sparse.target: [0.5, 1.0]", ["sparse.target takes", "below 1", "not 1"]),
-        ("data.image_size: [7, 13]", ["holds 13", "2, 4, 7, 14, 28"]),
+        ("data.image_size: [7, 13]", ["contains 13", "2, 4, 7, 14, 28"]),
         ("", ["at least one field"]),
     ],
 )
@@ -300,10 +300,10 @@ def test_a_target_is_searched_like_any_field(write: Write) -> None:
             ["sparse.lambda_schedule=warmup-tail", *space("seed: [1, 2]")],
             ["sparse.lambda_schedule is warmup-tail"],
         ),
-        (space("sparse.lambda: [0, 0.01]"), ["search.space.sparse.lambda holds 0.01", "finds lambda"]),
+        (space("sparse.lambda: [0, 0.01]"), ["search.space.sparse.lambda contains 0.01", "adjusts lambda"]),
         (
             space("sparse.lambda: {log: [0.001, 0.01]}"),
-            ["search.space.sparse.lambda holds 0.01", "finds lambda"],
+            ["search.space.sparse.lambda contains 0.01", "adjusts lambda"],
         ),
     ],
 )
@@ -369,7 +369,7 @@ def test_controls_that_are_on_come_in_one_order(write: Write) -> None:
 def test_a_seed_that_is_searched_is_not_repeated(write: Write) -> None:
     assert load_config(write(), space("seed: [1, 2]")).confirm.seeds == 1
     (line,) = refused(write(), "confirm.seeds=2", *space("seed: [1, 2]"))
-    assert "confirm.seeds is 2, but seed is searched; take 1, or remove search.space.seed." in line
+    assert "confirm.seeds is 2, but seed is searched; use 1, or remove search.space.seed." in line
 
 
 @pytest.mark.parametrize(
@@ -377,11 +377,11 @@ def test_a_seed_that_is_searched_is_not_repeated(write: Write) -> None:
     [
         (
             "prune.layer_floor: [0, 0.2], prune.threshold_over: [prunable, layer]",
-            ['search.space.prune.threshold_over holds "layer", with which, at prune.layer_floor 0.2, prune'],
+            ['prune.threshold_over contains "layer", with which, at prune.layer_floor 0.2, prune'],
         ),
         (
             "prune.threshold_over: [prunable, layer], prune.layer_floor: {range: [0, 0.4]}",
-            ["search.space.prune.layer_floor holds 0.4, with which, at prune.threshold_over", "layer"],
+            ["search.space.prune.layer_floor contains 0.4, with which, at prune.threshold_over", "layer"],
         ),
     ],
 )
@@ -395,7 +395,7 @@ def test_searched_fields_that_do_not_go_together_are_refused(
 
 def test_lambda_and_a_target_are_not_searched_together(write: Write) -> None:
     (line,) = refused(write(), *space("sparse.lambda: [0, 0.01], sparse.target: [0.9]"))
-    assert "search.space.sparse.target is searched beside sparse.lambda" in line
+    assert "search.space.sparse.target is searched together with sparse.lambda" in line
 
 
 def test_a_budget_takes_the_place_of_the_ratio(write: Write) -> None:
@@ -403,12 +403,15 @@ def test_a_budget_takes_the_place_of_the_ratio(write: Write) -> None:
     assert resolve(config, {"prune.params": 2000}).prune.plan_options()["params"] == 2000
     assert "ratio" not in resolve(config, {"prune.params": 2000}).prune.plan_options()
     for overrides, expected in (
-        (["prune.params=2000", "prune.ratio=0.7"], "prune.ratio is 0.7, but params takes its place"),
+        (["prune.params=2000", "prune.ratio=0.7"], "prune.ratio is 0.7, but params replaces it"),
         (["prune.params=2000", "passes=2"], "passes is above 1, but a budget is met in one pass"),
-        (space("prune.params: [2000], prune.ratio: [0.5]"), "prune.ratio is searched beside prune.params"),
+        (
+            space("prune.params: [2000], prune.ratio: [0.5]"),
+            "prune.ratio is searched together with prune.params",
+        ),
         (
             ["prune.layer_floor=0.5", "prune.threshold_over=layer"],
-            "prune.layer_floor is 0.5, which goes with",
+            "prune.layer_floor is 0.5, which needs",
         ),
     ):
         assert any(expected in line for line in refused(write(), *overrides)), expected
@@ -461,7 +464,7 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
             "name: resnet\n  blocks: [1, 2]",
             "name: vgg19\n  width: 8",
             7,
-            "model.width is 8, but vgg19 has 64; remove it, or take model.name vgg.",
+            "model.width is 8, but vgg19 has 64; remove it, or use model.name vgg.",
         ),
         (
             "name: resnet\n",
@@ -469,12 +472,17 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
             7,
             "model.stem is imagenet, but vgg has no stem; *",
         ),
-        ("name: resnet\n  blocks: [1, 2]", "name: vgg", 5, "model.blocks is missing; *convs of a vgg*"),
+        (
+            "name: resnet\n  blocks: [1, 2]",
+            "name: vgg",
+            5,
+            "model.blocks is missing; *convolutions for a vgg*",
+        ),
         ("name: resnet\n", "name: vgg11\n", 6, 'model.name is "vgg11"; it takes *basic-resnet, vgg, *vgg19*'),
         ("name: resnet\n", "name: [vgg]\n", 6, 'model.name is ["vgg"]; it takes *'),
         ("seed: 3", "workers: 0", 1, "workers is 0; it takes auto or a whole number, at least 1*"),
         ("seed: 3", "study: a/b", 1, 'study is "a/b"; *letters, digits*'),
-        ("seed: 3", "study: Stages", 1, "study is Stages, *; take another name."),
+        ("seed: 3", "study: Stages", 1, "study is Stages, *; choose another name."),
         ("seed: 3", "wandb: {project: a/b}", 1, 'wandb.project is "a/b"; *without / *'),
         ("seed: 3", "prune:", 1, "prune is null; it takes the keys ratio, *"),
         ("lr: 0.1", "lr: 0.1\n  lr: 0.2", 11, "sparse.lr is given twice, on lines 10 and 11; keep one."),
@@ -516,8 +524,8 @@ def test_all_mistakes_are_told_in_the_order_of_the_file_then_overrides(write: Wr
         ("seed: 1\n---\nseed: 2\n", ["study-1.yaml:2: ", "single document"]),
         (b"seed: 1\nstudy: caf\xe9\n", ["study-1.yaml:2: byte 0xe9 is not UTF-8"]),
         ("seed: 1\nstudy: \x07\n", ["study-1.yaml:2: character '\\x07'"]),
-        ("seed: &one 1\n", ["study-1.yaml:1: ", "anchors", "are not read"]),
-        ("seed: !!python/name:os.system 1\n", ["study-1.yaml:1: ", "tags", "are not read"]),
+        ("seed: &one 1\n", ["study-1.yaml:1: ", "anchors", "are not supported"]),
+        ("seed: !!python/name:os.system 1\n", ["study-1.yaml:1: ", "tags", "are not supported"]),
         ("[" * 3000, ["study-1.yaml:1: nested too deeply"]),
     ],
 )

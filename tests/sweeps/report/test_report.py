@@ -108,11 +108,11 @@ def test_the_head_says_the_result_in_plain_words(page: Page, study: StudyRecord)
     assert (
         f"From 126,330 parameters at 86.9 % to {params:,} ({126_330 / params:.1f}× smaller) at "
         f"{100 * best.metrics['val_accuracy']:.1f} % on the validation split (16 epochs): with this one seed "
-        "the smallest network within one point of the dense one. On the test split, which had no part in the "
-        f"choice: 86.1 % before, {100 * best.metrics['test_accuracy']:.1f} % after."
+        "the smallest network within one point of the dense one. On the test split, which was not used for "
+        f"the choice: 86.1 % before, {100 * best.metrics['test_accuracy']:.1f} % after."
     ) in page.text
     assert "11 of 12 trials complete, 1 failed" in page.text
-    assert "Selection is on the validation split alone" in page.text
+    assert "Selection uses the validation split alone" in page.text
 
 
 def test_exactly_one_point_less_is_within_one_point(make_study: MakeStudy, tmp_path: Path) -> None:
@@ -541,7 +541,7 @@ DENSE = (0.881, 0.880, 0.881)
         (
             (0.900, 0.860, 0.879),
             ": the two cannot be told apart, -0.1 points (95 %: -",
-            "Pruning is not shown to pay; the simpler answer is the narrower network",
+            "Pruning is not shown to be better; the simpler answer is the narrower network",
         ),
     ],
     ids=["better", "worse", "alike"],
@@ -585,7 +585,7 @@ def test_the_head_of_one_seed_with_a_control_says_that_it_is_one(
     narrower = re.search(r"([^.]*) the narrower network: [\d,]+ parameters", page.text)
     assert (narrower[1].strip() if narrower else None) == answer
     assert [row[7] for row in page.rows("beside")[2:]] == [
-        "than dense: -0.1 points with one seed",
+        "against dense: -0.1 points with one seed",
         words[2:].removesuffix(" for pruning."),
     ]
 
@@ -619,7 +619,7 @@ def test_the_head_without_a_narrower_network_does_not_speak_of_one(
 
 
 def test_simpler_ways_have_a_table(make_study: MakeStudy, page: Page, tmp_path: Path) -> None:
-    assert "Beside the simpler ways" not in page.sections()
+    assert "Compared with simpler ways" not in page.sections()
     study = compared(
         make_study,
         DENSE,
@@ -629,16 +629,16 @@ def test_simpler_ways_have_a_table(make_study: MakeStudy, page: Page, tmp_path: 
         random=(0.88, 0.88, 0.877),
     )
     written = write(study, tmp_path)
-    assert written.sections()[:2] == ["Pareto front", "Beside the simpler ways"]
+    assert written.sections()[:2] == ["Pareto front", "Compared with simpler ways"]
     heading, *rows = written.rows("beside")
-    assert heading == ["network", "parameters", "MACs", "epochs", "seeds", "validation", "test", "beside it"]
+    assert heading == ["network", "parameters", "MACs", "epochs", "seeds", "validation", "test", "comparison"]
     names = ["dense", "trial 0", "uniform", "scratch", "random"]
     assert [row[0].removesuffix("●") for row in rows] == names
     assert [row[3:5] for row in rows] == [["16", "3"], ["16", "3"], ["16", "3"], ["4", "3"], ["16", "3"]]
     for row, mean in zip(rows, (0.881, 0.879, 0.86, 0.9, 0.879), strict=True):
         assert row[5].startswith(f"{100 * mean:.1f} ± ")
     assert rows[0][7] == "–"
-    assert rows[1][7].startswith("than dense: -0.2 points (95 %: ")
+    assert rows[1][7].startswith("against dense: -0.2 points (95 %: ")
     for row, words in zip(
         rows[2:], ("pruned is better: +1.9", "pruned is worse: -2.1", "cannot be"), strict=True
     ):
@@ -701,7 +701,7 @@ def test_of_many_trials_the_front_and_some_others_are_drawn(large: StudyRecord, 
     others = drawn[len(large.front) :]
     assert min(others) < 20
     assert max(others) > 980
-    assert "100 of 1,000 trials are here: the front and some of the others" in large_page.text
+    assert "100 of 1,000 trials are drawn: the front and some of the others" in large_page.text
     assert len(large_page.rows("trials")) == 1003
 
 
@@ -739,7 +739,7 @@ def test_a_front_that_is_too_long_is_drawn_in_part(make_study: MakeStudy, tmp_pa
     assert len(study.front) == 120
     page = write(study, tmp_path)
     assert len(page.traces("finetune-0", "validation")) == 100
-    assert "100 of 120 trials are here: some of the front." in page.text
+    assert "100 of 120 trials are drawn: some of the front." in page.text
 
 
 def test_a_history_is_read_for_what_is_drawn_alone(make_study: MakeStudy, tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from slimnet.data.catalogue import fingerprint
+from slimnet.precision import Precision
 from sweeps.config import load_config, resolve
 from sweeps.config.sections import ControlKind
 from sweeps.stages import Stage, chain, control, curve_stage, dense_stage, parse_spec
@@ -17,12 +20,13 @@ from sweeps.stages.prune import PruneSpec
 PARAMS = {"sparse.lambda": 0.02, "prune.ratio": 0.5}
 
 
-def stages(*overrides: str, precision: str = "float32", **params: float) -> tuple[Stage, ...]:
-    settings = load_config("smoke", overrides)
-    return chain(resolve(settings, PARAMS | params), precision)  # type: ignore[arg-type]
+def stages(
+    *overrides: str, precision: Precision = "float32", params: Mapping[str, float] = PARAMS
+) -> tuple[Stage, ...]:
+    return chain(resolve(load_config("smoke", overrides), {**PARAMS, **params}), precision)
 
 
-def changed(*overrides: str, precision: str = "float32") -> list[str]:
+def changed(*overrides: str, precision: Precision = "float32") -> list[str]:
     """The kinds of stages whose keys are other than those of the unchanged config."""
     return [
         new.kind
@@ -145,7 +149,11 @@ def test_precision_is_part_of_training_and_the_data_folder_is_not() -> None:
 
 
 def test_trials_share_the_stages_that_they_have_in_common() -> None:
-    half, most, stronger = stages(), stages(**{"prune.ratio": 0.9}), stages(**{"sparse.lambda": 0.03})
+    half, most, stronger = (
+        stages(),
+        stages(params={"prune.ratio": 0.9}),
+        stages(params={"sparse.lambda": 0.03}),
+    )
     assert half[0].key == most[0].key
     assert half[1].key != most[1].key
     assert half[0].key != stronger[0].key
@@ -187,8 +195,8 @@ def test_recalibration_draws_batches_of_the_training() -> None:
 # Curves
 
 
-def curve(*overrides: str, **params: float) -> Stage:
-    settings = resolve(load_config("smoke", overrides), PARAMS | params)  # type: ignore[arg-type]
+def curve(*overrides: str, params: Mapping[str, float] = PARAMS) -> Stage:
+    settings = resolve(load_config("smoke", overrides), {**PARAMS, **params})
     return curve_stage(chain(settings, "float32")[0], settings)
 
 
@@ -207,7 +215,7 @@ def test_the_key_of_a_curve_changes_with_what_it_depends_on() -> None:
     assert len({curve().key, *(curve(change).key for change in changes)}) == 1 + len(changes)
     for same in ("prune.absorb=false", "finetune.epochs=3", "passes=2", "prune.recalibrate=20"):
         assert curve(same).key == curve().key
-    assert curve(**{"prune.ratio": 0.9}).key == curve().key
+    assert curve(params={"prune.ratio": 0.9}).key == curve().key
 
 
 # Early weights
@@ -245,7 +253,7 @@ def test_early_weights_leave_the_sparse_training_as_it_is_and_change_what_follow
 
 
 def test_trials_of_any_ratio_share_the_early_stage() -> None:
-    most = stages("sparse.epochs=4", "finetune.weights=early", **{"prune.ratio": 0.9})
+    most = stages("sparse.epochs=4", "finetune.weights=early", params={"prune.ratio": 0.9})
     assert most[1].key == early_chain()[1].key
     assert most[2].key != early_chain()[2].key
 
@@ -328,7 +336,7 @@ def test_random_channels_of_every_pass_and_a_teacher_of_their_own() -> None:
     assert [stage.name for stage in found] == [stage.name for stage in trial]
     for stage, own in zip(found, trial, strict=True):
         assert (stage.key == own.key) == (stage.name in ("sparse", "early"))
-        changes = {role: before.key for role, before in stage.inputs.items()}
+        changes: dict[str, Any] = {role: before.key for role, before in stage.inputs.items()}
         if stage.kind == "prune":
             changes["shuffled"] = True
         assert stage.spec.dump() == {**own.spec.dump(), **changes}
@@ -362,7 +370,7 @@ def test_a_teacher_is_the_network_before_the_pruning_of_the_same_pass() -> None:
 def test_passes_together_remove_the_ratio(ratio: float, passes: int) -> None:
     cuts = [
         stage.spec.prune.ratio
-        for stage in stages(f"passes={passes}", **{"prune.ratio": ratio})
+        for stage in stages(f"passes={passes}", params={"prune.ratio": ratio})
         if isinstance(stage.spec, PruneSpec)
     ]
     assert len(cuts) == passes
@@ -375,7 +383,7 @@ def test_passes_together_remove_the_ratio(ratio: float, passes: int) -> None:
 
 
 def test_the_first_pass_is_shared_with_trials_of_one_pass() -> None:
-    twice, once = stages("passes=2", **{"prune.ratio": 0.75}), stages(**{"prune.ratio": 0.5})
+    twice, once = stages("passes=2", params={"prune.ratio": 0.75}), stages(params={"prune.ratio": 0.5})
     assert [stage.key for stage in twice[:3]] == [stage.key for stage in once]
 
 

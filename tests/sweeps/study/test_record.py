@@ -1,4 +1,4 @@
-"""The record of a study: what it was begun with, its points, and what of it can be opened again."""
+"""The record of a study: what was fixed when it began, its points, and what of it can be opened again."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_damaged_point_is_named(tmp_path: Path, line: str) -> None:
 def test_another_precision_or_other_data_are_refused(tmp_path: Path) -> None:
     make_study(tmp_path, config(), "float32")
     make_study(tmp_path, config(precision="float32"), "bfloat16")
-    with pytest.raises(SlimnetError, match="precision is bfloat16, but the study smoke was begun in float32"):
+    with pytest.raises(SlimnetError, match="precision is bfloat16, but the study smoke began in float32"):
         make_study(tmp_path, config(precision="bfloat16"), "bfloat16")
     other = config(data=config().data.model_copy(update={"name": "fashion-mnist"}))
     with pytest.raises(SlimnetError, match="data of fashion-mnist have changed"):

@@ -207,13 +207,14 @@ def test_values_come_back_as_the_config_has_them(sampler: str) -> None:
     settings = config(sampler, space, 144)
     sampling = Sampling(settings.search, settings.seed)
     points = [sampling.ask() for _ in range(144)]
-    for path, values in {
+    choices: dict[str, list[Any]] = {
         "sparse.lambda": [0.001, 0.01, 0.1],
         "model.width": [4, 8, 16],
         "prune.ratio": [0.1, 0.3, 0.5, 0.7],
         "finetune.epochs": [1, 3],
         "model.blocks": [[1], [1, 1]],
-    }.items():
+    }
+    for path, values in choices.items():
         seen = {json.dumps(point.params[path]) for point in points}
         assert seen == {json.dumps(value) for value in values}
 
@@ -243,10 +244,10 @@ def test_a_point_that_is_not_in_the_space_is_refused(params: dict[str, Any]) -> 
 
 
 def test_another_seed_asks_other_points_and_no_one_elses_random_numbers_are_drawn() -> None:
-    state, numpy_state = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr,index]
+    state, numpy_state = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
     settings = config("nsga2", LARGE, 12)
     points = Recorded(settings).run(12)
     assert Recorded(settings.model_copy(update={"seed": 1})).run(12) != points
     assert Recorded(config("tpe", LARGE, 12)).run(12)
     assert random.getstate() == state
-    assert np.random.get_state()[1].tolist() == numpy_state  # type: ignore[union-attr,index]
+    assert np.random.get_state()[1].tolist() == numpy_state  # type: ignore[index]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_wandb import FakeWandb
-from records import contender, failed, run_id, study, trial
+from tracked import contender, failed, run_id, study, trial
 
 from slimnet.errors import SlimnetError
 from sweeps.records import StudyRecord
@@ -166,8 +166,7 @@ KILLED = """
 import sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[2])
-from records import study, trial
+from tracked import study, trial
 from sweeps.tracking import Mode, Tracker
 
 tracker = Tracker(Path(sys.argv[1]), Mode("online", ""))
@@ -177,7 +176,7 @@ sys.stdin.read()  # until it is killed
 
 
 def test_a_killed_sweep_goes_on_at_the_next_row(study_dir: Path, server: FakeWandb) -> None:
-    command = [sys.executable, "-c", KILLED, str(study_dir), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", KILLED, str(study_dir)]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as process:
         wait_for(lambda: len(steps(server, 0)) > 1)
@@ -216,7 +215,7 @@ def test_no_server_means_offline(study_dir: Path, server: FakeWandb, wait: Wait)
     warnings = track(study_dir, study(trial(0), trial(1)))
 
     assert len(warnings) == 1
-    assert "going on offline" in warnings[0]
+    assert "continuing offline" in warnings[0]
     written = {read_offline_run(folder).id for folder in (study_dir / "wandb").glob("offline-run-*")}
     assert written == {run_id(name) for name in (0, 1, "dense", "study")}
 
@@ -231,7 +230,7 @@ def test_a_server_that_dies_loses_nothing(study_dir: Path, server: FakeWandb, wa
     tracker.update(record)
     warnings = tracker.close(timeout=PATIENCE)
 
-    assert ["going on offline" in line for line in warnings] == [True, False]
+    assert ["continuing offline" in line for line in warnings] == [True, False]
     assert "on the server in part" in warnings[1]
 
     server.start()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from records import contender, failed, run_id, study, trial
+from tracked import contender, failed, run_id, study, trial
 
 from sweeps.records import StudyRecord
 from sweeps.tracking import projection, sdk

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from in_memory import InMemory
-from records import contender, failed, run_id, stage, study, trial
+from tracked import contender, failed, run_id, stage, study, trial
 
 from sweeps.records import ContenderKind, ContenderRecord, StudyRecord
 from sweeps.tracking.views import Histogram, Row, RunView, study_views
@@ -103,7 +103,7 @@ def test_controls_and_repeats_have_runs_of_their_own_before_that_of_the_study() 
     record = study(trial(0), trial(1), goal=2, contenders=CONTENDERS)
     views = study_views(record)
     about = ["uniform-1-0", "dense-all-1", "trial-1-1", "uniform-1-1", "random-0-0", "scratch-0-0"]
-    names = ["dense", 0, 1, *about, "study"]
+    names: list[int | str] = ["dense", 0, 1, *about, "study"]
     assert [view.id for view in views] == [run_id(name) for name in names]
     beside = views[3:-1]
     assert [view.name for view in beside] == [one.name for one in CONTENDERS]

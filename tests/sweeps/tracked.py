@@ -9,11 +9,19 @@ from typing import Any
 from in_memory import InMemory
 
 from sweeps.config import Config, load_config
-from sweeps.records import ContenderKind, ContenderRecord, StageRecord, StudyRecord, TrialRecord, TrialState
+from sweeps.records import (
+    ContenderKind,
+    ContenderRecord,
+    Histogram,
+    StageRecord,
+    StudyRecord,
+    TrialRecord,
+    TrialState,
+)
 
 UID = "0123456789abcdef"
 EPOCHS = {"sparse": 3, "finetune": 2}
-GAMMA = {"counts": [3, 2, 1], "edges": [0.0, 0.1, 0.2, 0.3]}
+GAMMA: Histogram = {"counts": [3, 2, 1], "edges": [0.0, 0.1, 0.2, 0.3]}
 LAYERS = {"stem.bn": GAMMA, "layers.0.bn1": GAMMA}
 
 
