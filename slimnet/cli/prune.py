@@ -117,7 +117,7 @@ def prune_command(
         "min_channels": min_channels,
         "max_ratio": max_ratio,
         "keep": keep or [],
-        "ratios": _layer_ratios(layer_ratio or []),
+        "layer_ratios": _layer_ratios(layer_ratio or []),
         "round_to": round_to,
         "streams": streams,
         "drop_blocks": drop_blocks,

@@ -11,6 +11,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from slimnet.graph.labels import Atoms
 
 Escape = Callable[[Atoms, str], None]
@@ -95,7 +97,10 @@ del _name
 
 def counted(value: Any) -> list[Count]:
     """The counts in an argument of a call: a number, a slice, or a list, tuple or dict of them."""
-    if type(value) is Count:
+    kind = type(value)
+    if kind is int or kind is Tensor or value is None:
+        return []
+    if kind is Count:
         return [value]
     if isinstance(value, slice):
         return counted((value.start, value.stop, value.step))

@@ -56,7 +56,6 @@ class Call:
         outputs: those that it makes.
         in_place: it overwrites the first.
         layer: the module whose parameters it uses; "" where it is no layer.
-        where: what it is, in words.
     """
 
     op: str
@@ -67,7 +66,6 @@ class Call:
     outputs: tuple[int, ...]
     in_place: bool
     layer: str
-    where: str
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in self.__slots__}
@@ -115,7 +113,7 @@ class Context:
         """The name of the function."""
         return getattr(self.function, "__name__", "")
 
-    def describe(self, op: str, model: nn.Module) -> str:
+    def describe(self, op: str, modules: Mapping[str, nn.Module]) -> str:
         """An operation in words: as it was called, and the module whose forward calls it."""
         called = self.name
         name = called if called and called != "__get__" else op
@@ -124,17 +122,17 @@ class Context:
         if not self.modules or not self.modules[-1]:
             return name
         path = self.modules[-1]
-        module = model.get_submodule(path)
+        module = modules[path]
         if type(module).__module__.startswith("torch.nn.modules."):
             return f"{type(module).__name__} {path}"
         return f"{name} in {path}"
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Hands every ATen operation to `perform`."""
 
     def __init__(self, perform: Perform) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._perform = perform
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

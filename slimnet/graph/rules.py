@@ -41,7 +41,7 @@ class Step:
     @property
     def where(self) -> str:
         """The operation in words."""
-        return self.flow.context.describe(self.op, self.flow.model)
+        return self.flow.context.describe(self.op, self.flow.modules)
 
     # What it takes
 
@@ -106,23 +106,17 @@ class Step:
 
         def refer(item: Any) -> Any:
             if isinstance(item, Tensor):
-                name = flow.parameter(item)
                 index = flow.number(item, layer=bool(self.layer))
                 if index is not None:
                     inputs.append(index)
-                if name:
+                if name := flow.parameter(item):
                     return Parameter(name)
-                return (
-                    item.detach().clone()
-                    if index is None and self.in_place
-                    else (item if index is None else Ref(index))
-                )
-            if isinstance(item, list | tuple):
-                made = [refer(each) for each in item]
-                return made if isinstance(item, list) else tuple(made)
+                return item if index is None else Ref(index)
+            if type(item) in (list, tuple) and item and type(item[0]) is not int:
+                return type(item)(map(refer, item))
             return item
 
-        args, kwargs = refer(tuple(self.args)), {key: refer(item) for key, item in self.kwargs.items()}
+        args, kwargs = tuple(map(refer, self.args)), {key: refer(item) for key, item in self.kwargs.items()}
         values = flow.record.values
         shares = self.op in ops.ALIASES or self.in_place
         root = values[inputs[0]].root if shares and inputs else -1
@@ -141,7 +135,6 @@ class Step:
                 tuple(outputs),
                 self.in_place,
                 self.layer,
-                self.where,
             )
         )
         if self.layer:
@@ -344,7 +337,7 @@ class Step:
 
     def elementwise(self) -> Any:
         tensors = tensors_in((self.args, self.kwargs))
-        shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+        shape = np.broadcast_shapes(*(tuple(tensor.shape) for tensor in tensors))
         if self.in_place and tuple(shape) != tuple(self.args[0].shape):
             return self.opaque(f"{self.where} is not known")
         known = [
@@ -370,7 +363,7 @@ class Step:
         labels = value.labels
         for tensor, other in others:
             labels = self._tied(labels, other.labels, adds=self.op in ops.ADDS and bool(activations))
-            if self.op in ops.ADDS and activations and labels is not None:
+            if self.op in ops.ADDS and activations and other.labels is not None:
                 start = self.flow.fork(self.flow.number(first), self.flow.number(tensor))
                 self.flow.couple(other.labels, start)
         labels = labels.expand(tuple(shape))
@@ -381,7 +374,7 @@ class Step:
         return labels
 
     def _tied(self, left: Tensor, right: Any, adds: bool) -> Tensor:
-        shape = torch.broadcast_shapes(left.shape, right.shape)
+        shape = np.broadcast_shapes(tuple(left.shape), tuple(right.shape))
         for narrow, wide in ((left, right), (right, left)):
             if spreads(narrow, wide):
                 # One channel, never removed, may meet many that are.
@@ -661,7 +654,7 @@ class Step:
         missing = len(sizes) - x.dim()
         context = self.flow.context
         if self.op == "expand" and context.name == "expand":
-            given = context.arguments[0][1:]
+            given: Any = context.arguments[0][1:]
             given = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
             for dim in range(x.dim()):
                 if varies(labels, dim) and dim + missing < len(given):
@@ -753,7 +746,7 @@ class Step:
         assert labels is not None
         dim = bound.get("dim", 0)
         if varies(labels, dim):
-            pieces = labels.split(self.args[1], dim)
+            pieces = torch.split(labels, self.args[1], dim)
             context = self.flow.context
             scales = context.name in ("chunk", "tensor_split", "unsafe_chunk") or bool(
                 counted(context.arguments)

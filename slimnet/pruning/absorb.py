@@ -69,34 +69,26 @@ def _shift(
     """The response of a layer to its removed inputs, (C_out,); None where nothing is known of them."""
     if source is None:
         return None
-    layer = model.get_submodule(call.layer)
-    dim = -1 if isinstance(layer, nn.Linear) else 1
+    layer: Any = model.get_submodule(call.layer)
     shape = run.values[call.inputs[0]].shape
-    mean = _per_channel(source.mean, shape, dim)
+    mean = _per_channel(source.mean, shape, -1 if isinstance(layer, nn.Linear) else 1)
     if mean is None:
         return None
-    gone = torch.ones(len(mean), dtype=torch.bool)
-    gone[torch.from_numpy(cuts[call.layer].inputs)] = False
-    places = gone.nonzero().flatten().to(mean.device)
-    emitted = mean[places]
-    emitted = torch.where(emitted.isfinite(), emitted, 0)
-    return _summed(layer, run, call, places) @ emitted
+    emitted = torch.where(mean.isfinite(), mean, 0)
+    emitted[torch.from_numpy(cuts[call.layer].inputs).to(mean.device)] = 0
+    return _response(layer, run, call, emitted)
 
 
-def _summed(layer: Any, run: Run, call: Call, places: Tensor | None = None) -> Tensor:
-    """A layer's weights summed over the kernel, (C_out, C_in), each tap by how often it is inside."""
+def _response(layer: Any, run: Run, call: Call, inputs: Tensor) -> Tensor:
+    """What an ungrouped layer makes of constant inputs (C_in,), on average, (C_out,); without bias."""
     weight = layer.weight.detach()
-    if isinstance(layer, nn.Linear):
-        return weight if places is None else weight.index_select(1, places)
-    swapped = layer.transposed
-    if places is not None:
-        weight = weight.index_select(0 if swapped else 1, places)
-    if swapped:
+    if weight[0, 0].numel() > 1:  # a kernel, each tap of which is inside the image so often
+        before, after = run.values[call.inputs[0]].shape, run.values[call.outputs[0]].shape
+        inputs = torch.outer(inputs, _coverage(layer, before[2:], after[2:]).to(inputs)).flatten()
+    if getattr(layer, "transposed", False):
         weight = weight.transpose(0, 1)
-    if weight.dim() == 2 or weight[0, 0].numel() == 1:
-        return weight.flatten(1) if not swapped else weight.flatten(2).sum(2)
-    inside = _coverage(layer, run.values[call.inputs[0]].shape[2:], run.values[call.outputs[0]].shape[2:])
-    return torch.einsum("oik,k->oi", weight.flatten(2), inside.to(weight))
+    response: Tensor = weight.flatten(1) @ inputs
+    return response
 
 
 def _coverage(layer: _ConvNd, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
@@ -126,13 +118,13 @@ def _per_channel(mean: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | Non
 
 
 def _add(model: nn.Module, call: Call, shift: Tensor, plan: PruningPlan, users: list[list[Call]]) -> None:
-    layer = model.get_submodule(call.layer)
+    layer: Any = model.get_submodule(call.layer)
     behind = "" if layer.bias is not None else norm_behind(model, call.outputs[0], plan.graph.record, users)
     if layer.bias is not None:
-        layer.bias += shift  # type: ignore[operator]
+        layer.bias += shift
     elif behind:
-        norm = model.get_submodule(behind)
-        norm.running_mean -= shift  # type: ignore[operator]
+        norm: Any = model.get_submodule(behind)
+        norm.running_mean -= shift
     else:
         layer.bias = nn.Parameter(shift)
 
@@ -219,34 +211,26 @@ class Propagation:
         mean, var = (_per_channel(part, before, dim) for part in (source.mean, source.var))
         if mean is None or var is None:
             return None
-        weight = _summed(layer, self.run, call)
-        squares = layer.weight.detach().square()
-        if isinstance(layer, _ConvNd):
-            if layer.transposed:
-                squares = squares.transpose(0, 1)
-            squares = squares.flatten(2).sum(2)
         groups = getattr(layer, "groups", 1)
-        if groups > 1 and getattr(layer, "transposed", False):
-            return None
-
-        def apply(matrix: Tensor, vector: Tensor) -> Tensor:
-            return torch.einsum(
-                "goi,gi->go", matrix.unflatten(0, (groups, -1)), vector.reshape(groups, -1)
-            ).flatten()
-
-        made = apply(weight, mean)
+        weight = layer.weight.detach()
+        if getattr(layer, "transposed", False):
+            weight = weight.transpose(0, 1)  # these have no groups
+        weight = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
+        taps = _coverage(layer, before[2:], after[2:]) if isinstance(layer, _ConvNd) else torch.ones(1)
+        made = torch.einsum("goik,gi,k->go", weight, mean.reshape(groups, -1), taps.to(mean)).flatten()
         if layer.bias is not None:
             made = made + layer.bias.detach()
+        spread = torch.einsum("goik,gi->go", weight.square(), var.reshape(groups, -1)).flatten()
         compact = [1] * len(after)
         compact[dim] = -1
-        return Moments(made.reshape(compact), apply(squares, var).reshape(compact))
+        return Moments(made.reshape(compact), spread.reshape(compact))
 
     def _call(self, call: Call, tensors: list[Tensor]) -> Any:
         """Compute a call on other tensors, in the order of its operands."""
         given = iter(tensors)
         args, kwargs = _replaced((call.args, call.kwargs), lambda _: next(given))
         if call.in_place:  # on a tensor that is as large as the result
-            shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+            shape = np.broadcast_shapes(*(tuple(tensor.shape) for tensor in tensors))
             args = (args[0].expand(shape).clone(), *args[1:])
         return call.function(*args, **kwargs)
 
@@ -262,7 +246,7 @@ class Propagation:
         if call.op in ops.COPIES:
             return source
         deviation = source.var.clamp(min=0).sqrt()
-        mean = source.mean.expand(torch.broadcast_shapes(source.mean.shape, deviation.shape))
+        mean = source.mean.expand(np.broadcast_shapes(tuple(source.mean.shape), tuple(deviation.shape)))
         if call.op in ops.RELUS:
             first, second = _rectified(mean, deviation)
         else:
@@ -271,7 +255,8 @@ class Propagation:
             )
             weights = torch.as_tensor(_WEIGHTS, dtype=mean.dtype, device=mean.device)
             points = (mean + nodes * deviation).flatten(0, 1)
-            output = act(points).unflatten(0, (len(weights), -1))
+            output = act(points)
+            output = output.reshape(len(weights), -1, *output.shape[1:])
             first = torch.tensordot(weights, output, 1)
             second = torch.tensordot(weights, output.square(), 1)
         constant = deviation == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
     )
     with torch.no_grad():
         for call in branch.calls[reader + 1 : end + 1]:
-            value = _first(call.run(lambda _, value=value: value, tensors))
+            value = _first(call.run(partial(_always, value), tensors))
     for position, layer in enumerate(branch.layers):
         model.set_submodule(layer, Dropped(fresh=position == 0))
     last = branch.calls[end].layer
@@ -77,6 +78,10 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
     if last in kept:
         constant = constant[torch.from_numpy(kept[last]).to(constant.device)]
     model.set_submodule(last, Constant(constant))
+
+
+def _always(value: Tensor, index: int) -> Tensor:
+    return value
 
 
 def _first(result: Tensor | Sequence[Tensor]) -> Tensor:

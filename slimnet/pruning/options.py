@@ -28,7 +28,7 @@ class RankingOptions(TypedDict, total=False):
     min_channels: int
     max_ratio: float
     keep: Sequence[str]
-    ratios: Mapping[str, float]
+    layer_ratios: Mapping[str, float]
     round_to: int
     streams: bool
     drop_blocks: bool

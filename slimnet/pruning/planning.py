@@ -66,7 +66,7 @@ def plan(
     min_channels: int = MIN_CHANNELS,
     max_ratio: float = 1.0,
     keep: Sequence[str] = (),
-    ratios: Mapping[str, float] | None = None,
+    layer_ratios: Mapping[str, float] | None = None,
     round_to: int = 1,
     streams: bool = False,
     drop_blocks: bool = False,
@@ -98,8 +98,8 @@ def plan(
         min_channels: units that stay in every group, so that no layer is ever emptied.
         max_ratio: the largest fraction of any group that goes.
         keep: layers, by name or pattern, whose output channels all stay.
-        ratios: for layers by name or pattern, the fraction of their output channels that goes; ratio and
-            budgets are met by the others.
+        layer_ratios: for layers by name or pattern, the fraction of their output channels that goes; ratio
+            and budgets are met by the others.
         round_to: widths of pruned layers become multiples of this, upwards.
         streams: prune coupled groups (residual streams) too.
         drop_blocks: drop whole identity blocks, where one of their inner layers would lose all channels.
@@ -146,7 +146,7 @@ def plan(
             'threshold_over="all" goes with a ratio and scores by γ; a budget finds its own threshold'
         )
     every = _choose_groups(graph, streams, by_norm=score in NORM_SCORES if isinstance(score, str) else False)
-    groups, chosen_ratios = _by_wish(graph, every, keep, ratios or {})
+    groups, chosen_ratios = _by_wish(graph, every, keep, layer_ratios or {})
     blocks = _inner_groups(graph, groups) if drop_blocks else {}
     inner = {group.name for inside in blocks.values() for group in inside}
     scores, shifts = unit_scores(graph, score, seed, batches), unit_shifts(graph)

@@ -29,7 +29,7 @@ def l1(filters: Tensor) -> Tensor:
 
 def l2(filters: Tensor) -> Tensor:
     """The Euclidean norm of each filter (units, weights)."""
-    return filters.norm(dim=1)
+    return filters.square().sum(1).sqrt()
 
 
 def fpgm(filters: Tensor) -> Tensor:

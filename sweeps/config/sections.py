@@ -183,7 +183,7 @@ class Prune(Section):
     min_channels: int = Field(MIN_CHANNELS, ge=1, description="channels kept in every layer")
     max_ratio: float = Field(1.0, ge=0, le=1, description="the largest fraction removed from any layer")
     keep: list[str] = Field([], description="layers that keep all channels, by name or pattern")
-    ratios: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+    layer_ratios: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
         {},
         description="fraction removed from layers, by name or pattern; the others meet the ratio or budget",
     )

@@ -349,7 +349,9 @@ def test_scaling_factors_that_are_all_alike_are_told() -> None:
 
 
 def test_layers_are_kept_and_cut_by_name(graph: ChannelGraph) -> None:
-    chosen = plan(graph, ratio=0.5, keep=["stages.0.0.*"], ratios={"stages.1.*.conv1": 0.25}, min_channels=1)
+    chosen = plan(
+        graph, ratio=0.5, keep=["stages.0.0.*"], layer_ratios={"stages.1.*.conv1": 0.25}, min_channels=1
+    )
     assert not any(name.startswith("stages.0.0.") for name in chosen.kept)
     kept = {name: len(chosen.kept[name]) for name in ("stages.1.0.conv1", "stages.1.1.conv1")}
     assert kept == {"stages.1.0.conv1": 12, "stages.1.1.conv1": 12}

@@ -86,8 +86,10 @@ def test_mixed_up_arguments_are_named() -> None:
 
 
 def test_a_compiled_model_is_pruned_as_what_it_was_made_of() -> None:
-    compiled = torch.compile(network())
-    smaller = slimnet.prune(compiled, slimnet.plan(slimnet.trace(compiled, X), ratio=0.5, score="l2"))
+    compiled: nn.Module = torch.compile(network())  # type: ignore[assignment]
+    smaller: nn.Module = slimnet.prune(
+        compiled, slimnet.plan(slimnet.trace(compiled, X), ratio=0.5, score="l2")
+    )
     assert isinstance(smaller, nn.Sequential)
 
 

@@ -97,7 +97,7 @@ def test_fields_defaults_and_types(write: Write) -> None:
     assert config.prune.model_dump() == {
         "ratio": 0.5, "params": None, "macs": None, "threshold_over": "prunable", "layer_floor": 0.0,
         "cost_aware": None, "cost_power": 1.0, "min_channels": 3, "max_ratio": 1.0, "keep": [],
-        "ratios": {}, "score": "gamma", "streams": False,
+        "layer_ratios": {}, "score": "gamma", "streams": False,
         "round_to": 1, "drop_blocks": False, "absorb": True, "recalibrate": 0,
     }  # fmt: skip
     assert (config.search.trials, config.search.ahead) == (5, 4)
