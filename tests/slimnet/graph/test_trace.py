@@ -280,6 +280,17 @@ def test_what_a_forward_keeps_on_its_module_is_put_back() -> None:
     assert torch.equal(network.features, torch.ones(2))
 
 
+def test_lists_that_a_forward_adds_to_are_put_back() -> None:
+    def collect(m: nn.Module, x: Tensor) -> Tensor:
+        m.kept.append(m.a(x))
+        return m.c(m.kept[-1])
+
+    network = Net(collect, a=conv(3, 4), c=nn.Conv2d(4, 2, 1))
+    network.kept = ["before"]
+    assert trace(network, torch.zeros(1, 3, 8, 8))["a.0"].prunable
+    assert network.kept == ["before"]
+
+
 def test_a_compiled_model_is_traced_as_what_it_was_made_of() -> None:
     network = Net(lambda m, x: m.c(m.a(x)), a=conv(3, 4), c=nn.Conv2d(4, 2, 1))
     graph = trace(torch.compile(network), torch.zeros(1, 3, 8, 8))
