@@ -17,7 +17,7 @@ from torchvision import models
 from torchvision.models import segmentation
 
 import slimnet
-from slimnet.graph.flow import tensors_in
+from slimnet.graph.record import tensors_in
 
 RATIOS = (0.3, 0.5, 0.9)
 NETWORKS = (

@@ -13,7 +13,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from slimnet.errors import SlimnetError
 from slimnet.graph.operations import is_reparametrized
-from slimnet.graph.trace import Tracer
 from slimnet.modes import evaluating, unchanged
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -41,7 +40,7 @@ def fold(model: Model) -> Model:
     folded = copy.deepcopy(model).eval()
     with evaluating(model), unchanged(model):
         try:
-            nodes = Tracer().trace(model)
+            nodes = _Tracer().trace(model)
         except Exception as error:
             raise SlimnetError(
                 f"{type(model).__name__} cannot be traced, and so not folded: {error}"
@@ -58,6 +57,23 @@ def fold(model: Model) -> Model:
             folded.set_submodule(str(node.target), fuse_conv_bn_eval(layer, norm, transpose=layer.transposed))
             folded.set_submodule(str(user.target), nn.Identity())
     return folded.eval()
+
+
+class _Tracer(fx.Tracer):
+    """torch's tracer, which takes convs and BatchNorms of a user's own class whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = isinstance(m, _ConvNd | _BatchNorm)
+        return super().is_leaf_module(m, module_qualified_name) or (known and _computes_as_torch(m))
+
+
+def _computes_as_torch(module: nn.Module) -> bool:
+    """Whether a layer of a user's own class computes as the torch class it derives from."""
+    bases = [base for base in type(module).__mro__ if base.__module__.startswith("torch.nn.modules.")]
+    return all(
+        getattr(type(module), name, None) is getattr(bases[0], name, None)
+        for name in ("forward", "_conv_forward")
+    )
 
 
 def _fuses(layer: nn.Module) -> TypeGuard[_ConvNd]:

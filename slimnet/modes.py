@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,11 +29,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Undo what a forward pass leaves on its modules: activations kept as attributes, proxies when traced."""
+    """Undo what a forward pass leaves on its modules: activations kept as attributes, lists that grew."""
     before = [(module, dict(vars(module))) for module in model.modules()]
+    grown = [
+        (value, copy.copy(value))
+        for _, attributes in before
+        for name, value in attributes.items()
+        if type(value) in (list, dict, set) and not name.startswith("_")
+    ]
     try:
         yield
     finally:
         for module, attributes in before:
             vars(module).clear()
             vars(module).update(attributes)
+        for value, content in grown:
+            value.clear()
+            value.extend(content) if isinstance(value, list) else value.update(content)

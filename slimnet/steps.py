@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 from slimnet.cost import count_macs, count_params
-from slimnet.data import Splits
+from slimnet.data import Splits, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate, measure
 from slimnet.graph.trace import trace
@@ -25,12 +27,14 @@ from slimnet.pruning import planning, surgery
 from slimnet.pruning.calibrate import recalibrate_on
 from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS, PlanOptions, RankingOptions
 from slimnet.pruning.plan import PruningPlan
+from slimnet.pruning.weight_scores import Batch
 from slimnet.seeds import derive_seed
 from slimnet.training.loop import OnEpoch, OnStep, Row, train
 from slimnet.training.penalties import histogram, near_zero
 from slimnet.training.recipe import Recipe, Weights
 from slimnet.training.sparsity import PLAIN_L1, Sparsity
 
+SCORE_BATCHES = 10  # of training images, for score "taylor"
 TARGET_TOLERANCE = 0.05  # by which the fraction near zero may miss its target without a warning
 
 logger = logging.getLogger(__name__)
@@ -123,7 +127,9 @@ def narrow(model: nn.Module, splits: Splits, *, params: int, seed: int) -> nn.Mo
     """
     place = next(model.parameters()).device  # on the CPU a seed draws the same weights on every machine
     graph = trace(model, torch.zeros_like(splits.example, device=place))
-    chosen = planning.plan(graph, params=params, threshold_over="layer", min_channels=1, streams=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # new scaling factors are all alike; only how many go counts
+        chosen = planning.plan(graph, params=params, threshold_over="layer", min_channels=1, streams=True)
     return redraw(surgery.prune(model, chosen, absorb=False), seed=seed)
 
 
@@ -245,7 +251,8 @@ def prune(
     Raises:
         SlimnetError: as `slimnet.trace` and `slimnet.plan`.
     """
-    plan = planning.plan(trace(model, splits.example), **options, seed=seed)
+    batches = _score_batches(splits, batch_size, seed, pass_number)
+    plan = planning.plan(trace(model, splits.example), **options, seed=seed, batches=batches)
     if shuffled:
         plan = plan.shuffled(derive_seed(seed, "prune", "shuffle"))
     smaller = surgery.prune(weights_of or model, plan, absorb=absorb)
@@ -261,6 +268,14 @@ def prune(
         "widths": getattr(smaller, "widths", None),
     }
     return Pruned(smaller, plan, metrics)
+
+
+def _score_batches(splits: Splits, batch_size: int, seed: int, pass_number: int) -> Iterator[Batch]:
+    """The batches that score "taylor" is computed from; nothing is loaded for another score."""
+    batches_seed = _seed(seed, "prune", "scores", pass_number)
+    yield from islice(
+        train_batches(splits.train, splits, batch_size, seed=batches_seed, epoch=0), SCORE_BATCHES
+    )
 
 
 def prune_curve(
@@ -300,7 +315,8 @@ def prune_curve(
 
     rows = []
     for ratio in ratios:
-        plan = planning.plan(graph, ratio=ratio, **options, seed=seed)
+        batches = _score_batches(splits, batch_size, seed, pass_number)
+        plan = planning.plan(graph, ratio=ratio, **options, seed=seed, batches=batches)
         smaller = surgery.prune(model, plan, absorb=True)
         row = {
             "ratio": ratio,

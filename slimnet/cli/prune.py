@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slimnet.cli import options as opt
 from slimnet.cli import show
-from slimnet.pruning.options import MIN_CHANNELS, CostAware, PlanOptions, Score, ThresholdOver
+from slimnet.errors import SlimnetError
+from slimnet.pruning.options import MIN_CHANNELS, NORM_SCORES, CostAware, PlanOptions, Score, ThresholdOver
 
 if TYPE_CHECKING:
     from slimnet.pruning.plan import PruningPlan
@@ -18,15 +21,23 @@ def prune_command(
     file: opt.File,
     out: opt.Out,
     ratio: Annotated[float | None, typer.Option(help="Fraction of channels to remove.")] = None,
-    params: Annotated[int | None, typer.Option(help="Instead: the most parameters to keep.")] = None,
+    params: Annotated[
+        str | None, typer.Option(help='Instead: the most parameters to keep, or "50%" of them.')
+    ] = None,
     macs: Annotated[
-        int | None, typer.Option(help="Instead: the most multiply-accumulates per image to keep.")
+        str | None,
+        typer.Option(help='Instead: the most multiply-accumulates per image to keep, or "50%" of them.'),
     ] = None,
     latency_ms: Annotated[
         float | None, typer.Option(help="Instead: the longest time for one image here, in milliseconds.")
     ] = None,
     score: Annotated[
-        Score, typer.Option(help="How channels are ranked; gamma-weight includes the weights that read them.")
+        Score,
+        typer.Option(
+            help="How channels are ranked: by scaling factors (gamma; gamma-weight includes the weights that "
+            "read them), by the weights of their filters (l1, l2, fpgm, lamp), by their effect on the loss "
+            "(taylor), at random."
+        ),
     ] = "gamma",
     threshold_over: Annotated[
         ThresholdOver,
@@ -45,6 +56,17 @@ def prune_command(
         float, typer.Option(min=0, help="Exponent of that cost; 0.5 takes its square root.")
     ] = 1.0,
     min_channels: Annotated[int, typer.Option(min=1, help="Channels kept in every layer.")] = MIN_CHANNELS,
+    max_ratio: Annotated[
+        float, typer.Option(min=0, max=1, help="The largest fraction removed from any layer.")
+    ] = 1.0,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="A layer that keeps all channels, by name or pattern; may be repeated."),
+    ] = None,
+    layer_ratio: Annotated[
+        list[str] | None,
+        typer.Option(help="LAYER=FRACTION removed from a layer, by name or pattern; may be repeated."),
+    ] = None,
     round_to: Annotated[
         int, typer.Option(min=1, help="Widths are rounded up to multiples of this; 8 suits most hardware.")
     ] = 1,
@@ -72,7 +94,7 @@ def prune_command(
 ) -> None:
     """Remove the channels with the lowest scores, and repair the network without training.
 
-    Give one of --ratio, --params, --macs, --latency-ms.
+    Give --ratio, or one or more of --params, --macs, --latency-ms.
     """
     from slimnet import steps
     from slimnet.checkpoint import save
@@ -84,8 +106,8 @@ def prune_command(
     network, saved, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
     choice: PlanOptions = {
         "ratio": ratio,
-        "params": params,
-        "macs": macs,
+        "params": _budget(params),
+        "macs": _budget(macs),
         "latency_ms": latency_ms,
         "score": score,
         "threshold_over": threshold_over,
@@ -93,30 +115,55 @@ def prune_command(
         "cost_aware": cost_aware,
         "cost_power": cost_power,
         "min_channels": min_channels,
+        "max_ratio": max_ratio,
+        "keep": keep or [],
+        "layer_ratios": _layer_ratios(layer_ratio or []),
         "round_to": round_to,
         "streams": streams,
         "drop_blocks": drop_blocks,
     }
-    pruned = steps.prune(
-        network,
-        splits,
-        seed=settings.seed,
-        absorb=absorb,
-        recalibrate=recalibrate,
-        crop=settings.crop,
-        flip=settings.flip,
-        **choice,
-    )
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        pruned = steps.prune(
+            network,
+            splits,
+            seed=settings.seed,
+            absorb=absorb,
+            recalibrate=recalibrate,
+            crop=settings.crop,
+            flip=settings.flip,
+            **choice,
+        )
+    for note in notes:
+        print(f"note: {note.message}", file=sys.stderr)
     before = measure(network, splits)
     step = {"kind": "prune", **choice, "absorb": absorb, "recalibrate": recalibrate}
     config = extend_record(saved.config, settings, splits, model, step)
     save(out, pruned.model.cpu(), metrics=pruned.metrics, config=config)
     _print_plan(pruned.plan)
-    if streams and score != "random" and _streams_unpenalised(saved.config.get("steps", [])):
+    if streams and score in NORM_SCORES and _streams_unpenalised(saved.config.get("steps", [])):
         print(
             "note: training penalised no residual stream, so theirs are poor scores (slimnet train --streams)"
         )
     print(f"\nbefore  {show.describe(before)}\nafter   {show.describe(pruned.metrics)}\nwritten: {out}")
+
+
+def _budget(text: str | None) -> int | str | None:
+    """A number of parameters or MACs where it is one; what is no budget is refused by the plan."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def _layer_ratios(texts: list[str]) -> dict[str, float]:
+    found = {}
+    for text in texts:
+        layer, _, fraction = text.partition("=")
+        try:
+            found[layer] = float(fraction)
+        except ValueError:
+            raise SlimnetError(
+                f"--layer-ratio {text}: write LAYER=FRACTION, such as 'layer1.*=0.3'"
+            ) from None
+    return found
 
 
 def _streams_unpenalised(steps: list[dict[str, Any]]) -> bool:

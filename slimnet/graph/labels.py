@@ -23,10 +23,19 @@ def expand(atoms: Atoms, shape: tuple[int, ...], dim: int = 1) -> Tensor:
     return torch.from_numpy(atoms).reshape(compact).expand(shape)
 
 
+def compact(*labels: Tensor) -> tuple[Tensor, ...]:
+    """Labels of one shape with one index of each dimension along which all of them were expanded."""
+    for dim in range(labels[0].dim()):
+        if labels[0].shape[dim] > 1 and all(each.stride(dim) == 0 for each in labels):
+            labels = tuple(each.narrow(dim, 0, 1) for each in labels)
+    return labels
+
+
 def varies(labels: Tensor, dim: int) -> bool:
     """Whether labels differ along a dimension."""
     if labels.shape[dim] <= 1 or labels.stride(dim) == 0:
         return False
+    (labels,) = compact(labels)
     return not bool((labels == labels.narrow(dim, 0, 1)).all())
 
 
@@ -35,6 +44,8 @@ def channels(labels: Tensor, dim: int = 1) -> Atoms | None:
     if not -labels.dim() <= dim < labels.dim():
         return None
     dim = dim % labels.dim()
+    if not labels.numel():
+        return np.zeros(0, dtype=np.int64) if not labels.shape[dim] else None
     if any(varies(labels, other) for other in range(labels.dim()) if other != dim):
         return None
     index: list[Any] = [0] * labels.dim()
@@ -44,8 +55,10 @@ def channels(labels: Tensor, dim: int = 1) -> Atoms | None:
 
 def unique(labels: Tensor) -> Atoms:
     """The atoms that occur, in ascending order."""
+    if not labels.numel():
+        return np.zeros(0, dtype=np.int64)
     one_by_one = channels(labels)
-    atoms = one_by_one if one_by_one is not None else labels.numpy().ravel()
+    atoms = one_by_one if one_by_one is not None else compact(labels)[0].numpy().ravel()
     ascending = bool((atoms[1:] > atoms[:-1]).all())  # mostly so, and far cheaper to see than to sort
     return atoms if ascending else np.unique(atoms)
 

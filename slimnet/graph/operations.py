@@ -1,103 +1,109 @@
 """The operations that are understood, by what they do to channels.
 
-A target is what torch.fx records: a function, the name of a tensor's method, or a module's class.
+A name is that of an ATen operation without namespace, overload and the underscore of its in-place form:
+"add" is `torch.add`, `x + y`, `x += y` and `x.add_(y)`. Three functions that ATen takes apart are recorded
+whole: "linear", "instance_norm" and "scaled_dot_product_attention".
 """
 
 from __future__ import annotations
 
-import operator
-from typing import Any
+from torch import nn
 
-import torch
-import torch.nn.functional as F
-from torch import fx, nn
-
-POINTWISE_MODULES = (
-    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Softplus, nn.Softsign,
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-)  # fmt: skip
-AVERAGE_POOL_MODULES = (
-    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-)  # fmt: skip
-SPATIAL_MODULES = (
-    *AVERAGE_POOL_MODULES, nn.Upsample,
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d,
-    nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d,
-    nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d,
-    nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d,
-)  # fmt: skip
-
-POINTWISE = {
-    torch.relu, torch.relu_, F.relu, F.relu_, F.relu6, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.selu,
-    F.celu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.hardtanh, F.hardtanh_, F.sigmoid, F.tanh,
-    F.softplus, F.softsign, F.logsigmoid, F.dropout, F.dropout2d, torch.sigmoid, torch.tanh,
-    torch.clamp, torch.clamp_min,
-    torch.clone, torch.abs, torch.sqrt, torch.exp, torch.square, operator.neg, operator.pow, torch.pow,
-    "relu", "relu_", "sigmoid", "sigmoid_", "tanh", "clamp", "clamp_", "clamp_min", "clamp_min_",
-    "contiguous", "clone", "detach", "to",
-    "float", "double", "half", "bfloat16", "abs", "sqrt", "exp", "square", "pow", "neg",
+CONVOLUTIONS = {"convolution"}
+LINEAR = {"linear"}
+NORMS = {
+    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+    "cudnn_batch_norm",
+    "miopen_batch_norm", "_batch_norm_no_update", "_batch_norm_with_update", "instance_norm",
 }  # fmt: skip
-RELUS = {torch.relu, torch.relu_, F.relu, F.relu_, "relu", "relu_"}
+"""Each channel is normalised alone."""
+
+RELUS = {"relu"}
+POINTWISE = RELUS | {
+    "sigmoid", "tanh", "silu", "gelu", "elu", "selu", "celu", "mish", "hardtanh", "hardswish",
+    "hardsigmoid", "leaky_relu",
+    "softplus", "softshrink", "hardshrink", "threshold", "rrelu_with_noise", "log_sigmoid_forward", "logit",
+    "clamp", "clamp_min", "clamp_max", "clip", "abs", "neg", "sign", "sgn", "floor", "ceil", "round",
+    "trunc", "frac",
+    "sqrt", "rsqrt", "square", "reciprocal", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p",
+    "pow", "erf",
+    "erfc", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "nan_to_num",
+    "isnan", "isinf", "isfinite", "logical_not", "bitwise_not",
+    "clone", "detach", "alias", "_to_copy", "lift_fresh", "native_dropout", "contiguous", "positive",
+    "_adaptive_avg_pool_identity", "dropout", "alpha_dropout", "feature_dropout",
+}  # fmt: skip
+"""One channel in, the same out, element by element."""
+
+COPIES = {"clone", "detach", "alias", "_to_copy", "lift_fresh", "contiguous", "positive"}
+"""What comes out is what went in."""
+
+FILLS = {"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "fill", "zero"}
+"""Of the shape of a tensor, but not of its contents."""
+
+ADDS = {"add", "sub", "rsub"}
+COMBINATIONS = ADDS | {
+    "mul", "div", "pow", "maximum", "minimum", "fmax", "fmin", "where", "addcmul", "addcdiv", "lerp", "atan2",
+    "remainder", "fmod", "clamp", "clamp_min", "clamp_max", "eq", "ne", "lt", "le", "gt", "ge",
+    "logical_and", "logical_or",
+    "logical_xor", "bitwise_and", "bitwise_or", "masked_fill", "prelu", "_prelu_kernel", "hypot", "copysign",
+    "floor_divide", "sigmoid_backward", "bernoulli", "xlogy",
+}  # fmt: skip
+"""Of several tensors, element by element."""
+
 AVERAGE_POOLS = {
-    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d,
-    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
 }  # fmt: skip
 SPATIAL = AVERAGE_POOLS | {
-    F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
-    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, F.interpolate, F.upsample, F.pad,
+    "max_pool1d", "max_pool2d", "max_pool3d",
+    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "fractional_max_pool2d",
+    "max_unpool2d", "max_unpool3d",
+    "mkldnn_max_pool2d", "mkldnn_adaptive_avg_pool2d",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d",
+    "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
+    "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
+    "replication_pad3d", "grid_sampler_2d", "grid_sampler_3d", "roi_align", "roi_pool",
 }  # fmt: skip
-AVERAGES = {torch.mean, "mean"}
-REDUCTIONS = {*AVERAGES, torch.sum, torch.amax, "sum", "amax"}
-ADDS = {
-    operator.add, operator.iadd, operator.sub, operator.isub, torch.add, torch.sub,
-    "add", "add_", "sub", "sub_",
+"""Over positions, each channel (dimension 1) alone."""
+
+AVERAGES = {"mean"}
+REDUCTIONS = AVERAGES | {
+    "sum", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "logsumexp", "linalg_vector_norm",
+    "norm", "any",
+    "all", "nansum", "median", "max", "min", "argmax", "argmin", "mode", "kthvalue",
 }  # fmt: skip
-PRODUCTS = {
-    operator.mul, operator.imul, operator.truediv, torch.mul, torch.div,
-    "mul", "mul_", "div", "div_",
+"""Over dimensions that are named."""
+
+ALONG = {
+    "_softmax", "_log_softmax", "softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp", "cummax",
+    "cummin", "sort",
+    "topk", "flip", "roll", "glu", "gather", "unfold", "index_select", "tril", "triu", "renorm",
+    "repeat_interleave",
 }  # fmt: skip
-CONCATS = {torch.cat, torch.concat, torch.concatenate}
-FLATTENS = {torch.flatten, "flatten"}
-RESHAPES = {torch.reshape, "reshape", "view"}
-TRANSPOSES = {torch.transpose, torch.permute, "transpose", "permute"}
-SQUEEZES = {torch.squeeze, torch.unsqueeze, "squeeze", "unsqueeze"}
-CHUNKS = {torch.chunk, "chunk"}
-MOVES = CONCATS | FLATTENS | RESHAPES | TRANSPOSES | SQUEEZES | CHUNKS | {operator.getitem, "expand_as"}
+"""Along dimensions that are named, which stay."""
 
-# What a tensor can be asked without telling how many channels it has.
-FACTS = {
-    "dim", "ndim", "ndimension", "dtype", "device", "is_cuda", "layout", "requires_grad", "is_floating_point",
+VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "unflatten"}
+MOVES = {
+    "permute", "transpose", "t", "squeeze", "unsqueeze", "numpy_T", "movedim", "swapaxes", "diagonal",
+    "expand", "repeat", "tile", "select", "slice", "split", "split_with_sizes", "unsafe_split",
+    "unsafe_split_with_sizes",
+    "unsafe_chunk", "chunk", "unbind", "cat", "concat", "stack", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle",
+    "native_channel_shuffle",
+} | VIEWS  # fmt: skip
+"""Elements are moved and not changed."""
+
+ALIASES = {
+    "view", "_reshape_alias", "permute", "transpose", "t", "squeeze", "unsqueeze", "numpy_T", "movedim",
+    "diagonal", "expand",
+    "select", "slice", "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "reshape",
+    "as_strided",
 }  # fmt: skip
+"""What comes out shares its memory with what went in."""
 
-
-def attribute(node: fx.Node) -> str | None:
-    """The name of the method or attribute that a node asks its first argument for."""
-    if node.op == "call_method":
-        return str(node.target)
-    return str(node.args[1]) if node.target is getattr else None
-
-
-def in_place(node: fx.Node, module: nn.Module | None) -> bool:
-    """Whether a node overwrites its first argument."""
-    if module is not None:
-        return bool(getattr(module, "inplace", False))
-    if node.target in (operator.iadd, operator.isub, operator.imul):
-        return True
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
-
-
-def describe(node: fx.Node) -> str:
-    """An operation in words: its name, and the module whose forward calls it."""
-    target: Any = node.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
-    owner = [path for path, _ in stack.values() if path and path != name]
-    return f"{name} in {owner[-1]}" if owner else name
+MATRIX = {"mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addmv", "matmul"}
 
 
 def is_reparametrized(module: nn.Module) -> bool:

@@ -1,27 +1,29 @@
-"""Channel groups: which channels of a network must be kept or removed together, found by tracing it.
+"""Channel groups: which channels of a network must be kept or removed together, found by running it once.
 
 Every output channel of a conv or linear layer is an *atom*. `slimnet.graph.flow` follows the atoms through
-the network; what it must treat alike (the two sides of an add, the in and out of a depthwise conv, …) is
-tied. Tied atoms form a *unit*, the smallest thing that can be removed; units with the same producers form a
-*channel group*. "Bottleneck-preserving" is a result of this: the outputs that meet in a residual add, and
-what enters a residual block, are *coupled*, and coupled groups stay whole unless streams are pruned too.
+one run of the network; what must be treated alike (the two sides of an add, the in and out of a depthwise
+conv, …) is tied. Tied atoms form a *unit*, the smallest thing that can be removed; units with the same
+producers form a *channel group*. "Bottleneck-preserving" is a result of this: the outputs that meet in a
+residual add, and what enters a residual block, are *coupled*, and coupled groups stay whole unless streams
+are pruned too.
 """
 
 from __future__ import annotations
 
-import traceback
+import pickle
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import nn
 
 from slimnet.errors import SlimnetError
-from slimnet.graph.flow import LAYERS, ChannelFlow
+from slimnet.graph.example import Example
+from slimnet.graph.findings import LAYERS, Run
+from slimnet.graph.flow import ChannelFlow
 from slimnet.graph.partition import Partition, Units, components, distinct
 from slimnet.modes import evaluating, unchanged, uncompiled
 
@@ -30,7 +32,8 @@ from slimnet.modes import evaluating, unchanged, uncompiled
 class LayerUnits:
     """The unit that each input and output channel of one layer belongs to, (C_in,) and (C_out,).
 
-    `positions` and `gains_bias` as in `slimnet.graph.flow.LayerAtoms`.
+    `positions` is how often a conv or linear layer applies its weights to one image; 0 for a norm.
+    `gains_bias` says that absorbing constants into the layer would give it a bias that it does not have.
     """
 
     inputs: Units
@@ -75,20 +78,29 @@ class ChannelGroup:
 
     @property
     def prunable(self) -> bool:
-        """Whether the group is pruned by default."""
+        """Whether the group is pruned by default: by scaling factors, and without its stream."""
         return not self.reason
 
     @property
     def reason(self) -> str:
         """Why the group is kept whole by default; empty where it is not."""
-        if self.blocked:
-            return self.blocked
+        if self.blocked or not self.scales:
+            return self.blocked or "no BatchNorm follows it to go by"
         return "its channels meet in a residual add" if self.coupled else ""
 
 
 @dataclass(frozen=True)
 class ChannelGraph:
     """What `trace` found: the groups, and for every layer the unit of each of its channels.
+
+    Attributes:
+        model: the network.
+        groups: in the order in which the network runs.
+        layers: convs, linear layers and norms, by name.
+        vectors: other parameters and buffers with an entry per channel, by name: the unit of each entry.
+        record: the run that they were found by.
+        example: the shapes of the network's input.
+        unit_count: how many units there are.
 
     Example:
         >>> graph = slimnet.trace(slimnet.models.resnet([1], width=8), torch.zeros(1, 3, 8, 8))
@@ -99,9 +111,14 @@ class ChannelGraph:
     model: nn.Module = field(repr=False)
     groups: tuple[ChannelGroup, ...]
     layers: dict[str, LayerUnits] = field(repr=False)
-    nodes: fx.Graph = field(repr=False)
-    input_shape: tuple[int, ...]
+    vectors: dict[str, Units] = field(repr=False)
+    record: Run = field(repr=False)
+    example: Example
     unit_count: int
+
+    def __reduce__(self) -> Any:
+        # Without the network: a pickled plan is for any of the same structure.
+        return _unpacked, (zlib.compress(pickle.dumps({**vars(self), "model": nn.Module()})),)
 
     def __getitem__(self, layer: str) -> ChannelGroup:
         """The first group that `layer` produces.
@@ -115,54 +132,58 @@ class ChannelGraph:
         raise KeyError(layer)
 
 
-def trace(model: nn.Module, example_input: Tensor) -> ChannelGraph:
-    """Find the channel groups of any network that torch.fx can trace.
+def _unpacked(packed: bytes) -> ChannelGraph:
+    return ChannelGraph(**pickle.loads(zlib.decompress(packed)))
 
-    Convs (grouped and depthwise too), linear layers, BatchNorm, activations, pooling, adds, products,
-    concatenation, flatten, reshape, chunk and transpose are followed, as in eval mode. Where something
-    else reads or writes channels, or a layer does that only runs in training, their groups are unprunable
-    and say why.
+
+def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
+    """Find the channel groups of a network by running it once, in evaluation mode.
+
+    Whatever Python the network is written in, its operations are followed: convs (grouped and depthwise
+    too), linear layers, norms, activations, pooling, sums and products, concatenation, reshapes, splits and
+    slices, and parameters with an entry per channel. Where something else reads or writes channels, or a
+    layer does that only runs in training, their groups are unprunable and say why.
 
     Args:
-        model: left as it was.
-        example_input: one input (N, C, ...) that the model accepts, on its device.
+        model: left as it was. Of a compiled model, what it was made of is traced.
+        example_input: what the model takes, on its device: a tensor (N, C, ...), a tuple of arguments, or a
+            dict of keyword arguments.
 
     Raises:
-        SlimnetError: the model cannot be traced at all, does not run on the example, or has no layers.
+        SlimnetError: the model does not run on the example, or has no layers.
 
     Example:
         >>> graph = slimnet.trace(slimnet.models.resnet([1], width=8), torch.zeros(1, 3, 8, 8))
         >>> len(graph.groups), sum(group.prunable for group in graph.groups)
         (5, 2)
     """
-    if not isinstance(example_input, Tensor):
-        found = type(example_input).__name__
-        raise SlimnetError(f"the example input is a {found}; it must be one tensor (N, C, ...)")
+    example = Example.of(example_input)
     model = uncompiled(model)
-    with evaluating(model), unchanged(model), torch.no_grad():
-        nodes = _record(model)
+    with evaluating(model), unchanged(model):
         flow = ChannelFlow(model)
-        flow.run(nodes, example_input.clone())
-        _keep_for_training(flow, nodes, example_input)
+        flow.run(*example.arguments(example_input))
+        _keep_for_training(flow, example, example_input)
     if not flow.producers:
         raise SlimnetError(
             f"{type(model).__name__} has no convolution or linear layer that could be followed"
         )
-    return _assemble(flow, nodes, tuple(example_input.shape))
+    return _assemble(flow, example)
 
 
-def _keep_for_training(flow: ChannelFlow, nodes: fx.Graph, example_input: Tensor) -> None:
+def _keep_for_training(flow: ChannelFlow, example: Example, example_input: Any) -> None:
     """Block what is read by layers that only run in training mode, such as auxiliary classifiers."""
     model = flow.model
-    called = {str(node.target) for node in nodes.nodes if node.op == "call_module"}
-    idle = {name for name, module in model.named_modules() if isinstance(module, LAYERS)} - called
+    idle = {name for name, module in model.named_modules() if isinstance(module, LAYERS)} - set(flow.layers)
     if not idle:
         return
     other = ChannelFlow(model)
+    model.train()
     try:
-        other.run(_record(model, training=True), example_input.clone())
+        other.run(*example.arguments(example_input))
     except SlimnetError:
         return  # in training mode the network does not take this input at all
+    finally:
+        model.eval()
     own = np.full(other.atom_count, -1)
     for name in set(other.producers) & set(flow.producers):
         own[other.layers[name].outputs] = flow.layers[name].outputs
@@ -171,61 +192,17 @@ def _keep_for_training(flow: ChannelFlow, nodes: fx.Graph, example_input: Tensor
         flow.block(atoms[atoms >= 0], f"{name}, which only runs in training, reads it")
 
 
-def _record(model: nn.Module, training: bool = False) -> fx.Graph:
-    """The operations of a forward pass; nothing is computed, and the model is left in eval mode."""
-    tracer = Tracer()
-    if training:
-        model.train()
-    try:
-        return tracer.trace(model)
-    except Exception as error:
-        inside = [path for path, _ in tracer.module_stack.values() if path]
-        where = f" in its module {inside[-1]}" if inside else ""
-        line = _last_line_outside(error, Path(torch.__file__).parent)
-        raise SlimnetError(
-            f"{type(model).__name__} cannot be traced: {error}{where}, at `{line}`. A forward that branches "
-            f"on tensors or loops over them is followed only if torch.fx.wrap hides that function"
-        ) from error
-    finally:
-        if training:
-            model.eval()
-
-
-class Tracer(fx.Tracer):
-    """torch's tracer, which also takes a user's own kinds of layers whole where they compute as torch's."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return super().is_leaf_module(m, module_qualified_name) or _computes_as_torch(m)
-
-    def create_arg(self, a: Any) -> Any:
-        # The commonest arguments; torch would spend a fifth of the time on inspecting them.
-        if type(a) is fx.Proxy and a.tracer is self:
-            return a.node
-        return a if type(a) in (int, float, bool, str) else super().create_arg(a)
-
-
-def _computes_as_torch(module: nn.Module) -> bool:
-    """Whether a layer of a user's own class computes as the torch class it derives from."""
-    own = type(module)
-    bases = [base for base in own.__mro__ if base.__module__.startswith("torch.nn.modules.")]
-    return isinstance(module, LAYERS) and all(
-        getattr(own, name, None) is getattr(bases[0], name, None) for name in ("forward", "_conv_forward")
-    )
-
-
-def _last_line_outside(error: Exception, package: Path) -> str:
-    """The innermost line of code that is not the package's own."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if package not in Path(f.filename).parents]
-    return frames[-1].line or "" if frames else ""
-
-
-def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) -> ChannelGraph:
+def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
     """Turn tied atoms into units and units into groups."""
     unit_of = components(flow.atom_count, flow.ties())
     unit_count = int(unit_of.max()) + 1
+    gains = flow.gaining_bias()
     layers = {
-        name: LayerUnits(unit_of[layer.inputs], unit_of[layer.outputs], layer.positions, layer.gains_bias)
+        name: LayerUnits(unit_of[layer.inputs], unit_of[layer.outputs], layer.positions, name in gains)
         for name, layer in flow.layers.items()
+    }
+    vectors = {
+        name: unit_of[atoms] for name, atoms in flow.vectors.items() if name.rpartition(".")[0] not in layers
     }
     made = np.concatenate([layers[name].outputs for name in flow.producers])
     coupled = np.zeros(unit_count, dtype=np.int64)
@@ -249,9 +226,6 @@ def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) 
     seen: Counter[str] = Counter()
     for index, units in enumerate(members):
         first = units[0]
-        blocked = reasons[why[first]]
-        if not blocked and not scales[index]:
-            blocked = "no BatchNorm follows it to go by"
         name = producers[index][0]
         seen[name] += 1
         found.append(
@@ -263,10 +237,11 @@ def _assemble(flow: ChannelFlow, nodes: fx.Graph, input_shape: tuple[int, ...]) 
                 units=units,
                 unit_channels=int(channels[first]),
                 coupled=bool(coupled[first]),
-                blocked=blocked,
+                blocked=reasons[why[first]],
             )
         )
-    return ChannelGraph(flow.model, tuple(found), layers, nodes, input_shape, unit_count)
+    flow.record.forget_labels()
+    return ChannelGraph(flow.model, tuple(found), layers, vectors, flow.record, example, unit_count)
 
 
 def _names(group_of: Units, count: int, layers: dict[str, Units]) -> list[list[str]]:

@@ -1,31 +1,30 @@
 """Absorption: what a removed channel still emits, moved into the layers that read it.
 
-A channel whose γ is 0 does not output 0 but act(β), and one whose γ is small outputs act(N(β, γ²)). The mean
-of that is carried through the traced network as a map, so that a conv with zero padding sees it exactly where
-its taps lie inside the image; what a reader makes of the removed channels, averaged over positions, goes into
-its bias or the following BatchNorm's running mean. Exact at γ = 0 for 1x1 convs, linear layers and convs
-without padding.
+A channel whose γ is 0 does not output 0 but act(β), and one whose γ is small outputs act(N(β, γ²)). Mean and
+variance of each channel are carried from the BatchNorm through the recorded operations to the layers that
+read it, as one number per channel; a conv with zero padding sees a constant where its taps lie inside the
+image, which is a fraction per tap. What a reader makes of the removed channels, averaged over positions, goes
+into its bias or the following BatchNorm's running mean. Exact at γ = 0 for 1x1 convs, linear layers and convs
+without padding. What cannot be carried through an operation is left out.
 """
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
-from slimnet.graph.flow import holds_tensor, norm_behind
-from slimnet.modes import evaluating
-from slimnet.pruning.plan import PruningPlan
+from slimnet.graph.findings import Run, norm_behind
+from slimnet.graph.record import Call, Parameter, Ref, substitute
+from slimnet.pruning.plan import LayerCut, PruningPlan
 
 # Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
@@ -34,7 +33,7 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance of an activation, each of its shape for a batch of one."""
+    """Mean and variance of an activation; 1 stands for each dimension along which both are alike."""
 
     mean: Tensor
     var: Tensor
@@ -42,167 +41,333 @@ class Moments:
 
 def absorb_constants(model: nn.Module, plan: PruningPlan) -> None:
     """Move the mean output of the channels that `plan` removes into what reads them; changes `model`."""
-    cuts = plan.cuts()
-    env: dict[fx.Node, Any] = {}
-    parameter = next(model.parameters())
-    example = torch.zeros((1, *plan.graph.input_shape[1:]), dtype=parameter.dtype, device=parameter.device)
-    with torch.no_grad(), evaluating(model):
-        for node in plan.graph.nodes.nodes:
-            if node.op == "output":
-                return
-            if node.op == "placeholder":
-                env[node] = node.args[0] if env else Moments(example, torch.ones_like(example))
-                continue
-            module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
-            env[node] = _moments(model, node, module, env)
-            if ops.in_place(node, module):
-                env[node.args[0]] = env[node]
-            if isinstance(module, _ConvNd | nn.Linear) and str(node.target) in cuts:
-                _absorb_into(model, node, module, env, cuts[str(node.target)].inputs)
+    cuts, run = plan.cuts(), plan.graph.record
+    readers = [call for call in run.calls if _absorbs(model, plan, call, cuts)]
+    with torch.no_grad():
+        moments = Propagation(model, run).of([call.inputs[0] for call in readers])
+        # All from the network as it was: what one layer absorbs is no part of what the next one reads.
+        shifts = [_shift(model, call, moments.get(call.inputs[0]), run, cuts) for call in readers]
+        users = run.users()
+        for call, shift in zip(readers, shifts, strict=True):
+            if shift is not None:
+                _add(model, call, shift, plan, users)
 
 
-def _absorb_into(
-    model: nn.Module,
-    node: fx.Node,
-    layer: _ConvNd | nn.Linear,
-    env: dict[fx.Node, Any],
-    kept: NDArray[np.int64],
-) -> None:
-    """Add the response of a layer to its removed input channels to its bias or to the BatchNorm behind it."""
-    channel_dim = -1 if isinstance(layer, nn.Linear) else 1
-    gone = env[node.all_input_nodes[0]].mean.clone()
-    if getattr(layer, "groups", 1) > 1 or len(kept) == gone.shape[channel_dim]:
-        return  # a conv group is removed with its inputs
-    gone.index_fill_(channel_dim, torch.from_numpy(kept).to(gone.device), 0)
-    response = layer(gone) - layer(torch.zeros_like(gone))
-    shift = response.movedim(channel_dim, 0).flatten(1).mean(1)
-    norm = norm_behind(model, node)
+def _absorbs(model: nn.Module, plan: PruningPlan, call: Call, cuts: dict[str, LayerCut]) -> bool:
+    """Whether a call is of a conv or linear layer that loses inputs and has one use."""
+    if call.layer not in cuts or call.op not in ops.CONVOLUTIONS | ops.LINEAR or not call.inputs:
+        return False
+    units = plan.graph.layers[call.layer]
+    once = sum(other.layer == call.layer for other in plan.graph.record.calls) == 1
+    grouped = getattr(model.get_submodule(call.layer), "groups", 1) > 1  # removed with its inputs
+    return once and not grouped and len(cuts[call.layer].inputs) < len(units.inputs)
+
+
+def _shift(
+    model: nn.Module, call: Call, source: Moments | None, run: Run, cuts: dict[str, LayerCut]
+) -> Tensor | None:
+    """The response of a layer to its removed inputs, (C_out,); None where nothing is known of them."""
+    if source is None:
+        return None
+    layer: Any = model.get_submodule(call.layer)
+    shape = run.values[call.inputs[0]].shape
+    mean = _per_channel(source.mean, shape, -1 if isinstance(layer, nn.Linear) else 1)
+    if mean is None:
+        return None
+    emitted = torch.where(mean.isfinite(), mean, 0)
+    emitted[torch.from_numpy(cuts[call.layer].inputs).to(mean.device)] = 0
+    return _response(layer, run, call, emitted)
+
+
+def _response(layer: Any, run: Run, call: Call, inputs: Tensor) -> Tensor:
+    """What an ungrouped layer makes of constant inputs (C_in,), on average, (C_out,); without bias."""
+    weight = layer.weight.detach()
+    if weight[0, 0].numel() > 1:  # a kernel, each tap of which is inside the image so often
+        before, after = run.values[call.inputs[0]].shape, run.values[call.outputs[0]].shape
+        inputs = torch.outer(inputs, _coverage(layer, before[2:], after[2:]).to(inputs)).flatten()
+    if getattr(layer, "transposed", False):
+        weight = weight.transpose(0, 1)
+    response: Tensor = weight.flatten(1) @ inputs
+    return response
+
+
+def _coverage(layer: _ConvNd, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
+    """For each tap of a kernel the fraction of positions at which it lies inside the image."""
+    found = torch.ones(1, dtype=torch.float64)
+    padding = layer._reversed_padding_repeated_twice[::-1]  # per dimension: after, before
+    for dim, (size, positions) in enumerate(zip(before, after, strict=True)):
+        pad, step, gap = padding[2 * dim + 1], layer.stride[dim], layer.dilation[dim]
+        taps = torch.arange(layer.kernel_size[dim]) * gap
+        if layer.transposed:  # each input reaches an output at its place plus the tap
+            place = torch.arange(size)[:, None] * step - layer.padding[dim] + taps  # type: ignore[operator]
+            fraction = ((place >= 0) & (place < positions)).double().sum(0) / positions
+        elif layer.padding_mode != "zeros":
+            fraction = torch.ones(len(taps), dtype=torch.float64)
+        else:
+            place = torch.arange(positions)[:, None] * step - pad + taps
+            fraction = ((place >= 0) & (place < size)).double().mean(0)
+        found = (found[:, None] * fraction).flatten()
+    return found
+
+
+def _per_channel(mean: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | None:
+    """The mean of each channel over whatever else it varies along."""
+    dim = dim % len(shape)
+    mean = mean.movedim(dim, 0).flatten(1).mean(1)
+    return mean.expand(shape[dim]) if len(mean) == 1 else mean
+
+
+def _add(model: nn.Module, call: Call, shift: Tensor, plan: PruningPlan, users: list[list[Call]]) -> None:
+    layer: Any = model.get_submodule(call.layer)
+    behind = "" if layer.bias is not None else norm_behind(model, call.outputs[0], plan.graph.record, users)
     if layer.bias is not None:
         layer.bias += shift
-    elif norm is not None:
+    elif behind:
+        norm: Any = model.get_submodule(behind)
         norm.running_mean -= shift
     else:
         layer.bias = nn.Parameter(shift)
 
 
-def _moments(model: nn.Module, node: fx.Node, module: nn.Module | None, env: dict[fx.Node, Any]) -> Any:
-    """Carry mean and variance over one operation; sizes and other plain values are computed as they are."""
-    if node.op == "get_attr":
-        value = operator.attrgetter(str(node.target))(model)
-        return Moments(value, torch.zeros_like(value)) if isinstance(value, Tensor) else value
-    if node.target is operator.getitem and isinstance(env[node.all_input_nodes[0]], list | dict):
-        return env[node.all_input_nodes[0]][node.args[1]]
-    run = _operation(node, module)
-    sources = [env[source] for source in node.all_input_nodes if isinstance(env[source], Moments)]
-    if sources and (isinstance(module, ops.POINTWISE_MODULES) or node.target in ops.POINTWISE):
-        return _activate(run, node, env)
-    mean = _apply(run, node, env, lambda moments: moments.mean)
-    if not sources or not holds_tensor(mean):
-        return mean
-    if isinstance(module, _BatchNorm):
-        return _normalise(module, sources[0], mean)
-    if isinstance(module, _ConvNd | nn.Linear):
-        return Moments(mean, _through_squares(module, sources[0].var))
-    if node.target in ops.ADDS:
-        return Moments(mean, sum(source.var for source in sources).expand_as(mean))
-    if node.target in ops.PRODUCTS and len(sources) == 2:
+class Propagation:
+    """Carries moments through a run, as far as they are asked for."""
+
+    def __init__(self, model: nn.Module, run: Run) -> None:
+        self.model, self.run = model, run
+        self.tensors: Mapping[str, Tensor] = dict(model.named_parameters(remove_duplicate=False)) | dict(
+            model.named_buffers(remove_duplicate=False)
+        )
+        self._made = {output: call for call in run.calls for output in call.outputs}
+
+    def of(self, values: list[int]) -> dict[int, Moments | None]:
+        """The moments of values; None where they are not known."""
+        wanted, open_values = set(values), list(values)
+        while open_values:
+            call = self._made.get(open_values.pop())
+            if call is None or call.op in ops.NORMS:
+                continue
+            new = set(call.inputs) - wanted
+            wanted |= new
+            open_values += new
+        found: dict[int, Moments | None] = {}
+        for call in self.run.calls:
+            if wanted.isdisjoint(call.outputs):
+                continue
+            results = self._through(call, found)
+            for index, moments in zip(call.outputs, results, strict=True):
+                found[index] = None if index in self.run.unclear else moments
+        return found
+
+    def _through(self, call: Call, found: dict[int, Moments | None]) -> list[Moments | None]:
+        """The moments of what a call makes."""
+        if call.op in ops.NORMS:
+            return [self._normalised(call)]
+        sources: list[Moments | None] = []
+        for item in _operands((call.args, call.kwargs)):
+            if type(item) is Parameter:
+                tensor = self.tensors[item.name].detach()
+                sources.append(Moments(tensor, torch.zeros_like(tensor)))
+            elif type(item) is Ref:
+                sources.append(found.get(item.index))
+            else:
+                sources.append(Moments(item, torch.zeros_like(item)))
+        unknown: list[Moments | None] = [None] * len(call.outputs)
+        known = [source for source in sources if source is not None]
+        if len(known) < len(sources) or not known:
+            return unknown
+        if call.op in ops.CONVOLUTIONS | ops.LINEAR:
+            return [self._layer(call, known[0])] if call.layer else unknown
+        if all(not bool(source.var.any()) for source in known) and call.op in _POINT_BY_POINT:
+            return _only(call, self._call(call, [source.mean for source in known]), zero=True)
+        random = [place for place, source in enumerate(known) if bool(source.var.any())]
+        if len(random) == 1 and call.op in (ops.POINTWISE | {"prelu", "_prelu_kernel", "maximum", "minimum"}):
+            return _only(call, self._activated(call, known, random[0]))
+        if call.op in ops.ADDS | {"mul", "div"}:
+            return [self._combined(call, known)]
+        if call.op in ops.SPATIAL | ops.REDUCTIONS | ops.MOVES | {"constant_pad_nd"}:
+            return self._moved(call, known)
+        return unknown
+
+    def _normalised(self, call: Call) -> Moments | None:
+        """β and γ², which is what BatchNorm is for."""
+        norm = self.model.get_submodule(call.layer) if call.layer else None
+        shape = self.run.values[call.outputs[0]].shape
+        if not isinstance(norm, _NormBase):
+            return None
+        sample = norm.weight if norm.weight is not None else norm.running_mean
+        if sample is None:
+            sample = next(self.model.parameters())
+        channels = sample.new_zeros(shape[1])
+        beta = norm.bias.detach() if norm.bias is not None else channels
+        gamma = norm.weight.detach() if norm.weight is not None else channels + 1
+        compact = [1, -1] + [1] * (len(shape) - 2)
+        return Moments(beta.reshape(compact), gamma.square().reshape(compact))
+
+    def _layer(self, call: Call, source: Moments) -> Moments | None:
+        """A weighted sum of inputs taken as independent."""
+        layer: Any = self.model.get_submodule(call.layer)
+        before, after = self.run.values[call.inputs[0]].shape, self.run.values[call.outputs[0]].shape
+        dim = -1 if isinstance(layer, nn.Linear) else 1
+        mean, var = (_per_channel(part, before, dim) for part in (source.mean, source.var))
+        if mean is None or var is None:
+            return None
+        groups = getattr(layer, "groups", 1)
+        weight = layer.weight.detach()
+        if getattr(layer, "transposed", False):
+            weight = weight.transpose(0, 1)  # these have no groups
+        weight = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
+        taps = _coverage(layer, before[2:], after[2:]) if isinstance(layer, _ConvNd) else torch.ones(1)
+        made = torch.einsum("goik,gi,k->go", weight, mean.reshape(groups, -1), taps.to(mean)).flatten()
+        if layer.bias is not None:
+            made = made + layer.bias.detach()
+        spread = torch.einsum("goik,gi->go", weight.square(), var.reshape(groups, -1)).flatten()
+        compact = [1] * len(after)
+        compact[dim] = -1
+        return Moments(made.reshape(compact), spread.reshape(compact))
+
+    def _call(self, call: Call, tensors: list[Tensor]) -> Any:
+        """Compute a call on other tensors, in the order of its operands."""
+        given = iter(tensors)
+        args, kwargs = _replaced((call.args, call.kwargs), lambda _: next(given))
+        if call.in_place:  # on a tensor that is as large as the result
+            shape = np.broadcast_shapes(*(tuple(tensor.shape) for tensor in tensors))
+            args = (args[0].expand(shape).clone(), *args[1:])
+        return call.function(*args, **kwargs)
+
+    def _activated(self, call: Call, sources: list[Moments], place: int) -> Moments:
+        """Mean and variance of act(x) for x ~ N(mean, var); act may have other arguments, which are fixed."""
+        source = sources[place]
+
+        def act(value: Tensor) -> Tensor:
+            tensors = [value if at == place else other.mean for at, other in enumerate(sources)]
+            result = self._call(call, tensors)
+            return result if isinstance(result, Tensor) else result[0]
+
+        if call.op in ops.COPIES:
+            return source
+        deviation = source.var.clamp(min=0).sqrt()
+        mean = source.mean.expand(np.broadcast_shapes(tuple(source.mean.shape), tuple(deviation.shape)))
+        if call.op in ops.RELUS:
+            first, second = _rectified(mean, deviation)
+        else:
+            nodes = torch.as_tensor(_NODES, dtype=mean.dtype, device=mean.device).reshape(
+                -1, *[1] * mean.dim()
+            )
+            weights = torch.as_tensor(_WEIGHTS, dtype=mean.dtype, device=mean.device)
+            points = (mean + nodes * deviation).flatten(0, 1)
+            output = act(points)
+            output = output.reshape(len(weights), -1, *output.shape[1:])
+            first = torch.tensordot(weights, output, 1)
+            second = torch.tensordot(weights, output.square(), 1)
+        constant = deviation == 0
+        first = torch.where(constant, act(mean), first)
+        return Moments(first, torch.where(constant, 0.0, (second - first.square()).clamp(min=0)))
+
+    def _combined(self, call: Call, sources: list[Moments]) -> Moments | None:
+        """Sums of independent tensors, products of two, and quotients by a constant."""
+        if len(sources) == 1:  # with a number
+            (source,) = sources
+            mean = self._call(call, [source.mean])
+            if call.op in ops.ADDS:
+                scale = call.kwargs.get("alpha", 1) if call.op == "rsub" else 1
+                return Moments(mean, source.var * scale**2)
+            factor = self._call(call, [torch.ones_like(source.mean)])
+            return Moments(mean, source.var * factor.square())
         a, b = sources
-        return Moments(mean, a.mean.square() * b.var + b.mean.square() * a.var + a.var * b.var)
-    if node.target in _LINEAR or isinstance(module, (nn.Flatten, nn.ChannelShuffle, *ops.SPATIAL_MODULES)):
-        var = _apply(run, node, env, lambda moments: moments.var)
-        if node.target in ops.AVERAGE_POOLS | ops.AVERAGES or isinstance(module, ops.AVERAGE_POOL_MODULES):
-            var = var * min(1.0, mean.numel() / sources[0].mean.numel())  # positions taken as independent
-        return _pair(mean, var)
-    # Of other operations only the mean is followed; what varies is given the variance of the input.
-    varies = any(bool(source.var.any()) for source in sources)
-    fill = torch.ones_like if varies else torch.zeros_like
-    return _pair(
-        mean, fx.node.map_aggregate(mean, lambda item: fill(item) if isinstance(item, Tensor) else item)
-    )
+        mean = self._call(call, [a.mean, b.mean])
+        if call.op in ops.ADDS:
+            alpha = call.kwargs.get("alpha", 1)
+            return Moments(mean, a.var + b.var * alpha**2)
+        if call.op == "mul":
+            return Moments(mean, a.mean.square() * b.var + b.mean.square() * a.var + a.var * b.var)
+        return None if bool(b.var.any()) else Moments(mean, a.var / b.mean.square())
+
+    def _moved(self, call: Call, sources: list[Moments]) -> list[Moments | None]:
+        """What is moved, pooled or averaged."""
+        shapes = [self.run.values[index].shape for index in call.outputs]
+        compact = len(sources) == 1 and len(shapes) == 1 and sources[0].mean.dim() >= 3
+        if call.op in ops.SPATIAL and compact and _alike_over_positions(sources[0]):
+            mean, var = sources[0].mean, sources[0].var
+            if call.op in ops.AVERAGE_POOLS:
+                before = self.run.values[call.inputs[0]].shape
+                var = var * min(1.0, math.prod(shapes[0][2:]) / math.prod(before[2:]))
+                if _pads(call):
+                    ones = torch.ones(before, dtype=mean.dtype, device=mean.device)[:1, :1]
+                    mean = mean * self._call(call, [ones]).mean()
+            return [Moments(mean, var)]
+        full = [self.run.values[index].shape for index in call.inputs]
+        refs = _operands((call.args, call.kwargs))
+        wholes = []
+        for item, source in zip(refs, sources, strict=True):
+            shape = full[call.inputs.index(item.index)] if type(item) is Ref else source.mean.shape
+            wholes.append((source.mean.expand(shape), source.var.expand(shape)))
+        means, vars_ = self._whole(call, [m for m, _ in wholes]), self._whole(call, [v for _, v in wholes])
+        results: list[Moments | None] = []
+        for index, (mean, var) in enumerate(zip(means, vars_, strict=True)):
+            if index >= len(call.outputs):
+                break
+            if call.op in ops.AVERAGES | ops.AVERAGE_POOLS:
+                var = var * min(1.0, mean.numel() / wholes[0][0].numel())  # positions taken as independent
+            results.append(Moments(_compact(mean), _compact(var)) if mean.is_floating_point() else None)
+        return results + [None] * (len(call.outputs) - len(results))
+
+    def _whole(self, call: Call, tensors: list[Tensor]) -> list[Tensor]:
+        if call.op in ops.VIEWS:
+            shape = self.run.values[call.outputs[0]].shape
+            return [tensors[0].reshape(shape)]
+        result = self._call(call, tensors)
+        return (
+            [result] if isinstance(result, Tensor) else [item for item in result if isinstance(item, Tensor)]
+        )
 
 
-_LINEAR = ops.MOVES | ops.SPATIAL | ops.REDUCTIONS
+_POINT_BY_POINT = ops.POINTWISE | ops.COMBINATIONS
 
 
-def _normalise(norm: _BatchNorm, source: Moments, mean: Tensor) -> Moments:
-    """β and γ², which is what BatchNorm is for; what never varies it only scales and shifts."""
-    shape = [1, -1] + [1] * (mean.dim() - 2)
-    beta = norm.bias if norm.bias is not None else mean.new_zeros(norm.num_features)
-    gamma = norm.weight if norm.weight is not None else mean.new_ones(norm.num_features)
-    fitted = Moments(beta.reshape(shape).expand_as(mean), gamma.square().reshape(shape).expand_as(mean))
-    constant = source.var == 0
-    if norm.running_mean is None or not constant.any():
-        return fitted
-    return Moments(torch.where(constant, mean, fitted.mean), torch.where(constant, 0.0, fitted.var))
+def _operands(value: Any) -> list[Any]:
+    """What stands for tensors in the arguments of a call, in their order."""
+    if isinstance(value, Tensor) or type(value) in (Ref, Parameter):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [item for each in value for item in _operands(each)] if isinstance(value, list | tuple) else []
 
 
-def _pair(mean: Any, var: Any) -> Any:
-    if isinstance(mean, Tensor):
-        return Moments(mean, var)
-    if isinstance(mean, dict):
-        return {key: _pair(mean[key], var[key]) for key in mean}
-    return [_pair(one, other) for one, other in zip(mean, var, strict=True)]
+def _replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Tensor):
+        return replace(value)
+    if isinstance(value, list):
+        return [_replaced(item, replace) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_replaced(item, replace) for item in value)
+    if isinstance(value, dict):
+        return {key: _replaced(item, replace) for key, item in value.items()}
+    return substitute(value, replace)
 
 
-def _operation(node: fx.Node, module: nn.Module | None) -> Callable[..., Any]:
-    if module is not None:
-        return module
-    if node.op == "call_method":
-        return lambda first, *args, **kwargs: getattr(first, str(node.target))(*args, **kwargs)
-    return node.target  # type: ignore[return-value]
+def _only(call: Call, result: Any, zero: bool = False) -> list[Moments | None]:
+    """The moments of the first of several results."""
+    if zero:
+        first = result if isinstance(result, Tensor) else result[0]
+        result = Moments(first, torch.zeros_like(first)) if first.is_floating_point() else None
+    return [result] + [None] * (len(call.outputs) - 1)
 
 
-def _apply(
-    run: Callable[..., Any], node: fx.Node, env: dict[fx.Node, Any], pick: Callable[[Moments], Tensor]
-) -> Any:
-    """Run an operation on what `pick` takes of its arguments, copied, since it may work in place."""
-
-    def copy(value: Any) -> Any:
-        if not isinstance(value, Moments):
-            return value
-        return pick(value).clone(memory_format=torch.contiguous_format)
-
-    def choose(source: fx.Node) -> Any:
-        return fx.node.map_aggregate(env[source], copy)
-
-    args, kwargs = fx.map_arg((node.args, node.kwargs), choose)
-    return run(*args, **kwargs)
+def _alike_over_positions(source: Moments) -> bool:
+    return all(size == 1 for part in (source.mean, source.var) for size in part.shape[2:])
 
 
-def _through_squares(layer: _ConvNd | nn.Linear, var: Tensor) -> Tensor:
-    """The variance of a weighted sum of independent inputs: the layer with its weights squared, no bias."""
-    parameters = {"weight": layer.weight.square()}
-    if layer.bias is not None:
-        parameters["bias"] = torch.zeros_like(layer.bias)
-    return torch.func.functional_call(layer, parameters, (var,))  # type: ignore[no-any-return]
+def _pads(call: Call) -> bool:
+    """Whether an average pool counts zeros beyond the image."""
+    return len(call.args) > 3 and any(call.args[3]) and (len(call.args) < 6 or call.args[5] is not False)
 
 
-def _activate(run: Callable[..., Any], node: fx.Node, env: dict[fx.Node, Any]) -> Moments:
-    """Mean and variance of act(x) for x ~ N(mean, var)."""
-    activated = next(arg for arg in node.all_input_nodes if isinstance(env[arg], Moments))
-    source: Moments = env[activated]
-    # BatchNorm makes every position alike: compute one of them and expand.
-    compact = tuple(
-        slice(0, 1) if source.mean.stride(d) == 0 and source.var.stride(d) == 0 else slice(None)
-        for d in range(source.mean.dim())
-    )
-    mean, deviation = source.mean[compact], source.var[compact].clamp(min=0).sqrt()
-
-    def act(value: Tensor) -> Tensor:
-        inputs = {arg: env[arg] for arg in node.all_input_nodes} | {activated: Moments(value, value)}
-        return _apply(run, node, inputs, lambda moments: moments.mean)  # type: ignore[no-any-return]
-
-    if isinstance(run, nn.ReLU) or node.target in ops.RELUS:
-        first, second = _rectified(mean, deviation)
-    else:
-        first, second = torch.zeros_like(mean), torch.zeros_like(mean)
-        for position, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
-            output = act(mean + position * deviation)
-            first, second = first + weight * output, second + weight * output.square()
-    constant = deviation == 0
-    first = torch.where(constant, act(mean), first)
-    var = torch.where(constant, 0.0, (second - first.square()).clamp(min=0))
-    return Moments(first.expand_as(source.mean), var.expand_as(source.mean))
+def _compact(tensor: Tensor) -> Tensor:
+    """One of each dimension along which a tensor was expanded."""
+    for dim in range(tensor.dim()):
+        if tensor.stride(dim) == 0 and tensor.shape[dim] > 1:
+            tensor = tensor.narrow(dim, 0, 1)
+    return tensor
 
 
 def _rectified(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:

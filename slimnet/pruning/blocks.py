@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
+from slimnet.graph.findings import Run
+from slimnet.graph.record import Call
 from slimnet.models.stand_ins import Constant, Dropped
-from slimnet.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,25 @@ class Branch:
     Attributes:
         name: of the module that holds them.
         layers: convs and BatchNorms, in the order in which they run.
-        nodes: all operations of the branch, in order.
+        calls: all operations of the branch, in order.
     """
 
     name: str
     layers: tuple[str, ...]
-    nodes: tuple[fx.Node, ...]
+    calls: tuple[Call, ...]
 
 
-def find_branches(model: nn.Module, nodes: fx.Graph) -> list[Branch]:
+def find_branches(run: Run) -> list[Branch]:
     """The branches that could be dropped: chains of convs, BatchNorms and pointwise operations."""
+    made = {output: call for call in run.calls for output in call.outputs}
+    users = run.users()
     found = []
-    for node in nodes.nodes:
-        if node.op == "output" or node.target not in ops.ADDS or len(node.all_input_nodes) != 2:
+    for call in run.calls:
+        if call.op != "add" or len(call.inputs) != 2:
             continue
-        for shortcut, last in (node.all_input_nodes, reversed(node.all_input_nodes)):
-            chain = _chain(_behind_identities(model, shortcut), last)
-            branch = _branch(model, chain) if chain else None
+        for shortcut, last in (call.inputs, call.inputs[::-1]):
+            chain = _chain(_behind_copies(made, shortcut), last, made, users)
+            branch = _branch(chain) if chain else None
             if branch is not None:
                 found.append(branch)
     return found
@@ -54,24 +57,35 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
         branch: of `find_branches`.
         kept: for layers that lose output channels, those that stay.
     """
-    reader = max(i for i, node in enumerate(branch.nodes) if _module(model, node, _ConvNd) is not None)
-    conv = model.get_submodule(str(branch.nodes[reader].target))
+    reader = max(i for i, call in enumerate(branch.calls) if call.op in ops.CONVOLUTIONS)
+    conv = model.get_submodule(branch.calls[reader].layer)
     assert isinstance(conv, _ConvNd)
     channels = conv.out_channels
     value = conv.weight.new_zeros(1, channels, *[1] * (conv.weight.dim() - 2))
     if conv.bias is not None:
         value += conv.bias.detach().reshape_as(value)
-    end = max(i for i, node in enumerate(branch.nodes) if str(node.target) in branch.layers)
-    with torch.no_grad(), evaluating(model):
-        for node in branch.nodes[reader + 1 : end + 1]:
-            value = _run(model, node, value)
+    end = max(i for i, call in enumerate(branch.calls) if call.layer in branch.layers)
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(
+        model.named_buffers(remove_duplicate=False)
+    )
+    with torch.no_grad():
+        for call in branch.calls[reader + 1 : end + 1]:
+            value = _first(call.run(partial(_always, value), tensors))
     for position, layer in enumerate(branch.layers):
         model.set_submodule(layer, Dropped(fresh=position == 0))
-    last = str(branch.nodes[end].target)
+    last = branch.calls[end].layer
     constant = value.flatten().detach().clone()
     if last in kept:
         constant = constant[torch.from_numpy(kept[last]).to(constant.device)]
     model.set_submodule(last, Constant(constant))
+
+
+def _always(value: Tensor, index: int) -> Tensor:
+    return value
+
+
+def _first(result: Tensor | Sequence[Tensor]) -> Tensor:
+    return result if isinstance(result, Tensor) else result[0]
 
 
 def dropped_layers(model: nn.Module) -> dict[str, str]:
@@ -94,53 +108,36 @@ def restore_dropped(model: nn.Module, layers: dict[str, str], state: dict[str, T
         model.set_submodule(name, stand_in)
 
 
-def _behind_identities(model: nn.Module, node: fx.Node) -> fx.Node:
-    while _module(model, node, nn.Identity) is not None:
-        node = node.all_input_nodes[0]
-    return node
+def _behind_copies(made: dict[int, Call], value: int) -> int:
+    while value in made and made[value].op in ops.COPIES:
+        value = made[value].inputs[0]
+    return value
 
 
-def _chain(fork: fx.Node, last: fx.Node) -> list[fx.Node] | None:
-    """The nodes from behind `fork` to `last` if each has one source and one user."""
-    chain: list[fx.Node] = []
-    node = last
-    while node is not fork:
-        if len(node.all_input_nodes) != 1 or len(node.users) != 1:
+def _chain(fork: int, last: int, made: dict[int, Call], users: Sequence[Sequence[Call]]) -> list[Call] | None:
+    """The calls from behind `fork` to `last` if each has one source and one user."""
+    chain: list[Call] = []
+    value = last
+    while value != fork:
+        call = made.get(value)
+        if call is None or len(call.inputs) != 1 or len(users[value]) != 1:
             return None
-        chain.append(node)
-        node = node.all_input_nodes[0]
+        chain.append(call)
+        value = call.inputs[0]
     return chain[::-1]
 
 
-def _branch(model: nn.Module, chain: Sequence[fx.Node]) -> Branch | None:
+def _branch(chain: Sequence[Call]) -> Branch | None:
     layers = []
-    for node in chain:
-        if _module(model, node, _ConvNd, _BatchNorm) is not None:
-            layers.append(str(node.target))
-        elif _module(model, node, *ops.POINTWISE_MODULES) is None and node.target not in ops.POINTWISE:
+    for call in chain:
+        if call.layer and call.op in ops.CONVOLUTIONS | ops.NORMS:
+            layers.append(call.layer)
+        elif call.op not in ops.POINTWISE:
             return None
-    convs = [name for name in layers if isinstance(model.get_submodule(name), _ConvNd)]
+    convs = [call.layer for call in chain if call.op in ops.CONVOLUTIONS]
     if len(convs) < 2 or len(set(layers)) < len(layers):
         return None
     return Branch(_common_parent(layers), tuple(layers), tuple(chain))
-
-
-def _module(model: nn.Module, node: fx.Node, *kinds: type[nn.Module]) -> nn.Module | None:
-    if node.op != "call_module":
-        return None
-    module = model.get_submodule(str(node.target))
-    return module if isinstance(module, kinds) else None
-
-
-def _run(model: nn.Module, node: fx.Node, value: Tensor) -> Tensor:
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda _: value)
-    if node.op == "call_module":
-        result: Tensor = model.get_submodule(str(node.target))(*args, **kwargs)
-    elif node.op == "call_method":
-        result = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    else:
-        result = node.target(*args, **kwargs)  # type: ignore[operator]
-    return result
 
 
 def _common_parent(names: Sequence[str]) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.cost import count_params
@@ -77,7 +77,7 @@ def cost_model(graph: ChannelGraph) -> CostModel:
     for name in graph.layers:
         module = graph.model.get_submodule(name)
         biased = 0 if module.bias is None else 1
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, _NormBase | nn.GroupNorm):
             products.append(0)
             grouped.append(0)
             per_output.append(biased + (0 if module.weight is None else 1))
@@ -88,20 +88,27 @@ def cost_model(graph: ChannelGraph) -> CostModel:
         products.append(0 if many else kernel)
         grouped.append(per_group * kernel if many else 0)
         per_output.append(biased)
+    parameters = dict(graph.model.named_parameters(remove_duplicate=False))
+    vectors = {name: units for name, units in graph.vectors.items() if name in parameters}
+    for _ in vectors:
+        products.append(0)
+        grouped.append(0)
+        per_output.append(1)
     layers = list(graph.layers.values())
-    gained = [int(layer.gains_bias) for layer in layers]
+    none = np.zeros(0, dtype=np.int64)
+    gained = [int(layer.gains_bias) for layer in layers] + [0] * len(vectors)
     traced = sum(
         sum(parameter.numel() for parameter in graph.model.get_submodule(name).parameters(recurse=False))
         for name in graph.layers
-    )
+    ) + sum(len(units) for units in vectors.values())
     return CostModel(
-        inputs=_incidence([layer.inputs for layer in layers]),
-        outputs=_incidence([layer.outputs for layer in layers]),
+        inputs=_incidence([layer.inputs for layer in layers] + [none] * len(vectors)),
+        outputs=_incidence([layer.outputs for layer in layers] + list(vectors.values())),
         products=np.array(products),
         per_output=np.array(per_output),
         grouped=np.array(grouped),
         gained=np.array(gained),
-        positions=np.array([layer.positions for layer in layers]),
+        positions=np.array([layer.positions for layer in layers] + [0] * len(vectors)),
         fixed=count_params(graph.model) - traced,
         units=graph.unit_count,
     )

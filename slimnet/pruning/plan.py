@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from slimnet.errors import SlimnetError
 from slimnet.files import replacing
 from slimnet.graph import ChannelGraph
-from slimnet.pruning.scores import norm_layers
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,29 @@ class PruningPlan:
         }
         return replace(self, kept=kept)
 
+    def check(self) -> None:
+        """See that every group keeps channels that it has.
+
+        Raises:
+            SlimnetError: one keeps none, though no block is dropped, or others than its own; or a name is of
+                no group.
+        """
+        groups = {group.name: group for group in self.graph.groups}
+        for name, kept in self.kept.items():
+            if name not in groups:
+                raise SlimnetError(f"the plan names a group {name}, which the network does not have")
+            size = groups[name].size
+            wrong = np.setdiff1d(kept, np.arange(size))
+            if len(wrong) or len(np.unique(kept)) < len(kept):
+                raise SlimnetError(
+                    f"the plan keeps channels {list(kept)} of {name}; they are of 0 to {size - 1}, each once"
+                )
+            if not len(kept) and not self.dropped:
+                raise SlimnetError(f"the plan keeps no channel of {name}; keep one at least")
+
     def cuts(self) -> dict[str, LayerCut]:
         """For every layer that loses channels, which of its channels stay."""
-        stays = np.ones(self.graph.unit_count, dtype=bool)
-        for group in self.graph.groups:
-            if group.name in self.kept:
-                stays[group.units] = False
-                stays[group.units[self.kept[group.name]]] = True
+        stays = self._stays()
         cuts = {}
         for name, units in self.graph.layers.items():
             inputs, outputs = stays[units.inputs], stays[units.outputs]
@@ -79,14 +94,31 @@ class PruningPlan:
                 cuts[name] = LayerCut(np.flatnonzero(inputs), np.flatnonzero(outputs))
         return cuts
 
+    def vector_cuts(self) -> dict[str, NDArray[np.int64]]:
+        """For every other parameter or buffer that loses entries, those that stay, as sorted indices."""
+        stays = self._stays()
+        return {
+            name: np.flatnonzero(stays[units])
+            for name, units in self.graph.vectors.items()
+            if not stays[units].all()
+        }
+
+    def _stays(self) -> NDArray[np.bool_]:
+        """(units,) what remains."""
+        stays = np.ones(self.graph.unit_count, dtype=bool)
+        for group in self.graph.groups:
+            if group.name in self.kept:
+                stays[group.units] = False
+                stays[group.units[self.kept[group.name]]] = True
+        return stays
+
     def table(self) -> list[tuple[str, int, int]]:
         """(layer, output channels before, after) for every layer that produces channels."""
         cuts = self.cuts()
-        norms = set(norm_layers(self.graph))
         return [
             (name, len(units.outputs), len(cuts[name].outputs) if name in cuts else len(units.outputs))
             for name, units in self.graph.layers.items()
-            if name not in norms
+            if units.positions  # not of norms
         ]
 
     def __str__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph, ChannelGroup
 from slimnet.pruning.options import Score
+from slimnet.pruning.weight_scores import MEASURES, Batch, filter_scores, taylor_scores
 
 Floats = NDArray[np.float64]
 Units = NDArray[np.int64]
@@ -39,17 +40,40 @@ def gamma_magnitudes(graph: ChannelGraph, name: str) -> Floats:
     return values
 
 
-def unit_scores(graph: ChannelGraph, score: Score, seed: int) -> Floats:
+def unit_scores(
+    graph: ChannelGraph,
+    score: Score | Callable[[ChannelGraph], Floats] | Floats,
+    seed: int,
+    batches: Iterable[Batch] | None,
+) -> Floats:
     """What each unit is worth, (units,).
 
     Args:
         score: "gamma" is |γ|, averaged where a unit has several (Network Slimming); "gamma-weight" multiplies
             it by the norm of the weights that read the unit, which makes layers comparable, since γ and those
-            weights can trade scale; "random" is the control.
+            weights can trade scale; "l1", "l2", "fpgm", "lamp" and "taylor" are those of
+            `slimnet.pruning.weight_scores`; "random" is the control. An array is taken as it is, and what a
+            function returns for the graph.
         seed: of the random scores.
+        batches: images and labels, for "taylor".
+
+    Raises:
+        SlimnetError: scores of one's own are not a finite number per unit.
     """
+    if not isinstance(score, str):
+        values: Floats = np.asarray(score(graph) if callable(score) else score, dtype=np.float64)
+        if values.shape != (graph.unit_count,) or not np.isfinite(values).all():
+            raise SlimnetError(
+                f"the scores have shape {values.shape} or are not finite; they are one finite number per "
+                f"unit, ({graph.unit_count},)"
+            )
+        return values
     if score == "random":
         return np.random.default_rng(seed).random(graph.unit_count)
+    if score == "taylor":
+        return taylor_scores(graph, batches or ())
+    if score in MEASURES:
+        return filter_scores(graph, score)
     gamma = _unit_means(graph, gamma_magnitudes)
     return gamma * _reader_norms(graph) if score == "gamma-weight" else gamma
 
@@ -117,7 +141,7 @@ def _reader_norms(graph: ChannelGraph) -> Floats:
     squares = np.zeros(graph.unit_count)
     for name, layer in graph.layers.items():
         module = graph.model.get_submodule(name)
-        if isinstance(module, _BatchNorm):
+        if not layer.positions:  # a norm
             continue
         np.add.at(squares, layer.inputs, _input_squares(module))
     return np.sqrt(squares)

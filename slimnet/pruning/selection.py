@@ -18,6 +18,27 @@ FILL_TRIES = 500  # units looked at to use up what a budget leaves over
 
 
 @dataclass(frozen=True)
+class Budget:
+    """The most that what remains may cost.
+
+    Attributes:
+        limit: in `unit`.
+        unit: how the error calls it.
+        measure: the cost of what remains; it falls as more is removed.
+        slack: how far above the limit the floor may lie, for costs that are measured with noise.
+    """
+
+    limit: float
+    unit: str
+    measure: Callable[[Stays], float]
+    slack: float = 0.0
+
+    def holds(self, stays: Stays) -> bool:
+        """Whether what remains is within it."""
+        return self.measure(stays) <= self.limit
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Units that may go, and what has to hold whichever of them go.
 
@@ -25,6 +46,7 @@ class Candidates:
         groups: those that are pruned.
         scores: (units,) of all units.
         ranked: units that may go, least valuable first.
+        decided: units that go in any case.
         blocks: for each identity block that may be dropped, the groups inside it.
         min_channels: units that stay in every group, but for groups of dropped blocks.
         round_to: multiple that the widths of pruned layers are brought up to.
@@ -33,6 +55,7 @@ class Candidates:
     groups: Sequence[ChannelGroup]
     scores: Floats
     ranked: Units
+    decided: Units
     blocks: dict[str, list[ChannelGroup]]
     min_channels: int
     round_to: int
@@ -55,6 +78,7 @@ class Candidates:
     def stays_after(self, count: int) -> Stays:
         """(units,) what remains without the first `count` of the ranking."""
         stays = np.ones(len(self.scores), dtype=bool)
+        stays[self.decided] = False
         stays[self.ranked[:count]] = False
         for inside in self.blocks.values():
             self._drop_or_keep(stays, inside)
@@ -62,36 +86,33 @@ class Candidates:
             self._round(stays)
         return stays
 
-    def within(self, limit: float, unit: str, measure: Callable[[Stays], float], slack: float = 0.0) -> Stays:
-        """The fewest removals whose cost is within the limit; cost falls as more is removed.
-
-        Args:
-            limit: in `unit`.
-            unit: how the error calls it.
-            measure: the cost of what remains.
-            slack: how far above the limit the floor may lie, for costs that are measured with noise.
+    def within(self, budgets: Sequence[Budget]) -> Stays:
+        """The fewest removals with which every budget holds.
 
         Raises:
             SlimnetError: even removing everything that may go is not enough.
         """
-        floor = measure(self.stays_after(len(self.ranked)))
-        if floor > limit * (1 + slack):
-            raise SlimnetError(
-                f"a budget of {_show(limit)} {unit} cannot be met: pruning ends at {_show(floor)} {unit}; "
-                f"lower min_channels, or prune streams (streams=True, --streams) and whole blocks too "
-                f"(drop_blocks=True, --drop-blocks)"
-            )
+        least = self.stays_after(len(self.ranked))
+        for budget in budgets:
+            floor = budget.measure(least)
+            if floor > budget.limit * (1 + budget.slack):
+                raise SlimnetError(
+                    f"a budget of {_show(budget.limit)} {budget.unit} cannot be met: pruning ends at "
+                    f"{_show(floor)} {budget.unit}; lower min_channels, or prune streams (streams=True, "
+                    f"--streams) and whole blocks too (drop_blocks=True, --drop-blocks)"
+                )
         low, high = 0, len(self.ranked)
         while low < high:
             middle = (low + high) // 2
-            if measure(self.stays_after(middle)) <= limit:
+            stays = self.stays_after(middle)
+            if all(budget.holds(stays) for budget in budgets):
                 high = middle
             else:
                 low = middle + 1
         return self.stays_after(low)
 
-    def filled(self, stays: Stays, limit: float, measure: Callable[[Stays], float]) -> Stays:
-        """Bring back removed units, the best first, that still fit into the budget."""
+    def filled(self, stays: Stays, budgets: Sequence[Budget]) -> Stays:
+        """Bring back removed units, the best first, that still fit into the budgets."""
         stays = stays.copy()
         whole = [
             group.units for inside in self.blocks.values() for group in inside if not stays[group.units].any()
@@ -99,7 +120,7 @@ class Candidates:
         may_return = self.ranked[~stays[self.ranked] & ~np.isin(self.ranked, np.concatenate([[], *whole]))]
         for unit in may_return[::-1][:FILL_TRIES]:
             stays[unit] = True
-            if measure(stays) > limit:
+            if not all(budget.holds(stays) for budget in budgets):
                 stays[unit] = False
         return stays
 

@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.errors import SlimnetError
 from slimnet.graph.operations import is_reparametrized
+from slimnet.modes import uncompiled
 from slimnet.pruning.absorb import absorb_constants
 from slimnet.pruning.blocks import drop_branch, find_branches
 from slimnet.pruning.plan import LayerCut, PruningPlan
+from slimnet.pruning.verify import verify
 
 Model = TypeVar("Model", bound=nn.Module)
 PARAMETERS = ("weight", "bias")
@@ -45,8 +47,9 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
         >>> torch.allclose(silenced.eval()(x), smaller.eval()(x), atol=1e-5)
         True
     """
-    silenced = copy.deepcopy(model)
-    _check(silenced, plan)
+    model = _uncompiled(model)
+    _check(model, plan)
+    silenced = _copy(model, sharing=())
     if absorb:
         absorb_constants(silenced, plan)
     with torch.no_grad():
@@ -67,7 +70,8 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         absorb: move the constant that a pruned channel still emits, act(β) at γ = 0, into what reads it.
 
     Raises:
-        SlimnetError: the plan is for another network, naming the first layer that disagrees.
+        SlimnetError: the plan is for another network, naming the first layer that disagrees; or what came of
+            it does not run on the example, or returns other shapes or numbers that are not finite.
 
     Example:
         >>> model = slimnet.models.resnet([1], width=8)
@@ -75,6 +79,7 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         >>> slimnet.count_params(model), slimnet.count_params(slimnet.prune(model, plan))
         (1810, 1217)
     """
+    model = _uncompiled(model)
     _check(model, plan)
     cuts = plan.cuts()
     # Weights that are about to be replaced by slices of themselves need no copy of their own.
@@ -82,13 +87,16 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     smaller = _copy(model, sharing=[w for w in weights if isinstance(w, Tensor) and w.dim() > 1])
     if absorb:
         absorb_constants(smaller, plan)
-    for branch in find_branches(model, plan.graph.nodes) if plan.dropped else []:
+    for branch in find_branches(plan.graph.record) if plan.dropped else []:
         if branch.name in plan.dropped:
             drop_branch(smaller, branch, {name: cut.outputs for name, cut in cuts.items()})
             cuts = {name: cut for name, cut in cuts.items() if name not in branch.layers}
     layers = dict(smaller.named_modules(remove_duplicate=False))
     for name, cut in cuts.items():
         _shrink(layers[name], cut)
+    for name, kept in plan.vector_cuts().items():
+        _shorten(layers[name.rpartition(".")[0]], name.rpartition(".")[2], kept)
+    verify(model, smaller, plan.graph)
     return smaller
 
 
@@ -121,14 +129,21 @@ def _fits(module: nn.Module, part: str, saved: Tensor | None, own: Tensor | None
     if saved is None:
         return own is None
     if own is None:  # absorption gives convs and linear layers a bias
-        return part == "bias" and not isinstance(module, _BatchNorm)
+        return part == "bias" and not isinstance(module, _NormBase)
     return saved.dim() == own.dim() and saved.shape[2:] == own.shape[2:]
+
+
+def _uncompiled(model: Model) -> Model:
+    return uncompiled(model) if isinstance(model, nn.Module) else model  # type: ignore[return-value]
 
 
 def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:
     """A deep copy that shares some tensors."""
     known: dict[int, Any] = {id(tensor): tensor for tensor in sharing}
     for module in model.modules():
+        for value in vars(module).values():  # an activation that a forward kept cannot be copied as it is
+            if isinstance(value, Tensor) and not value.is_leaf:
+                known[id(value)] = value.detach().clone()
         if type(module).__module__.startswith("torch.nn.modules.") and (copied := _copy_plain(module, known)):
             known[id(module)] = copied
     return copy.deepcopy(model, known)
@@ -166,6 +181,12 @@ def _copy_tensor(tensor: Tensor | None, known: dict[int, Any]) -> Tensor | None:
 
 
 def _check(model: nn.Module, plan: PruningPlan) -> None:
+    if not isinstance(model, nn.Module) or not isinstance(plan, PruningPlan):
+        raise SlimnetError(
+            f"a network and its plan are needed, not {type(model).__name__} and {type(plan).__name__}: "
+            "graph = trace(model, example); prune(model, plan(graph, ratio=0.5))"
+        )
+    plan.check()
     modules = dict(model.named_modules(remove_duplicate=False))
     for name, units in plan.graph.layers.items():
         try:
@@ -189,8 +210,10 @@ def _channel_counts(module: nn.Module) -> tuple[int, int] | None:
             return module.in_channels, module.out_channels
         case nn.Linear():
             return module.in_features, module.out_features
-        case _BatchNorm():
+        case _NormBase():
             return module.num_features, module.num_features
+        case nn.GroupNorm():
+            return module.num_channels, module.num_channels
     return None
 
 
@@ -217,9 +240,24 @@ def _shrink(module: nn.Module, cut: LayerCut) -> None:
         for name in tensors.keys() & {*PARAMETERS, *STATISTICS}:
             if (tensor := tensors[name]) is not None:
                 tensors[name] = _cut(module, tensor, outputs, inputs)
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, _NormBase):
         module.num_features = len(outputs)
+    if isinstance(module, nn.GroupNorm) and module.weight is None:
+        _set_norm_groups(module, len(outputs))
     _set_counts(module)
+
+
+def _shorten(module: nn.Module, name: str, kept: NDArray[np.int64]) -> None:
+    """Cut a parameter or buffer with an entry per channel."""
+    stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+    store = next(tensors for tensors in stores if name in tensors)
+    tensor = store[name].detach()
+    dim = max(range(tensor.dim()), key=lambda dim: tensor.shape[dim])
+    selected = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
+    trained = isinstance(store[name], nn.Parameter)
+    store[name] = nn.Parameter(selected, store[name].requires_grad) if trained else selected
+    if isinstance(module, nn.PReLU):
+        module.num_parameters = len(kept)
 
 
 def _cut(module: nn.Module, tensor: Tensor, outputs: Tensor, inputs: Tensor | None) -> Tensor:
@@ -248,10 +286,19 @@ def _set_counts(module: nn.Module) -> None:
             module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape
-        case _BatchNorm():
+        case _NormBase():
             for tensor in (module.weight, module.running_mean):
                 if tensor is not None:
                     module.num_features = len(tensor)
+        case nn.GroupNorm():
+            if module.weight is not None:
+                _set_norm_groups(module, len(module.weight))
+
+
+def _set_norm_groups(norm: nn.GroupNorm, channels: int) -> None:
+    """Keep the size of the groups that are normalised together, of which only whole ones were removed."""
+    norm.num_groups = channels * norm.num_groups // norm.num_channels
+    norm.num_channels = channels
 
 
 def _conv_groups(conv: _ConvNd, weight: Tensor) -> int:

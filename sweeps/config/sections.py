@@ -181,8 +181,16 @@ class Prune(Section):
     )
     cost_power: float = Field(1.0, ge=0, description="exponent of that cost; 0.5 takes its square root")
     min_channels: int = Field(MIN_CHANNELS, ge=1, description="channels kept in every layer")
+    max_ratio: float = Field(1.0, ge=0, le=1, description="the largest fraction removed from any layer")
+    keep: list[str] = Field([], description="layers that keep all channels, by name or pattern")
+    layer_ratios: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        {},
+        description="fraction removed from layers, by name or pattern; the others meet the ratio or budget",
+    )
     score: Score = Field(
-        "gamma", description="gamma-weight also includes the weights that read a channel; random is a control"
+        "gamma",
+        description="gamma-weight includes the weights that read a channel; l1, l2, fpgm and lamp go by the "
+        "weights of its filter, taylor by its effect on the loss; random is a control",
     )
     streams: bool = Field(
         False, description="prune residual streams too, each as one group; they are penalised as well"
@@ -202,9 +210,7 @@ class Prune(Section):
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         problems: list[tuple[KeyPath, str]] = []
-        if self.params is not None and self.macs is not None:
-            problems.append((("macs",), f"is {self.macs}, but params is {self.params}; remove one."))
-        elif self.budget and self.ratio != Prune.model_fields["ratio"].default:
+        if self.budget and self.ratio != Prune.model_fields["ratio"].default:
             clause = f"is {self.ratio:g}, but {self.budget} replaces it; remove one."
             problems.append((("ratio",), clause))
         if self.budget and self.threshold_over == "all":
@@ -217,11 +223,11 @@ class Prune(Section):
         return self
 
     def plan_options(self) -> dict[str, Any]:
-        """The options as `slimnet.steps.prune` takes them: one target, and everything else."""
+        """The options as `slimnet.steps.prune` takes them: a ratio or budgets, and everything else."""
         options = self.model_dump()
-        targets = {name: options.pop(name) for name in ("ratio", "params", "macs")}
-        name = self.budget or "ratio"
-        return {**options, name: targets[name]}
+        for name in ("ratio",) if self.budget else ("params", "macs"):
+            del options[name]
+        return options
 
 
 ControlKind = Literal["uniform", "scratch", "random"]

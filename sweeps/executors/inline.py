@@ -24,8 +24,8 @@ class InlineExecutor:
 
     Args:
         compute: `sweeps.worker.compute`, or a stand-in for it.
-        workers: how many stages may run at the same time; 1 for the real one, as torch.fx cannot trace in
-            two threads at once.
+        workers: how many stages may run at the same time; 1 for the real one, as networks cannot be recorded
+            in two threads at once.
     """
 
     def __init__(self, compute: Compute, workers: int = 1) -> None:

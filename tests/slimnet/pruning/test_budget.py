@@ -95,7 +95,7 @@ def test_budget_below_the_floor_names_the_floor(own: nn.Module, budget: str) -> 
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ({}, "exactly one of ratio, params, macs, latency_ms; given: none"),
+        ({}, "give a ratio, or budgets: params, macs, latency_ms; given: none"),
         ({"ratio": 0.5, "params": 10}, "given: ratio, params"),
         ({"macs": 0}, "macs is 0"),
         ({"params": 10, "threshold_over": "all"}, "goes with a ratio"),

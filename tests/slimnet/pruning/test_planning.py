@@ -5,9 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from slimnet import ChannelGraph, PruningPlan, SlimnetError, models, plan, trace
+from slimnet import (
+    ChannelGraph,
+    PruningPlan,
+    SlimnetError,
+    count_macs,
+    count_params,
+    models,
+    plan,
+    prune,
+    trace,
+)
 from slimnet.pruning.planning import scaling_factors
 
 
@@ -278,3 +288,91 @@ def test_shuffled_chooses_every_channel_about_as_often(graph: ChannelGraph) -> N
     assert len(counts) == size
     expected = 400 * len(kept) / size
     assert np.abs(counts - expected).max() < 0.25 * expected
+
+
+# Wishes
+
+
+def plain() -> nn.Module:
+    """No BatchNorm anywhere."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(128, 6), nn.ReLU(), nn.Linear(6, 4),
+    )  # fmt: skip
+
+
+def batches() -> list[tuple[Tensor, Tensor]]:
+    return [(torch.randn(8, 3, 8, 8), torch.randint(4, (8,))) for _ in range(2)]
+
+
+@pytest.mark.parametrize("score", ["l1", "l2", "fpgm", "lamp", "taylor", "random"])
+def test_networks_without_batchnorm_are_pruned_by_other_scores(score: Any) -> None:
+    network = plain()
+    with torch.no_grad():
+        network[0].weight[:4] *= 1e-3
+        network[0].bias[:4] *= 1e-3
+        network[2].weight[:, :4] *= 1e-3
+    graph = trace(network, torch.zeros(1, 3, 8, 8))
+    chosen = plan(graph, ratio=0.3, score=score, min_channels=1, batches=batches())
+    assert chosen.removed_channels == int(0.3 * 22)
+    if score not in ("random", "lamp"):
+        assert set(chosen.kept["0"]) == {4, 5, 6, 7}
+    assert count_params(prune(network, chosen)) < count_params(network)
+
+
+def test_scores_of_ones_own() -> None:
+    graph = trace(plain(), torch.zeros(1, 3, 8, 8))
+    mine = np.arange(graph.unit_count, dtype=np.float64)
+    by_array, by_function = (plan(graph, ratio=0.5, score=s, min_channels=1) for s in (mine, lambda _: mine))
+    assert {n: k.tolist() for n, k in by_array.kept.items()} == {
+        n: k.tolist() for n, k in by_function.kept.items()
+    }
+    assert plan(graph, ratio=0.3, score=-mine, min_channels=1).kept["5"].tolist() == [0]
+    with pytest.raises(SlimnetError, match="one finite number per unit"):
+        plan(graph, ratio=0.5, score=mine[1:])
+
+
+def test_scores_by_gamma_say_what_a_network_without_batchnorm_needs() -> None:
+    with pytest.raises(SlimnetError, match=r'such as "l2", needs no BatchNorm'):
+        plan(trace(plain(), torch.zeros(1, 3, 8, 8)), ratio=0.5)
+
+
+def test_taylor_needs_batches() -> None:
+    with pytest.raises(SlimnetError, match="give batches="):
+        plan(trace(plain(), torch.zeros(1, 3, 8, 8)), ratio=0.5, score="taylor")
+
+
+def test_scaling_factors_that_are_all_alike_are_told() -> None:
+    graph = graph_of(models.resnet([1], 8))
+    with pytest.warns(UserWarning, match="all scaling factors are alike"):
+        plan(graph, ratio=0.5)
+
+
+def test_layers_are_kept_and_cut_by_name(graph: ChannelGraph) -> None:
+    chosen = plan(
+        graph, ratio=0.5, keep=["stages.0.0.*"], layer_ratios={"stages.1.*.conv1": 0.25}, min_channels=1
+    )
+    assert not any(name.startswith("stages.0.0.") for name in chosen.kept)
+    kept = {name: len(chosen.kept[name]) for name in ("stages.1.0.conv1", "stages.1.1.conv1")}
+    assert kept == {"stages.1.0.conv1": 12, "stages.1.1.conv1": 12}
+    with pytest.raises(SlimnetError, match=r"no conv or linear layer is named stages\.0\.conv; the nearest"):
+        plan(graph, ratio=0.5, keep=["stages.0.conv"])
+
+
+def test_no_layer_loses_more_than_the_largest_ratio(graph: ChannelGraph) -> None:
+    chosen = plan(graph, ratio=0.5, max_ratio=0.6, min_channels=1)
+    sizes = {group.name: group.size for group in graph.groups}
+    assert chosen.removed_channels == 48
+    assert all(len(kept) >= sizes[name] - int(0.6 * sizes[name]) for name, kept in chosen.kept.items())
+
+
+def test_budgets_are_met_together_and_in_percent(graph: ChannelGraph) -> None:
+    params, macs = count_params(graph.model), count_macs(graph.model, torch.zeros(1, 3, 16, 16))
+    chosen = plan(graph, params="80%", macs="60%", min_channels=1)
+    smaller = prune(graph.model, chosen)
+    assert count_params(smaller) <= 0.8 * params
+    assert count_macs(smaller, torch.zeros(1, 3, 16, 16)) <= 0.6 * macs
+    with pytest.raises(SlimnetError, match=r'macs is 0\.5, less than one; .* write macs="50%"'):
+        plan(graph, macs=0.5)  # type: ignore[arg-type]
+    with pytest.raises(SlimnetError, match="params is 'half'; it is a number, or a percentage"):
+        plan(graph, params="half")

@@ -116,6 +116,7 @@ class RandomNetwork(nn.Module):
     streams=st.booleans(),
     absorb=st.booleans(),
     least=st.integers(1, 3),
+    score=st.sampled_from(["gamma", "l2", "fpgm", "random"]),
 )
 def test_masked_equals_physical(
     scatter: Callable[..., nn.Module],
@@ -124,14 +125,18 @@ def test_masked_equals_physical(
     streams: bool,
     absorb: bool,
     least: int,
+    score: Any,
 ) -> None:
     torch.manual_seed(0)
     network = scatter(RandomNetwork(data.draw))
     x = torch.randn(2, 3, SIZE, SIZE, dtype=torch.float64)
     graph = trace(network, x[:1])
-    if all(group.blocked or (group.coupled and not streams) for group in graph.groups):
+    if all(
+        group.blocked or (group.coupled and not streams) or (score == "gamma" and not group.scales)
+        for group in graph.groups
+    ):
         return
-    chosen = plan(graph, ratio=ratio, streams=streams, min_channels=least)
+    chosen = plan(graph, ratio=ratio, streams=streams, min_channels=least, score=score)
     with torch.no_grad():
         masked = mask(network, chosen, absorb=absorb)(x)
         physical = prune(network, chosen, absorb=absorb)(x)

@@ -96,7 +96,8 @@ def test_fields_defaults_and_types(write: Write) -> None:
     }  # fmt: skip
     assert config.prune.model_dump() == {
         "ratio": 0.5, "params": None, "macs": None, "threshold_over": "prunable", "layer_floor": 0.0,
-        "cost_aware": None, "cost_power": 1.0, "min_channels": 3, "score": "gamma", "streams": False,
+        "cost_aware": None, "cost_power": 1.0, "min_channels": 3, "max_ratio": 1.0, "keep": [],
+        "layer_ratios": {}, "score": "gamma", "streams": False,
         "round_to": 1, "drop_blocks": False, "absorb": True, "recalibrate": 0,
     }  # fmt: skip
     assert (config.search.trials, config.search.ahead) == (5, 4)
@@ -375,10 +376,6 @@ def test_a_seed_that_is_searched_is_not_repeated(write: Write) -> None:
     ("spelling", "parts"),
     [
         (
-            "prune.params: [1000, 2000], prune.macs: [9000]",
-            ["search.space.prune.macs contains 9000, with which, at prune.params 1000, prune"],
-        ),
-        (
             "prune.layer_floor: [0, 0.2], prune.threshold_over: [prunable, layer]",
             ['prune.threshold_over contains "layer", with which, at prune.layer_floor 0.2, prune'],
         ),
@@ -406,7 +403,6 @@ def test_a_budget_takes_the_place_of_the_ratio(write: Write) -> None:
     assert resolve(config, {"prune.params": 2000}).prune.plan_options()["params"] == 2000
     assert "ratio" not in resolve(config, {"prune.params": 2000}).prune.plan_options()
     for overrides, expected in (
-        (["prune.params=2000", "prune.macs=9000"], "prune.macs is 9000, but params is 2000; remove one"),
         (["prune.params=2000", "prune.ratio=0.7"], "prune.ratio is 0.7, but params replaces it"),
         (["prune.params=2000", "passes=2"], "passes is above 1, but a budget is met in one pass"),
         (

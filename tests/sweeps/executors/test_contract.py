@@ -67,7 +67,7 @@ def local(store: Store) -> Lab:
 
 
 def inline(store: Store) -> Lab:
-    """torch.fx cannot trace in two threads at once, so what is computed here is made up."""
+    """networks cannot be recorded in two threads at once, so what is computed here is made up."""
     executor = InlineExecutor(unhurried, workers=2)
     return Lab(executor, executor.lose, store)
 

@@ -1,0 +1,116 @@
+"""Sizes of a tensor that know which channels they count.
+
+A forward that asks for `x.shape` and reshapes by it works for any number of channels; one that reshapes by 64
+does not. Both look alike once the numbers are in, so while a network is recorded, sizes along channels are
+integers that remember what they count.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from slimnet.graph.labels import Atoms
+
+Escape = Callable[[Atoms, str], None]
+
+
+class Count(int):
+    """A whole multiple or fraction of a number of channels.
+
+    Attributes:
+        atoms: the channels that it counts.
+        escape: told of these channels when a number is made of them that need not scale with them.
+    """
+
+    atoms: Atoms
+    escape: Escape
+
+    def __new__(cls, value: int, atoms: Atoms, escape: Escape) -> Count:
+        count = super().__new__(cls, value)
+        count.atoms, count.escape = atoms, escape
+        return count
+
+    def __mul__(self, other: Any) -> Any:
+        if type(other) is int:
+            return Count(int.__mul__(self, other), self.atoms, self.escape)
+        return self._escaped("*", int.__mul__, other)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        if type(other) is int and other and int.__mod__(self, other) == 0:
+            return Count(int.__floordiv__(self, other), self.atoms, self.escape)
+        return self._escaped("//", int.__floordiv__, other)
+
+    def __eq__(self, other: object) -> bool:
+        return self._compared("==", int.__eq__, other)
+
+    def __ne__(self, other: object) -> bool:
+        return self._compared("!=", int.__ne__, other)
+
+    def __lt__(self, other: int) -> bool:
+        return self._compared("<", int.__lt__, other)
+
+    def __le__(self, other: int) -> bool:
+        return self._compared("<=", int.__le__, other)
+
+    def __gt__(self, other: int) -> bool:
+        return self._compared(">", int.__gt__, other)
+
+    def __ge__(self, other: int) -> bool:
+        return self._compared(">=", int.__ge__, other)
+
+    __hash__ = int.__hash__
+
+    def _compared(self, sign: str, compare: Callable[[int, Any], Any], other: object) -> bool:
+        """Against 0 and 1, and against other counts, a comparison ends the same whatever is pruned."""
+        same = isinstance(other, Count) or (type(other) is int and other <= 1)
+        return bool(compare(self, other) if same else self._escaped(sign, compare, other))
+
+    def _escaped(self, sign: str, compute: Callable[..., Any], *others: Any) -> Any:
+        self.escape(self.atoms, sign)
+        for other in others:
+            if isinstance(other, Count):
+                other.escape(other.atoms, sign)
+        return compute(self, *others)
+
+
+def _escaping(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Count, *others: Any) -> Any:
+        return self._escaped(name.strip("_"), plain, *others)
+
+    return method
+
+
+for _name in (
+    "__add__", "__radd__", "__sub__", "__rsub__", "__truediv__", "__rtruediv__", "__rfloordiv__", "__pow__",
+    "__rpow__", "__rmod__", "__divmod__", "__neg__", "__float__", "__int__", "__trunc__", "__round__",
+    "__floor__", "__ceil__", "__and__", "__or__", "__xor__", "__lshift__", "__rshift__",
+):  # fmt: skip
+    setattr(Count, _name, _escaping(_name, getattr(int, _name)))
+del _name
+
+
+def counted(value: Any) -> list[Count]:
+    """The counts in an argument of a call: a number, a slice, or a list, tuple or dict of them."""
+    kind = type(value)
+    if kind is int or kind is Tensor or value is None:
+        return []
+    if kind is Count:
+        return [value]
+    if isinstance(value, slice):
+        return counted((value.start, value.stop, value.step))
+    if isinstance(value, dict):
+        return counted(tuple(value.values()))
+    if isinstance(value, list | tuple):
+        return [count for item in value for count in counted(item)]
+    return []
+
+
+def plain(value: Any) -> Any:
+    """The value as an int that counts nothing."""
+    return operator.index(int.__int__(value)) if isinstance(value, Count) else value

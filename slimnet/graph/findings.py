@@ -1,0 +1,356 @@
+"""What is found out about channels while a network runs: layers, atoms, ties, and what is blocked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from slimnet.graph import operations as ops
+from slimnet.graph.labels import Atoms, channels, compact, expand, unique
+from slimnet.graph.record import Call, Context
+
+LAYERS = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class LayerAtoms:
+    """The atom of each input and output channel of one layer.
+
+    `positions` is how often a conv or linear layer applies its weights to one image; 0 for a norm.
+    """
+
+    inputs: Atoms
+    outputs: Atoms
+    positions: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """A tensor of the run that depends on the network's parameters.
+
+    Attributes:
+        shape: of the tensor.
+        labels: None where it has no channels that could be removed.
+        parameter: its name, if it is one.
+        parametric: made of parameters alone.
+        root: the value whose memory it shares.
+        ancestors: a bit for each value that it was made from, its own included.
+    """
+
+    shape: tuple[int, ...]
+    labels: Tensor | None
+    parameter: str = ""
+    parametric: bool = False
+    root: int = -1
+    ancestors: int = 0
+
+
+@dataclass
+class Run:
+    """What was recorded.
+
+    Attributes:
+        calls: in their order.
+        values: whatever the calls take and make.
+        results: values that the network returned.
+        unclear: values that were written into by way of another.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    results: list[int] = field(default_factory=list)
+    unclear: set[int] = field(default_factory=set)
+
+    def forget_labels(self) -> None:
+        """Keep the shapes of the values alone, once all is known of their channels."""
+        self.values = [Value(value.shape, None) for value in self.values]
+
+    def users(self) -> list[list[Call]]:
+        """For each value the calls that take it."""
+        users: list[list[Call]] = [[] for _ in self.values]
+        for call in self.calls:
+            for index in dict.fromkeys(call.inputs):
+                users[index].append(call)
+        return users
+
+
+class Findings:
+    """Of one run of a network."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.record = Run()
+        self.atom_count = 0
+        self.layers: dict[str, LayerAtoms] = {}
+        self.vectors: dict[str, Atoms] = {}
+        self.producers: list[str] = []
+        self.norms: list[str] = []
+        self.coupled: list[Atoms] = []
+        self.uses: dict[str, int] = {}
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self._names: dict[int, str] = {}
+        for name, tensor in (
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ):
+            self._names.setdefault(id(tensor), name)
+        self.context = Context()
+        self._blocked: list[tuple[Atoms, str]] = []
+        self._same_size: list[tuple[Atoms, Atoms, str]] = []
+        self._rigid_rows: list[tuple[NDArray[np.int64], Atoms, str]] = []
+        self._pinned = _shared_parameters(model)
+        self._ties: list[tuple[Atoms, Atoms]] = []
+        self._index: dict[int, int] = {}
+        self._alive: list[Any] = []
+        self.views: dict[int, list[int]] = {}
+        self._zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    # What was found
+
+    def ties(self) -> NDArray[np.int64]:
+        """All ties between atoms, (2, E)."""
+        for name, atoms in self.vectors.items():
+            layer = self.layers.get(name.rpartition(".")[0])
+            if layer is not None and len(layer.outputs) == len(atoms):
+                self.tie(layer.outputs, atoms)
+        if not self._ties:
+            return np.zeros((2, 0), dtype=np.int64)
+        return np.stack([np.concatenate([pair[side] for pair in self._ties]) for side in (0, 1)])
+
+    def blocked(self, unit_of: NDArray[np.int64]) -> list[tuple[Atoms, str]]:
+        """Atoms that can never be removed, and why, given the unit of each atom."""
+        pinned = [
+            (np.union1d(self.layers[name].inputs, self.layers[name].outputs), why)
+            for name, why in self._pinned.items()
+            if name in self.layers
+        ]
+        apart = [
+            (np.union1d(counted, shaped), why)
+            for counted, shaped, why in self._same_size
+            if not np.array_equal(np.unique(unit_of[counted]), np.unique(unit_of[shaped]))
+        ]
+        loose = [
+            (atoms, why)
+            for rows, atoms, why in self._rigid_rows
+            if (unit_of[rows] != unit_of[rows[:1]]).any()
+        ]
+        return self._blocked + pinned + apart + loose
+
+    def gaining_bias(self) -> set[str]:
+        """Layers without a bias that would be given one by absorption, as no BatchNorm is behind them."""
+        users, producers = self.record.users(), set(self.producers)
+        found = set()
+        for call in self.record.calls:
+            unbiased = call.layer in producers and getattr(self.modules[call.layer], "bias", None) is None
+            if unbiased and not norm_behind(self.model, call.outputs[0], self.record, users):
+                found.add(call.layer)
+        return found
+
+    # Values
+
+    def knows(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._index or id(tensor) in self._names
+
+    def labels(self, tensor: Any) -> Tensor | None:
+        index = self._index.get(id(tensor)) if isinstance(tensor, Tensor) else None
+        return None if index is None else self.record.values[index].labels
+
+    def parameter(self, tensor: Any) -> str:
+        """The name of a parameter or buffer of the network, the first of several; "" for another tensor."""
+        return self._names.get(id(tensor), "")
+
+    def number(self, tensor: Any, *, layer: bool = False) -> int | None:
+        """The number of a tensor; parameters become values when something other than a layer takes them."""
+        if id(tensor) in self._index:
+            return self._index[id(tensor)]
+        name = self.parameter(tensor)
+        if not name or layer:
+            return None
+        shape = tuple(tensor.shape)
+        long = [dim for dim, size in enumerate(shape) if size > 1]
+        labels = None
+        if len(long) == 1 and tensor.is_floating_point():
+            self.vectors[name] = self._atoms(shape[long[0]])
+            labels = expand(self.vectors[name], shape, long[0])
+        index = self.add(tensor, labels, ())
+        self.record.values[index].parameter = name
+        self.record.values[index].parametric = True
+        return index
+
+    def add(self, tensor: Tensor, labels: Tensor | None, inputs: Sequence[int], root: int = -1) -> int:
+        """Number a tensor."""
+        values = self.record.values
+        index = len(values)
+        ancestors = 1 << index
+        for source in inputs:
+            ancestors |= values[source].ancestors
+        parametric = bool(inputs) and all(values[source].parametric for source in inputs)
+        values.append(
+            Value(tuple(tensor.shape), labels, "", parametric, index if root < 0 else root, ancestors)
+        )
+        self._alive.append(tensor)
+        self._index[id(tensor)] = index
+        return index
+
+    def overwritten(self, root: int, index: int) -> None:
+        """Note that a value is written into: what shares its memory is not what it was."""
+        shared = self.views.get(root, [])
+        if shared:
+            self.record.unclear |= {root, *shared} - {index}
+
+    def fake(self, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros that take no memory."""
+        key = (dtype or like.dtype, like.device)
+        if key not in self._zeros:
+            self._zeros[key] = torch.zeros((), dtype=key[0], device=key[1])
+        return self._zeros[key].expand(tuple(shape))
+
+    # Layers
+
+    def layer_of(self, tensor: Tensor, part: str, kind: type[nn.Module] | Any) -> str:
+        """The layer of a kind whose `part` a tensor is; "" where it is no layer's."""
+        owner, _, name = self.parameter(tensor).rpartition(".")
+        running = self.context.modules[-1] if self.context.modules else owner
+        if getattr(self.modules.get(running), part, None) is tensor:
+            owner = running  # the one of those that share it
+        module = self.modules.get(owner)
+        if name != part or not isinstance(module, kind) or ops.is_reparametrized(module):
+            return ""
+        return owner
+
+    def norm_of(self, tensors: Sequence[Tensor], kind: type[nn.Module]) -> str:
+        """The norm of a kind that tensors belong to, or that is running; "" where it is no module's."""
+        owners = {self.parameter(tensor).rpartition(".")[0] for tensor in tensors}
+        if not tensors and self.context.modules:
+            owners = {self.context.modules[-1]}
+        (owner, *others) = owners or {""}
+        module = self.modules.get(owner)
+        return owner if not others and isinstance(module, kind) else ""
+
+    def produce(self, name: str, incoming: Atoms, count: int, positions: int, groups: int) -> Atoms:
+        """The atoms that a conv or linear layer makes; the same at each of its uses."""
+        known = self.layers.get(name)
+        if known is not None:
+            self.tie(known.inputs, incoming)
+            self.layers[name] = LayerAtoms(known.inputs, known.outputs, known.positions + positions)
+            return known.outputs
+        outgoing = self._atoms(count)
+        self.layers[name] = LayerAtoms(incoming, outgoing, positions)
+        self.producers.append(name)
+        if groups > 1:
+            # A conv group goes or stays whole: what it reads and what it writes, together.
+            reads, writes = incoming.reshape(groups, -1), outgoing.reshape(groups, -1)
+            self.tie(reads, np.broadcast_to(writes[:, :1], reads.shape))
+            self.tie(writes, np.broadcast_to(writes[:, :1], writes.shape))
+        return outgoing
+
+    def normalise(self, name: str, atoms: Atoms) -> None:
+        """Give a norm its channels; the same at each of its uses."""
+        known = self.layers.get(name)
+        if known is not None:
+            self.tie(known.inputs, atoms)
+            return
+        self.layers[name] = LayerAtoms(atoms, atoms)
+        module = self.modules[name]
+        if isinstance(module, _BatchNorm) and module.affine:
+            self.norms.append(name)
+
+    # Atoms, ties and blocks
+
+    def _atoms(self, count: int) -> Atoms:
+        self.atom_count += count
+        return np.arange(self.atom_count - count, self.atom_count)
+
+    def constant(self, shape: Sequence[int], why: str, dim: int = 1) -> Tensor:
+        """Labels of a tensor whose channels no layer produces: new atoms per channel, never removed."""
+        wide = len(shape) > dim and shape[dim] > 0
+        atoms = self._atoms(shape[dim] if wide else 1)
+        self.block(atoms, why)
+        if wide:
+            return expand(atoms, tuple(shape), dim)
+        return torch.from_numpy(atoms).reshape([1] * len(shape)).expand(tuple(shape))
+
+    def tie(self, left: Any, right: Any) -> None:
+        """Have atoms go together, one by one."""
+        self._ties.append((np.ravel(left), np.ravel(right)))
+
+    def tie_labels(self, left: Tensor, right: Tensor) -> None:
+        """Tie what stands at the same place in labels of one shape."""
+        for dim in range(left.dim()):
+            ours, theirs = channels(left, dim), channels(right, dim)
+            if ours is not None and theirs is not None:
+                self.tie(ours, theirs)
+                return
+        left, right = compact(left, right)
+        pairs = np.unique(np.stack([left.reshape(-1).numpy(), right.reshape(-1).numpy()]), axis=1)
+        self.tie(pairs[0], pairs[1])
+
+    def block(self, atoms: Atoms, why: str) -> None:
+        """Keep atoms."""
+        self._blocked.append((atoms, why))
+
+    def block_labels(self, labels: Sequence[Tensor], why: str) -> None:
+        """Keep all atoms of some labels."""
+        self._blocked += [(unique(label), why) for label in labels]
+
+    def same_size(self, counted: Atoms, shaped: Atoms, why: str) -> None:
+        """Keep both unless what is counted turns out to be what is shaped."""
+        self._same_size.append((counted, shaped, why))
+
+    def rigid(self, rows: NDArray[np.int64], atoms: Atoms, why: str) -> None:
+        """Keep atoms unless all rows (positions, others) turn out to go together."""
+        self._rigid_rows.append((rows, atoms, why))
+
+    def pin(self, parameter: str, why: str) -> None:
+        """Keep the channels of the layer that a parameter belongs to."""
+        self._pinned.setdefault(parameter.rpartition(".")[0], why)
+
+    def couple(self, labels: Tensor, start: Tensor | None) -> None:
+        """Note that channels meet in a residual add, and so what enters its block."""
+        self.coupled += [unique(each) for each in (labels, start) if each is not None]
+
+    def fork(self, left: int | None, right: int | None) -> Tensor | None:
+        """The labels of where two values last were one: the input of a residual block."""
+        assert left is not None
+        assert right is not None
+        values = self.record.values
+        common = values[left].ancestors & values[right].ancestors
+        while common:
+            value = values[common.bit_length() - 1]
+            if value.labels is not None and not value.parametric:
+                return value.labels
+            common &= ~(1 << (common.bit_length() - 1))
+        return values[left].labels
+
+
+def norm_behind(model: nn.Module, index: int, run: Run, users: Sequence[Sequence[Call]]) -> str:
+    """The BatchNorm with running statistics that alone reads a value, and nothing else; "" without one."""
+    if len(users[index]) != 1 or index in run.results:
+        return ""
+    (call,) = users[index]
+    if call.op not in ops.NORMS or not call.layer or call.inputs[0] != index:
+        return ""
+    module = model.get_submodule(call.layer)
+    once = sum(other.layer == call.layer for other in run.calls) == 1
+    keeps_statistics = isinstance(module, _BatchNorm) and module.running_mean is not None
+    return call.layer if once and keeps_statistics else ""
+
+
+def _shared_parameters(model: nn.Module) -> dict[str, str]:
+    """Layers that share a parameter with another, and why that keeps their channels."""
+    owner: dict[int, str] = {}
+    pinned: dict[str, str] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            first = owner.setdefault(id(parameter), name) if parameter is not None else name
+            if first != name:
+                pinned |= dict.fromkeys((first, name), f"{first} and {name} share a parameter")
+    return pinned

@@ -1,0 +1,246 @@
+"""One run of a network on an example, as a list of the operations that were called.
+
+The network runs as Python, so control flow, lists, dicts, keyword arguments and hooks are what they are. Two
+modes of torch listen: one sees every ATen operation; the other every call of torch's functions, for what only
+they tell: that `x.shape[1]` is a number of channels, and whether a view was asked for by such a number. What
+depends on layers is not computed: its tensors are zeros of the right shape that take no memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Perform = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
+
+WHOLE: dict[Any, str] = {
+    torch.nn.functional.linear: "linear",
+    torch.nn.functional.instance_norm: "instance_norm",
+    torch.nn.functional.scaled_dot_product_attention: "scaled_dot_product_attention",
+    torch.nn.functional.multi_head_attention_forward: "multi_head_attention_forward",
+}
+"""Functions that are recorded as one operation, though ATen takes them apart."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands in the arguments of a call for a value of the run."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Stands in the arguments of a call for a parameter or buffer of the network."""
+
+    name: str
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One operation of a run.
+
+    Attributes:
+        op: its name, as in `slimnet.graph.operations`.
+        function: what computes it.
+        args, kwargs: with a `Ref` for each value of the run and a `Parameter` for each tensor of the network.
+        inputs: the values that it takes, in their order.
+        outputs: those that it makes.
+        in_place: it overwrites the first.
+        layer: the module whose parameters it uses; "" where it is no layer.
+    """
+
+    op: str
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    in_place: bool
+    layer: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in self.__slots__}
+        overload = getattr(self.function, "_schema", None)
+        return state | {"function": str(self.function) if overload else self.op}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        whole = {name: function for function, name in WHOLE.items()}
+        name = state["function"]
+        if name in whole:
+            state["function"] = whole[name]
+        else:
+            library, operation, overload = name.split(".")
+            state["function"] = getattr(getattr(getattr(torch.ops, library), operation), overload)
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def run(self, values: Callable[[int], Tensor], tensors: Mapping[str, Tensor]) -> Any:
+        """Compute it on other values, with the network's tensors by name; nothing is overwritten."""
+        args, kwargs = substitute(
+            (self.args, self.kwargs),
+            lambda item: values(item.index) if type(item) is Ref else tensors[item.name],
+        )
+        if self.in_place:
+            args = (args[0].clone(), *args[1:])
+        return self.function(*args, **kwargs)
+
+
+class Context:
+    """Where in the network the run is.
+
+    Attributes:
+        modules: names of the modules whose forwards are running, the innermost last.
+        function: the function of torch that was called, None within an operation without one.
+        arguments: what it was called with.
+    """
+
+    def __init__(self) -> None:
+        self.modules: list[str] = []
+        self.function: Any = None
+        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return getattr(self.function, "__name__", "")
+
+    def describe(self, op: str, modules: Mapping[str, nn.Module]) -> str:
+        """An operation in words: as it was called, and the module whose forward calls it."""
+        called = self.name
+        name = called if called and called != "__get__" else op
+        if name == "__getitem__":
+            name = op if op in ("select", "slice", "index") else "indexing"
+        if not self.modules or not self.modules[-1]:
+            return name
+        path = self.modules[-1]
+        module = modules[path]
+        if type(module).__module__.startswith("torch.nn.modules."):
+            return f"{type(module).__name__} {path}"
+        return f"{name} in {path}"
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Hands every ATen operation to `perform`."""
+
+    def __init__(self, perform: Perform) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._perform = perform
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._perform(_name(func), func, args, kwargs or {})
+
+
+class Functions(TorchFunctionMode):
+    """Notes which of torch's functions is running, and lets `listen` see it first."""
+
+    def __init__(
+        self, context: Context, listen: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+    ) -> None:
+        super().__init__()
+        self._context = context
+        self._listen = listen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        context = self._context
+        outer = context.function, context.arguments
+        context.function, context.arguments = func, (args, kwargs or {})
+        try:
+            return self._listen(func, args, kwargs or {})
+        finally:
+            context.function, context.arguments = outer
+
+
+@contextmanager
+def listening(
+    model: nn.Module,
+    context: Context,
+    perform: Perform,
+    listen: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
+) -> Iterator[None]:
+    """Have a run of `model` seen; the random state is as before afterwards."""
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        if id(module) in names:
+            context.modules.append(names[id(module)])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) in names and context.modules:
+            context.modules.pop()
+
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    hooks = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave),
+    ]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it hides the operations of attention
+    try:
+        with (
+            torch.random.fork_rng(devices),
+            torch.no_grad(),
+            Operations(perform),
+            Functions(context, listen),
+        ):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for hook in hooks:
+            hook.remove()
+
+
+_names: dict[Any, str] = {}
+
+
+def _name(func: Any) -> str:
+    """The name of an ATen operation without namespace, overload and the underscore of its in-place form."""
+    if func not in _names:
+        name = func._schema.name.rpartition("::")[2]
+        _names[func] = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    return _names[func]
+
+
+def overwrites(func: Any) -> bool:
+    """Whether an operation writes into its first argument."""
+    schema = getattr(func, "_schema", None)
+    return bool(schema and schema.arguments and schema.arguments[0].alias_info and schema.is_mutable)
+
+
+def substitute(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """Replace what stands for values and parameters, in tuples, lists and dicts too."""
+    if type(value) in (Ref, Parameter):
+        return replace(value)
+    if isinstance(value, list):
+        return [substitute(item, replace) for item in value]
+    if isinstance(value, tuple):
+        return tuple(substitute(item, replace) for item in value)
+    if isinstance(value, dict):
+        return {key: substitute(item, replace) for key, item in value.items()}
+    return value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors that a value holds, in dicts, lists, tuples and the attributes of data classes too."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    elif hasattr(value, "__dataclass_fields__"):
+        value = list(vars(value).values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    return []
+
+
+def copied(example: Any) -> Any:
+    """An example with copies of its tensors, as a forward may write into them."""
+    return copy.deepcopy(example)

@@ -1,0 +1,117 @@
+"""What is handed out runs, and what is asked for in the wrong way is refused in words."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_masks
+
+import slimnet
+from slimnet import SlimnetError
+
+X = torch.randn(2, 3, 8, 8)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 2, 1),
+    )  # fmt: skip
+
+
+class Stubborn(nn.Module):
+    """It counts channels where nobody sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.inner = Insisting()
+        self.out = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.inner(self.a(x)))  # type: ignore[no-any-return]
+
+
+class Insisting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape.numel() // (x.shape[0] * x.shape[2] * x.shape[3]) != 8:
+            raise ValueError("eight channels are needed")
+        return x
+
+
+def test_a_network_that_no_longer_runs_is_refused_by_name() -> None:
+    graph = slimnet.trace(Stubborn(), X)
+    with pytest.raises(SlimnetError, match=r"does not run: at inner: eight channels are needed.*keep="):
+        slimnet.prune(graph.model, slimnet.plan(graph, ratio=0.5, score="l2"))
+
+
+def test_what_is_kept_by_name_stays() -> None:
+    graph = slimnet.trace(Stubborn(), X)
+    with pytest.raises(SlimnetError, match="keep names every layer"):
+        slimnet.plan(graph, ratio=0.5, score="l2", keep=["a.*"])
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"0": np.array([], dtype=np.int64)}, "keeps no channel of 0"),
+        ({"0": np.array([0, 8])}, r"they are of 0 to 7"),
+        ({"0": np.array([1, 1])}, "each once"),
+        ({"7": np.array([0])}, "a group 7"),
+    ],
+)
+def test_a_plan_edited_by_hand_is_looked_at(kept: dict[str, Any], message: str) -> None:
+    model = network()
+    chosen = replace(slimnet.plan(slimnet.trace(model, X), ratio=0.5, score="l2"), kept=kept)
+    for use in (slimnet.prune, slimnet.mask):
+        with pytest.raises(SlimnetError, match=message):
+            use(model, chosen)
+
+
+def test_mixed_up_arguments_are_named() -> None:
+    model = network()
+    graph = slimnet.trace(model, X)
+    with pytest.raises(SlimnetError, match="plan takes what trace"):
+        slimnet.plan(model, ratio=0.5)  # type: ignore[arg-type]
+    with pytest.raises(SlimnetError, match="not ChannelGraph and PruningPlan"):
+        slimnet.prune(graph, slimnet.plan(graph, ratio=0.5, score="l2"))  # type: ignore[type-var]
+    with pytest.raises(SlimnetError, match="not Sequential and ChannelGraph"):
+        slimnet.prune(model, graph)  # type: ignore[arg-type]
+
+
+def test_a_compiled_model_is_pruned_as_what_it_was_made_of() -> None:
+    compiled: nn.Module = torch.compile(network())  # type: ignore[assignment]
+    smaller: nn.Module = slimnet.prune(
+        compiled, slimnet.plan(slimnet.trace(compiled, X), ratio=0.5, score="l2")
+    )
+    assert isinstance(smaller, nn.Sequential)
+
+
+def test_a_plan_pickles_in_kilobytes_and_fits_networks_of_the_same_structure() -> None:
+    model = slimnet.models.resnet([1, 1, 1], 16)
+    chosen = slimnet.plan(slimnet.trace(model, torch.zeros(1, 3, 16, 16)), ratio=0.5, score="l2")
+    saved = pickle.dumps(chosen)
+    assert len(saved) < 100_000 < 4 * slimnet.count_params(model)
+    other = slimnet.models.resnet([1, 1, 1], 16)
+    smaller = slimnet.prune(other, pickle.loads(saved))
+    assert smaller.widths == slimnet.prune(model, chosen).widths
+    loaded, x = pickle.loads(saved), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        masked = slimnet.mask(other, loaded, absorb=True).eval()(x)
+        torch.testing.assert_close(smaller.eval()(x), masked, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mask_of_torch_is_told() -> None:
+    model = network()
+    torch_masks.l1_unstructured(model[0], "weight", 0.5)
+    chosen = slimnet.plan(slimnet.trace(model, X), ratio=0.5, score="l2")
+    assert set(chosen.kept) == {"3"}
+    model = network()
+    torch_masks.l1_unstructured(model[3], "weight", 0.5)
+    assert slimnet.trace(model, X)["0"].reason == "3 has a mask of torch.nn.utils.prune"
