@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 import slimnet
-from benchmarks.pruning import network
 from slimnet.folding import fold
 from slimnet.latency import measure_latency
 
@@ -15,7 +14,11 @@ BATCHES = (1, 16)
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
-    model = network()
+    torch.manual_seed(0)
+    model = slimnet.models.resnet50().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight)
     graph = slimnet.trace(model, torch.zeros(1, 3, 32, 32))
     networks: dict[str, torch.nn.Module] = {"dense": model}
     for ratio in (0.5, 0.9):

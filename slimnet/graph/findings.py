@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +74,10 @@ class Run:
         """Keep the shapes of the values alone, once all is known of their channels."""
         self.values = [Value(value.shape, None) for value in self.values]
 
+    def uses(self) -> Counter[str]:
+        """How often each layer is called."""
+        return Counter(call.layer for call in self.calls if call.layer)
+
     def users(self) -> list[list[Call]]:
         """For each value the calls that take it."""
         users: list[list[Call]] = [[] for _ in self.values]
@@ -94,19 +99,19 @@ class Findings:
         self.producers: list[str] = []
         self.norms: list[str] = []
         self.coupled: list[Atoms] = []
-        self.uses: dict[str, int] = {}
         self.modules = dict(model.named_modules(remove_duplicate=False))
-        self._names: dict[int, str] = {}
-        for name, tensor in (
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        ):
-            self._names.setdefault(id(tensor), name)
+        self._names = {
+            id(tensor): f"{path}.{name}" if path else name
+            for path, module in reversed(list(self.modules.items()))
+            for tensors in (module._parameters, module._buffers)
+            for name, tensor in tensors.items()
+            if tensor is not None
+        }
         self.context = Context()
         self._blocked: list[tuple[Atoms, str]] = []
         self._same_size: list[tuple[Atoms, Atoms, str]] = []
         self._rigid_rows: list[tuple[NDArray[np.int64], Atoms, str]] = []
-        self._pinned = _shared_parameters(model)
+        self._pinned = _shared_parameters(self.modules)
         self._ties: list[tuple[Atoms, Atoms]] = []
         self._index: dict[int, int] = {}
         self._alive: list[Any] = []
@@ -146,11 +151,11 @@ class Findings:
 
     def gaining_bias(self) -> set[str]:
         """Layers without a bias that would be given one by absorption, as no BatchNorm is behind them."""
-        users, producers = self.record.users(), set(self.producers)
+        users, uses, producers = self.record.users(), self.record.uses(), set(self.producers)
         found = set()
         for call in self.record.calls:
             unbiased = call.layer in producers and getattr(self.modules[call.layer], "bias", None) is None
-            if unbiased and not norm_behind(self.model, call.outputs[0], self.record, users):
+            if unbiased and not norm_behind(self.model, call.outputs[0], self.record, users, uses):
                 found.add(call.layer)
         return found
 
@@ -331,7 +336,9 @@ class Findings:
         return values[left].labels
 
 
-def norm_behind(model: nn.Module, index: int, run: Run, users: Sequence[Sequence[Call]]) -> str:
+def norm_behind(
+    model: nn.Module, index: int, run: Run, users: Sequence[Sequence[Call]], uses: Mapping[str, int]
+) -> str:
     """The BatchNorm with running statistics that alone reads a value, and nothing else; "" without one."""
     if len(users[index]) != 1 or index in run.results:
         return ""
@@ -339,16 +346,19 @@ def norm_behind(model: nn.Module, index: int, run: Run, users: Sequence[Sequence
     if call.op not in ops.NORMS or not call.layer or call.inputs[0] != index:
         return ""
     module = model.get_submodule(call.layer)
-    once = sum(other.layer == call.layer for other in run.calls) == 1
     keeps_statistics = isinstance(module, _BatchNorm) and module.running_mean is not None
-    return call.layer if once and keeps_statistics else ""
+    return call.layer if uses[call.layer] == 1 and keeps_statistics else ""
 
 
-def _shared_parameters(model: nn.Module) -> dict[str, str]:
+def _shared_parameters(modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Layers that share a parameter with another, and why that keeps their channels."""
     owner: dict[int, str] = {}
     pinned: dict[str, str] = {}
-    for name, module in model.named_modules():
+    seen: set[int] = set()
+    for name, module in modules.items():
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
         for parameter in module._parameters.values():
             first = owner.setdefault(id(parameter), name) if parameter is not None else name
             if first != name:

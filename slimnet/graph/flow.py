@@ -44,7 +44,7 @@ class ChannelFlow(Findings):
         for tensor in tensors_in((args, kwargs)):
             self.add(tensor, None, ())
         try:
-            with listening(self.model, self.context, self.perform, self._listen):
+            with listening(self.model, self.modules, self.context, self.perform, self._listen):
                 result = self.model(*args, **kwargs)
         except SlimnetError:
             raise

@@ -8,7 +8,6 @@ depends on layers is not computed: its tensors are zeros of the right shape that
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,11 +82,11 @@ class Call:
         for name, value in state.items():
             setattr(self, name, value)
 
-    def run(self, values: Callable[[int], Tensor], tensors: Mapping[str, Tensor]) -> Any:
-        """Compute it on other values, with the network's tensors by name; nothing is overwritten."""
+    def run(self, values: Callable[[int], Tensor], model: nn.Module) -> Any:
+        """Compute it on other values, with the tensors of `model`; nothing is overwritten."""
         args, kwargs = substitute(
             (self.args, self.kwargs),
-            lambda item: values(item.index) if type(item) is Ref else tensors[item.name],
+            lambda item: values(item.index) if type(item) is Ref else tensor_of(model, item.name),
         )
         if self.in_place:
             args = (args[0].clone(), *args[1:])
@@ -162,12 +161,13 @@ class Functions(TorchFunctionMode):
 @contextmanager
 def listening(
     model: nn.Module,
+    modules: Mapping[str, nn.Module],
     context: Context,
     perform: Perform,
     listen: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
 ) -> Iterator[None]:
-    """Have a run of `model` seen; the random state is as before afterwards."""
-    names = {id(module): name for name, module in model.named_modules()}
+    """Have a run of `model` seen, whose modules have names; the random state is as before afterwards."""
+    names = {id(module): name for name, module in reversed(list(modules.items()))}
 
     def enter(module: nn.Module, args: Any) -> None:
         if id(module) in names:
@@ -209,6 +209,14 @@ def _name(func: Any) -> str:
     return _names[func]
 
 
+def tensor_of(model: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer by name."""
+    path, _, part = name.rpartition(".")
+    tensor = getattr(model.get_submodule(path), part)
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
 def overwrites(func: Any) -> bool:
     """Whether an operation writes into its first argument."""
     schema = getattr(func, "_schema", None)
@@ -230,17 +238,27 @@ def substitute(value: Any, replace: Callable[[Any], Any]) -> Any:
 
 def tensors_in(value: Any) -> list[Tensor]:
     """The tensors that a value holds, in dicts, lists, tuples and the attributes of data classes too."""
+    found: list[Tensor] = []
+    _collect(value, found)
+    return found
+
+
+_PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device}
+
+
+def _collect(value: Any, found: list[Tensor]) -> None:
+    kind = type(value)
+    if kind in _PLAIN:
+        return
     if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
+        found.append(value)
+    elif kind is tuple or kind is list or isinstance(value, list | tuple):
+        for item in value:
+            if type(item) is not int:
+                _collect(item, found)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _collect(item, found)
     elif hasattr(value, "__dataclass_fields__"):
-        value = list(vars(value).values())
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    return []
-
-
-def copied(example: Any) -> Any:
-    """An example with copies of its tensors, as a forward may write into them."""
-    return copy.deepcopy(example)
+        for item in vars(value).values():
+            _collect(item, found)

@@ -137,8 +137,6 @@ class Step:
                 self.layer,
             )
         )
-        if self.layer:
-            flow.uses[self.layer] = flow.uses.get(self.layer, 0) + 1
 
     def shapes(self) -> Any:
         """What the operation returns, without contents."""

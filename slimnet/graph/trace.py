@@ -173,7 +173,7 @@ def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
 def _keep_for_training(flow: ChannelFlow, example: Example, example_input: Any) -> None:
     """Block what is read by layers that only run in training mode, such as auxiliary classifiers."""
     model = flow.model
-    idle = {name for name, module in model.named_modules() if isinstance(module, LAYERS)} - set(flow.layers)
+    idle = {name for name, module in flow.modules.items() if isinstance(module, LAYERS)} - set(flow.layers)
     if not idle:
         return
     other = ChannelFlow(model)

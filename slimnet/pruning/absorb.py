@@ -11,7 +11,7 @@ without padding. What cannot be carried through an operation is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
 from slimnet.graph.findings import Run, norm_behind
-from slimnet.graph.record import Call, Parameter, Ref, substitute
+from slimnet.graph.record import Call, Parameter, Ref, substitute, tensor_of
 from slimnet.pruning.plan import LayerCut, PruningPlan
 
 # Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form.
@@ -42,7 +42,8 @@ class Moments:
 def absorb_constants(model: nn.Module, plan: PruningPlan) -> None:
     """Move the mean output of the channels that `plan` removes into what reads them; changes `model`."""
     cuts, run = plan.cuts(), plan.graph.record
-    readers = [call for call in run.calls if _absorbs(model, plan, call, cuts)]
+    uses = run.uses()
+    readers = [call for call in run.calls if uses[call.layer] == 1 and _absorbs(model, plan, call, cuts)]
     with torch.no_grad():
         moments = Propagation(model, run).of([call.inputs[0] for call in readers])
         # All from the network as it was: what one layer absorbs is no part of what the next one reads.
@@ -50,17 +51,16 @@ def absorb_constants(model: nn.Module, plan: PruningPlan) -> None:
         users = run.users()
         for call, shift in zip(readers, shifts, strict=True):
             if shift is not None:
-                _add(model, call, shift, plan, users)
+                _add(model, call, shift, norm_behind(model, call.outputs[0], run, users, uses))
 
 
 def _absorbs(model: nn.Module, plan: PruningPlan, call: Call, cuts: dict[str, LayerCut]) -> bool:
-    """Whether a call is of a conv or linear layer that loses inputs and has one use."""
+    """Whether a call is of a conv or linear layer that loses inputs."""
     if call.layer not in cuts or call.op not in ops.CONVOLUTIONS | ops.LINEAR or not call.inputs:
         return False
     units = plan.graph.layers[call.layer]
-    once = sum(other.layer == call.layer for other in plan.graph.record.calls) == 1
     grouped = getattr(model.get_submodule(call.layer), "groups", 1) > 1  # removed with its inputs
-    return once and not grouped and len(cuts[call.layer].inputs) < len(units.inputs)
+    return not grouped and len(cuts[call.layer].inputs) < len(units.inputs)
 
 
 def _shift(
@@ -117,9 +117,9 @@ def _per_channel(mean: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | Non
     return mean.expand(shape[dim]) if len(mean) == 1 else mean
 
 
-def _add(model: nn.Module, call: Call, shift: Tensor, plan: PruningPlan, users: list[list[Call]]) -> None:
+def _add(model: nn.Module, call: Call, shift: Tensor, behind: str) -> None:
+    """Add a shift to the bias of a layer, or move the mean of the BatchNorm behind it."""
     layer: Any = model.get_submodule(call.layer)
-    behind = "" if layer.bias is not None else norm_behind(model, call.outputs[0], plan.graph.record, users)
     if layer.bias is not None:
         layer.bias += shift
     elif behind:
@@ -134,9 +134,6 @@ class Propagation:
 
     def __init__(self, model: nn.Module, run: Run) -> None:
         self.model, self.run = model, run
-        self.tensors: Mapping[str, Tensor] = dict(model.named_parameters(remove_duplicate=False)) | dict(
-            model.named_buffers(remove_duplicate=False)
-        )
         self._made = {output: call for call in run.calls for output in call.outputs}
 
     def of(self, values: list[int]) -> dict[int, Moments | None]:
@@ -165,7 +162,7 @@ class Propagation:
         sources: list[Moments | None] = []
         for item in _operands((call.args, call.kwargs)):
             if type(item) is Parameter:
-                tensor = self.tensors[item.name].detach()
+                tensor = tensor_of(self.model, item.name).detach()
                 sources.append(Moments(tensor, torch.zeros_like(tensor)))
             elif type(item) is Ref:
                 sources.append(found.get(item.index))

@@ -65,12 +65,9 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
     if conv.bias is not None:
         value += conv.bias.detach().reshape_as(value)
     end = max(i for i, call in enumerate(branch.calls) if call.layer in branch.layers)
-    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(
-        model.named_buffers(remove_duplicate=False)
-    )
     with torch.no_grad():
         for call in branch.calls[reader + 1 : end + 1]:
-            value = _first(call.run(partial(_always, value), tensors))
+            value = _first(call.run(partial(_always, value), model))
     for position, layer in enumerate(branch.layers):
         model.set_submodule(layer, Dropped(fresh=position == 0))
     last = branch.calls[end].layer

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and only workers need it
 
     from slimnet.data import Splits
 
-FORMAT = 2
+FORMAT = 3
 """Incremented when the same spec would give another result, or when the default of a field changes."""
 
 
