@@ -140,7 +140,7 @@ def prune_command(
     step = {"kind": "prune", **choice, "absorb": absorb, "recalibrate": recalibrate}
     config = extend_record(saved.config, settings, splits, model, step)
     save(out, pruned.model.cpu(), metrics=pruned.metrics, config=config)
-    _print_plan(pruned.plan)
+    _print_plan(pruned.plan, min_channels)
     if streams and score in NORM_SCORES and _streams_unpenalised(saved.config.get("steps", [])):
         print(
             "note: training penalised no residual stream, so theirs are poor scores (slimnet train --streams)"
@@ -171,9 +171,18 @@ def _streams_unpenalised(steps: list[dict[str, Any]]) -> bool:
     return bool(penalised) and not any(step.get("streams") for step in penalised)
 
 
-def _print_plan(plan: PruningPlan) -> None:
+def _print_plan(plan: PruningPlan, least: int) -> None:
     """The layers that lose output channels, before and after."""
     changed = [(name, f"{before:,}", f"{after:,}") for name, before, after in plan.table() if after != before]
     if changed:
         print(show.table(("layer", "before", "after"), changed, "<>>"))
     print(f"{plan.removed_channels:,} of {plan.prunable_channels:,} prunable channels removed")
+    starved = [name for name, kept in plan.kept.items() if len(kept) == least]
+    if starved:
+        layers = (
+            f"{len(starved)} layer{'' if len(starved) == 1 else 's'} keep{'s' if len(starved) == 1 else ''}"
+        )
+        channels = f"{least} channel{'' if least == 1 else 's'}"
+        print(
+            f"note: {layers} only {channels}, {starved[0]} among them; --layer-floor 0.8 would leave them more"
+        )

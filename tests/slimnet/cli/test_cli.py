@@ -225,6 +225,26 @@ def test_channels_are_ranked_by_their_cost_and_layers_keep_a_floor(run: Slimnet,
     assert (step["cost_aware"], step["cost_power"], step["layer_floor"]) == ("macs", 0.5, 0.25)
 
 
+@pytest.mark.parametrize("score", ["l2", "taylor"])
+def test_other_scores_and_wishes_for_layers(run: Slimnet, files: Path, score: str) -> None:
+    wishes = ["--keep", "stages.0.*", "--layer-ratio", "stages.1.0.conv1=0.25", "--max-ratio", "0.9"]
+    outcome = run(
+        *("prune", "sparse.pt", "--params", "90%", "--score", score, *wishes, "--recalibrate", "0"),
+        *("--out", "wished.pt", "--force"),
+    )
+    assert outcome.code == 0, outcome.err
+    before, after = (read(files / name).metrics["params"] for name in ("sparse.pt", "wished.pt"))
+    assert after <= 0.9 * before
+    assert "stages.0." not in outcome.out
+    step = read(files / "wished.pt").config["steps"][-1]
+    assert (step["params"], step["layer_ratios"]) == ("90%", {"stages.1.0.conv1": 0.25})
+
+
+def test_layers_at_the_floor_are_told(run: Slimnet, files: Path) -> None:
+    outcome = run("prune", "sparse.pt", "--ratio", "0.9", "--min-channels", "1", "--out", "floor.pt")
+    assert re.search(r"note: \d+ layers? keeps? only 1 channel.*--layer-floor", outcome.out)
+
+
 def test_a_latency_budget_prunes_until_it_is_met_or_names_the_floor(run: Slimnet, files: Path) -> None:
     generous = run("prune", "sparse.pt", "--latency-ms", "1000", "--recalibrate", "0", "--out", "all.pt")
     assert generous.code == 0, generous.err
