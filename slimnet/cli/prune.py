@@ -179,10 +179,6 @@ def _print_plan(plan: PruningPlan, least: int) -> None:
     print(f"{plan.removed_channels:,} of {plan.prunable_channels:,} prunable channels removed")
     starved = [name for name, kept in plan.kept.items() if len(kept) == least]
     if starved:
-        layers = (
-            f"{len(starved)} layer{'' if len(starved) == 1 else 's'} keep{'s' if len(starved) == 1 else ''}"
-        )
-        channels = f"{least} channel{'' if least == 1 else 's'}"
-        print(
-            f"note: {layers} only {channels}, {starved[0]} among them; --layer-floor 0.8 would leave them more"
-        )
+        layers = "1 layer keeps" if len(starved) == 1 else f"{len(starved)} layers keep"
+        channels = "1 channel" if least == 1 else f"{least} channels"
+        print(f"note: {layers} only {channels}, as {starved[0]}; --layer-floor 0.8 leaves them more")

@@ -21,7 +21,8 @@ from slimnet.graph.counts import Count, counted
 from slimnet.graph.findings import Findings
 from slimnet.graph.labels import Atoms, expand, unique, varies
 from slimnet.graph.record import WHOLE, listening, tensors_in
-from slimnet.graph.rules import Step
+from slimnet.graph.rules import RULES
+from slimnet.graph.step import Step
 
 _ALWAYS = ops.CONVOLUTIONS | ops.LINEAR | ops.NORMS | {"native_group_norm"}
 _SIZED = {
@@ -67,7 +68,7 @@ class ChannelFlow(Findings):
             return function(*args, **kwargs)
         step = Step(self, op, function, args, kwargs)
         if op in _ALWAYS or any(step.labels(tensor) is not None for tensor in known):
-            return step.follow()
+            return RULES.get(op, Step.unknown)(step)
         return step.compute()
 
     def _listen(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

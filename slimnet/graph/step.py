@@ -1,0 +1,197 @@
+"""One operation of a run, while it is followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimnet.graph import operations as ops
+from slimnet.graph.findings import Findings, Value
+from slimnet.graph.record import Call, Parameter, Ref, overwrites, tensors_in
+
+
+class Step:
+    """One operation, while it is followed."""
+
+    def __init__(
+        self, flow: Findings, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.flow, self.op, self.function, self.args, self.kwargs = flow, op, function, args, kwargs
+        self.in_place = overwrites(function)
+        self.layer = ""
+
+    @property
+    def where(self) -> str:
+        """The operation in words."""
+        return self.flow.context.describe(self.op, self.flow.modules)
+
+    # What it takes
+
+    def labels(self, tensor: Any) -> Tensor | None:
+        """The labels of an argument; None of one that has no channels to remove."""
+        value = self.value(tensor)
+        return None if value is None else value.labels
+
+    def value(self, tensor: Any) -> Value | None:
+        index = self.flow.number(tensor) if isinstance(tensor, Tensor) else None
+        return None if index is None else self.flow.record.values[index]
+
+    def labelled(self) -> list[Tensor]:
+        """The labels of all arguments that have some."""
+        return [
+            labels
+            for tensor in tensors_in((self.args, self.kwargs))
+            if (labels := self.labels(tensor)) is not None
+        ]
+
+    def bound(self) -> dict[str, Any]:
+        """The arguments by name."""
+        schema = getattr(self.function, "_schema", None)
+        if schema is None:
+            return dict(self.kwargs)
+        names = [argument.name for argument in schema.arguments]
+        given = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+        return given | dict(zip(names, self.args, strict=False)) | self.kwargs
+
+    # What it returns
+
+    def emit(self, labels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros with these labels, or the overwritten tensor itself."""
+        source = self.args[0] if isinstance(self.args[0], Tensor) else tensors_in((self.args, self.kwargs))[0]
+        result = source if self.in_place else self.flow.fake(tuple(labels.shape), source, dtype)
+        self.note([(result, labels)])
+        return result
+
+    def emit_all(self, results: Any, label: Callable[[tuple[int, ...]], Tensor | None]) -> Any:
+        """Zeros for each tensor of `results`, with the labels that `label` has for its shape."""
+        noted: list[tuple[Tensor, Tensor | None]] = []
+
+        def make(item: Any) -> Any:
+            if isinstance(item, list | tuple):
+                made = [make(each) for each in item]
+                return made if isinstance(item, list) else tuple(made)
+            if not isinstance(item, Tensor):
+                return item
+            like = self.args[0] if isinstance(self.args[0], Tensor) else tensors_in(self.args)[0]
+            fake = self.flow.fake(tuple(item.shape), like, item.dtype)
+            noted.append((fake, label(tuple(item.shape))))
+            return fake
+
+        made = make(results)
+        self.note(noted)
+        return made
+
+    def note(self, results: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+        """Record the call and number what it makes."""
+        flow = self.flow
+        inputs: list[int] = []
+
+        def refer(item: Any) -> Any:
+            if isinstance(item, Tensor):
+                index = flow.number(item, layer=bool(self.layer))
+                if index is not None:
+                    inputs.append(index)
+                if name := flow.parameter(item):
+                    return Parameter(name)
+                return item if index is None else Ref(index)
+            if type(item) in (list, tuple) and item and type(item[0]) is not int:
+                return type(item)(map(refer, item))
+            return item
+
+        args, kwargs = tuple(map(refer, self.args)), {key: refer(item) for key, item in self.kwargs.items()}
+        values = flow.record.values
+        shares = self.op in ops.ALIASES or self.in_place
+        root = values[inputs[0]].root if shares and inputs else -1
+        if self.in_place and inputs:
+            flow.overwritten(root, inputs[0])
+        outputs = [flow.add(tensor, labels, inputs, root) for tensor, labels in results]
+        if self.op in ops.ALIASES:
+            flow.views.setdefault(root, []).extend(outputs)
+        flow.record.calls.append(
+            Call(
+                self.op,
+                self.function,
+                args,
+                kwargs,
+                tuple(inputs),
+                tuple(outputs),
+                self.in_place,
+                self.layer,
+            )
+        )
+
+    def shapes(self) -> Any:
+        """What the operation returns, without contents."""
+
+        def bare(item: Any) -> Any:
+            if isinstance(item, Tensor):
+                return torch.empty_strided(
+                    tuple(item.shape), _dense(item.shape), dtype=item.dtype, device="meta"
+                )
+            if isinstance(item, list | tuple):
+                made = [bare(each) for each in item]
+                return made if isinstance(item, list) else tuple(made)
+            return item
+
+        try:
+            return self.function(
+                *bare(tuple(self.args)), **{key: bare(item) for key, item in self.kwargs.items()}
+            )
+        except (NotImplementedError, RuntimeError):
+            return self.computed()
+
+    def computed(self) -> Any:
+        """What the operation returns for the zeros that stand for activations; nothing is overwritten."""
+        args = self.args
+        if self.in_place and isinstance(args[0], Tensor) and self.flow.number(args[0]) is not None:
+            args = (args[0].clone(), *args[1:])
+        return self.function(*args, **self.kwargs)
+
+    # The step
+
+    def compute(self) -> Any:
+        """An operation on parameters without channels alone: it is computed, and keeps their layers whole."""
+        for tensor in tensors_in((self.args, self.kwargs)):
+            name = self.flow.parameter(tensor)
+            if name and tensor.dim() > 1:
+                self.flow.pin(name, "its tensors are used outside of it")
+        if self.in_place and self.flow.parameter(self.args[0]):
+            return self.args[0]  # nothing of the network's is changed
+        result = self.function(*self.args, **self.kwargs)
+        self.note([(tensor, None) for tensor in tensors_in(result)])
+        return result
+
+    def opaque(self, why: str) -> Any:
+        """Block everything that an operation reads, and everything that it returns."""
+        flow = self.flow
+        for tensor in tensors_in((self.args, self.kwargs)):
+            name = flow.parameter(tensor)
+            if name and tensor.dim() > 1:
+                flow.pin(name, why)
+        flow.block_labels(self.labelled(), why)
+        if self.in_place and flow.number(self.args[0]) is not None:
+            self.note([(self.args[0], flow.constant(tuple(self.args[0].shape), why))])
+            return self.args[0]
+        result = self.computed()
+        if self.in_place:
+            return result
+        # What does not come from this operation alone is another view of an argument.
+        return (
+            self.emit_all(result, lambda shape: flow.constant(shape, why)) if tensors_in(result) else result
+        )
+
+    def unknown(self) -> Any:
+        if self.op in ("_local_scalar_dense", "item", "is_nonzero", "equal"):
+            self.flow.block_labels(self.labelled(), f"{self.where} makes a number of it")
+            return self.function(*self.args, **self.kwargs)
+        return self.opaque(f"{self.where} is not known")
+
+
+def _dense(shape: Sequence[int]) -> list[int]:
+    strides = [1] * len(shape)
+    for dim in range(len(shape) - 2, -1, -1):
+        strides[dim] = strides[dim + 1] * max(1, shape[dim + 1])
+    return strides
