@@ -25,7 +25,7 @@ TORCHVISION = (
     "fcn_resnet50", "googlenet", "inception_v3", "lraspp_mobilenet_v3_large", "mc3_18", "mnasnet1_0",
     "mobilenet_v2",
     "mobilenet_v3_small", "r2plus1d_18", "r3d_18", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet50",
-    "resnext50_32x4d", "s3d", "shufflenet_v2_x1_0", "squeezenet1_0", "swin_t", "vgg11", "vgg16_bn",
+    "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_0", "swin_t", "vgg11", "vgg16_bn",
     "vit_b_32",
     "wide_resnet50_2",
 )  # fmt: skip
@@ -133,7 +133,7 @@ def _build(name: str) -> tuple[nn.Module, Tensor]:
         options["init_weights"] = False
     model = get_model(name, weights=None, **options)
     if name in list_models(video):
-        return model, torch.randn(1, 3, 16 if name == "s3d" else 8, 64, 64)
+        return model, torch.randn(1, 3, 8, 64, 64)
     size = {"inception_v3": 96, "vit_b_32": 224}.get(name, 64)
     return model, torch.randn(2, 3, size, size)
 
