@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import random
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import torch
 from torch import nn
 
 
@@ -27,6 +31,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+_STORES = ("_parameters", "_buffers", "_modules")
+
+
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Undo what a forward pass leaves on its modules: activations kept as attributes, lists that grew."""
@@ -35,7 +42,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         (value, copy.copy(value))
         for _, attributes in before
         for name, value in attributes.items()
-        if type(value) in (list, dict, set) and not name.startswith("_")
+        if isinstance(value, list | dict | set | deque) and (not name.startswith("_") or name in _STORES)
     ]
     try:
         yield
@@ -45,4 +52,28 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             vars(module).update(attributes)
         for value, content in grown:
             value.clear()
-            value.extend(content) if isinstance(value, list) else value.update(content)
+            value.extend(content) if isinstance(value, list | deque) else value.update(content)
+
+
+@contextmanager
+def same_random(model: nn.Module) -> Iterator[None]:
+    """Leave the random states of torch, Python and numpy as they were."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextmanager
+def same_buffers(model: nn.Module) -> Iterator[None]:
+    """Leave the contents of buffers as they were."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, content in before:
+            buffer.copy_(content)

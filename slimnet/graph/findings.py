@@ -179,10 +179,14 @@ class Findings:
         name = self.parameter(tensor)
         if not name or layer:
             return None
+        owner, _, part = name.rpartition(".")
+        is_weight = part == "weight" and isinstance(self.modules.get(owner), _ConvNd | nn.Linear)
+        if is_weight:
+            self.pin(name, "its tensors are used outside of it")
         shape = tuple(tensor.shape)
         long = [dim for dim, size in enumerate(shape) if size > 1]
         labels = None
-        if len(long) == 1 and tensor.is_floating_point():
+        if len(long) == 1 and tensor.is_floating_point() and not is_weight:
             self.vectors[name] = self._atoms(shape[long[0]])
             labels = expand(self.vectors[name], shape, long[0])
         index = self.add(tensor, labels, ())

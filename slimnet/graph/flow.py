@@ -59,7 +59,17 @@ class ChannelFlow(Findings):
                 self.record.results.append(index)
                 labels = self.record.values[index].labels
                 self.block_labels([] if labels is None else [labels], "it is the network's output")
+        if not _is_plain(result):
+            self._block_unused()
         self._alive.clear()
+
+    def _block_unused(self) -> None:
+        """Keep whatever nothing reads, as it may be in an object that the network returned."""
+        users = self.record.users()
+        for call in self.record.calls:
+            labels = self.record.values[call.outputs[0]].labels if call.outputs else None
+            if labels is not None and not users[call.outputs[0]]:
+                self.block_labels([labels], "it is the network's output")
 
     def perform(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Follow one operation, and return what it returns."""
@@ -77,6 +87,8 @@ class ChannelFlow(Findings):
             return self.perform(WHOLE[function], function, args, kwargs)
         labels = self.labels(args[0]) if args else None
         name = getattr(function, "__name__", "")
+        if name == "__set__" and self.parameter(args[0]):
+            return None  # nothing of the network's is changed
         if labels is not None:
             if function == torch.Tensor.shape.__get__:  # type: ignore[attr-defined]
                 return torch.Size(self._sizes(labels))
@@ -92,6 +104,8 @@ class ChannelFlow(Findings):
         for count in counted((args[1:], kwargs)) if name not in _SIZED else ():
             count.escape(count.atoms, name)
         result = function(*args, **kwargs)
+        if name == "__get__" and self.parameter(args[0]) and isinstance(result, Tensor):
+            return result.clone()  # its data, which a forward may write into
         if labels is not None and type(result) is Tensor and id(result) not in self._index:
             self._adopt(args[0], result)
         elif name in _MAKERS and type(result) is Tensor:
@@ -150,6 +164,15 @@ class ChannelFlow(Findings):
             return
         labels = self.record.values[index].labels
         self.block_labels([labels] if labels is not None else [], f"{self.context.name} is not known")
+
+
+def _is_plain(result: Any) -> bool:
+    """Whether tensors are found in it: tensors, numbers, texts, and lists, tuples and dicts of them."""
+    if isinstance(result, dict):
+        return all(map(_is_plain, result.values()))
+    if isinstance(result, list | tuple):
+        return all(map(_is_plain, result))
+    return result is None or isinstance(result, Tensor | int | float | str | bytes)
 
 
 def _one_line(error: Exception) -> str:

@@ -79,14 +79,15 @@ REDUCTIONS = AVERAGES | {
 ALONG = {
     "_softmax", "_log_softmax", "softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp", "cummax",
     "cummin", "sort",
-    "topk", "flip", "roll", "glu", "gather", "unfold", "index_select", "tril", "triu", "renorm",
+    "topk", "flip", "roll", "glu", "index_select", "tril", "triu",
     "repeat_interleave",
 }  # fmt: skip
 """Along dimensions that are named, which stay."""
 
 VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "unflatten"}
 MOVES = {
-    "permute", "transpose", "t", "squeeze", "unsqueeze", "numpy_T", "movedim", "swapaxes", "diagonal",
+    "unfold", "permute",
+    "transpose", "t", "squeeze", "unsqueeze", "numpy_T", "movedim", "swapaxes", "diagonal",
     "expand", "repeat", "tile", "select", "slice", "split", "split_with_sizes", "unsafe_split",
     "unsafe_split_with_sizes",
     "unsafe_chunk", "chunk", "unbind", "cat", "concat", "stack", "pixel_shuffle", "pixel_unshuffle",

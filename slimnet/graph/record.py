@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from slimnet.modes import same_random
+
 Perform = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 WHOLE: dict[Any, str] = {
@@ -135,7 +137,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._perform = perform
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._perform(_name(func), func, args, kwargs or {})
+        return self._perform(name_of(func), func, args, kwargs or {})
 
 
 class Functions(TorchFunctionMode):
@@ -177,7 +179,6 @@ def listening(
         if id(module) in names and context.modules:
             context.modules.pop()
 
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     hooks = [
         nn.modules.module.register_module_forward_pre_hook(enter),
         nn.modules.module.register_module_forward_hook(leave),
@@ -186,7 +187,7 @@ def listening(
     torch.backends.mha.set_fastpath_enabled(False)  # it hides the operations of attention
     try:
         with (
-            torch.random.fork_rng(devices),
+            same_random(model),
             torch.no_grad(),
             Operations(perform),
             Functions(context, listen),
@@ -201,7 +202,7 @@ def listening(
 _names: dict[Any, str] = {}
 
 
-def _name(func: Any) -> str:
+def name_of(func: Any) -> str:
     """The name of an ATen operation without namespace, overload and the underscore of its in-place form."""
     if func not in _names:
         name = func._schema.name.rpartition("::")[2]
@@ -260,5 +261,5 @@ def _collect(value: Any, found: list[Tensor]) -> None:
         for item in value.values():
             _collect(item, found)
     elif hasattr(value, "__dataclass_fields__"):
-        for item in vars(value).values():
-            _collect(item, found)
+        for name in value.__dataclass_fields__:
+            _collect(getattr(value, name, None), found)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimnet.graph import operations as ops
 from slimnet.graph.findings import Findings, Value
@@ -145,7 +145,11 @@ class Step:
 
     def computed(self) -> Any:
         """What the operation returns for the zeros that stand for activations; nothing is overwritten."""
-        args = self.args
+        flow = self.flow
+        args = tuple(
+            item.clone() if flow.parameter(item) and not isinstance(item, nn.Parameter) else item
+            for item in self.args
+        )  # buffers, which norms write into
         if self.in_place and isinstance(args[0], Tensor) and self.flow.number(args[0]) is not None:
             args = (args[0].clone(), *args[1:])
         return self.function(*args, **self.kwargs)
@@ -158,9 +162,16 @@ class Step:
             name = self.flow.parameter(tensor)
             if name and tensor.dim() > 1:
                 self.flow.pin(name, "its tensors are used outside of it")
-        if self.in_place and self.flow.parameter(self.args[0]):
-            return self.args[0]  # nothing of the network's is changed
-        result = self.function(*self.args, **self.kwargs)
+        if self.in_place:
+            index = self.flow.number(self.args[0])
+            root = self.flow.record.values[index].root if index is not None else -1
+            if self.flow.parameter(self.args[0]) or (root >= 0 and self.flow.record.values[root].parameter):
+                return self.args[0]  # nothing of the network's is changed
+        written = {
+            key: item.clone() if key == "out" and self.flow.parameter(item) else item
+            for key, item in self.kwargs.items()
+        }
+        result = self.function(*self.args, **written)
         self.note([(tensor, None) for tensor in tensors_in(result)])
         return result
 

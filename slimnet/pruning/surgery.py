@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet.errors import SlimnetError
 from slimnet.graph.operations import is_reparametrized
+from slimnet.graph.record import tensors_in
 from slimnet.modes import uncompiled
 from slimnet.pruning.absorb import absorb_constants
 from slimnet.pruning.blocks import drop_branch, find_branches
@@ -96,7 +97,7 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         _shrink(layers[name], cut)
     for name, kept in plan.vector_cuts().items():
         _shorten(layers[name.rpartition(".")[0]], name.rpartition(".")[2], kept)
-    verify(model, smaller, plan.graph)
+    verify(model, smaller, plan.graph, compare=not plan.dropped)
     return smaller
 
 
@@ -142,11 +143,15 @@ def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:
     known: dict[int, Any] = {id(tensor): tensor for tensor in sharing}
     for module in model.modules():
         for value in vars(module).values():  # an activation that a forward kept cannot be copied as it is
-            if isinstance(value, Tensor) and not value.is_leaf:
-                known[id(value)] = value.detach().clone()
+            for tensor in tensors_in(value) if type(value) in (list, tuple, dict, Tensor) else ():
+                if not tensor.is_leaf:
+                    known[id(tensor)] = tensor.detach().clone()
         if type(module).__module__.startswith("torch.nn.modules.") and (copied := _copy_plain(module, known)):
             known[id(module)] = copied
-    return copy.deepcopy(model, known)
+    try:
+        return copy.deepcopy(model, known)
+    except (TypeError, RuntimeError) as error:
+        raise SlimnetError(f"{type(model).__name__} cannot be copied: {error}") from error
 
 
 def _copy_plain(module: nn.Module, known: dict[int, Any]) -> nn.Module | None:

@@ -1,7 +1,12 @@
-"""A pruned network runs on the example before anybody gets it."""
+"""A pruned network runs on the example, beside the one it was made from, before anybody gets it.
+
+Both must call the same operations with the same numbers, apart from the sizes of tensors: so a forward that
+computes with its number of channels, in whatever way, is found out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -9,60 +14,190 @@ from torch import Tensor, nn
 
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph
-from slimnet.graph.record import tensors_in
-from slimnet.modes import evaluating, unchanged
+from slimnet.graph import operations as ops
+from slimnet.graph.record import WHOLE, Context, Functions, Operations, tensors_in
+from slimnet.modes import evaluating, same_buffers, same_random, unchanged
 
 SMALL = 32  # pixels: larger images are looked at in this size where the network takes them
+_SIZED = ops.MOVES | ops.CONVOLUTIONS | {
+    "native_group_norm", "native_layer_norm", "as_strided", "arange", "narrow", "index_select",
+}  # fmt: skip
+"""Operations among whose numbers are sizes."""
+_BY_DATA = {
+    "_local_scalar_dense",
+    "nonzero",
+    "nms",
+    "is_nonzero",
+    "equal",
+    "masked_select",
+    "unique_dim",
+    "_unique2",
+}
+"""Operations after which what is called may depend on the numbers that were computed."""
+Listed = tuple[str, tuple[Any, ...], str]
 
 
-def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph) -> None:
-    """Refuse a pruned network that does not run, or returns other shapes or other than finite numbers.
+def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph, *, compare: bool = True) -> None:
+    """Refuse a pruned network that does not run as the one that it was made from.
 
     Args:
         model: what it was made from.
         smaller: the pruned network.
         graph: what `model` was traced to.
+        compare: both are to call the same operations; not where whole blocks were dropped.
 
     Raises:
-        SlimnetError: it does, naming the layer.
+        SlimnetError: it does not run, calls other operations, or returns other shapes or other than finite
+            numbers, naming the layer.
     """
     like = next(smaller.parameters(), None)
     if like is None:
         return
-    shrunk = graph.example.noise(like, most=SMALL)
-    inputs = graph.example.noise(like) if shrunk is None else shrunk
+    small, inputs = graph.example.noise(like, most=SMALL), graph.example.noise(like)
     try:
-        found = _run(smaller, graph, inputs)
-    except Exception as error:
-        if shrunk is None:
-            raise _broken(smaller, graph, inputs, error) from error
-        inputs, shrunk = graph.example.noise(like), None  # perhaps it takes no other size
+        after, own = _run(smaller, graph, inputs if small is None else small)
+        inputs = inputs if small is None else small
+    except Exception:  # perhaps it takes no other size
         try:
-            found = _run(smaller, graph, inputs)
+            after, own = _run(smaller, graph, inputs)
         except Exception as error:
             raise _broken(smaller, graph, inputs, error) from error
-    expected = [graph.record.values[index].shape for index in graph.record.results]
-    shapes = [tuple(tensor.shape) for tensor in found]
-    same = [s[:2] for s in shapes] == [s[:2] for s in expected] if shrunk is not None else shapes == expected
-    if same and _finite(found):
+    recorded = [
+        (call.op, _numbers(call.op, (*call.args, *call.kwargs.values())), "") for call in graph.record.calls
+    ]
+    if _finite(after) and _difference(recorded, own) is None:
         return
-    before = _run(model, graph, inputs)
-    if [tensor.shape for tensor in before] != [tensor.shape for tensor in found] and not same:
-        raise SlimnetError(
-            f"the pruned network returns tensors of shape {shapes}, not {expected}; keep more whole"
-        )
-    if _finite(before) and not _finite(found):
+    before, calls = _run(model, graph, inputs)
+    if compare and not any(op in _BY_DATA for op, _, _ in calls):
+        difference = _difference(calls, own)
+        if difference is not None:
+            raise _counting(*difference)
+        shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (before, after)]
+        if shapes[0] != shapes[1]:
+            raise SlimnetError(
+                f"the pruned network returns tensors of shape {shapes[1]}, not {shapes[0]}; keep more whole"
+            )
+    if _finite(before) and not _finite(after):
         raise SlimnetError(
             "the pruned network returns numbers that are not finite, from "
             f"{_first_infinite(smaller, graph, inputs)} on; prune with absorb=False (--no-absorb)"
         )
 
 
-def _run(model: nn.Module, graph: ChannelGraph, inputs: Any) -> list[Tensor]:
+class _Listing:
+    """Lists the operations of a run that depend on the network or its input, as a trace does."""
+
+    def __init__(self, model: nn.Module, inputs: list[Tensor], running: list[str]) -> None:
+        tensors = [*model.parameters(), *model.buffers(), *inputs]
+        self.calls: list[Listed] = []
+        self._running = running
+        self._known = {id(tensor) for tensor in tensors}
+        self._parameters = {id(parameter) for parameter in model.parameters()}
+        self._alive: list[Any] = [tensors]
+        self._drawn: set[int] = set()  # random numbers
+        self._within = False
+
+    def perform(self, op: str, function: Any, args: Any, kwargs: Any) -> Any:
+        """Compute one operation, and list it."""
+        within, self._within = self._within, True
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            self._within = within
+        if within:
+            return result
+        taken, made = ({id(tensor) for tensor in tensors_in(each)} for each in ((args, kwargs), result))
+        self._alive.append(result)
+        if not taken & self._known:
+            if taken & self._drawn or torch.Tag.nondeterministic_seeded in getattr(function, "tags", ()):
+                self._drawn |= made
+            return result
+        explained = self._known | self._drawn
+        given = [
+            value if not isinstance(value, Tensor) or id(value) not in explained else None
+            for value in (*args, *kwargs.values())
+        ]
+        self.calls.append((op, _numbers(op, given), self._running[-1] if self._running else ""))
+        self._known |= made
+        return result
+
+    def listen(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """See what is recorded whole."""
+        if function in WHOLE and not self._within:
+            return self.perform(WHOLE[function], function, args, kwargs)
+        kind = getattr(function, "__name__", "")
+        if kind == "__set__" and id(args[0]) in self._parameters:
+            return None  # nothing of the network's is changed
+        result = function(*args, **kwargs)
+        if kind == "__get__" and id(args[0]) in self._parameters and isinstance(result, Tensor):
+            return result.clone()
+        return result
+
+
+def _numbers(op: str, given: Iterable[Any]) -> tuple[Any, ...]:
+    """The numbers that an operation is given, and those in tensors of one from elsewhere; no sizes."""
+    if op in _SIZED:
+        return ()
+    found = []
+    for value in given:
+        if type(value) in (int, float, bool):
+            found.append(value)
+        elif isinstance(value, Tensor) and value.numel() == 1:
+            found.append(value.item())
+    return tuple(found)
+
+
+def _difference(calls: list[Listed], own: list[Listed]) -> tuple[str, str] | None:
+    """Where two runs differ first, and how; None where they call the same."""
+    for (op, numbers, where), (other, others, at) in zip(calls, own, strict=False):
+        if op != other:
+            return where or at, f"{other} instead of {op}"
+        if numbers != others:
+            return where or at, f"{op} with {others} instead of {numbers}"
+    if len(calls) == len(own):
+        return None
+    longer = max(calls, own, key=len)
+    return longer[min(len(calls), len(own))][2], f"{len(own)} operations instead of {len(calls)}"
+
+
+def _counting(where: str, what: str) -> SlimnetError:
+    keep = f'plan(..., keep=["{where}"])' if where else "plan(..., keep=[...])"
+    return SlimnetError(
+        f"the forward{f' of {where}' if where else ''} depends on the number of channels: the pruned network "
+        f"calls {what}; keep the layers that it reads whole: {keep}"
+    )
+
+
+def _run(model: nn.Module, graph: ChannelGraph, inputs: Any) -> tuple[list[Tensor], list[Listed]]:
     args, kwargs = graph.example.arguments(inputs)
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices), torch.no_grad(), evaluating(model), unchanged(model):
-        return tensors_in(model(*args, **kwargs))
+    names = {id(module): name for name, module in model.named_modules()}
+    running: list[str] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        running.append(names.get(id(module), ""))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        running.pop()
+
+    hooks = [
+        nn.modules.module.register_module_forward_pre_hook(enter),
+        nn.modules.module.register_module_forward_hook(leave),
+    ]
+    listing = _Listing(model, tensors_in((args, kwargs)), running)
+    try:
+        with (
+            same_random(model),
+            torch.no_grad(),
+            evaluating(model),
+            same_buffers(model),
+            unchanged(model),
+            Operations(listing.perform),
+            Functions(Context(), listing.listen),
+        ):
+            return tensors_in(model(*args, **kwargs)), listing.calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _broken(model: nn.Module, graph: ChannelGraph, inputs: Any, error: Exception) -> SlimnetError:

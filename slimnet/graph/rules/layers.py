@@ -112,7 +112,7 @@ def group_norm(step: Step) -> Any:
     labels = step.labels(x)
     name = step.flow.norm_of([t for t in step.args[1:3] if isinstance(t, Tensor)], nn.GroupNorm)
     atoms = _incoming(step, x, 1)
-    if atoms is None or not name:
+    if atoms is None or name not in step.flow.context.modules[-1:]:  # it has its groups from elsewhere
         return step.opaque(f"{step.where} mixes channels")
     step.flow.normalise(name, atoms)
     step.layer = name

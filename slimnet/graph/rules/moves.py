@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from math import gcd
 from typing import Any
@@ -339,4 +340,4 @@ def index(step: Step) -> Any:
 def _asked_size(size: Any) -> Any:
     if isinstance(size, Count):
         return size.atoms
-    return None if size == -1 else size
+    return None if size == -1 else operator.index(size)

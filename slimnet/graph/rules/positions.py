@@ -22,6 +22,17 @@ def spatial(step: Step) -> Any:
     dim = out.dim() - along - 1
     if atoms is None or x.dim() != out.dim() or len(atoms) != out.shape[dim]:
         return step.opaque(f"{step.where} mixes channels")
+    for other in tensors_in((step.args[1:], step.kwargs)):
+        own = step.labels(other)
+        if (
+            own is not None
+            and labels is not None
+            and other.shape == x.shape
+            and step.op.startswith("max_unpool")
+        ):
+            step.flow.tie_labels(labels, own)  # where each maximum was
+        elif own is not None:
+            step.flow.block_labels([own], f"{step.where} goes by it")
     return step.emit_all(results, lambda shape: expand(atoms, shape, dim))
 
 
@@ -69,9 +80,10 @@ def along(step: Step) -> Any:
             if halves and labels is not None
             else step.opaque(f"{step.where} mixes channels")
         )
-    return step.emit_all(
-        step.shapes(), lambda shape: _stretched(labels, shape) if len(shape) == labels.dim() else None
-    )
+    results = step.shapes()
+    if any(tensor.dim() != labels.dim() for tensor in tensors_in(results)):
+        return step.opaque(f"{step.where} is not known")
+    return step.emit_all(results, lambda shape: _stretched(labels, shape))
 
 
 def _gated(step: Step, labels: Tensor, dim: int) -> Any:

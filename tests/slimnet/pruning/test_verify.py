@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import pickle
+import random
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -115,3 +120,85 @@ def test_a_mask_of_torch_is_told() -> None:
     model = network()
     torch_masks.l1_unstructured(model[3], "weight", 0.5)
     assert slimnet.trace(model, X)["0"].reason == "3 has a mask of torch.nn.utils.prune"
+
+
+class Counting(nn.Module):
+    """It computes with its number of channels in a way that nobody sees."""
+
+    def __init__(self, scale: Callable[[nn.Module, Tensor], float]) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.out, self.scale = nn.Conv2d(8, 2, 1), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.out(x) * self.scale(self, x)  # type: ignore[no-any-return]
+
+
+@torch.jit.script
+def _scripted(x: Tensor) -> float:
+    return 1.0 / x.size(1)
+
+
+COUNTS: dict[str, Callable[[Any, Tensor], float]] = {
+    "logarithm": lambda m, x: math.log2(x.shape[1]),
+    "size of a size": lambda m, x: x.shape.numel() ** -0.5,
+    "own number": lambda m, x: m.out.in_channels**-0.5,
+    "remainder": lambda m, x: 2.0 if x.shape[1] % 8 else 1.0,
+    "branch": lambda m, x: 2.0 if x.shape[1] == 1 else 1.0,
+    "script": lambda m, x: _scripted(x),
+    "text": lambda m, x: float(str(x.shape[1])),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_forward_that_computes_with_its_channels_is_refused(name: str) -> None:
+    model = Counting(COUNTS[name]).double().eval()
+    x = X.double()
+    graph = slimnet.trace(model, x)
+    with pytest.raises(SlimnetError, match="number of channels"):
+        slimnet.prune(model, slimnet.plan(graph, ratio=0.9, score="l2", min_channels=1))
+
+
+class Unpooled(nn.Module):
+    """SegNet's unpooling, by where the maxima were; and an output in an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+        self.b = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+        self.out = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        x, places = nn.functional.max_pool2d(self.a(x), 2, return_indices=True)
+        return SimpleNamespace(scores=self.out(nn.functional.max_unpool2d(self.b(x), places, 2)))
+
+
+def test_unpooling_goes_by_the_same_channels_and_outputs_in_objects_stay() -> None:
+    graph = slimnet.trace(Unpooled(), X)
+    assert {"a.0", "b.0"} <= set(graph["a.0"].producers)
+    assert graph["out"].reason == "it is the network's output"
+
+
+def test_what_a_forward_writes_into_its_parameters_is_not_written() -> None:
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)
+            self.scale = nn.Parameter(torch.full((2, 1, 1), 3.0))
+            self.seen: Tensor
+            self.register_buffer("seen", torch.zeros(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.scale.data.clamp_(max=1)
+            self.scale.data = self.scale.data / 2
+            self.seen[1:] += 1
+            self.seen = self.seen + random.random()
+            return self.out(self.b(self.a(x))) * self.scale  # type: ignore[no-any-return]
+
+    model = Clamped()
+    before, drawn = copy.deepcopy(model.state_dict()), random.getstate()
+    plan = slimnet.plan(slimnet.trace(model, X), ratio=0.5, score="l2", min_channels=1)
+    slimnet.prune(model, plan)
+    assert random.getstate() == drawn
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
