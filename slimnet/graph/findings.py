@@ -278,13 +278,10 @@ class Findings:
         self.atom_count += count
         return np.arange(self.atom_count - count, self.atom_count)
 
-    def constant(self, shape: Sequence[int], why: str, dim: int = 1) -> Tensor:
-        """Labels of a tensor whose channels no layer produces: new atoms per channel, never removed."""
-        wide = len(shape) > dim and shape[dim] > 0
-        atoms = self._atoms(shape[dim] if wide else 1)
+    def constant(self, shape: Sequence[int], why: str) -> Tensor:
+        """Labels of a tensor that no layer made, or that is not followed: one atom for all, never removed."""
+        atoms = self._atoms(1)
         self.block(atoms, why)
-        if wide:
-            return expand(atoms, tuple(shape), dim)
         return torch.from_numpy(atoms).reshape([1] * len(shape)).expand(tuple(shape))
 
     def tie(self, left: Any, right: Any) -> None:

@@ -65,7 +65,7 @@ def _incoming(step: Step, x: Tensor, dim: int) -> Atoms | None:
     """The atoms that a layer reads; new ones, never removed, where no layer made them."""
     labels = step.labels(x)
     if labels is None:
-        fixed = step.flow.constant(tuple(x.shape), "it is the network's input", dim % x.dim())
+        fixed = step.flow.constant(tuple(x.shape), "it is the network's input")
         return channels(fixed, dim)
     return channels(labels, dim)
 

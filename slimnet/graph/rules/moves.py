@@ -55,7 +55,7 @@ def join(step: Step) -> Any:
     dims = {d for labels in known if labels is not None for d in range(labels.dim()) if varies(labels, d)}
     if dims <= {dim}:
         pieces = [
-            step.flow.constant(tuple(part.shape), why, dim) if labels is None else labels
+            step.flow.constant(tuple(part.shape), why) if labels is None else labels
             for part, labels in zip(parts, known, strict=True)
         ]
         atoms = [channels(labels, dim) for labels in pieces]
