@@ -173,7 +173,7 @@ class Propagation:
         if len(known) < len(sources) or not known:
             return unknown
         if call.op in ops.CONVOLUTIONS | ops.LINEAR:
-            return [self._layer(call, known[0])] if call.layer else unknown
+            return [self._layer(call, known[0])] if call.layer and call.inputs else unknown
         if all(not bool(source.var.any()) for source in known) and call.op in _POINT_BY_POINT:
             return _only(call, self._call(call, [source.mean for source in known]), zero=True)
         random = [place for place, source in enumerate(known) if bool(source.var.any())]

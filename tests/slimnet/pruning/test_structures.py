@@ -175,6 +175,18 @@ class Generalised(nn.Module):
         return self.out(x.pow(0.5))  # type: ignore[no-any-return]
 
 
+class Positional(nn.Module):
+    """A conv of coordinates that the forward makes, added to what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.place, self.b, self.out = conv(3, 8), nn.Conv2d(1, 8, 1), conv(8, 6), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        line = torch.linspace(0, 1, x.shape[-1], dtype=x.dtype).expand(1, 1, *x.shape[2:])
+        return self.out(self.b(self.a(x) + self.place(line)))  # type: ignore[no-any-return]
+
+
 STRUCTURES: dict[str, Callable[[], nn.Module]] = {
     "unet": UNet,
     "c2f": C2f,
@@ -186,6 +198,7 @@ STRUCTURES: dict[str, Callable[[], nn.Module]] = {
     "shuffles": Shuffled,
     "norms": Normed,
     "roots": Generalised,
+    "positions": Positional,
 }
 
 
