@@ -139,8 +139,10 @@ def _build(name: str) -> tuple[nn.Module, Tensor]:
 
 
 def _scatter(model: nn.Module) -> nn.Module:
-    """BatchNorms as training leaves them: no two channels alike."""
+    """Networks as training leaves them: no two channels alike, no head or layer scale that is 0."""
     with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
         for norm in model.modules():
             if isinstance(norm, _BatchNorm) and norm.affine:
                 norm.weight.normal_(0.1, 0.5)

@@ -359,6 +359,9 @@ def test_hidden_widths_of_transformers(name: str) -> None:
         "swin_t": lambda: builders.SwinTransformer([4, 4], 8, [1, 1], [1, 2], [4, 4]),
     }[name]()
     model = model.double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # a new head is 0, and a layer scale nearly
+            parameter.add_(0.1 * torch.randn_like(parameter))
     x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     graph = trace(model, x)
     chosen = plan(graph, ratio=0.5, score="l2", min_channels=1)
@@ -366,4 +369,5 @@ def test_hidden_widths_of_transformers(name: str) -> None:
     for absorb in (False, True):
         with torch.no_grad():
             ours, theirs = prune(model, chosen, absorb=absorb)(x), mask(model, chosen, absorb=absorb)(x)
+        assert (ours - model(x)).abs().max() > 1e-6
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
