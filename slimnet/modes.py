@@ -7,15 +7,19 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+Model = TypeVar("Model")
 
-def uncompiled(model: nn.Module) -> nn.Module:
+
+def uncompiled(model: Model) -> Model:
     """The network that torch.compile was given, where it was."""
-    return getattr(model, "_orig_mod", model)
+    original: Model = getattr(model, "_orig_mod", model)
+    return original
 
 
 @contextmanager

@@ -7,7 +7,6 @@ integers that remember what they count.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -109,8 +108,3 @@ def counted(value: Any) -> list[Count]:
     if isinstance(value, list | tuple):
         return [count for item in value for count in counted(item)]
     return []
-
-
-def plain(value: Any) -> Any:
-    """The value as an int that counts nothing."""
-    return operator.index(int.__int__(value)) if isinstance(value, Count) else value

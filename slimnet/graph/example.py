@@ -37,11 +37,6 @@ class Example:
             )
         return cls(_map(example_input, lambda tensor: torch.empty_like(tensor, device="meta")))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the first tensor."""
-        return tuple(_tensors(self.content)[0].shape)
-
     def arguments(self, example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What a model is called with; copies, as it may write into them."""
         if isinstance(example_input, dict):

@@ -19,7 +19,7 @@ from slimnet.errors import SlimnetError
 from slimnet.graph import operations as ops
 from slimnet.graph.counts import Count, counted
 from slimnet.graph.findings import Findings
-from slimnet.graph.labels import Atoms, expand, unique, varies
+from slimnet.graph.labels import Atoms, expand, unique, varies, varying
 from slimnet.graph.record import WHOLE, listening, tensors_in
 from slimnet.graph.rules import RULES
 from slimnet.graph.step import Step
@@ -50,8 +50,7 @@ class ChannelFlow(Findings):
         except SlimnetError:
             raise
         except Exception as error:
-            where = next((name for name in reversed(self.context.modules) if name), "")
-            inside = f" at {where}" if where else ""
+            inside = f" at {self.context.module}" if self.context.module else ""
             raise SlimnetError(f"the example input fails{inside}: {_one_line(error)}") from error
         for tensor in tensors_in(result):
             if id(tensor) in self._index:
@@ -125,8 +124,7 @@ class ChannelFlow(Findings):
         if name == "size" and isinstance(size, torch.Size):
             return torch.Size(self._sizes(labels))
         if name in ("numel", "nelement"):
-            counts = [dim for dim in range(labels.dim()) if varies(labels, dim)]
-            return Count(size, unique(labels), self._escape) if counts else size
+            return Count(size, unique(labels), self._escape) if varying(labels) else size
         dim = 0 if name == "__len__" else kwargs.get("dim", args[1] if len(args) > 1 else 0)
         if not varies(labels, dim):
             return size
@@ -141,9 +139,8 @@ class ChannelFlow(Findings):
         if sign in ("==", "!=") and type(module).__module__.startswith("torch.nn.modules."):
             return  # a layer of torch checks its input against its own number, which is changed with it
         name = self.context.name
-        where = next((path for path in reversed(self.context.modules) if path), "")
         how = name if sign == name else f"{sign!r}"
-        inside = f" in {where}" if where else ""
+        inside = f" in {self.context.module}" if self.context.module else ""
         self._blocked.append((atoms, f"{how}{inside} computes with the number of channels"))
 
     def _made(self, tensor: Tensor, counts: list[Count]) -> None:

@@ -39,6 +39,11 @@ def varies(labels: Tensor, dim: int) -> bool:
     return not bool((labels == labels.narrow(dim, 0, 1)).all())
 
 
+def varying(labels: Tensor) -> list[int]:
+    """The dimensions along which labels differ."""
+    return [dim for dim in range(labels.dim()) if varies(labels, dim)]
+
+
 def channels(labels: Tensor, dim: int = 1) -> Atoms | None:
     """The atom per index of `dim`; None where there is no such dimension, or labels differ along another."""
     if not -labels.dim() <= dim < labels.dim():
@@ -69,20 +74,6 @@ def spreads(narrow: Tensor, wide: Tensor) -> bool:
     return any(
         (dim < missing or narrow.shape[dim - missing] == 1) and varies(wide, dim) for dim in range(wide.dim())
     )
-
-
-def keeps_channels(labels: Tensor, index: Any) -> bool:
-    """Whether indexing takes all channels in their order, whatever their number will be."""
-    parts = index if isinstance(index, tuple) else (index,)
-    if not all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in parts):
-        return False
-    for dim in range(labels.dim()):
-        if varies(labels, dim):
-            size = labels.shape[dim]
-            positions = expand(np.arange(size), tuple(labels.shape), dim)[index]
-            if len(np.unique(positions.numpy())) < size:
-                return False
-    return True
 
 
 def view_blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:

@@ -104,8 +104,6 @@ ALIASES = {
 }  # fmt: skip
 """What comes out shares its memory with what went in."""
 
-MATRIX = {"mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addmv", "matmul"}
-
 
 def is_reparametrized(module: nn.Module) -> bool:
     """Whether something computes a layer's weights: weight norm, spectral norm, masks of other tools."""

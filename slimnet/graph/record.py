@@ -8,11 +8,12 @@ depends on layers is not computed: its tensors are zeros of the right shape that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -84,14 +85,19 @@ class Call:
         for name, value in state.items():
             setattr(self, name, value)
 
-    def run(self, values: Callable[[int], Tensor], model: nn.Module) -> Any:
-        """Compute it on other values, with the tensors of `model`; nothing is overwritten."""
-        args, kwargs = substitute(
-            (self.args, self.kwargs),
-            lambda item: values(item.index) if type(item) is Ref else tensor_of(model, item.name),
-        )
-        if self.in_place:
-            args = (args[0].clone(), *args[1:])
+    def operands(self) -> list[Any]:
+        """What it takes, in order: a `Ref`, a `Parameter` or a tensor each."""
+        found: list[Any] = []
+        substitute((self.args, self.kwargs), found.append)
+        return found
+
+    def run(self, tensors: Sequence[Tensor]) -> Any:
+        """Compute it on other tensors, in the order of its operands; nothing is overwritten."""
+        given = iter(tensors)
+        args, kwargs = substitute((self.args, self.kwargs), lambda _: next(given))
+        if self.in_place:  # on a tensor that is as large as the result
+            shape = np.broadcast_shapes(*(tuple(tensor.shape) for tensor in tensors))
+            args = (args[0].expand(shape).clone(), *args[1:])
         return self.function(*args, **kwargs)
 
 
@@ -113,6 +119,11 @@ class Context:
     def name(self) -> str:
         """The name of the function."""
         return getattr(self.function, "__name__", "")
+
+    @property
+    def module(self) -> str:
+        """The innermost module whose forward is running, but the network itself; "" for that."""
+        return next((name for name in reversed(self.modules) if name), "")
 
     def describe(self, op: str, modules: Mapping[str, nn.Module]) -> str:
         """An operation in words: as it was called, and the module whose forward calls it."""
@@ -225,8 +236,8 @@ def overwrites(func: Any) -> bool:
 
 
 def substitute(value: Any, replace: Callable[[Any], Any]) -> Any:
-    """Replace what stands for values and parameters, in tuples, lists and dicts too."""
-    if type(value) in (Ref, Parameter):
+    """Replace tensors and what stands for them, in lists, tuples and dicts too."""
+    if isinstance(value, Tensor) or type(value) in (Ref, Parameter):
         return replace(value)
     if isinstance(value, list):
         return [substitute(item, replace) for item in value]

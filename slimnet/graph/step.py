@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slimnet.graph import operations as ops
 from slimnet.graph.findings import Findings, Value
-from slimnet.graph.record import Call, Parameter, Ref, overwrites, tensors_in
+from slimnet.graph.record import Call, Parameter, Ref, overwrites, substitute, tensors_in
 
 
 class Step:
@@ -69,18 +69,14 @@ class Step:
         """Zeros for each tensor of `results`, with the labels that `label` has for its shape."""
         noted: list[tuple[Tensor, Tensor | None]] = []
 
-        def make(item: Any) -> Any:
-            if isinstance(item, list | tuple):
-                made = [make(each) for each in item]
-                return made if isinstance(item, list) else tuple(made)
-            if not isinstance(item, Tensor):
-                return item
-            like = self.args[0] if isinstance(self.args[0], Tensor) else tensors_in(self.args)[0]
+        like = self.args[0] if isinstance(self.args[0], Tensor) else tensors_in(self.args)[0]
+
+        def make(item: Tensor) -> Tensor:
             fake = self.flow.fake(tuple(item.shape), like, item.dtype)
             noted.append((fake, label(tuple(item.shape))))
             return fake
 
-        made = make(results)
+        made = substitute(results, make)
         self.note(noted)
         return made
 
@@ -126,20 +122,12 @@ class Step:
     def shapes(self) -> Any:
         """What the operation returns, without contents."""
 
-        def bare(item: Any) -> Any:
-            if isinstance(item, Tensor):
-                return torch.empty_strided(
-                    tuple(item.shape), _dense(item.shape), dtype=item.dtype, device="meta"
-                )
-            if isinstance(item, list | tuple):
-                made = [bare(each) for each in item]
-                return made if isinstance(item, list) else tuple(made)
-            return item
+        def bare(item: Tensor) -> Tensor:
+            return torch.empty(tuple(item.shape), dtype=item.dtype, device="meta")
 
+        args, kwargs = substitute((tuple(self.args), self.kwargs), bare)
         try:
-            return self.function(
-                *bare(tuple(self.args)), **{key: bare(item) for key, item in self.kwargs.items()}
-            )
+            return self.function(*args, **kwargs)
         except (NotImplementedError, RuntimeError):
             return self.computed()
 
@@ -199,10 +187,3 @@ class Step:
             self.flow.block_labels(self.labelled(), f"{self.where} makes a number of it")
             return self.function(*self.args, **self.kwargs)
         return self.opaque(f"{self.where} is not known")
-
-
-def _dense(shape: Sequence[int]) -> list[int]:
-    strides = [1] * len(shape)
-    for dim in range(len(shape) - 2, -1, -1):
-        strides[dim] = strides[dim + 1] * max(1, shape[dim + 1])
-    return strides

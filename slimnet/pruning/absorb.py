@@ -11,7 +11,6 @@ without padding. What cannot be carried through an operation is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
 from slimnet.graph.findings import Run, norm_behind
-from slimnet.graph.record import Call, Parameter, Ref, substitute, tensor_of
+from slimnet.graph.labels import compact
+from slimnet.graph.record import Call, Parameter, Ref, tensor_of
 from slimnet.pruning.plan import LayerCut, PruningPlan
 
 # Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form.
@@ -160,7 +160,7 @@ class Propagation:
         if call.op in ops.NORMS:
             return [self._normalised(call)]
         sources: list[Moments | None] = []
-        for item in _operands((call.args, call.kwargs)):
+        for item in call.operands():
             if type(item) is Parameter:
                 tensor = tensor_of(self.model, item.name).detach()
                 sources.append(Moments(tensor, torch.zeros_like(tensor)))
@@ -175,7 +175,7 @@ class Propagation:
         if call.op in ops.CONVOLUTIONS | ops.LINEAR:
             return [self._layer(call, known[0])] if call.layer and call.inputs else unknown
         if all(not bool(source.var.any()) for source in known) and call.op in _POINT_BY_POINT:
-            return _only(call, self._call(call, [source.mean for source in known]), zero=True)
+            return _only(call, call.run([source.mean for source in known]), zero=True)
         random = [place for place, source in enumerate(known) if bool(source.var.any())]
         if len(random) == 1 and call.op in (ops.POINTWISE | {"prelu", "_prelu_kernel", "maximum", "minimum"}):
             return _only(call, self._activated(call, known, random[0]))
@@ -197,8 +197,8 @@ class Propagation:
         channels = sample.new_zeros(shape[1])
         beta = norm.bias.detach() if norm.bias is not None else channels
         gamma = norm.weight.detach() if norm.weight is not None else channels + 1
-        compact = [1, -1] + [1] * (len(shape) - 2)
-        return Moments(beta.reshape(compact), gamma.square().reshape(compact))
+        wanted = [1, -1] + [1] * (len(shape) - 2)
+        return Moments(beta.reshape(wanted), gamma.square().reshape(wanted))
 
     def _layer(self, call: Call, source: Moments) -> Moments | None:
         """A weighted sum of inputs taken as independent."""
@@ -218,18 +218,9 @@ class Propagation:
         if layer.bias is not None:
             made = made + layer.bias.detach()
         spread = torch.einsum("goik,gi->go", weight.square(), var.reshape(groups, -1)).flatten()
-        compact = [1] * len(after)
-        compact[dim] = -1
-        return Moments(made.reshape(compact), spread.reshape(compact))
-
-    def _call(self, call: Call, tensors: list[Tensor]) -> Any:
-        """Compute a call on other tensors, in the order of its operands."""
-        given = iter(tensors)
-        args, kwargs = _replaced((call.args, call.kwargs), lambda _: next(given))
-        if call.in_place:  # on a tensor that is as large as the result
-            shape = np.broadcast_shapes(*(tuple(tensor.shape) for tensor in tensors))
-            args = (args[0].expand(shape).clone(), *args[1:])
-        return call.function(*args, **kwargs)
+        wanted = [1] * len(after)
+        wanted[dim] = -1
+        return Moments(made.reshape(wanted), spread.reshape(wanted))
 
     def _activated(self, call: Call, sources: list[Moments], place: int) -> Moments:
         """Mean and variance of act(x) for x ~ N(mean, var); act may have other arguments, which are fixed."""
@@ -237,7 +228,7 @@ class Propagation:
 
         def act(value: Tensor) -> Tensor:
             tensors = [value if at == place else other.mean for at, other in enumerate(sources)]
-            result = self._call(call, tensors)
+            result = call.run(tensors)
             return result if isinstance(result, Tensor) else result[0]
 
         if call.op in ops.COPIES:
@@ -264,14 +255,14 @@ class Propagation:
         """Sums of independent tensors, products of two, and quotients by a constant."""
         if len(sources) == 1:  # with a number
             (source,) = sources
-            mean = self._call(call, [source.mean])
+            mean = call.run([source.mean])
             if call.op in ops.ADDS:
                 scale = call.kwargs.get("alpha", 1) if call.op == "rsub" else 1
                 return Moments(mean, source.var * scale**2)
-            factor = self._call(call, [torch.ones_like(source.mean)])
+            factor = call.run([torch.ones_like(source.mean)])
             return Moments(mean, source.var * factor.square())
         a, b = sources
-        mean = self._call(call, [a.mean, b.mean])
+        mean = call.run([a.mean, b.mean])
         if call.op in ops.ADDS:
             alpha = call.kwargs.get("alpha", 1)
             return Moments(mean, a.var + b.var * alpha**2)
@@ -282,18 +273,18 @@ class Propagation:
     def _moved(self, call: Call, sources: list[Moments]) -> list[Moments | None]:
         """What is moved, pooled or averaged."""
         shapes = [self.run.values[index].shape for index in call.outputs]
-        compact = len(sources) == 1 and len(shapes) == 1 and sources[0].mean.dim() >= 3
-        if call.op in ops.SPATIAL and compact and _alike_over_positions(sources[0]):
+        alone = len(sources) == 1 and len(shapes) == 1 and sources[0].mean.dim() >= 3
+        if call.op in ops.SPATIAL and alone and _alike_over_positions(sources[0]):
             mean, var = sources[0].mean, sources[0].var
             if call.op in ops.AVERAGE_POOLS:
                 before = self.run.values[call.inputs[0]].shape
                 var = var * min(1.0, math.prod(shapes[0][2:]) / math.prod(before[2:]))
                 if _pads(call):
                     ones = torch.ones(before, dtype=mean.dtype, device=mean.device)[:1, :1]
-                    mean = mean * self._call(call, [ones]).mean()
+                    mean = mean * call.run([ones]).mean()
             return [Moments(mean, var)]
         full = [self.run.values[index].shape for index in call.inputs]
-        refs = _operands((call.args, call.kwargs))
+        refs = call.operands()
         wholes = []
         for item, source in zip(refs, sources, strict=True):
             shape = full[call.inputs.index(item.index)] if type(item) is Ref else source.mean.shape
@@ -305,41 +296,20 @@ class Propagation:
                 break
             if call.op in ops.AVERAGES | ops.AVERAGE_POOLS:
                 var = var * min(1.0, mean.numel() / wholes[0][0].numel())  # positions taken as independent
-            results.append(Moments(_compact(mean), _compact(var)) if mean.is_floating_point() else None)
+            results.append(Moments(*compact(mean), *compact(var)) if mean.is_floating_point() else None)
         return results + [None] * (len(call.outputs) - len(results))
 
     def _whole(self, call: Call, tensors: list[Tensor]) -> list[Tensor]:
         if call.op in ops.VIEWS:
             shape = self.run.values[call.outputs[0]].shape
             return [tensors[0].reshape(shape)]
-        result = self._call(call, tensors)
+        result = call.run(tensors)
         return (
             [result] if isinstance(result, Tensor) else [item for item in result if isinstance(item, Tensor)]
         )
 
 
 _POINT_BY_POINT = ops.POINTWISE | ops.COMBINATIONS
-
-
-def _operands(value: Any) -> list[Any]:
-    """What stands for tensors in the arguments of a call, in their order."""
-    if isinstance(value, Tensor) or type(value) in (Ref, Parameter):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [item for each in value for item in _operands(each)] if isinstance(value, list | tuple) else []
-
-
-def _replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
-    if isinstance(value, Tensor):
-        return replace(value)
-    if isinstance(value, list):
-        return [_replaced(item, replace) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_replaced(item, replace) for item in value)
-    if isinstance(value, dict):
-        return {key: _replaced(item, replace) for key, item in value.items()}
-    return substitute(value, replace)
 
 
 def _only(call: Call, result: Any, zero: bool = False) -> list[Moments | None]:
@@ -357,14 +327,6 @@ def _alike_over_positions(source: Moments) -> bool:
 def _pads(call: Call) -> bool:
     """Whether an average pool counts zeros beyond the image."""
     return len(call.args) > 3 and any(call.args[3]) and (len(call.args) < 6 or call.args[5] is not False)
-
-
-def _compact(tensor: Tensor) -> Tensor:
-    """One of each dimension along which a tensor was expanded."""
-    for dim in range(tensor.dim()):
-        if tensor.stride(dim) == 0 and tensor.shape[dim] > 1:
-            tensor = tensor.narrow(dim, 0, 1)
-    return tensor
 
 
 def _rectified(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:

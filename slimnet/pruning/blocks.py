@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
 from slimnet.graph.findings import Run
-from slimnet.graph.record import Call
+from slimnet.graph.record import Call, Parameter, tensor_of
 from slimnet.models.stand_ins import Constant, Dropped
 
 
@@ -67,7 +67,7 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
     end = max(i for i, call in enumerate(branch.calls) if call.layer in branch.layers)
     with torch.no_grad():
         for call in branch.calls[reader + 1 : end + 1]:
-            value = _first(call.run(partial(_always, value), model))
+            value = _first(call.run([_operand(model, item, value) for item in call.operands()]))
     for position, layer in enumerate(branch.layers):
         model.set_submodule(layer, Dropped(fresh=position == 0))
     last = branch.calls[end].layer
@@ -77,8 +77,11 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
     model.set_submodule(last, Constant(constant))
 
 
-def _always(value: Tensor, index: int) -> Tensor:
-    return value
+def _operand(model: nn.Module, item: Any, value: Tensor) -> Tensor:
+    """What a call of a chain takes: a tensor of the network, one of its own, or what came before."""
+    if type(item) is Parameter:
+        return tensor_of(model, item.name)
+    return item if isinstance(item, Tensor) else value
 
 
 def _first(result: Tensor | Sequence[Tensor]) -> Tensor:

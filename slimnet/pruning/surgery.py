@@ -48,7 +48,7 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
         >>> torch.allclose(silenced.eval()(x), smaller.eval()(x), atol=1e-5)
         True
     """
-    model = _uncompiled(model)
+    model = uncompiled(model)
     _check(model, plan)
     silenced = _copy(model, sharing=())
     if absorb:
@@ -80,7 +80,7 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         >>> slimnet.count_params(model), slimnet.count_params(slimnet.prune(model, plan))
         (1810, 1217)
     """
-    model = _uncompiled(model)
+    model = uncompiled(model)
     _check(model, plan)
     cuts = plan.cuts()
     # Weights that are about to be replaced by slices of themselves need no copy of their own.
@@ -132,10 +132,6 @@ def _fits(module: nn.Module, part: str, saved: Tensor | None, own: Tensor | None
     if own is None:  # absorption gives convs and linear layers a bias
         return part == "bias" and not isinstance(module, _NormBase)
     return saved.dim() == own.dim() and saved.shape[2:] == own.shape[2:]
-
-
-def _uncompiled(model: Model) -> Model:
-    return uncompiled(model) if isinstance(model, nn.Module) else model  # type: ignore[return-value]
 
 
 def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:

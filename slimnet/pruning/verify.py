@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph
 from slimnet.graph import operations as ops
-from slimnet.graph.record import WHOLE, Context, Functions, Operations, tensors_in
-from slimnet.modes import evaluating, same_buffers, same_random, unchanged
+from slimnet.graph.record import WHOLE, Context, listening, tensors_in
+from slimnet.modes import evaluating, same_buffers, unchanged
 
 SMALL = 32  # pixels: larger images are looked at in this size where the network takes them
 _SIZED = ops.MOVES | ops.CONVOLUTIONS | {
@@ -53,21 +53,25 @@ def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph, *, compare
     like = next(smaller.parameters(), None)
     if like is None:
         return
-    small, inputs = graph.example.noise(like, most=SMALL), graph.example.noise(like)
+    small = graph.example.noise(like, most=SMALL)
+    inputs = graph.example.noise(like) if small is None else small
+    context = Context()
     try:
-        after, own = _run(smaller, graph, inputs if small is None else small)
-        inputs = inputs if small is None else small
-    except Exception:  # perhaps it takes no other size
+        after, own = _run(smaller, graph, inputs, context)
+    except Exception as error:
+        if small is None:
+            raise _broken(context, error) from error
+        inputs, context = graph.example.noise(like), Context()  # perhaps it takes no other size
         try:
-            after, own = _run(smaller, graph, inputs)
+            after, own = _run(smaller, graph, inputs, context)
         except Exception as error:
-            raise _broken(smaller, graph, inputs, error) from error
+            raise _broken(context, error) from error
     recorded = [
         (call.op, _numbers(call.op, (*call.args, *call.kwargs.values())), "") for call in graph.record.calls
     ]
-    if _finite(after) and _difference(recorded, own) is None:
+    if _finite(after) and (not compare or _difference(recorded, own) is None):
         return
-    before, calls = _run(model, graph, inputs)
+    before, calls = _run(model, graph, inputs, Context())
     if compare and not any(op in _BY_DATA for op, _, _ in calls):
         difference = _difference(calls, own)
         if difference is not None:
@@ -87,10 +91,10 @@ def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph, *, compare
 class _Listing:
     """Lists the operations of a run that depend on the network or its input, as a trace does."""
 
-    def __init__(self, model: nn.Module, inputs: list[Tensor], running: list[str]) -> None:
+    def __init__(self, model: nn.Module, inputs: list[Tensor], context: Context) -> None:
         tensors = [*model.parameters(), *model.buffers(), *inputs]
         self.calls: list[Listed] = []
-        self._running = running
+        self._context = context
         self._known = {id(tensor) for tensor in tensors}
         self._parameters = {id(parameter) for parameter in model.parameters()}
         self._alive: list[Any] = [tensors]
@@ -117,7 +121,7 @@ class _Listing:
             value if not isinstance(value, Tensor) or id(value) not in explained else None
             for value in (*args, *kwargs.values())
         ]
-        self.calls.append((op, _numbers(op, given), self._running[-1] if self._running else ""))
+        self.calls.append((op, _numbers(op, given), self._context.module))
         self._known |= made
         return result
 
@@ -168,52 +172,25 @@ def _counting(where: str, what: str) -> SlimnetError:
     )
 
 
-def _run(model: nn.Module, graph: ChannelGraph, inputs: Any) -> tuple[list[Tensor], list[Listed]]:
+def _run(
+    model: nn.Module, graph: ChannelGraph, inputs: Any, context: Context
+) -> tuple[list[Tensor], list[Listed]]:
+    """What a network returns, and what it calls on the way; `context` says where it was if it fails."""
     args, kwargs = graph.example.arguments(inputs)
-    names = {id(module): name for name, module in model.named_modules()}
-    running: list[str] = []
-
-    def enter(module: nn.Module, args: Any) -> None:
-        running.append(names.get(id(module), ""))
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        running.pop()
-
-    hooks = [
-        nn.modules.module.register_module_forward_pre_hook(enter),
-        nn.modules.module.register_module_forward_hook(leave),
-    ]
-    listing = _Listing(model, tensors_in((args, kwargs)), running)
-    try:
-        with (
-            same_random(model),
-            torch.no_grad(),
-            evaluating(model),
-            same_buffers(model),
-            unchanged(model),
-            Operations(listing.perform),
-            Functions(Context(), listing.listen),
-        ):
-            return tensors_in(model(*args, **kwargs)), listing.calls
-    finally:
-        for hook in hooks:
-            hook.remove()
+    listing = _Listing(model, tensors_in((args, kwargs)), context)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    with (
+        evaluating(model),
+        same_buffers(model),
+        unchanged(model),
+        listening(model, modules, context, listing.perform, listing.listen),
+    ):
+        return tensors_in(model(*args, **kwargs)), listing.calls
 
 
-def _broken(model: nn.Module, graph: ChannelGraph, inputs: Any, error: Exception) -> SlimnetError:
+def _broken(context: Context, error: Exception) -> SlimnetError:
     """Why a network does not run, with the name of the innermost module that was running."""
-    names = {id(module): name for name, module in model.named_modules()}
-    running: list[str] = []
-    hook = nn.modules.module.register_module_forward_pre_hook(
-        lambda module, _: running.append(names.get(id(module), ""))
-    )
-    try:
-        _run(model, graph, inputs)
-    except Exception:
-        pass
-    finally:
-        hook.remove()
-    where = next((name for name in reversed(running) if name), "its forward")
+    where = context.module or "its forward"
     return SlimnetError(
         f"the pruned network does not run: at {where}: {' '.join(str(error).split())}; the forward depends "
         f'on the number of channels there: plan(..., keep=["{where}"])'
@@ -235,7 +212,7 @@ def _first_infinite(model: nn.Module, graph: ChannelGraph, inputs: Any) -> str:
 
     hook = nn.modules.module.register_module_forward_hook(look)
     try:
-        _run(model, graph, inputs)
+        _run(model, graph, inputs, Context())
     finally:
         hook.remove()
     return found[0] if found and found[0] else "its end"

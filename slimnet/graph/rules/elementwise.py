@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slimnet.graph import operations as ops
 from slimnet.graph.findings import Value
-from slimnet.graph.labels import spreads, unique, varies
+from slimnet.graph.labels import spreads, unique, varies, varying
 from slimnet.graph.record import tensors_in
 from slimnet.graph.step import Step
 
@@ -47,7 +47,7 @@ def _combined(step: Step, known: list[tuple[Tensor, Value]], shape: Sequence[int
     assert value.labels is not None
     labels = value.labels
     for tensor, other in others:
-        labels = _tied(step, labels, other.labels, adds=step.op in ops.ADDS and bool(activations))
+        labels = _tied(step, labels, other.labels)
         if step.op in ops.ADDS and activations and other.labels is not None:
             start = step.flow.fork(step.flow.number(first), step.flow.number(tensor))
             step.flow.couple(other.labels, start)
@@ -59,7 +59,7 @@ def _combined(step: Step, known: list[tuple[Tensor, Value]], shape: Sequence[int
     return labels
 
 
-def _tied(step: Step, left: Tensor, right: Any, adds: bool) -> Tensor:
+def _tied(step: Step, left: Tensor, right: Any) -> Tensor:
     shape = np.broadcast_shapes(tuple(left.shape), tuple(right.shape))
     for narrow, wide in ((left, right), (right, left)):
         if spreads(narrow, wide):
@@ -74,8 +74,8 @@ def _tied(step: Step, left: Tensor, right: Any, adds: bool) -> Tensor:
 
 def _tie_vector(step: Step, vector: Tensor, labels: Tensor) -> None:
     """Tie the entries of a parameter to the channels that they meet; keep those that meet positions."""
-    along = [dim for dim in range(vector.dim()) if varies(vector, dim)]
-    if along == [dim for dim in range(labels.dim()) if varies(labels, dim)]:
+    along = varying(vector)
+    if along == varying(labels):
         step.flow.tie_labels(vector, labels)
         return
     step.flow.block_labels([vector], f"{step.where} uses it along another dimension")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 from math import gcd
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from slimnet.graph.counts import Count, counted
-from slimnet.graph.labels import channels, compact, expand, unique, varies, view_blocks
-from slimnet.graph.record import tensors_in
+from slimnet.graph.labels import channels, compact, expand, unique, varies, varying, view_blocks
+from slimnet.graph.record import substitute, tensors_in
 from slimnet.graph.step import Step
 
 
@@ -23,24 +24,20 @@ def move(step: Step) -> Any:
     if step.labels(known[0]) is None and len(known) == 1:
         return step.opaque(f"{step.where} is not known")
 
-    def replace(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            labels = step.labels(item)
-            return (
-                step.flow.constant(tuple(item.shape), f"{step.where} joins channels to it")
-                if labels is None
-                else labels
-            )
-        if isinstance(item, list | tuple):
-            return [replace(each) for each in item]
-        return item
-
-    moved = step.function(*(replace(item) for item in step.args), **step.kwargs)
+    moved = step.function(*substitute(tuple(step.args), partial(_followed, step)), **step.kwargs)
     if isinstance(moved, Tensor):
         return step.emit(moved)
     results = [step.flow.fake(tuple(labels.shape), known[0]) for labels in moved]
     step.note(list(zip(results, moved, strict=True)))
     return results if isinstance(moved, list) else tuple(results)
+
+
+def _followed(step: Step, tensor: Tensor) -> Tensor:
+    """The labels of a tensor; blocked ones of what has none."""
+    labels = step.labels(tensor)
+    if labels is None:
+        return step.flow.constant(tuple(tensor.shape), f"{step.where} joins channels to another tensor")
+    return labels
 
 
 def join(step: Step) -> Any:
@@ -52,12 +49,9 @@ def join(step: Step) -> Any:
     known = [step.labels(part) for part in parts]
     shape = list(parts[0].shape)
     shape[dim] = sum(part.shape[dim] for part in parts)
-    dims = {d for labels in known if labels is not None for d in range(labels.dim()) if varies(labels, d)}
+    dims = {each for labels in known if labels is not None for each in varying(labels)}
     if dims <= {dim}:
-        pieces = [
-            step.flow.constant(tuple(part.shape), why) if labels is None else labels
-            for part, labels in zip(parts, known, strict=True)
-        ]
+        pieces = [_followed(step, part) for part in parts]
         atoms = [channels(labels, dim) for labels in pieces]
         if not dims:  # nothing varies: whatever is at an index is of one channel
             return _emit_joined(step, torch.cat(pieces, dim), parts)
@@ -71,12 +65,8 @@ def join(step: Step) -> Any:
         elif labels is not first:
             size = min(first.shape[dim], labels.shape[dim])
             step.flow.tie_labels(first.narrow(dim, 0, size), labels.narrow(dim, 0, size))
-    if any(labels is not None and varies(labels, dim) for labels in known):
-        pieces = [
-            step.flow.constant(tuple(p.shape), why) if lab is None else lab
-            for p, lab in zip(parts, known, strict=True)
-        ]
-        return _emit_joined(step, torch.cat(pieces, dim), parts)
+    if dim in dims:
+        return _emit_joined(step, torch.cat([_followed(step, part) for part in parts], dim), parts)
     return _emit_joined(step, first.narrow(dim, 0, 1).expand(shape), parts)
 
 
@@ -90,12 +80,7 @@ def _emit_joined(step: Step, labels: Tensor, parts: Sequence[Tensor]) -> Tensor:
 def stack(step: Step) -> Any:
     parts = step.args[0]
     dim = step.args[1] if len(step.args) > 1 else step.kwargs.get("dim", 0)
-    known = [step.labels(part) for part in parts]
-    why = f"{step.where} joins channels to another tensor"
-    first, *others = [
-        step.flow.constant(tuple(part.shape), why) if labels is None else labels
-        for part, labels in zip(parts, known, strict=True)
-    ]
+    first, *others = [_followed(step, part) for part in parts]
     for other in others:
         step.flow.tie_labels(first, other)
     return _emit_joined(step, torch.stack([first] * len(parts), dim), parts)
@@ -214,11 +199,15 @@ def pick(step: Step) -> Any:
     return move(step)
 
 
-def _need_rigid(step: Step, labels: Tensor, dim: int) -> None:
-    """Block what is picked by position, unless all positions of that dimension go or stay together."""
+def _need_rigid(step: Step, labels: Tensor, dim: int, kept: Tensor | None = None) -> None:
+    """Block what is picked by position, unless all positions of that dimension go or stay together.
+
+    `kept` are the labels that must stay; None for all.
+    """
+    atoms = unique(labels if kept is None else kept)
     (labels,) = compact(labels)
     rows = labels.movedim(dim, 0).reshape(labels.shape[dim], -1).numpy()
-    step.flow.rigid(rows, unique(labels), f"{step.where} picks channels by position")
+    step.flow.rigid(rows, atoms, f"{step.where} picks channels by position")
 
 
 def slice(step: Step) -> Any:
@@ -259,14 +248,7 @@ def _cut(step: Step, labels: Tensor, dim: int, start: int, end: int, stride: int
             step.flow.block_labels([labels], why)
         return
     # Written numbers: what lies before them keeps its place.
-    before = labels.narrow(dim, 0, end if end < size else start)
-    _need_rigid_or(step, before, labels, dim, why)
-
-
-def _need_rigid_or(step: Step, before: Tensor, labels: Tensor, dim: int, why: str) -> None:
-    (labels,) = compact(labels)
-    rows = labels.movedim(dim, 0).reshape(labels.shape[dim], -1).numpy()
-    step.flow.rigid(rows, unique(before), why)
+    _need_rigid(step, labels, dim, labels.narrow(dim, 0, end if end < size else start))
 
 
 def _tie_parts(step: Step, labels: Tensor, dim: int, size: int, *, neighbours: bool) -> None:
