@@ -6,13 +6,14 @@ from slimnet._lazy import lazy
 
 if TYPE_CHECKING:
     from slimnet import models
-    from slimnet.checkpoint import load, save
+    from slimnet.checkpoint import load, read, save
     from slimnet.cost import count_macs, count_params
     from slimnet.errors import SlimnetError
     from slimnet.export import export_onnx, export_program
     from slimnet.folding import fold
     from slimnet.graph.trace import ChannelGraph, ChannelGroup, trace
     from slimnet.latency import Latency, measure_latency
+    from slimnet.preprocessing import Preprocessing
     from slimnet.pruning.calibrate import recalibrate
     from slimnet.pruning.plan import PruningPlan, load_plan
     from slimnet.pruning.planning import plan
@@ -24,6 +25,7 @@ else:
             "ChannelGraph": "slimnet.graph.trace",
             "ChannelGroup": "slimnet.graph.trace",
             "Latency": "slimnet.latency",
+            "Preprocessing": "slimnet.preprocessing",
             "PruningPlan": "slimnet.pruning.plan",
             "SlimnetError": "slimnet.errors",
             "count_macs": "slimnet.cost",
@@ -38,6 +40,7 @@ else:
             "models": "slimnet.models",
             "plan": "slimnet.pruning.planning",
             "prune": "slimnet.pruning.surgery",
+            "read": "slimnet.checkpoint",
             "recalibrate": "slimnet.pruning.calibrate",
             "save": "slimnet.checkpoint",
             "trace": "slimnet.graph.trace",
@@ -50,6 +53,7 @@ __all__ = [
     "ChannelGraph",
     "ChannelGroup",
     "Latency",
+    "Preprocessing",
     "PruningPlan",
     "SlimnetError",
     "count_macs",
@@ -64,6 +68,7 @@ __all__ = [
     "models",
     "plan",
     "prune",
+    "read",
     "recalibrate",
     "save",
     "trace",

@@ -23,6 +23,7 @@ from slimnet.errors import SlimnetError
 from slimnet.files import replacing
 from slimnet.models.families import FAMILIES
 from slimnet.modes import uncompiled
+from slimnet.preprocessing import Preprocessing, attach, preprocessing_of
 from slimnet.pruning.blocks import dropped_layers, restore_dropped
 from slimnet.pruning.surgery import fit_shapes
 
@@ -54,6 +55,7 @@ class Checkpoint:
         metrics: whatever was measured of it.
         config: whatever it was made from.
         training: optimiser state and history of a training in progress; empty once it is done.
+        preprocessing: how pictures become its input; None in files of networks that slimnet did not train.
     """
 
     architecture: dict[str, Any] | None
@@ -62,6 +64,7 @@ class Checkpoint:
     metrics: dict[str, Any]
     config: dict[str, Any]
     training: dict[str, Any]
+    preprocessing: Preprocessing | None = None
 
 
 def save(
@@ -77,7 +80,7 @@ def save(
 
     Args:
         path: the file; its folder is made.
-        model: its state_dict is written, and its `architecture` where it has one.
+        model: its state_dict is written, and its `architecture` and `preprocessing` where it has them.
         metrics, config, training: primitives and tensors, nested in dicts and lists.
         keep_old: where the file that was there goes, if any; by default it is replaced.
 
@@ -91,6 +94,7 @@ def save(
         [8, 8, 8, 32]
     """
     model = uncompiled(model)
+    preprocessing = preprocessing_of(model)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -100,6 +104,7 @@ def save(
         "metrics": _plain(metrics or {}, "metrics"),
         "config": _plain(config or {}, "config"),
         "training": _plain(training or {}, "training"),
+        **({"preprocessing": preprocessing.record()} if preprocessing else {}),
     }
     content["sha256"] = _digest(content)
     path = Path(path)
@@ -118,6 +123,11 @@ def read(path: str | Path) -> Checkpoint:
     Raises:
         DamagedFileError: it is truncated or changed.
         SlimnetError: no such file, or it is from another program, of a newer version, or holds pickled code.
+
+    Example:
+        >>> slimnet.save("net.pt", slimnet.models.resnet([1], width=8), metrics={"test_accuracy": 0.9})
+        >>> slimnet.read("net.pt").metrics
+        {'test_accuracy': 0.9}
     """
     path = Path(path)
     _check_archive(path)
@@ -141,7 +151,10 @@ def read(path: str | Path) -> Checkpoint:
         )
     if content.pop("sha256", None) != _digest(content):
         raise DamagedFileError(path, "has been changed: its checksum does not match its content")
-    return Checkpoint(**{field.name: content[field.name] for field in fields(Checkpoint)})
+    if "preprocessing" in content:
+        content["preprocessing"] = Preprocessing.from_record(content["preprocessing"])
+    known = {field.name for field in fields(Checkpoint)}
+    return Checkpoint(**{name: value for name, value in content.items() if name in known})
 
 
 def _check_archive(path: Path) -> None:
@@ -168,7 +181,9 @@ def _check_archive(path: Path) -> None:
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
-    """Load a network, ready to evaluate.
+    """Load a network, ready to evaluate; `read` gives what else the file holds, such as its metrics.
+
+    What is known of its input and outputs is its attribute `preprocessing`, a `Preprocessing`.
 
     Args:
         path: a file written by `save`, or a stage's checkpoint.pt.
@@ -214,6 +229,8 @@ def build(
     except RuntimeError as error:
         details = " ".join(str(error).split("\n")[1:]).replace("\t", "")
         raise SlimnetError(f"{source} does not fit {type(model).__name__}: {details}") from error
+    if checkpoint.preprocessing is not None:
+        attach(model, checkpoint.preprocessing)
     return model.eval()
 
 

@@ -23,6 +23,7 @@ from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate, measure
 from slimnet.graph.trace import trace
 from slimnet.precision import Precision
+from slimnet.preprocessing import attach
 from slimnet.pruning import planning, surgery
 from slimnet.pruning.calibrate import recalibrate_on
 from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS, PlanOptions, RankingOptions
@@ -256,6 +257,7 @@ def prune(
     if shuffled:
         plan = plan.shuffled(derive_seed(seed, "prune", "shuffle"))
     smaller = surgery.prune(weights_of or model, plan, absorb=absorb)
+    attach(smaller, splits.preprocessing)
     batches_seed = _seed(seed, "prune", "recalibrate", pass_number)
     recalibrate_on(
         smaller, splits, recalibrate, seed=batches_seed, batch_size=batch_size, crop=crop, flip=flip

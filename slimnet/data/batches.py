@@ -18,6 +18,7 @@ from torch.nn import functional
 from slimnet.data.sets import Dataset
 from slimnet.data.upstream import Labels, Pixels
 from slimnet.errors import SlimnetError
+from slimnet.preprocessing import Preprocessing
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Pairs of images (B, C, H, W), float32, normalised, channels_last, and labels (B,), int64."""
@@ -61,6 +62,14 @@ class Splits:
     def example(self) -> Tensor:
         """One empty image, (1, C, H, W), float32, on the device of the data."""
         return torch.zeros((1, *self.image_shape), device=self.train.x.device)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes an input like these, to be kept with a network that is trained on them."""
+        channels, height, width = self.image_shape
+        mean, std = (tuple((s.double() / 255).flatten().tolist()) for s in (self.mean, self.std))
+        classes = tuple(map(str, range(self.num_classes)))
+        return Preprocessing((height, width), channels, mean, std, classes)
 
 
 def split(dataset: Dataset, *, validation: float, seed: int, device: torch.device | str = "cpu") -> Splits:

@@ -24,6 +24,7 @@ from slimnet.data import Splits, train_batch_count, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate
 from slimnet.precision import Precision, autocast
+from slimnet.preprocessing import attach
 from slimnet.training.kernels import quick_layers
 from slimnet.training.losses import distillation
 from slimnet.training.penalties import Penalty, histogram, near_zero, penalise
@@ -66,7 +67,7 @@ def train(
     """Train `model` in place, going on from `checkpoint` if it is there.
 
     Args:
-        model: on the device of `splits`.
+        model: on the device of `splits`; it keeps their `preprocessing`.
         splits: batches come from its train part; validation and test are what is measured.
         recipe: see `Recipe`.
         seed: of the batches.
@@ -100,6 +101,7 @@ def train(
     """
     if recipe.distill and teacher is None:
         raise SlimnetError(f"distill is {recipe.distill:g}, which needs a teacher")
+    attach(model, splits.preprocessing)
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, recipe)
     factors = list(gammas.values())
