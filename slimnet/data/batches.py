@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from slimnet.data.catalogue import Resize
 from slimnet.data.sets import Dataset
 from slimnet.data.upstream import Labels, Pixels
 from slimnet.errors import SlimnetError
@@ -43,6 +44,8 @@ class Splits:
         train, validation, test: the parts.
         mean, std: (1, C, 1, 1), float32, in 0..255 units; std is 1 where a channel is constant.
         num_classes: labels go from 0 to one below it.
+        classes: their names; where none are given, the numbers.
+        resize: how a picture of another size is brought to the size of these images.
     """
 
     train: Images
@@ -51,6 +54,12 @@ class Splits:
     mean: Tensor
     std: Tensor
     num_classes: int
+    classes: tuple[str, ...] = ()
+    resize: Resize = "pool"
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            object.__setattr__(self, "classes", tuple(map(str, range(self.num_classes))))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -96,6 +105,8 @@ def split(dataset: Dataset, *, validation: float, seed: int, device: torch.devic
         mean=mean.to(device),
         std=std.to(device),
         num_classes=dataset.num_classes,
+        classes=dataset.classes,
+        resize=dataset.resize,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from slimnet.errors import SlimnetError
 from slimnet.files import content_hash
@@ -12,7 +13,35 @@ from slimnet.files import content_hash
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 """What an npz file must hold."""
 
+Resize = Literal["crop", "stretch", "pad", "pool"]
+"""How a picture of another size is brought to the size of the others; see `slimnet.data.pictures.resized`."""
+
 FASHION_MINI_SHA256 = "1c4d729a3c0a8627010c2b374d57d63efcb153b60ebd61f5772d455f8e7ffceb"
+
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+
+CIFAR100_CLASSES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+    elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
+    lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+    pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal
+    shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank
+    telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +68,7 @@ class Published:
     """A data set as upstream publishes it: its archives, classes, and the side of its square images."""
 
     archives: tuple[Archive, ...]
-    num_classes: int
+    classes: tuple[str, ...]
     image_side: int
 
 
@@ -78,7 +107,7 @@ PUBLISHED = {
                 "15d484375f8d13e6eb1aabb0c3f46965",
             ),
         ),
-        num_classes=10,
+        classes=FASHION_CLASSES,
         image_side=28,
     ),
     "cifar10": Published(
@@ -97,7 +126,7 @@ PUBLISHED = {
                 folder="cifar-10-batches-py",
             ),
         ),
-        num_classes=10,
+        classes=tuple(CIFAR10_CLASSES.split()),
         image_side=32,
     ),
     "cifar100": Published(
@@ -112,7 +141,7 @@ PUBLISHED = {
                 folder="cifar-100-python",
             ),
         ),
-        num_classes=100,
+        classes=tuple(CIFAR100_CLASSES.split()),
         image_side=32,
     ),
 }

@@ -12,7 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from slimnet.data import upstream
-from slimnet.data.catalogue import ARRAYS, FASHION_MINI_SHA256, PUBLISHED, check_name, default_data_dir
+from slimnet.data.catalogue import (
+    ARRAYS,
+    FASHION_CLASSES,
+    FASHION_MINI_SHA256,
+    PUBLISHED,
+    Resize,
+    check_name,
+    default_data_dir,
+)
 from slimnet.data.upstream import Labels, Pixels
 from slimnet.errors import SlimnetError
 from slimnet.files import content_hash
@@ -22,7 +30,15 @@ FASHION_MINI = Path(__file__).with_name("fashion-mini.npz")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images (N, H, W, C), uint8, and labels (N,), int64 in 0..num_classes-1, of a train and a test part."""
+    """Images (N, H, W, C), uint8, and labels (N,), int64 in 0..num_classes-1, of a train and a test part.
+
+    Attributes:
+        name: of the data set.
+        x_train, y_train, x_test, y_test: images and labels.
+        num_classes: labels go from 0 to one below it.
+        classes: their names; where none are given, the numbers.
+        resize: how a picture of another size is brought to the size of these images.
+    """
 
     name: str
     x_train: Pixels
@@ -30,6 +46,12 @@ class Dataset:
     x_test: Pixels
     y_test: Labels
     num_classes: int
+    classes: tuple[str, ...] = ()
+    resize: Resize = "pool"
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            object.__setattr__(self, "classes", tuple(map(str, range(self.num_classes))))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -56,12 +78,13 @@ def load_dataset(
     """
     check_name(name, path)
     if name == "fashion-mini":
-        dataset = _from_arrays(name, _fashion_mini())
+        dataset = replace(_from_arrays(name, _fashion_mini()), classes=FASHION_CLASSES)
     elif path is not None:
         dataset = _from_arrays(name, _checked_arrays(path))
     else:
         train, test = upstream.load(name, data_dir or default_data_dir())
-        dataset = Dataset(name, *train, *test, num_classes=PUBLISHED[name].num_classes)
+        classes = PUBLISHED[name].classes
+        dataset = Dataset(name, *train, *test, num_classes=len(classes), classes=classes)
     return dataset if image_size is None else _pooled(dataset, image_size)
 
 

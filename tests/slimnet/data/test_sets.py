@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimnet.data import NAMES, default_data_dir, fingerprint, load_dataset, sets
-from slimnet.data.catalogue import ARRAYS
+from slimnet.data import NAMES, default_data_dir, fingerprint, load_dataset, sets, split
+from slimnet.data.catalogue import ARRAYS, PUBLISHED
 from slimnet.errors import SlimnetError
 
 
@@ -199,3 +199,19 @@ def test_the_shipped_set_needs_neither_torchvision_nor_filelock() -> None:
     )
     root = str(Path(__file__).parents[3])
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": root})
+
+
+def test_classes_have_names() -> None:
+    data = load_dataset("fashion-mini")
+    assert data.classes[9] == "Ankle boot"
+    parts = split(data, validation=0.1, seed=0)
+    assert (parts.classes, parts.resize) == (data.classes, "pool")
+    assert {name: len(entry.classes) for name, entry in PUBLISHED.items()} == {
+        "fashion-mnist": 10,
+        "cifar10": 10,
+        "cifar100": 100,
+    }
+
+
+def test_classes_without_names_are_numbered(npz: Path) -> None:
+    assert load_dataset("npz", path=npz).classes == ("0", "1", "2")
