@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimnet import modules
+
 Model = TypeVar("Model")
 
 
@@ -25,7 +27,7 @@ def uncompiled(model: Model) -> Model:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Hold `model` in eval mode; each module's own mode returns afterwards."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in modules.each(model) if module.training]
     if training:
         model.eval()
     try:
@@ -36,17 +38,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 _STORES = ("_parameters", "_buffers", "_modules")
+_CONTAINERS = (list, dict, set, deque)
 
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Undo what a forward pass leaves on its modules: activations kept as attributes, lists that grew."""
-    before = [(module, dict(vars(module))) for module in model.modules()]
+    before = [(module, vars(module).copy()) for module in modules.each(model)]
     grown = [
         (value, copy.copy(value))
         for _, attributes in before
         for name, value in attributes.items()
-        if isinstance(value, list | dict | set | deque) and (not name.startswith("_") or name in _STORES)
+        if (name[:1] != "_" or name in _STORES) and isinstance(value, _CONTAINERS)
     ]
     try:
         yield
@@ -62,7 +65,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def same_random(model: nn.Module) -> Iterator[None]:
     """Leave the random states of torch, Python and numpy as they were."""
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    devices = sorted(
+        {p.device.index or 0 for p in modules.parameters(modules.each(model)) if p.device.type == "cuda"}
+    )
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices):
@@ -75,7 +80,7 @@ def same_random(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def same_buffers(model: nn.Module) -> Iterator[None]:
     """Leave the contents of buffers as they were."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    before = [(buffer, buffer.clone()) for buffer in modules.buffers(modules.each(model))]
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from slimnet.graph import operations as ops
 from slimnet.graph.labels import Atoms, channels, compact, expand, unique
 from slimnet.graph.record import Call, Context
+from slimnet.modules import named
 
 LAYERS = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm)
 
@@ -99,7 +100,7 @@ class Findings:
         self.producers: list[str] = []
         self.norms: list[str] = []
         self.coupled: list[Atoms] = []
-        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.modules = named(model)
         self._names = {
             id(tensor): f"{path}.{name}" if path else name
             for path, module in reversed(list(self.modules.items()))
@@ -155,7 +156,7 @@ class Findings:
         found = set()
         for call in self.record.calls:
             unbiased = call.layer in producers and getattr(self.modules[call.layer], "bias", None) is None
-            if unbiased and not norm_behind(self.model, call.outputs[0], self.record, users, uses):
+            if unbiased and not norm_behind(self.modules, call.outputs[0], self.record, users, uses):
                 found.add(call.layer)
         return found
 
@@ -338,7 +339,11 @@ class Findings:
 
 
 def norm_behind(
-    model: nn.Module, index: int, run: Run, users: Sequence[Sequence[Call]], uses: Mapping[str, int]
+    modules: Mapping[str, nn.Module],
+    index: int,
+    run: Run,
+    users: Sequence[Sequence[Call]],
+    uses: Mapping[str, int],
 ) -> str:
     """The BatchNorm with running statistics that alone reads a value, and nothing else; "" without one."""
     if len(users[index]) != 1 or index in run.results:
@@ -346,7 +351,7 @@ def norm_behind(
     (call,) = users[index]
     if call.op not in ops.NORMS or not call.layer or call.inputs[0] != index:
         return ""
-    module = model.get_submodule(call.layer)
+    module = modules[call.layer]
     keeps_statistics = isinstance(module, _BatchNorm) and module.running_mean is not None
     return call.layer if uses[call.layer] == 1 and keeps_statistics else ""
 

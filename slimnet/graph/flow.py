@@ -36,6 +36,8 @@ _MAKERS = {"zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full"
 class ChannelFlow(Findings):
     """Follows one run of a network."""
 
+    _counts = False  # whether any size has been handed out that counts channels
+
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the network on an example and follow its channels.
 
@@ -100,20 +102,20 @@ class ChannelFlow(Findings):
                 f"the example input fails at {self.context.modules[-1] or name}: it gets {args[0].dim()} "
                 f"dimensions where a batch has {args[1].dim()}"
             )
-        for count in counted((args[1:], kwargs)) if name not in _SIZED else ():
+        for count in counted((args[1:], kwargs)) if self._counts and name not in _SIZED else ():
             count.escape(count.atoms, name)
         result = function(*args, **kwargs)
         if name == "__get__" and self.parameter(args[0]) and isinstance(result, Tensor):
             return result.clone()  # its data, which a forward may write into
         if labels is not None and type(result) is Tensor and id(result) not in self._index:
             self._adopt(args[0], result)
-        elif name in _MAKERS and type(result) is Tensor:
+        elif self._counts and name in _MAKERS and type(result) is Tensor:
             self._made(result, counted((args, kwargs)))
         return result
 
     def _sizes(self, labels: Tensor) -> list[int]:
         return [
-            Count(size, unique(labels), self._escape) if varies(labels, dim) else size
+            self._count(size, labels) if varies(labels, dim) else size
             for dim, size in enumerate(labels.shape)
         ]
 
@@ -124,13 +126,17 @@ class ChannelFlow(Findings):
         if name == "size" and isinstance(size, torch.Size):
             return torch.Size(self._sizes(labels))
         if name in ("numel", "nelement"):
-            return Count(size, unique(labels), self._escape) if varying(labels) else size
+            return self._count(size, labels) if varying(labels) else size
         dim = 0 if name == "__len__" else kwargs.get("dim", args[1] if len(args) > 1 else 0)
         if not varies(labels, dim):
             return size
         if name == "__len__":  # which must be an int
             self.block_labels([labels], "its length is asked for")
             return size
+        return self._count(size, labels)
+
+    def _count(self, size: int, labels: Tensor) -> Count:
+        self._counts = True
         return Count(size, unique(labels), self._escape)
 
     def _escape(self, atoms: Atoms, sign: str) -> None:

@@ -6,7 +6,6 @@ Most vary along one dimension only and are kept expanded, so that they take no m
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,13 +48,13 @@ def channels(labels: Tensor, dim: int = 1) -> Atoms | None:
     if not -labels.dim() <= dim < labels.dim():
         return None
     dim = dim % labels.dim()
+    shape, strides = labels.shape, labels.stride()
     if not labels.numel():
-        return np.zeros(0, dtype=np.int64) if not labels.shape[dim] else None
-    if any(varies(labels, other) for other in range(labels.dim()) if other != dim):
-        return None
-    index: list[Any] = [0] * labels.dim()
-    index[dim] = slice(None)
-    return labels[tuple(index)].numpy()
+        return np.zeros(0, dtype=np.int64) if not shape[dim] else None
+    for other, size in enumerate(shape):
+        if other != dim and size > 1 and strides[other] and varies(labels, other):
+            return None
+    return labels.as_strided((shape[dim],), (strides[dim],)).numpy()
 
 
 def unique(labels: Tensor) -> Atoms:

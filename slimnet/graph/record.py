@@ -8,6 +8,7 @@ depends on layers is not computed: its tensors are zeros of the right shape that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -210,25 +211,22 @@ def listening(
             hook.remove()
 
 
-_names: dict[Any, str] = {}
-
-
+@functools.cache
 def name_of(func: Any) -> str:
     """The name of an ATen operation without namespace, overload and the underscore of its in-place form."""
-    if func not in _names:
-        name = func._schema.name.rpartition("::")[2]
-        _names[func] = name[:-1] if name.endswith("_") and not name.endswith("__") else name
-    return _names[func]
+    name: str = func._schema.name.rpartition("::")[2]
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
-def tensor_of(model: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer by name."""
+def tensor_of(modules: Mapping[str, nn.Module], name: str) -> Tensor:
+    """A parameter or buffer by name, of a network's modules by name."""
     path, _, part = name.rpartition(".")
-    tensor = getattr(model.get_submodule(path), part)
+    tensor = getattr(modules[path], part)
     assert isinstance(tensor, Tensor)
     return tensor
 
 
+@functools.cache
 def overwrites(func: Any) -> bool:
     """Whether an operation writes into its first argument."""
     schema = getattr(func, "_schema", None)
@@ -240,9 +238,9 @@ def substitute(value: Any, replace: Callable[[Any], Any]) -> Any:
     if isinstance(value, Tensor) or type(value) in (Ref, Parameter):
         return replace(value)
     if isinstance(value, list):
-        return [substitute(item, replace) for item in value]
+        return [item if type(item) in _PLAIN else substitute(item, replace) for item in value]
     if isinstance(value, tuple):
-        return tuple(substitute(item, replace) for item in value)
+        return tuple([item if type(item) in _PLAIN else substitute(item, replace) for item in value])
     if isinstance(value, dict):
         return {key: substitute(item, replace) for key, item in value.items()}
     return value
@@ -256,21 +254,24 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 _PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device}
+_TENSORS = {Tensor, nn.Parameter}
 
 
 def _collect(value: Any, found: list[Tensor]) -> None:
-    kind = type(value)
-    if kind in _PLAIN:
-        return
     if isinstance(value, Tensor):
         found.append(value)
-    elif kind is tuple or kind is list or isinstance(value, list | tuple):
-        for item in value:
-            if type(item) is not int:
-                _collect(item, found)
-    elif isinstance(value, dict):
-        for item in value.values():
-            _collect(item, found)
+        return
+    if isinstance(value, dict):
+        items: Any = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
     elif hasattr(value, "__dataclass_fields__"):
-        for name in value.__dataclass_fields__:
-            _collect(getattr(value, name, None), found)
+        items = [getattr(value, name, None) for name in value.__dataclass_fields__]
+    else:
+        return
+    for item in items:
+        kind = type(item)
+        if kind in _TENSORS:
+            found.append(item)
+        elif kind not in _PLAIN:
+            _collect(item, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,12 +50,8 @@ class Step:
 
     def bound(self) -> dict[str, Any]:
         """The arguments by name."""
-        schema = getattr(self.function, "_schema", None)
-        if schema is None:
-            return dict(self.kwargs)
-        names = [argument.name for argument in schema.arguments]
-        given = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-        return given | dict(zip(names, self.args, strict=False)) | self.kwargs
+        names, defaults = _signature(self.function)
+        return defaults | dict(zip(names, self.args, strict=False)) | self.kwargs
 
     # What it returns
 
@@ -187,3 +184,11 @@ class Step:
             self.flow.block_labels(self.labelled(), f"{self.where} makes a number of it")
             return self.function(*self.args, **self.kwargs)
         return self.opaque(f"{self.where} is not known")
+
+
+@functools.cache
+def _signature(function: Any) -> tuple[list[str], dict[str, Any]]:
+    """The names of an operation's arguments, and the defaults of those that have one."""
+    schema = getattr(function, "_schema", None)
+    arguments = schema.arguments if schema is not None else []
+    return [a.name for a in arguments], {a.name: a.default_value for a in arguments if a.has_default_value()}

@@ -11,7 +11,9 @@ without padding. What cannot be carried through an operation is left out.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from slimnet.graph import operations as ops
 from slimnet.graph.findings import Run, norm_behind
 from slimnet.graph.labels import compact
 from slimnet.graph.record import Call, Parameter, Ref, tensor_of
+from slimnet.modules import parameters
 from slimnet.pruning.plan import LayerCut, PruningPlan
 
 # Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form.
@@ -38,38 +41,52 @@ class Moments:
     mean: Tensor
     var: Tensor
 
+    @cached_property
+    def constant(self) -> bool:
+        """Whether the variance is 0 everywhere."""
+        return not bool(self.var.any())
 
-def absorb_constants(model: nn.Module, plan: PruningPlan) -> None:
-    """Move the mean output of the channels that `plan` removes into what reads them; changes `model`."""
-    cuts, run = plan.cuts(), plan.graph.record
+
+Modules = Mapping[str, nn.Module]
+
+
+def absorb_constants(modules: Modules, plan: PruningPlan, cuts: Mapping[str, LayerCut]) -> None:
+    """Move the mean output of removed channels into what reads them; changes the layers.
+
+    Args:
+        modules: of the network, by name, at their full widths; parameters are replaced, not written into.
+        plan: which channels are removed.
+        cuts: of the plan.
+    """
+    run = plan.graph.record
     uses = run.uses()
-    readers = [call for call in run.calls if uses[call.layer] == 1 and _absorbs(model, plan, call, cuts)]
+    readers = [call for call in run.calls if uses[call.layer] == 1 and _absorbs(modules, plan, call, cuts)]
     with torch.no_grad():
-        moments = Propagation(model, run).of([call.inputs[0] for call in readers])
+        moments = Propagation(modules, run).of([call.inputs[0] for call in readers])
         # All from the network as it was: what one layer absorbs is no part of what the next one reads.
-        shifts = [_shift(model, call, moments.get(call.inputs[0]), run, cuts) for call in readers]
+        shifts = [_shift(modules, call, moments.get(call.inputs[0]), run, cuts) for call in readers]
         users = run.users()
         for call, shift in zip(readers, shifts, strict=True):
             if shift is not None:
-                _add(model, call, shift, norm_behind(model, call.outputs[0], run, users, uses))
+                _add(modules, call, shift, norm_behind(modules, call.outputs[0], run, users, uses))
 
 
-def _absorbs(model: nn.Module, plan: PruningPlan, call: Call, cuts: dict[str, LayerCut]) -> bool:
+def _absorbs(modules: Modules, plan: PruningPlan, call: Call, cuts: Mapping[str, LayerCut]) -> bool:
     """Whether a call is of a conv or linear layer that loses inputs."""
-    if call.layer not in cuts or call.op not in ops.CONVOLUTIONS | ops.LINEAR or not call.inputs:
+    if call.layer not in cuts or call.op not in _LAYERS or not call.inputs:
         return False
     units = plan.graph.layers[call.layer]
-    grouped = getattr(model.get_submodule(call.layer), "groups", 1) > 1  # removed with its inputs
+    grouped = getattr(modules[call.layer], "groups", 1) > 1  # removed with its inputs
     return not grouped and len(cuts[call.layer].inputs) < len(units.inputs)
 
 
 def _shift(
-    model: nn.Module, call: Call, source: Moments | None, run: Run, cuts: dict[str, LayerCut]
+    modules: Modules, call: Call, source: Moments | None, run: Run, cuts: Mapping[str, LayerCut]
 ) -> Tensor | None:
     """The response of a layer to its removed inputs, (C_out,); None where nothing is known of them."""
     if source is None:
         return None
-    layer: Any = model.get_submodule(call.layer)
+    layer: Any = modules[call.layer]
     shape = run.values[call.inputs[0]].shape
     mean = _per_channel(source.mean, shape, -1 if isinstance(layer, nn.Linear) else 1)
     if mean is None:
@@ -96,18 +113,29 @@ def _coverage(layer: _ConvNd, before: tuple[int, ...], after: tuple[int, ...]) -
     found = torch.ones(1, dtype=torch.float64)
     padding = layer._reversed_padding_repeated_twice[::-1]  # per dimension: after, before
     for dim, (size, positions) in enumerate(zip(before, after, strict=True)):
-        pad, step, gap = padding[2 * dim + 1], layer.stride[dim], layer.dilation[dim]
-        taps = torch.arange(layer.kernel_size[dim]) * gap
-        if layer.transposed:  # each input reaches an output at its place plus the tap
-            place = torch.arange(size)[:, None] * step - layer.padding[dim] + taps  # type: ignore[operator]
-            fraction = ((place >= 0) & (place < positions)).double().sum(0) / positions
+        kernel, step, gap = layer.kernel_size[dim], layer.stride[dim], layer.dilation[dim]
+        if layer.transposed:
+            fraction = _reached(kernel, step, gap, int(layer.padding[dim]), size, positions)
         elif layer.padding_mode != "zeros":
-            fraction = torch.ones(len(taps), dtype=torch.float64)
+            fraction = torch.ones(kernel, dtype=torch.float64)
         else:
-            place = torch.arange(positions)[:, None] * step - pad + taps
-            fraction = ((place >= 0) & (place < size)).double().mean(0)
-        found = (found[:, None] * fraction).flatten()
+            fraction = _inside(kernel, step, gap, padding[2 * dim + 1], size, positions)
+        found = torch.outer(found, fraction).flatten()
     return found
+
+
+@cache
+def _inside(kernel: int, step: int, gap: int, pad: int, size: int, positions: int) -> Tensor:
+    """For each tap of one dimension of a conv the fraction of positions at which it is inside, (kernel,)."""
+    place = torch.arange(positions)[:, None] * step - pad + torch.arange(kernel) * gap
+    return ((place >= 0) & (place < size)).double().mean(0)
+
+
+@cache
+def _reached(kernel: int, step: int, gap: int, pad: int, size: int, positions: int) -> Tensor:
+    """The same of a transposed conv: each input reaches an output at its place plus the tap."""
+    place = torch.arange(size)[:, None] * step - pad + torch.arange(kernel) * gap
+    return ((place >= 0) & (place < positions)).double().sum(0) / positions
 
 
 def _per_channel(mean: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | None:
@@ -117,14 +145,14 @@ def _per_channel(mean: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | Non
     return mean.expand(shape[dim]) if len(mean) == 1 else mean
 
 
-def _add(model: nn.Module, call: Call, shift: Tensor, behind: str) -> None:
+def _add(modules: Modules, call: Call, shift: Tensor, behind: str) -> None:
     """Add a shift to the bias of a layer, or move the mean of the BatchNorm behind it."""
-    layer: Any = model.get_submodule(call.layer)
+    layer: Any = modules[call.layer]
     if layer.bias is not None:
-        layer.bias += shift
+        layer.bias = nn.Parameter(layer.bias + shift, layer.bias.requires_grad)
     elif behind:
-        norm: Any = model.get_submodule(behind)
-        norm.running_mean -= shift
+        norm: Any = modules[behind]
+        norm.running_mean = norm.running_mean - shift
     else:
         layer.bias = nn.Parameter(shift)
 
@@ -132,8 +160,8 @@ def _add(model: nn.Module, call: Call, shift: Tensor, behind: str) -> None:
 class Propagation:
     """Carries moments through a run, as far as they are asked for."""
 
-    def __init__(self, model: nn.Module, run: Run) -> None:
-        self.model, self.run = model, run
+    def __init__(self, modules: Modules, run: Run) -> None:
+        self.modules, self.run = modules, run
         self._made = {output: call for call in run.calls for output in call.outputs}
 
     def of(self, values: list[int]) -> dict[int, Moments | None]:
@@ -159,41 +187,41 @@ class Propagation:
         """The moments of what a call makes."""
         if call.op in ops.NORMS:
             return [self._normalised(call)]
+        unknown: list[Moments | None] = [None] * len(call.outputs)
+        if call.op in _LAYERS:
+            source = found.get(call.inputs[0]) if call.layer and call.inputs else None
+            return unknown if source is None else [self._layer(call, source)]
         sources: list[Moments | None] = []
         for item in call.operands():
-            if type(item) is Parameter:
-                tensor = tensor_of(self.model, item.name).detach()
-                sources.append(Moments(tensor, torch.zeros_like(tensor)))
-            elif type(item) is Ref:
+            if type(item) is Ref:
                 sources.append(found.get(item.index))
             else:
-                sources.append(Moments(item, torch.zeros_like(item)))
-        unknown: list[Moments | None] = [None] * len(call.outputs)
+                tensor = tensor_of(self.modules, item.name).detach() if type(item) is Parameter else item
+                sources.append(Moments(tensor, torch.zeros_like(tensor)))
         known = [source for source in sources if source is not None]
         if len(known) < len(sources) or not known:
             return unknown
-        if call.op in ops.CONVOLUTIONS | ops.LINEAR:
-            return [self._layer(call, known[0])] if call.layer and call.inputs else unknown
-        if all(not bool(source.var.any()) for source in known) and call.op in _POINT_BY_POINT:
+        if call.op in _POINT_BY_POINT and all(source.constant for source in known):
             return _only(call, call.run([source.mean for source in known]), zero=True)
-        random = [place for place, source in enumerate(known) if bool(source.var.any())]
-        if len(random) == 1 and call.op in (ops.POINTWISE | {"prelu", "_prelu_kernel", "maximum", "minimum"}):
-            return _only(call, self._activated(call, known, random[0]))
-        if call.op in ops.ADDS | {"mul", "div"}:
+        if call.op in _ACTIVATIONS:
+            random = [place for place, source in enumerate(known) if not source.constant]
+            if len(random) == 1:
+                return _only(call, self._activated(call, known, random[0]))
+        if call.op in _LINEAR_MAPS:
             return [self._combined(call, known)]
-        if call.op in ops.SPATIAL | ops.REDUCTIONS | ops.MOVES | {"constant_pad_nd"}:
+        if call.op in _MOVES:
             return self._moved(call, known)
         return unknown
 
     def _normalised(self, call: Call) -> Moments | None:
         """β and γ², which is what BatchNorm is for."""
-        norm = self.model.get_submodule(call.layer) if call.layer else None
+        norm = self.modules[call.layer] if call.layer else None
         shape = self.run.values[call.outputs[0]].shape
         if not isinstance(norm, _NormBase):
             return None
         sample = norm.weight if norm.weight is not None else norm.running_mean
         if sample is None:
-            sample = next(self.model.parameters())
+            sample = next(parameters([*self.modules.values()]))
         channels = sample.new_zeros(shape[1])
         beta = norm.bias.detach() if norm.bias is not None else channels
         gamma = norm.weight.detach() if norm.weight is not None else channels + 1
@@ -202,7 +230,7 @@ class Propagation:
 
     def _layer(self, call: Call, source: Moments) -> Moments | None:
         """A weighted sum of inputs taken as independent."""
-        layer: Any = self.model.get_submodule(call.layer)
+        layer: Any = self.modules[call.layer]
         before, after = self.run.values[call.inputs[0]].shape, self.run.values[call.outputs[0]].shape
         dim = -1 if isinstance(layer, nn.Linear) else 1
         mean, var = (_per_channel(part, before, dim) for part in (source.mean, source.var))
@@ -247,9 +275,11 @@ class Propagation:
             output = output.reshape(len(weights), -1, *output.shape[1:])
             first = torch.tensordot(weights, output, 1)
             second = torch.tensordot(weights, output.square(), 1)
+        spread = (second - first.square()).clamp(min=0)
         constant = deviation == 0
-        first = torch.where(constant, act(mean), first)
-        return Moments(first, torch.where(constant, 0.0, (second - first.square()).clamp(min=0)))
+        if not bool(constant.any()):
+            return Moments(first, spread)
+        return Moments(torch.where(constant, act(mean), first), torch.where(constant, 0.0, spread))
 
     def _combined(self, call: Call, sources: list[Moments]) -> Moments | None:
         """Sums of independent tensors, products of two, and quotients by a constant."""
@@ -268,7 +298,7 @@ class Propagation:
             return Moments(mean, a.var + b.var * alpha**2)
         if call.op == "mul":
             return Moments(mean, a.mean.square() * b.var + b.mean.square() * a.var + a.var * b.var)
-        return None if bool(b.var.any()) else Moments(mean, a.var / b.mean.square())
+        return Moments(mean, a.var / b.mean.square()) if b.constant else None
 
     def _moved(self, call: Call, sources: list[Moments]) -> list[Moments | None]:
         """What is moved, pooled or averaged."""
@@ -309,7 +339,11 @@ class Propagation:
         )
 
 
+_LAYERS = ops.CONVOLUTIONS | ops.LINEAR
 _POINT_BY_POINT = ops.POINTWISE | ops.COMBINATIONS
+_ACTIVATIONS = ops.POINTWISE | {"prelu", "_prelu_kernel", "maximum", "minimum"}
+_LINEAR_MAPS = ops.ADDS | {"mul", "div"}
+_MOVES = ops.SPATIAL | ops.REDUCTIONS | ops.MOVES | {"constant_pad_nd"}
 
 
 def _only(call: Call, result: Any, zero: bool = False) -> list[Moments | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from slimnet.graph import operations as ops
 from slimnet.graph.findings import Run
 from slimnet.graph.record import Call, Parameter, tensor_of
 from slimnet.models.stand_ins import Constant, Dropped
+from slimnet.modules import named
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
         branch: of `find_branches`.
         kept: for layers that lose output channels, those that stay.
     """
+    modules = named(model)
     reader = max(i for i, call in enumerate(branch.calls) if call.op in ops.CONVOLUTIONS)
-    conv = model.get_submodule(branch.calls[reader].layer)
+    conv = modules[branch.calls[reader].layer]
     assert isinstance(conv, _ConvNd)
     channels = conv.out_channels
     value = conv.weight.new_zeros(1, channels, *[1] * (conv.weight.dim() - 2))
@@ -67,7 +69,7 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
     end = max(i for i, call in enumerate(branch.calls) if call.layer in branch.layers)
     with torch.no_grad():
         for call in branch.calls[reader + 1 : end + 1]:
-            value = _first(call.run([_operand(model, item, value) for item in call.operands()]))
+            value = _first(call.run([_operand(modules, item, value) for item in call.operands()]))
     for position, layer in enumerate(branch.layers):
         model.set_submodule(layer, Dropped(fresh=position == 0))
     last = branch.calls[end].layer
@@ -77,10 +79,10 @@ def drop_branch(model: nn.Module, branch: Branch, kept: dict[str, NDArray[np.int
     model.set_submodule(last, Constant(constant))
 
 
-def _operand(model: nn.Module, item: Any, value: Tensor) -> Tensor:
+def _operand(modules: Mapping[str, nn.Module], item: Any, value: Tensor) -> Tensor:
     """What a call of a chain takes: a tensor of the network, one of its own, or what came before."""
     if type(item) is Parameter:
-        return tensor_of(model, item.name)
+        return tensor_of(modules, item.name)
     return item if isinstance(item, Tensor) else value
 
 

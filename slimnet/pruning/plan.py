@@ -76,8 +76,9 @@ class PruningPlan:
             if name not in groups:
                 raise SlimnetError(f"the plan names a group {name}, which the network does not have")
             size = groups[name].size
-            wrong = np.setdiff1d(kept, np.arange(size))
-            if len(wrong) or len(np.unique(kept)) < len(kept):
+            chosen = np.asarray(kept)
+            there = not len(chosen) or (chosen.dtype.kind == "i" and 0 <= chosen.min() <= chosen.max() < size)
+            if not there or (len(chosen) and np.bincount(chosen).max() > 1):
                 raise SlimnetError(
                     f"the plan keeps channels {list(kept)} of {name}; they are of 0 to {size - 1}, each once"
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
+import functools
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from slimnet.errors import SlimnetError
 from slimnet.graph.operations import is_reparametrized
 from slimnet.graph.record import tensors_in
 from slimnet.modes import uncompiled
+from slimnet.modules import each, named
 from slimnet.pruning.absorb import absorb_constants
 from slimnet.pruning.blocks import drop_branch, find_branches
 from slimnet.pruning.plan import LayerCut, PruningPlan
@@ -26,7 +27,7 @@ from slimnet.pruning.verify import verify
 Model = TypeVar("Model", bound=nn.Module)
 PARAMETERS = ("weight", "bias")
 STATISTICS = ("running_mean", "running_var")
-_ATOMIC = (bool, int, float, str, type(None))
+_ATOMIC = {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, type}
 
 
 def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
@@ -50,12 +51,13 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
     """
     model = uncompiled(model)
     _check(model, plan)
-    silenced = _copy(model, sharing=())
+    silenced, cuts = _copy(model, sharing=()), plan.cuts()
+    layers = named(silenced)
     if absorb:
-        absorb_constants(silenced, plan)
+        absorb_constants(layers, plan, cuts)
     with torch.no_grad():
-        for name, cut in plan.cuts().items():
-            _silence(silenced.get_submodule(name), cut)
+        for name, cut in cuts.items():
+            _silence(layers[name], cut)
     return silenced
 
 
@@ -83,16 +85,17 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     model = uncompiled(model)
     _check(model, plan)
     cuts = plan.cuts()
-    # Weights that are about to be replaced by slices of themselves need no copy of their own.
-    weights = [model.get_submodule(name).weight for name in cuts]
-    smaller = _copy(model, sharing=[w for w in weights if isinstance(w, Tensor) and w.dim() > 1])
+    # What is about to be replaced by a slice of itself needs no copy of its own.
+    modules = named(model)
+    weights = [modules[name]._parameters.get(part) for name in cuts for part in PARAMETERS]
+    smaller = _copy(model, sharing=[weight for weight in weights if weight is not None])
+    layers = named(smaller)
     if absorb:
-        absorb_constants(smaller, plan)
+        absorb_constants(layers, plan, cuts)
     for branch in find_branches(plan.graph.record) if plan.dropped else []:
         if branch.name in plan.dropped:
             drop_branch(smaller, branch, {name: cut.outputs for name, cut in cuts.items()})
             cuts = {name: cut for name, cut in cuts.items() if name not in branch.layers}
-    layers = dict(smaller.named_modules(remove_duplicate=False))
     for name, cut in cuts.items():
         _shrink(layers[name], cut)
     for name, kept in plan.vector_cuts().items():
@@ -136,49 +139,75 @@ def _fits(module: nn.Module, part: str, saved: Tensor | None, own: Tensor | None
 
 def _copy(model: Model, sharing: Iterable[Tensor]) -> Model:
     """A deep copy that shares some tensors."""
-    known: dict[int, Any] = {id(tensor): tensor for tensor in sharing}
-    for module in model.modules():
-        for value in vars(module).values():  # an activation that a forward kept cannot be copied as it is
-            for tensor in tensors_in(value) if type(value) in (list, tuple, dict, Tensor) else ():
-                if not tensor.is_leaf:
-                    known[id(tensor)] = tensor.detach().clone()
-        if type(module).__module__.startswith("torch.nn.modules.") and (copied := _copy_plain(module, known)):
-            known[id(module)] = copied
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in sharing}
     try:
-        return copy.deepcopy(model, known)
+        copied: Model
+        try:
+            copied = _copy_value(model, dict(shared))
+        except RuntimeError:  # an activation that a forward kept cannot be copied as it is
+            copied = _copy_value(model, shared | _kept_activations(model))
     except (TypeError, RuntimeError) as error:
         raise SlimnetError(f"{type(model).__name__} cannot be copied: {error}") from error
-
-
-def _copy_plain(module: nn.Module, known: dict[int, Any]) -> nn.Module | None:
-    """The deepcopy of a layer that holds only tensors, numbers and texts, in a tenth of the time.
-
-    None for any other: one with submodules, hooks, or attributes of its own.
-    """
-    contents: dict[str, Any] = {}
-    for name, value in vars(module).items():
-        if name in ("_parameters", "_buffers"):
-            contents[name] = {key: _copy_tensor(tensor, known) for key, tensor in value.items()}
-        elif type(value) in (OrderedDict, dict, set) and not value:
-            contents[name] = type(value)()
-        elif all(type(item) in _ATOMIC for item in (value if type(value) is tuple else (value,))):
-            contents[name] = value
-        else:
-            return None
-    copied = type(module).__new__(type(module))
-    vars(copied).update(contents)
     return copied
 
 
-def _copy_tensor(tensor: Tensor | None, known: dict[int, Any]) -> Tensor | None:
-    """The deepcopy of a parameter or buffer, again sooner where it is a plain one."""
-    if tensor is None or id(tensor) in known:
-        return known.get(id(tensor))
-    if type(tensor) is nn.Parameter and tensor.grad is None and not vars(tensor):
-        known[id(tensor)] = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
-    elif type(tensor) is Tensor and tensor.is_leaf and not tensor.requires_grad and not vars(tensor):
-        known[id(tensor)] = tensor.clone()
-    return copy.deepcopy(tensor, known)
+def _kept_activations(model: nn.Module) -> dict[int, Any]:
+    """Copies of the tensors in attributes of modules that gradients would flow through."""
+    return {
+        id(tensor): tensor.detach().clone()
+        for module in each(model)
+        for value in vars(module).values()
+        for tensor in tensors_in([value])
+        if not tensor.is_leaf
+    }
+
+
+def _copy_value(value: Any, known: dict[int, Any]) -> Any:
+    """What copy.deepcopy makes of a value, several times as fast for a network."""
+    kind: Any = type(value)
+    if kind in _ATOMIC:
+        return value
+    if id(value) in known:
+        return known[id(value)]
+    copied: Any
+    if isinstance(value, nn.Module) and _is_copied_by_attributes(kind):
+        known[id(value)] = copied = kind.__new__(kind)
+        attributes = vars(copied)
+        for name, item in vars(value).items():
+            if type(item) in _ATOMIC:
+                attributes[name] = item
+            elif name in _HOOKS and not item:
+                attributes[name] = type(item)()
+            elif name != "_compiled_call_impl":  # which calls the original
+                attributes[name] = _copy_value(item, known)
+    elif kind is dict:
+        known[id(value)] = copied = {}
+        for key, item in value.items():
+            copied[key if type(key) is str else copy.deepcopy(key, known)] = _copy_value(item, known)
+    elif kind is nn.Parameter and value.grad is None and not vars(value):
+        known[id(value)] = copied = nn.Parameter(value.detach().clone(), value.requires_grad)
+    elif kind is Tensor and value.is_leaf and not value.requires_grad and not vars(value):
+        known[id(value)] = copied = value.clone()
+    elif kind is tuple and all(type(item) in _ATOMIC for item in value):
+        return value
+    else:
+        return copy.deepcopy(value, known)
+    return copied
+
+
+_HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
+
+
+@functools.cache
+def _is_copied_by_attributes(kind: type[nn.Module]) -> bool:
+    """Whether a class leaves it to nn.Module how it is copied: its attributes, one by one."""
+    ways = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__slots__")
+    for base in kind.__mro__:
+        ours = base in (object, nn.Module)
+        torchs = base.__module__.startswith("torch.nn.modules.")  # whose __setstate__ are for old files
+        if not ours and any(way in vars(base) for way in ways if not (torchs and way == "__setstate__")):
+            return False
+    return kind.__new__ is object.__new__
 
 
 def _check(model: nn.Module, plan: PruningPlan) -> None:
@@ -188,7 +217,7 @@ def _check(model: nn.Module, plan: PruningPlan) -> None:
             "graph = trace(model, example); prune(model, plan(graph, ratio=0.5))"
         )
     plan.check()
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = named(model)
     for name, units in plan.graph.layers.items():
         try:
             module = modules[name]

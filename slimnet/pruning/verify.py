@@ -17,6 +17,7 @@ from slimnet.graph import ChannelGraph
 from slimnet.graph import operations as ops
 from slimnet.graph.record import WHOLE, Context, listening, tensors_in
 from slimnet.modes import evaluating, same_buffers, unchanged
+from slimnet.modules import buffers, named, parameters
 
 SMALL = 32  # pixels: larger images are looked at in this size where the network takes them
 _SIZED = ops.MOVES | ops.CONVOLUTIONS | {
@@ -91,12 +92,13 @@ def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph, *, compare
 class _Listing:
     """Lists the operations of a run that depend on the network or its input, as a trace does."""
 
-    def __init__(self, model: nn.Module, inputs: list[Tensor], context: Context) -> None:
-        tensors = [*model.parameters(), *model.buffers(), *inputs]
+    def __init__(self, modules: list[nn.Module], inputs: list[Tensor], context: Context) -> None:
+        own = list(parameters(modules))
+        tensors = [*own, *buffers(modules), *inputs]
         self.calls: list[Listed] = []
         self._context = context
         self._known = {id(tensor) for tensor in tensors}
-        self._parameters = {id(parameter) for parameter in model.parameters()}
+        self._parameters = {id(parameter) for parameter in own}
         self._alive: list[Any] = [tensors]
         self._drawn: set[int] = set()  # random numbers
         self._within = False
@@ -177,8 +179,8 @@ def _run(
 ) -> tuple[list[Tensor], list[Listed]]:
     """What a network returns, and what it calls on the way; `context` says where it was if it fails."""
     args, kwargs = graph.example.arguments(inputs)
-    listing = _Listing(model, tensors_in((args, kwargs)), context)
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = named(model)
+    listing = _Listing([*modules.values()], tensors_in((args, kwargs)), context)
     with (
         evaluating(model),
         same_buffers(model),

@@ -24,12 +24,14 @@ Batch = tuple[Tensor, Tensor]
 
 def l1(filters: Tensor) -> Tensor:
     """The sum of magnitudes of each filter (units, weights) (Li et al. 2017, arXiv 1608.08710)."""
-    return filters.abs().sum(1)
+    norms: Tensor = torch.linalg.vector_norm(filters, 1, dim=1)
+    return norms.double()
 
 
 def l2(filters: Tensor) -> Tensor:
     """The Euclidean norm of each filter (units, weights)."""
-    return filters.square().sum(1).sqrt()
+    norms: Tensor = torch.linalg.vector_norm(filters, dim=1)
+    return norms.double()
 
 
 def fpgm(filters: Tensor) -> Tensor:
@@ -37,6 +39,7 @@ def fpgm(filters: Tensor) -> Tensor:
 
     He et al. 2019, arXiv 1811.00250, equation 6.
     """
+    filters = filters.double()
     return torch.cdist(filters, filters).sum(1)
 
 
@@ -45,7 +48,7 @@ def lamp(filters: Tensor) -> Tensor:
 
     Lee et al. 2021, arXiv 2010.07611, equation 1, for filters in place of single weights.
     """
-    squares = filters.square().sum(1)
+    squares = l2(filters).square()
     order = squares.argsort(descending=True)
     result = torch.empty_like(squares)
     result[order] = squares[order] / squares[order].cumsum(0).clamp(min=torch.finfo(squares.dtype).tiny)
@@ -111,8 +114,10 @@ def _filters(graph: ChannelGraph, group: ChannelGroup) -> Tensor:
         place[group.units] = np.arange(group.size)
         mine = np.flatnonzero(place[outputs] >= 0)
         order = mine[np.argsort(place[outputs[mine]], kind="stable")]
-        parts.append(rows[torch.from_numpy(order).to(rows.device)].reshape(group.size, -1).double())
-    return torch.cat(parts, 1)
+        if not np.array_equal(order, np.arange(len(rows))):
+            rows = rows[torch.from_numpy(order).to(rows.device)]
+        parts.append(rows.reshape(group.size, -1))
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
 def _weight(model: nn.Module, name: str) -> Tensor:

@@ -73,7 +73,7 @@ def _incoming(step: Step, x: Tensor, dim: int) -> Atoms | None:
 def _unowned(step: Step) -> str:
     """Why a layer's weights are not its own."""
     path = step.flow.context.modules[-1] if step.flow.context.modules else ""
-    module = step.flow.model.get_submodule(path)
+    module = step.flow.modules[path]
     if ops.is_reparametrized(module):
         pruned = hasattr(module, "weight_mask")
         return f"{path} has a mask of torch.nn.utils.prune" if pruned else f"{path} has a parametrization"

@@ -11,6 +11,8 @@ from slimnet.graph.record import tensors_in
 from slimnet.graph.rules.elementwise import elementwise
 from slimnet.graph.step import Step
 
+_SAME_DTYPE = {"mean", "sum", "amax", "amin"}  # of floating point
+
 
 def spatial(step: Step) -> Any:
     x = step.args[0]
@@ -65,6 +67,8 @@ def reduce(step: Step) -> Any:
         return step.opaque(f"{step.where} mixes channels")
     for dim in over:
         labels = labels.narrow(dim, 0, 1) if bound.get("keepdim") else labels.select(dim, 0)
+    if step.op in _SAME_DTYPE and x.is_floating_point() and bound.get("dtype") is None:
+        return step.emit(labels)
     return step.emit_all(step.shapes(), lambda shape: labels)
 
 
