@@ -1,7 +1,8 @@
 """Networks on disk: written aside and renamed, verified when read, and never a pickled object.
 
-A file is a torch zip of tensors and primitives. Networks of `slimnet.models` carry their architecture and
-load from the file alone; for a user's own class the shapes in the file are enough to fit a fresh instance.
+A file is a torch zip of tensors and primitives, or a safetensors file that `slimnet export` wrote. Networks
+of `slimnet.models` carry their architecture and load from the file alone; for a user's own class the shapes
+in the file are enough to fit a fresh instance.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from slimnet.pruning.surgery import fit_shapes
 
 FORMAT = "slimnet"
 VERSION = 1
+TENSORS_SUFFIX = ".safetensors"
 OTHER_COPY = "take another copy of it"
 
 
@@ -130,6 +132,8 @@ def read(path: str | Path) -> Checkpoint:
         {'test_accuracy': 0.9}
     """
     path = Path(path)
+    if path.suffix == TENSORS_SUFFIX:
+        return _read_tensors(path)
     _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -151,10 +155,35 @@ def read(path: str | Path) -> Checkpoint:
         )
     if content.pop("sha256", None) != _digest(content):
         raise DamagedFileError(path, "has been changed: its checksum does not match its content")
+    return _checkpoint(content)
+
+
+def _checkpoint(content: dict[str, Any]) -> Checkpoint:
     if "preprocessing" in content:
         content["preprocessing"] = Preprocessing.from_record(content["preprocessing"])
     known = {field.name for field in fields(Checkpoint)}
     return Checkpoint(**{name: value for name, value in content.items() if name in known})
+
+
+def _read_tensors(path: Path) -> Checkpoint:
+    """Read a safetensors file that `slimnet.export` wrote."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise SlimnetError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            texts = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
+        raise DamagedFileError(path, f"is damaged ({error})") from error
+    if texts.get("made_by") is None or "architecture" not in texts:
+        raise SlimnetError(f"{path} was not written by slimnet; slimnet.save writes files that can be loaded")
+    try:
+        content = {name: json.loads(text) for name, text in texts.items() if name != "format"}
+    except ValueError as error:
+        raise DamagedFileError(path, f"is damaged ({error})") from error
+    return _checkpoint({"training": {}, **content, "state": state})
 
 
 def _check_archive(path: Path) -> None:

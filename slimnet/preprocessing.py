@@ -10,6 +10,8 @@ from slimnet.errors import SlimnetError
 if TYPE_CHECKING:
     from torch import nn
 
+    from slimnet.data.catalogue import Resize
+
 NAME, OTHER_NAME = (
     "preprocessing",
     "slimnet_preprocessing",
@@ -25,7 +27,7 @@ class Preprocessing:
         channels: 1 for greyscale, 3 for RGB.
         mean, std: per channel, of pixels in [0, 1]: the network's input is (pixels - mean) / std.
         classes: their names, in the order of the network's outputs.
-        resize: how pictures of another size are brought to `size`; see `slimnet.data.pictures`.
+        resize: how pictures of another size are brought to `size`; see `slimnet.data.pictures.resized`.
 
     Example:
         >>> grey = slimnet.Preprocessing((28, 28), 1, (0.29,), (0.35,), ("shirt", "shoe"))
@@ -38,7 +40,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
-    resize: str = "squash"
+    resize: Resize = "pool"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

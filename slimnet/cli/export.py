@@ -2,42 +2,158 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from slimnet.cli import options as opt
+from slimnet.cli import show
 from slimnet.errors import SlimnetError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from slimnet.checkpoint import Checkpoint
+    from slimnet.data import Splits
+    from slimnet.export.files import Exported
+    from slimnet.preprocessing import Preprocessing
+
+Taken = Annotated[
+    Literal["float", "uint8", "normalized"],
+    typer.Option(
+        "--input",
+        help="What ONNX and torch.export files take: pixels in [0, 1] or in 0..255, which they normalise "
+        "themselves, or images that you normalise.",
+    ),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="pt, safetensors, onnx or pt2, for a folder; may be repeated.",
+        show_default="all that are installed",
+    ),
+]
+Check = Annotated[
+    bool, typer.Option("--check/--no-check", help="Run each file on the whole test split before it is kept.")
+]
 
 
 def export_command(
     file: opt.File,
-    onnx: Annotated[Path | None, typer.Option(metavar="FILE", help="The ONNX file to write.")] = None,
-    program: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The torch.export program (.pt2) to write.")
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="OUT",
+            help="A .onnx, .pt2, .safetensors or .pt file, or a folder for several and a model card.",
+        ),
     ] = None,
+    formats: Formats = None,
+    taken: Taken = "float",
+    check: Check = True,
+    onnx: Annotated[Path | None, typer.Option(metavar="FILE", help="The same as OUT.", hidden=True)] = None,
+    program: Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)] = None,
     model: opt.OwnModel = None,
+    data: opt.OtherData = None,
+    image_size: opt.ImageSize = None,
+    data_dir: opt.DataDir = None,
     input_shape: opt.InputShape = None,
     force: opt.Force = False,
+    as_json: opt.Json = False,
 ) -> None:
-    """Write a network for use elsewhere, with a dynamic batch size; ONNX is checked against onnxruntime."""
+    """Write a network for use elsewhere, with a dynamic batch size and its normalisation inside.
+
+    Each file is read back and run on the test split, and kept if it scores what FILE reports.
+    """
+    from slimnet.cli.files import check_output
+    from slimnet.cli.networks import open_network
+    from slimnet.export.artifact import FORMATS, Artifact
+    from slimnet.export.card import card
+    from slimnet.export.files import (
+        TestSplit,
+        chosen_formats,
+        export_file,
+        export_folder,
+        folder_names,
+        refuse_existing,
+        target_format,
+    )
+    from slimnet.preprocessing import attach, preprocessing_of
+
+    outs = {path: target_format(path) for path in (out, onnx, program) if path}
+    outs |= {path: FORMATS[name] for path, name in ((onnx, "onnx"), (program, "pt2")) if path}
+    if not outs:
+        raise SlimnetError("export needs OUT: a .onnx, .pt2, .safetensors or .pt file, or a folder")
+    chosen, note = chosen_formats(formats or [])
+    for path, kind in outs.items():
+        if kind is None and not force:
+            refuse_existing(path, folder_names(chosen))
+        elif kind is not None and formats and [kind] != chosen:
+            raise SlimnetError(f"{path} is one file, {kind.name}; leave out --format, or name a folder")
+        elif kind is not None:
+            check_output(path, force)
+    network, saved = open_network(file, model)
+    needed = check or (preprocessing_of(network) is None and taken != "normalized")
+    splits = _data(file, saved, data, image_size, data_dir) if needed else None
+    if preprocessing_of(network) is None:
+        made = splits.preprocessing if splits else _of_shape(network, file, saved, input_shape)
+        attach(network, made)
+    artifact = Artifact(network, saved.metrics, saved.config, {"file": str(file)}, taken)
+    test = None
+    if check and splits is not None:
+        reported = saved.metrics.get("test_accuracy") if data is None else None
+        test = TestSplit.of(splits.test, artifact, reported)
+    write_card = partial(card, file.stem, data=_of_data(saved, data))
+    found: list[Exported] = []
+    for path, kind in outs.items():
+        if kind is not None:
+            found.append(export_file(artifact, path, kind, test))
+        else:
+            found += export_folder(artifact, path, chosen, test, write_card, force=force)
+    if as_json:
+        show.print_json([one.record() for one in found])
+        return
+    for one in found:
+        print(f"written: {one.path} ({one.score or 'not checked'})")
+    if note and None in outs.values():
+        print(f"note: {note}")
+
+
+def _data(
+    file: Path, saved: Checkpoint, data: str | None, image_size: int | None, data_dir: Path | None
+) -> Splits:
+    import torch
+
+    from slimnet.cli.datasets import recorded_data
+
+    try:
+        return recorded_data(file, saved.config, data, image_size).load(data_dir, torch.device("cpu"))
+    except SlimnetError as error:
+        advice = (
+            "Its test split is what exported files are checked on, and how it was normalised goes into them; "
+            "--no-check --input normalized needs neither."
+        )
+        raise SlimnetError(f"{str(error).rstrip('.')}. {advice}") from error
+
+
+def _of_shape(network: nn.Module, file: Path, saved: Checkpoint, input_shape: str | None) -> Preprocessing:
+    """What is known of a network that was not trained by slimnet: the shape of its images."""
     import torch
 
     from slimnet.cli.datasets import recorded_shape
-    from slimnet.cli.files import check_output
-    from slimnet.cli.networks import open_network
-    from slimnet.export import export_onnx, export_program
+    from slimnet.preprocessing import Preprocessing
 
-    if onnx is None and program is None:
-        raise SlimnetError("export needs a file to write: --onnx FILE or --program FILE")
-    for path in filter(None, (onnx, program)):
-        check_output(path, force)
-    network, saved = open_network(file, model)
-    example = torch.zeros(1, *recorded_shape(file, saved.config, input_shape))
-    if onnx is not None:
-        deviation = export_onnx(network, example, onnx)
-        print(f"written: {onnx} (onnxruntime within {deviation:.0e} of torch)")
-    if program is not None:
-        export_program(network, example, program)
-        print(f"written: {program}")
+    channels, height, width = recorded_shape(file, saved.config, input_shape)
+    with torch.inference_mode():
+        outputs = network(torch.zeros(1, channels, height, width)).shape[1]
+    names = tuple(map(str, range(outputs)))
+    return Preprocessing((height, width), channels, (0.0,) * channels, (1.0,) * channels, names)
+
+
+def _of_data(saved: Checkpoint, data: str | None) -> str:
+    record: dict[str, Any] = saved.config.get("data", {})
+    name = data or record.get("path") or record.get("name")
+    return f"Trained on {name}." if name else "Its file does not name the data set that it was trained on."

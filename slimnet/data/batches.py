@@ -77,8 +77,7 @@ class Splits:
         """How a picture becomes an input like these, to be kept with a network that is trained on them."""
         channels, height, width = self.image_shape
         mean, std = (tuple((s.double() / 255).flatten().tolist()) for s in (self.mean, self.std))
-        classes = tuple(map(str, range(self.num_classes)))
-        return Preprocessing((height, width), channels, mean, std, classes)
+        return Preprocessing((height, width), channels, mean, std, self.classes, self.resize)
 
 
 def split(dataset: Dataset, *, validation: float, seed: int, device: torch.device | str = "cpu") -> Splits:

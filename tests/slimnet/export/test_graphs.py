@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import slimnet
-from slimnet import export
+from slimnet.export import aside, onnx
 
 
 class Mixed(nn.Module):
@@ -102,7 +102,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path: Path, capfd: pytest
 
 def test_results_that_deviate_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(onnx, "TOLERANCE", -1.0)
     with pytest.raises(slimnet.SlimnetError, match="onnxruntime deviates"):
         slimnet.export_onnx(nn.Linear(4, 2), torch.zeros(1, 4), tmp_path / "x.onnx")
     assert files_in(tmp_path) == []
@@ -111,7 +111,7 @@ def test_results_that_deviate_are_not_written(tmp_path: Path, monkeypatch: pytes
 def test_a_missing_package_is_named_with_the_way_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setattr(aside, "find_spec", lambda name: None)
     with pytest.raises(slimnet.SlimnetError, match=r"needs onnx; .*slimnet\[onnx\]"):
         slimnet.export_onnx(nn.Linear(4, 2), torch.zeros(1, 4), tmp_path / "x.onnx")
 

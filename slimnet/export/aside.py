@@ -1,0 +1,82 @@
+"""What the exporters share: files that appear only when they are right, and quiet tools."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from slimnet.errors import SlimnetError
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A name to write under, with the same suffix, which becomes `path` if all goes well.
+
+    Raises:
+        SlimnetError: the file cannot be written.
+    """
+    aside = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise SlimnetError(f"cannot write {path}: {error}; make room or choose another folder") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporters' chatter from the terminal; what matters of it is in their exceptions."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def require(packages: tuple[str, ...]) -> None:
+    """Refuse what needs a package that is not installed.
+
+    Raises:
+        SlimnetError: one is missing, with the way to get it.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise SlimnetError(f"export to ONNX needs {package}; get it with: pip install 'slimnet[onnx]'")
+
+
+def reason(error: BaseException) -> str:
+    """The first line of the exception at the bottom of it: the exporters' own ones fill pages."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def of_size(example: Tensor, size: int) -> Tensor:
+    """A batch of `size` images like the example's, all different."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (size, *example.shape[1:])
+    if example.is_floating_point():
+        images = torch.randn(shape, generator=generator)
+    else:
+        images = torch.randint(256, shape, generator=generator)
+    return images.to(example.device, example.dtype)
+
+
+def any_batch() -> tuple[dict[int, object]]:
+    """The dynamic shapes of one input whose batch size is free."""
+    return ({0: torch.export.Dim("batch")},)

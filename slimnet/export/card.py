@@ -1,0 +1,175 @@
+"""The model card: what a network is, how good it is, and how to use it without slimnet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slimnet.export.artifact import Artifact
+from slimnet.export.files import Exported
+from slimnet.preprocessing import Preprocessing
+
+MOST_CLASSES = 30  # named in the card; all are in the files
+
+_RESIZES = {
+    "crop": ("ImageOps.fit(picture, ({width}, {height}), Image.Resampling.BILINEAR)", "Image, ImageOps"),
+    "pad": ("ImageOps.pad(picture, ({width}, {height}), Image.Resampling.BILINEAR)", "Image, ImageOps"),
+    "stretch": ("picture.resize(({width}, {height}), Image.Resampling.BILINEAR)", "Image"),
+    "pool": ("picture.resize(({width}, {height}), Image.Resampling.BOX)", "Image"),
+}
+
+_ONNX = """\
+import json
+import numpy as np
+import onnxruntime
+from PIL import {imports}
+
+session = onnxruntime.InferenceSession("{file}")
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+picture = Image.open("picture.png").convert("{mode}")
+pixels = np.asarray({resized}, np.{dtype}).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2)
+scores = session.run(None, {{"input": {prepared}}})[0]
+print(classes[scores[0].argmax()])
+"""
+
+_PROGRAM = """\
+import json
+import numpy as np
+import torch
+from PIL import {imports}
+
+texts = {{"metadata.json": ""}}
+network = torch.export.load("{file}", extra_files=texts).module()
+classes = json.loads(texts["metadata.json"])["classes"]
+picture = Image.open("picture.png").convert("{mode}")
+pixels = np.asarray({resized}, np.{dtype}).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2)
+scores = network(torch.from_numpy({prepared}))
+print(classes[scores[0].argmax()])
+"""
+
+_CODE = {"onnx": _ONNX, "pt2": _PROGRAM}
+
+
+def card(
+    title: str, artifact: Artifact, files: Sequence[Exported], *, data: str, sections: Sequence[str] = ()
+) -> str:
+    """The text of a model card, in Markdown.
+
+    Args:
+        title: names the network.
+        artifact: the network.
+        files: its files, which are in the folder of the card.
+        data: a sentence on what it was trained on.
+        sections: further ones, before those on its making.
+    """
+    preprocessing = artifact.preprocessing
+    parts = [
+        f"# {title}",
+        _summary(artifact),
+        _files(files),
+        *(_without_slimnet(one, artifact) for one in files if one.format.name in _CODE),
+        _with_slimnet(files),
+        f"## Data\n\n{data}\n\n{_input(artifact)}\n\n{_classes(preprocessing)}",
+        *sections,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def file_size(count: int) -> str:
+    """1234567 -> "1.2 MB"."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _summary(artifact: Artifact) -> str:
+    said, metrics = artifact.description(), artifact.metrics
+    channels, height, width = artifact.preprocessing.image_shape
+    kind = {1: "greyscale", 3: "RGB"}.get(channels, f"{channels}-channel")
+    text = (
+        f"A network of {said['metrics']['params']:,} parameters and {said['metrics']['macs']:,} "
+        f"multiply-accumulates that tells {len(said['classes'])} classes apart in {kind} images of "
+        f"{width}x{height} pixels."
+    )
+    if "test_accuracy" in metrics:
+        text += f" It gets {metrics['test_accuracy']:.1%} of the test split right"
+        text += f" ({metrics['test_images']:,} images)." if "test_images" in metrics else "."
+    return text
+
+
+def _files(files: Sequence[Exported]) -> str:
+    rows = [
+        (
+            f"[{one.path.name}]({one.path.name})",
+            one.format.title,
+            file_size(one.bytes),
+            str(one.score) if one.score else "not checked",
+        )
+        for one in files
+    ]
+    checked = (
+        "Each file was read back and run on the whole test split." if any(f.score for f in files) else ""
+    )
+    return f"## Files\n\n{table(('file', 'is', 'size', 'scores'), rows)}\n\n{checked}".rstrip()
+
+
+def _without_slimnet(one: Exported, artifact: Artifact) -> str:
+    p = artifact.preprocessing
+    channels, height, width = p.image_shape
+    resized, imports = _RESIZES.get(p.resize, _RESIZES["stretch"])
+    code = _CODE[one.format.name].format(
+        file=one.path.name,
+        imports=imports,
+        mode="L" if channels == 1 else "RGB",
+        resized=resized.format(width=width, height=height),
+        height=height,
+        width=width,
+        channels=channels,
+        dtype="uint8" if artifact.pixels == "uint8" else "float32",
+        prepared=_prepared(artifact),
+    )
+    return f"## Use {one.path.name} without slimnet\n\n```python\n{code}```"
+
+
+def _prepared(artifact: Artifact) -> str:
+    """The expression that turns `pixels`, 0..255, into the input."""
+    if artifact.pixels == "uint8":
+        return "pixels"
+    if artifact.pixels == "float":
+        return "pixels / 255"
+    p = artifact.preprocessing
+    mean, std = (f"np.float32({[[[value]] for value in values]})" for values in (p.mean, p.std))
+    return f"(pixels / 255 - {mean}) / {std}"
+
+
+def _with_slimnet(files: Sequence[Exported]) -> str:
+    own = [one.path.name for one in files if one.format.name in ("pt", "safetensors")]
+    if not own:
+        return ""
+    return (
+        f'## With slimnet\n\n```sh\nslimnet predict {own[0]} picture.png\n```\n\n`slimnet.load("{own[0]}")` '
+        "gives the PyTorch network, which takes normalised images, to be trained or pruned further."
+    )
+
+
+def _input(artifact: Artifact) -> str:
+    p, said = artifact.preprocessing, artifact.description()
+    mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (p.mean, p.std))
+    return (
+        f"ONNX and torch.export files take {said['input']['dtype']} images in the layout N, C, H, W: "
+        f"{said['input']['values']}. The network itself takes (pixels in [0, 1] - mean) / std, with mean "
+        f"{mean} and std {std}. The output is {said['output']['values']}."
+    )
+
+
+def _classes(preprocessing: Preprocessing) -> str:
+    names = preprocessing.classes
+    more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
+    listed = ", ".join(f"{number} {name}" for number, name in enumerate(names[:MOST_CLASSES]))
+    return f"Classes: {listed}{more}."

@@ -1,0 +1,182 @@
+"""An exported file takes raw images, and scores on the test split what the network is reported to score."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import slimnet
+from slimnet.cli import main
+from slimnet.data import eval_batches, load_dataset, split
+from slimnet.export import aside, files
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that `slimnet train` has written."""
+    path = tmp_path_factory.mktemp("trained") / "net.pt"
+    sizes = ["--image-size", "14", "--blocks", "1", "--width", "8", "--batch-size", "64"]
+    give("train", *sizes, "--epochs", "2", "--lambda", "0", "--threads", "1", "--out", str(path))
+    return path
+
+
+def give(*arguments: str) -> int:
+    """Run the command line in this process; returns its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["slimnet", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
+
+
+def test_onnxruntime_on_raw_images_scores_what_is_reported(trained: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert give("export", str(trained), "--onnx", str(tmp_path / "net.onnx")) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
+    data = load_dataset("fashion-mini", image_size=14)
+    images = data.x_test.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    (scores,) = session.run(None, {"input": images})
+    reported = slimnet.read(trained).metrics["test_accuracy"]
+    assert reported > 0.6
+    assert abs((scores.argmax(1) == data.y_test).mean() - reported) * len(data.y_test) <= 2
+
+
+def test_every_format_says_what_it_scores_and_what_it_takes(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    assert give("export", str(trained), str(tmp_path / "out")) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        *("model.pt", "model.safetensors", "model.json", "model.onnx", "model.pt2", "README.md"),
+    }
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.count("% of 2,000 test images") == 4
+    assert "T-shirt/top" in card
+    before = slimnet.read(trained)
+    for name in ("model.pt", "model.safetensors"):
+        again = slimnet.read(tmp_path / "out" / name)
+        assert again.preprocessing == before.preprocessing
+        assert again.architecture == before.architecture
+        assert again.metrics["test_accuracy"] == before.metrics["test_accuracy"]
+        assert all(torch.equal(again.state[key], value) for key, value in before.state.items())
+
+
+@pytest.mark.parametrize("pixels", ["float", "uint8", "normalized"])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_raw_images_give_the_very_scores_of_the_network(
+    trained: Path, tmp_path: Path, pixels: str, kind: str
+) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    path = tmp_path / f"net.{kind}"
+    assert give("export", str(trained), str(path), "--input", pixels, "--no-check") == 0
+    data = load_dataset("fashion-mini", image_size=14)
+    splits = split(data, validation=0.1, seed=0)
+    images = splits.test.x[:100].contiguous()
+    normalised, _ = next(eval_batches(splits.test, splits, 100))
+    taken = {"float": images / 255, "uint8": images, "normalized": normalised.contiguous()}[pixels]
+    with torch.inference_mode():
+        expected = slimnet.load(trained)(normalised)
+    texts, found = run(path, taken)
+    assert json.loads(texts["input"])["dtype"] == ("uint8" if pixels == "uint8" else "float32")
+    assert json.loads(texts["classes"])[8] == "Bag"
+    assert json.loads(texts["preprocessing"]) == slimnet.load(trained).preprocessing.record()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+
+
+def run(path: Path, images: Tensor) -> tuple[dict[str, str], Tensor]:
+    """The metadata of a file, each entry as JSON, and its scores."""
+    if path.suffix == ".pt2":
+        inside = {"metadata.json": ""}
+        module = torch.export.load(path, extra_files=inside).module()
+        return {k: json.dumps(v) for k, v in json.loads(inside["metadata.json"]).items()}, module(images)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"input": images.numpy()})
+    return session.get_modelmeta().custom_metadata_map, torch.from_numpy(scores)
+
+
+@pytest.mark.parametrize(("kind", "pixels"), [("onnx", "float"), ("pt2", "uint8"), ("pt2", "normalized")])
+def test_the_code_in_the_card_works_without_slimnet(
+    trained: Path, tmp_path: Path, kind: str, pixels: str
+) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    out = tmp_path / "out"
+    options = ["--format", kind, "--input", pixels, "--no-check"]
+    assert give("export", str(trained), str(out), *options) == 0
+    data = load_dataset("fashion-mini")
+    Image.fromarray(data.x_test[3, ..., 0]).save(out / "picture.png")  # of twice the size
+    splits = split(load_dataset("fashion-mini", image_size=14), validation=0.1, seed=0)
+    normalised, _ = next(eval_batches(splits.test, splits, 4))
+    with torch.inference_mode():
+        label = int(slimnet.load(trained)(normalised)[3].argmax())
+    codes = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    (code,) = codes
+    steps = [line for line in code.splitlines() if line and not line.startswith(("import", "from"))]
+    assert len(steps) <= 10
+    alone = f"import sys\nsys.modules['slimnet'] = sys.modules['sweeps'] = None\n{code}"
+    result = subprocess.run([sys.executable, "-c", alone], cwd=out, text=True, capture_output=True)
+    assert result.stdout.strip() == splits.classes[label], result.stderr
+
+
+def test_a_file_that_scores_otherwise_is_not_kept(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = slimnet.read(trained)
+    wrong = {**saved.metrics, "test_accuracy": saved.metrics["test_accuracy"] + 0.01}
+    slimnet.save(tmp_path / "wrong.pt", slimnet.load(trained), metrics=wrong, config=saved.config)
+    for out in ("out", "out.pt2", "out.safetensors"):
+        assert give("export", str(tmp_path / "wrong.pt"), str(tmp_path / out)) == 2
+        assert re.search(
+            r"would get 1,\d+ of 2,000 test images right, where 1,\d+ are", capsys.readouterr().err
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.pt"]
+
+
+def test_other_files_of_a_folder_stay(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    export = ("export", str(trained), str(tmp_path), "--format", "pt", "--no-check")
+    assert give(*export) == 0
+    before = (tmp_path / "model.pt").stat().st_mtime_ns
+    assert give(*export) == 2
+    assert "model.pt is there already" in capsys.readouterr().err
+    assert (tmp_path / "model.pt").stat().st_mtime_ns == before
+    assert give(*export, "--force") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "model.pt", "notes.txt"]
+
+
+def test_without_the_packages_of_onnx_the_others_are_written(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (aside, files):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert give("export", str(trained), str(tmp_path / "out"), "--no-check") == 0
+    assert "without onnx: pip install 'slimnet[onnx]'" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "model.onnx").exists()
+    assert give("export", str(trained), str(tmp_path / "net.onnx")) == 2
+    assert "needs onnx; get it with: pip install 'slimnet[onnx]'" in capsys.readouterr().err
+    assert give("export", str(trained), str(tmp_path / "new"), "--format", "onnx") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_network_of_an_older_file_takes_the_normalisation_of_its_data(
+    trained: Path, tmp_path: Path
+) -> None:
+    saved, network = slimnet.read(trained), slimnet.load(trained)
+    del network.preprocessing
+    slimnet.save(tmp_path / "older.pt", network, metrics=saved.metrics, config=saved.config)
+    assert give("export", str(tmp_path / "older.pt"), str(tmp_path / "new.pt")) == 0
+    assert slimnet.load(tmp_path / "new.pt").preprocessing == saved.preprocessing
