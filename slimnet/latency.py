@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from slimnet.devices import synchronize
 from slimnet.modes import evaluating
 
 WARM_UP_SECONDS = 0.2
@@ -47,13 +48,10 @@ def measure_latency(model: nn.Module, example_input: Tensor, *, seconds: float =
         >>> slimnet.measure_latency(model, torch.zeros(1, 3, 8, 8), seconds=0.01).median_ms > 0
         True
     """
-    cuda = example_input.is_cuda
-
     def once() -> float:
         started = time.perf_counter()
         model(example_input)
-        if cuda:
-            torch.cuda.synchronize(example_input.device)
+        synchronize(example_input.device)
         return (time.perf_counter() - started) * 1000
 
     with torch.inference_mode(), evaluating(model):

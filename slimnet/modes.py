@@ -65,12 +65,11 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def same_random(model: nn.Module) -> Iterator[None]:
     """Leave the random states of torch, Python and numpy as they were."""
-    devices = sorted(
-        {p.device.index or 0 for p in modules.parameters(modules.each(model)) if p.device.type == "cuda"}
-    )
+    places = {p.device for p in modules.parameters(modules.each(model)) if p.device.type not in ("cpu", "meta")}
+    devices = sorted(places, key=str)
     states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices, device_type=devices[0].type if devices else None):
             yield
     finally:
         random.setstate(states[0])

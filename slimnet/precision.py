@@ -14,14 +14,22 @@ PrecisionWish = Literal["auto", Precision]
 
 
 def native_precision(device: torch.device | str) -> Precision:
-    """bfloat16 where the processor or GPU multiplies it in hardware, else float32."""
+    """bfloat16 where the device multiplies it in hardware and training is quicker for it, else float32.
+
+    On Apple's GPUs and on arm64 processors that has not been measured, so they train in float32.
+    """
     import torch
 
     device = torch.device(device)
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        native = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    match device.type:
+        case "cuda":
+            native = torch.cuda.get_device_capability(device) >= (8, 0)
+        case "xpu":
+            native = torch.xpu.is_bf16_supported(including_emulation=False)
+        case "cpu":
+            native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        case _:
+            native = False
     return "bfloat16" if native else "float32"
 
 

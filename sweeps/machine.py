@@ -4,69 +4,79 @@ from __future__ import annotations
 
 import math
 import os
-import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from slimnet.errors import SlimnetError
+from slimnet.devices import DeviceWish, Kind, choose_device, device_count, device_name, kind_of, shortcomings
+from slimnet.precision import Precision, native_precision
 from sweeps.jobs import Place
 
 
-def core_count() -> int:
-    """How many cores this process may use, by its affinity and the container's quota."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return usable
-    return usable if quota == "max" else max(1, min(usable, math.ceil(int(quota) / int(period))))
+@dataclass(frozen=True)
+class Machine:
+    """The devices that stages are computed on, as torch finds them.
+
+    Attributes:
+        kind: of device: "cpu", "cuda", "mps" or "xpu".
+        count: how many; 1 for the processor.
+        name: the product name of the first.
+        precision: what it is best at.
+        shortcomings: what it lacks of what a sweep uses, in sentences.
+    """
+
+    kind: Kind
+    count: int
+    name: str
+    precision: Precision
+    shortcomings: tuple[str, ...] = ()
 
 
-def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """Where stages are computed: a GPU if there is one, unless the config says otherwise.
+def look(wish: DeviceWish) -> Machine:
+    """Find the devices; imports torch, so a driver has it called in a worker.
 
     Raises:
-        SlimnetError: cuda is requested, but not available.
+        SlimnetError: there is no such device.
     """
-    import torch  # takes seconds, and most commands do not need it
+    device = choose_device(wish)
+    return Machine(
+        kind=kind_of(device),
+        count=device_count(kind_of(device)),
+        name=device_name(device),
+        precision=native_precision(device),
+        shortcomings=tuple(shortcomings(device)),
+    )
 
-    available = torch.cuda.is_available()
-    if wish == "cuda" and not available:
-        raise SlimnetError("device is cuda, but torch finds no GPU here; use device: cpu or auto")
-    return "cuda" if available and wish != "cpu" else "cpu"
+
+def core_count() -> int:
+    """How many cores this process may use, by its affinity and the container's quota where there are such."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _container_quota()
+    return usable if quota is None else max(1, min(usable, math.ceil(quota)))
 
 
-def places(workers: int | Literal["auto"], device: Literal["cpu", "cuda"], useful: int) -> list[Place]:
+def _container_quota() -> float | None:
+    """The cores that a Linux container may use; None without a limit, and where there are no containers."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def places(workers: int | Literal["auto"], machine: Machine, useful: int) -> list[Place]:
     """One place per worker, the cores divided among them.
 
     Args:
-        workers: how many; "auto" takes one per GPU, or one per core, but never more than are useful. Small
-            networks gain more from another worker than from another thread.
-        device: where to compute.
+        workers: how many; "auto" takes one per accelerator, or one per core, but never more than are useful.
+            Small networks gain more from another worker than from another thread.
+        machine: where to compute.
         useful: the most stages that can ever run at the same time.
     """
-    gpus = _gpu_count() if device == "cuda" else 0
-    count = min(gpus or core_count(), useful) if workers == "auto" else workers
-    threads = max(1, core_count() // count)
-    return [Place(f"cuda:{index % gpus}" if gpus else "cpu", threads) for index in range(count)]
-
-
-def _gpu_count() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def device_name(device: str) -> str:
-    """The product name of "cpu" or "cuda:<n>"."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    cores, on_cpu = core_count(), machine.kind == "cpu"
+    count = min(cores if on_cpu else machine.count, useful) if workers == "auto" else workers
+    threads = max(1, cores // count)
+    return [
+        Place("cpu" if on_cpu else f"{machine.kind}:{index % machine.count}", threads)
+        for index in range(count)
+    ]

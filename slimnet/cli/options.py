@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slimnet.data.catalogue import IMAGE_SIDES
+from slimnet.devices import DeviceWish, choose_device
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision, PrecisionWish, native_precision
 from slimnet.training.recipe import Optimizer, Schedule
@@ -47,7 +48,6 @@ def fraction(value: float | None) -> float | None:
     return value
 
 
-Place = Literal["auto", "cpu", "cuda"]
 SETS = ", ".join(IMAGE_SIDES)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A network saved by slimnet or by a sweep.")]
@@ -60,7 +60,9 @@ OwnModel = Annotated[
         "--model", metavar="MODULE:FACTORY", help="The factory of your own network, such as nets:SmallNet."
     ),
 ]
-Device = Annotated[Place, typer.Option(help="Where to compute.")]
+Device = Annotated[
+    DeviceWish, typer.Option(help="Where to compute; auto takes a GPU (CUDA, Apple's, Intel's) if there is one.")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -112,16 +114,11 @@ Compiled = Annotated[
 ]
 
 
-def choose_device(wish: Place) -> torch.device:
-    """The device to compute on, a GPU if there is one, unless told otherwise; made deterministic."""
-    import torch
-
+def place_for(wish: DeviceWish) -> torch.device:
+    """The device that a command computes on, made deterministic."""
     from slimnet.training.determinism import make_deterministic
 
-    available = torch.cuda.is_available()
-    if wish == "cuda" and not available:
-        raise SlimnetError("--device is cuda, but torch finds no GPU here; use cpu or auto")
-    place = torch.device("cuda" if available and wish != "cpu" else "cpu")
+    place = choose_device(wish)
     make_deterministic(place)
     return place
 

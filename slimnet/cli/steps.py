@@ -16,6 +16,7 @@ from slimnet.cli.files import resumable
 from slimnet.cli.networks import check_fit, open_network
 from slimnet.cost import count_params
 from slimnet.data import Splits
+from slimnet.devices import DeviceWish, shortcomings
 from slimnet.precision import Precision
 from slimnet.steps import Trained
 from slimnet.training.loop import OnEpoch, OnStep
@@ -65,6 +66,8 @@ def train_to(
     """
     place = _place(splits.train.x.device)
     print(f"{count_params(network):,} parameters, {len(splits.train):,} images, {place}")
+    for lacking in shortcomings(splits.train.x.device):
+        print(lacking)
     step = made_from["steps"][-1]
     with resumable(partial), show.Progress(recipe.epochs) as progress:
         trained = run(
@@ -110,10 +113,10 @@ def open_with_data(
     data: str | None,
     image_size: int | None,
     data_dir: Path | None,
-    device: opt.Place,
+    device: DeviceWish,
 ) -> tuple[nn.Module, Checkpoint, DataSettings, Splits]:
     """A network on its device, what its file holds, and its data."""
-    place = opt.choose_device(device)
+    place = opt.place_for(device)
     network, saved = open_network(file, model)
     settings = recorded_data(file, saved.config, data, image_size)
     splits = settings.load(data_dir, place)

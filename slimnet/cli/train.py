@@ -96,7 +96,7 @@ def train_command(
     from slimnet.steps import fresh, sparse_train
 
     check_output(out, force)
-    place = opt.choose_device(device)
+    place = opt.place_for(device)
     settings = DataSettings("", validation=validation, crop=crop, flip=flip, seed=seed).named(
         data, image_size
     )

@@ -34,7 +34,7 @@ def gamma_magnitudes(graph: ChannelGraph, name: str) -> Floats:
     module = graph.model.get_submodule(name)
     if not isinstance(module.weight, torch.Tensor):
         return np.ones(len(graph.layers[name].outputs))
-    values: Floats = module.weight.detach().abs().double().cpu().numpy()
+    values: Floats = module.weight.detach().abs().cpu().double().numpy()
     if not np.isfinite(values).all():
         raise SlimnetError(f"{name} has scaling factors that are not finite; the training diverged")
     return values
@@ -132,7 +132,7 @@ def _beta_magnitudes(graph: ChannelGraph, name: str) -> Floats:
     bias = graph.model.get_submodule(name).bias
     if not isinstance(bias, torch.Tensor):
         return np.zeros(len(graph.layers[name].outputs))
-    values: Floats = bias.detach().abs().double().cpu().numpy()
+    values: Floats = bias.detach().abs().cpu().double().numpy()
     return values
 
 
@@ -150,7 +150,7 @@ def _reader_norms(graph: ChannelGraph) -> Floats:
 def _input_squares(module: nn.Module) -> Floats:
     """The sum of squares of the weights that read each input channel, (C_in,)."""
     assert isinstance(module.weight, torch.Tensor)
-    weight = module.weight.detach().double().cpu()
+    weight = module.weight.detach().cpu().double()
     if getattr(module, "transposed", False):
         weight = weight.transpose(0, 1)
     groups = int(getattr(module, "groups", 1))

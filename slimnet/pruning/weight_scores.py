@@ -63,10 +63,10 @@ def filter_scores(graph: ChannelGraph, name: str) -> Floats:
     scores = np.zeros(graph.unit_count)
     with torch.no_grad():
         for group in graph.groups:
-            values = MEASURES[name](_filters(graph, group))
+            values = MEASURES[name](_filters(graph, group).cpu())  # which has float64 on every machine
             if name != "lamp":  # which is a fraction already
                 values = values / values.mean().clamp(min=torch.finfo(values.dtype).tiny)
-            scores[group.units] = values.cpu().numpy()
+            scores[group.units] = values.numpy()
     if not np.isfinite(scores).all():
         raise SlimnetError("the network has weights that are not finite; the training diverged")
     return scores
@@ -97,7 +97,7 @@ def taylor_scores(graph: ChannelGraph, batches: Iterable[Batch]) -> Floats:
                 if gradient is None:
                     continue
                 product = _rows(model.get_submodule(name), weight.detach() * gradient).sum(1)
-                np.add.at(scores, graph.layers[name].outputs, product.double().cpu().numpy() ** 2)
+                np.add.at(scores, graph.layers[name].outputs, product.cpu().double().numpy() ** 2)
             count += 1
     if not count:
         raise SlimnetError('score="taylor" is computed from batches of images and labels; give batches=')

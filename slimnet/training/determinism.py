@@ -1,4 +1,4 @@
-"""The same numbers from the same work on a GPU too; a processor gives them by itself."""
+"""The same numbers from the same work on an accelerator too; a processor gives them by itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import torch
 
 
 def make_deterministic(device: torch.device | str) -> None:
-    """Have CUDA choose algorithms that always give the same bits, where it has such, in this process."""
-    if torch.device(device).type != "cuda":  # where nothing would change, and the call takes seconds
+    """Have an accelerator use algorithms that always give the same bits, where it has such, in this process."""
+    kind = torch.device(device).type
+    if kind == "cpu":  # where nothing would change, and the call takes seconds
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
+    if kind == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -204,7 +204,7 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         sizes.append(len(y))
         correct += (logits.detach().argmax(1) == y).sum()
         run.on_step(epoch, step + 1, steps)
-    per_step = torch.stack(losses).double().cpu()
+    per_step = torch.stack(losses).cpu().double()  # Apple's GPUs have no float64
     _check_finite(per_step, recipe, epoch, steps)
     weights = torch.tensor(sizes, dtype=torch.float64)
     return {

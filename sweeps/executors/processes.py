@@ -1,0 +1,176 @@
+"""Processes that have torch loaded, for stages and for questions that need torch; they die with this one."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from typing import Any, Literal, TypeVar
+
+from slimnet.errors import SlimnetError
+from slimnet.training.memory import keep_memory
+from sweeps.interruption import SIGNALS
+
+PRELOADED = ["sweeps.worker", "torch._dynamo"]  # every optimiser imports the latter, which takes a second
+
+StartMethod = Literal["forkserver", "spawn"]
+Send = Callable[[Any], None]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process and the pipe to it, which closes when it dies."""
+
+    process: Any
+    connection: Connection
+
+    def end(self) -> None:
+        """Kill the process."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def death(self) -> str:
+        """How the process ended, in words."""
+        self.process.join()
+        self.connection.close()
+        return _death(self.process.exitcode)
+
+
+def start_method() -> StartMethod:
+    """How processes start: forked from a server that has already loaded torch, where that is safe.
+
+    On macOS the system's libraries do not survive a fork, so that each process loads torch for itself.
+    """
+    forks = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
+    return "forkserver" if forks else "spawn"
+
+
+def warm_up() -> None:
+    """Have the server load torch meanwhile, where there is one; the first process then starts sooner."""
+    _context(start_method())
+
+
+def start(work: Callable[..., None], *arguments: Any, name: str) -> Child:
+    """Start a process.
+
+    Args:
+        work: called there with a function that sends a message here, a function that says whether a message
+            from here has come, which asks it to stop, and `arguments`. It need not import torch by itself.
+        arguments: what can be pickled.
+        name: of the process.
+    """
+    context = _context(start_method())
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_begin, args=(work, theirs, *arguments), name=name, daemon=True)
+    with _signals_blocked():  # as the server does; a process that is started anew inherits the mask from here
+        process.start()
+    theirs.close()  # so that the process holds the only copy, and its death closes the pipe
+    return Child(process, ours)
+
+
+def ask(question: Callable[..., Answer], *arguments: Any) -> Answer:
+    """The answer to a question that needs torch, found in a process that has it.
+
+    Args:
+        question: a function of a module.
+        arguments: of the function; they and the answer can be pickled.
+
+    Raises:
+        SlimnetError: as the function, or the process was killed.
+    """
+    child = start(_answer, question, *arguments, name=question.__name__)
+    try:
+        kind, content = child.connection.recv()
+    except (EOFError, OSError):
+        raise SlimnetError(f"{child.death()}, while it was looking at the data and the network") from None
+    finally:
+        child.end()
+    if kind == "refused":
+        raise SlimnetError(content)
+    if kind == "failed":
+        raise RuntimeError(f"in another process:\n{content}")
+    answer: Answer = content
+    return answer
+
+
+def _answer(send: Send, stop: Callable[[], bool], question: Callable[..., Any], *arguments: Any) -> None:
+    """What the process of a question runs."""
+    try:
+        send(("answer", question(*arguments)))
+    except SlimnetError as error:
+        send(("refused", str(error)))
+    except Exception:
+        send(("failed", traceback.format_exc()))
+
+
+@cache
+def _context(method: StartMethod) -> Any:
+    """The start method, made ready.
+
+    Processes inherit a mask that blocks signals: Ctrl-C in a terminal reaches every process of the group, but
+    only this one may act on it.
+    """
+    context = multiprocessing.get_context(method)
+    with _signals_blocked():
+        resource_tracker.ensure_running()  # first and separately, as it unblocks signals at its end
+    if method == "forkserver":
+        context.set_forkserver_preload(PRELOADED)
+        with _signals_blocked():
+            forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Hold back signals, which reach this process afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _death(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        memory = "; the system may have run out of memory" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{memory}"
+    return f"its process ended with status {exitcode} and no result"
+
+
+def _begin(work: Callable[..., None], connection: Connection, *arguments: Any) -> None:
+    """What a process runs: its work, while a thread listens."""
+    keep_memory()
+    gc.freeze()  # else the first collection would touch, and so copy, all memory shared with the server
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(connection, stop), daemon=True).start()
+
+    def send(message: Any) -> None:
+        try:
+            connection.send(message)
+        except OSError:
+            os._exit(1)  # as `_listen` does when this process's parent is dead
+
+    work(send, stop.is_set, *arguments)
+
+
+def _listen(connection: Connection, stop: threading.Event) -> None:
+    """Wait for messages; a closed pipe means that who started this process is dead, and ends it."""
+    try:
+        while True:
+            connection.recv()
+            stop.set()
+    except (EOFError, OSError):
+        os._exit(1)
