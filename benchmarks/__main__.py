@@ -19,8 +19,9 @@ from benchmarks import (
     targets,
     training,
 )
+from slimnet.devices import device_name
 from slimnet.precision import native_precision
-from sweeps.machine import core_count, device_name
+from sweeps.machine import core_count
 
 QUICK = {
     "pruning": pruning.main,

@@ -34,7 +34,7 @@ def choose_device(wish: DeviceWish) -> torch.device:
 
     found = torch.accelerator.current_accelerator(check_available=True)
     kind = found.type if found is not None and found.type in LABELS else "cpu"
-    if wish not in ("auto", "cpu", kind):
+    if wish != "auto" and wish not in ("cpu", kind):
         other = "cpu or auto" if kind == "cpu" else f"{kind}, cpu or auto"
         raise SlimnetError(f"device is {wish}, but torch finds no {LABELS[wish]} here; use {other}")
     return torch.device("cpu" if wish == "cpu" else kind)
@@ -62,7 +62,9 @@ def _processor_name() -> str:
     if sys.platform == "darwin":
         with suppress(OSError, subprocess.SubprocessError):
             asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            return subprocess.run(
+                asked, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():  # Linux on arm64 names none
             if line.startswith("model name"):
@@ -112,7 +114,7 @@ def kind_of(device: torch.device | str) -> Kind:
 
 
 def shortcomings(device: torch.device | str) -> list[str]:
-    """What a device lacks of what a sweep uses, in sentences for the log; none for a processor with bfloat16."""
+    """What a device lacks of what a sweep uses, in sentences for the log."""
     from slimnet.precision import native_precision
 
     kind, found = kind_of(device), []

@@ -48,6 +48,7 @@ def measure_latency(model: nn.Module, example_input: Tensor, *, seconds: float =
         >>> slimnet.measure_latency(model, torch.zeros(1, 3, 8, 8), seconds=0.01).median_ms > 0
         True
     """
+
     def once() -> float:
         started = time.perf_counter()
         model(example_input)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from slimnet.data import default_data_dir, load_dataset
+from slimnet.devices import choose_device, device_count, device_name, kind_of, shortcomings
 from slimnet.errors import SlimnetError
 from slimnet.precision import native_precision
-from sweeps.machine import core_count, device_name
+from sweeps.machine import core_count
 from sweeps.tracking import decide_mode
 
 PACKAGES = ("torch", "torchvision", "optuna", "wandb", "pydantic", "rich", "plotly")
@@ -49,13 +48,16 @@ def _package(name: str) -> Fact:
 
 
 def _devices() -> list[Fact]:
-    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    """The processor, then the accelerators, the first of which is what `device: auto` takes."""
+    kind = kind_of(choose_device("auto"))
+    accelerators = [] if kind == "cpu" else [f"{kind}:{index}" for index in range(device_count(kind))]
     facts = []
-    for device in devices:
+    for device in ["cpu", *accelerators]:
         cores = f", {core_count()} cores" if device == "cpu" else ""
-        precision = native_precision(torch.device(device))
-        facts.append(Fact(device, f"{device_name(device)}{cores}, {precision}", True))
-    return facts
+        facts.append(Fact(device, f"{device_name(device)}{cores}, {native_precision(device)}", True))
+    facts.append(Fact("device: auto", kind, True))
+    lacking = shortcomings(kind)
+    return facts + [Fact("note", text, True, needed=False) for text in lacking]
 
 
 def _embedded_data() -> Fact:

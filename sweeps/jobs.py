@@ -36,7 +36,7 @@ class Place:
     """Where one stage is computed.
 
     Attributes:
-        device: "cpu" or "cuda:<n>".
+        device: "cpu", or an accelerator such as "cuda:0", "mps:0" or "xpu:0".
         threads: of PyTorch, at least 1.
     """
 

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from slimnet.devices import DeviceWish, Kind, choose_device, device_count, device_name, kind_of, shortcomings
+from slimnet.devices import (
+    DeviceWish,
+    Kind,
+    choose_device,
+    device_count,
+    device_name,
+    kind_of,
+    shortcomings,
+)
 from slimnet.precision import Precision, native_precision
+from sweeps.config import Config
 from sweeps.jobs import Place
 
 
@@ -46,6 +55,20 @@ def look(wish: DeviceWish) -> Machine:
         precision=native_precision(device),
         shortcomings=tuple(shortcomings(device)),
     )
+
+
+def prepare(config: Config, data_dir: Path | None) -> Machine:
+    """Find the devices, and download the data set if needed; called in a worker, before a sweep begins.
+
+    Raises:
+        SlimnetError: there is no such device, or something is wrong with the data.
+    """
+    from slimnet.data import load_dataset, split
+
+    machine, data = look(config.device), config.data
+    dataset = load_dataset(data.name, path=data.path, data_dir=data_dir, image_size=data.image_size)
+    split(dataset, validation=data.validation, seed=config.seed)
+    return machine
 
 
 def core_count() -> int:

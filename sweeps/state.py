@@ -151,6 +151,12 @@ class State:
             if record.state == "running" and any(other.key == stage.key for other in record.stages)
         ]
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no trial is left to sample and no stage to compute."""
+        sampled = self.asked >= self.config.search.trials
+        return sampled and not self.ready() and next(self.ready_curves(), None) is None
+
     def shown_with(self, stage: Stage) -> list[TrialRecord]:
         """The trials that a display shows with a stage: its users; of a curve, the first with its network."""
         if stage.kind == "curve":

@@ -16,11 +16,11 @@ from torch import nn
 import slimnet
 from slimnet.checkpoint import build, read
 from slimnet.data import Splits, load_dataset, split
+from slimnet.devices import device_name, peak_memory
 from slimnet.errors import SlimnetError
 from slimnet.training.determinism import make_deterministic
 from slimnet.training.recovery import previous
 from sweeps.jobs import Job, Place, Watch
-from sweeps.machine import device_name
 from sweeps.records import Row
 from sweeps.stages import StageFolder
 from sweeps.stages.spec import Computed, Context
@@ -146,5 +146,6 @@ def _environment(job: Job, place: Place) -> dict[str, Any]:
         "device": place.device,
         "device_name": device_name(place.device),
         "threads": place.threads,
+        "peak_bytes": peak_memory(place.device),
         "precision": getattr(job.stage.spec, "precision", "float32"),
     }

@@ -61,7 +61,8 @@ OwnModel = Annotated[
     ),
 ]
 Device = Annotated[
-    DeviceWish, typer.Option(help="Where to compute; auto takes a GPU (CUDA, Apple's, Intel's) if there is one.")
+    DeviceWish,
+    typer.Option(help="Where to compute; auto takes a GPU (CUDA, Apple's, Intel's) if there is one."),
 ]
 DataDir = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ import torch
 
 
 def make_deterministic(device: torch.device | str) -> None:
-    """Have an accelerator use algorithms that always give the same bits, where it has such, in this process."""
+    """Have an accelerator use algorithms that always give the same bits, where it has such."""
     kind = torch.device(device).type
     if kind == "cpu":  # where nothing would change, and the call takes seconds
         return

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+from contextlib import suppress
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 
@@ -16,7 +16,9 @@ def keep_memory() -> None:
     huge pages once, when it first allocates, so this belongs to the start of a process.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
+    with suppress(ImportError, OSError, AttributeError, TypeError):  # no ctypes, or a C library without it
+        import ctypes
+
+        mallopt = ctypes.CDLL(None).mallopt
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # nothing at the end of the heap is given back
         mallopt(_MMAP_MAX, 0)  # and everything is on the heap

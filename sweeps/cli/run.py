@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,15 @@ from sweeps.comparison import Comparison, recommended
 from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
+from sweeps.executors import processes
 from sweeps.interruption import Interruption, StoppedAtOnce, command_line, watch_signals
+from sweeps.jobs import Place
+from sweeps.machine import Machine, places, prepare
 from sweeps.outputs import write_outputs
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.summary import how_far
 from sweeps.stages import Store
-from sweeps.study import check_config, hold, keep_config, make_study
+from sweeps.study import Study, check_config, hold, is_begun, keep_config, make_study
 
 if TYPE_CHECKING:
     from sweeps.tracking import Tracker
@@ -49,34 +53,35 @@ def run_command(
     Exit status: 0 the goal is reached; 1 it is reached but some trials failed; 2 bad usage or config;
     3 another process is running the study; 130 or 143 interrupted, the same command resumes.
     """
-    from sweeps.driver import Driver, resume  # optuna and torch take seconds to import
-    from sweeps.executors.local import LocalExecutor
-    from sweeps.machine import choose_device, places
-    from sweeps.tracking import Tracker, decide_mode
-
     flags = {"search.trials": trials, "workers": workers, "wandb.mode": wandb}
     settings = load_config(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
     console = Console(quiet=quiet)
     studies.check_goal(settings)
-    device = choose_device(settings.device)
+    begun = is_begun(runs / settings.study)
+    if not begun:
+        processes.warm_up()  # meanwhile the imports, which take a while
+
+    from sweeps.driver import Driver, resume
+    from sweeps.executors.local import LocalExecutor
+    from sweeps.tracking import Tracker, decide_mode
+
     reference = studies.reference(config, settings, runs)
     mode = decide_mode(settings.wandb.mode, reference)
-    _check_data(settings, data_dir)
+    machine = None if begun else processes.ask(prepare, settings, data_dir)
     folder = _make_folders(runs, settings.study)
 
     with hold(folder), watch_signals() as interruption:
         check_config(folder, settings)
-        study = make_study(folder, settings, studies.precision_of(settings))
+        study = make_study(folder, settings, machine.precision if machine else None)
         keep_config(folder, settings)
         _log_to(folder / "driver.log")
         state, sampling, database = resume(study, settings, runs)
-        room = places(settings.workers, device, useful=settings.search.ahead + 1)
-        console.note(
-            f"study {settings.study}: {settings.search.trials} trials, {len(room)} workers on {device} "
-            f"with {room[0].threads} threads each, {study.facts.precision}"
-        )
+        if machine is None and not state.is_idle:
+            machine = processes.ask(prepare, settings, data_dir)
+        room = places(settings.workers, machine, settings.search.ahead + 1) if machine else []
+        _introduce(console, settings, study, machine, room)
         if database.replaced:
             console.note(database.replaced)
         console.note(mode.why)
@@ -92,6 +97,24 @@ def run_command(
         console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {command_line()}")
         raise typer.Exit(interruption.exit_status)
     _close(console, record, comparison, page, reference, runs)
+
+
+def _introduce(
+    console: Console, config: Config, study: Study, machine: Machine | None, room: Sequence[Place]
+) -> None:
+    """Print what runs where; without a machine, nothing is left to compute."""
+    if machine is None:
+        console.note(f"study {config.study}: {config.search.trials} trials, nothing left to compute")
+        return
+    threads, workers = room[0].threads, len(room)
+    console.note(
+        f"study {config.study}: {config.search.trials} trials, {workers} worker{'s' * (workers > 1)} on "
+        f"{machine.kind} ({machine.name}) with {threads} thread{'s' * (threads > 1)} each, "
+        f"{study.facts.precision}"
+    )
+    for lacking in machine.shortcomings:
+        console.note(lacking)
+        logging.getLogger("sweeps").info(lacking)
 
 
 def _wind_up(
@@ -162,15 +185,6 @@ def _stages_once(record: StudyRecord) -> list[StageRecord]:
     once = (stage for stages in chains for stage in stages)
     every = [record.dense, *once, *record.curves.values()]
     return list({stage.key: stage for stage in every}.values())
-
-
-def _check_data(config: Config, data_dir: Path | None) -> None:
-    """Download the data set if needed, and find mistakes in it before anything is written."""
-    from slimnet.data import load_dataset, split
-
-    data = config.data
-    dataset = load_dataset(data.name, path=data.path, data_dir=data_dir, image_size=data.image_size)
-    split(dataset, validation=data.validation, seed=config.seed)
 
 
 def _make_folders(runs: Path, study: str) -> Path:

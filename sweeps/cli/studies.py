@@ -11,6 +11,7 @@ from slimnet.precision import Precision
 from sweeps.cli.options import RUNS
 from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
+from sweeps.machine import look
 from sweeps.records import StudyRecord
 from sweeps.state import read_study
 from sweeps.study import kept_config
@@ -56,7 +57,4 @@ def precision_of(config: Config) -> Precision:
     """The precision of a new study."""
     if config.precision != "auto":
         return config.precision
-    from slimnet.precision import native_precision
-    from sweeps.machine import choose_device
-
-    return native_precision(choose_device(config.device))
+    return look(config.device).precision

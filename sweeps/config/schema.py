@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from slimnet.devices import DeviceWish
 from slimnet.precision import PrecisionWish
 from sweeps.config.messages import describe, refusal, show
 from sweeps.config.sections import (
@@ -177,7 +178,9 @@ class Config(Section):
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="processes that compute stages"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where stages are computed")
+    device: DeviceWish = Field(
+        "auto", description="where stages are computed; auto takes a CUDA, Apple or Intel GPU if there is one"
+    )
     precision: PrecisionWish = Field("auto", description="of the forward pass")
     compile: bool = Field(
         False, description="train with torch.compile: worth it on a GPU and for many epochs"

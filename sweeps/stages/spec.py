@@ -100,7 +100,7 @@ class Context:
 
     Attributes:
         splits: the images, on the device.
-        device: "cpu" or "cuda:<n>".
+        device: "cpu", or an accelerator such as "cuda:0".
         network: returns the network of an input, by the field that names it.
         checkpoint: the file to which a training is saved after every epoch, and from which it resumes.
         on_resume: called once, with the history, if a training resumes from its checkpoint.

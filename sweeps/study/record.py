@@ -83,13 +83,14 @@ class Study:
         return len(self.points) - 1
 
 
-def make_study(folder: Path, config: Config, precision: Precision) -> Study:
+def make_study(folder: Path, config: Config, precision: Precision | None) -> Study:
     """Open the study in `folder` to continue it, or begin it.
 
     Args:
         folder: runs/<study>.
         config: must agree with the study's config in all fields that affect results.
-        precision: of a new study.
+        precision: what the machine is best at, which a new study takes if its config says auto; not needed
+            for one that has begun.
 
     Raises:
         SlimnetError: a file is damaged, or the study began with other data or in another precision.
@@ -103,7 +104,9 @@ def make_study(folder: Path, config: Config, precision: Precision) -> Study:
             )
         check_data(study, config)
     else:
-        facts = Facts(uuid.uuid4().hex, precision, fingerprint(config.data.name, path=config.data.path))
+        fixed = precision if config.precision == "auto" else config.precision
+        assert fixed is not None, "a new study needs a precision"
+        facts = Facts(uuid.uuid4().hex, fixed, fingerprint(config.data.name, path=config.data.path))
         study = Study(folder, facts, [])
     # In this order: without study.json the lines of trials.jsonl are ignored.
     lines = b"".join(map(_line, study.points))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ class Sweep:
 
 
 def _stay_on(core: int) -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[core % len(cores)]})
+    if hasattr(os, "sched_setaffinity"):  # on Linux
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[core % len(cores)]})
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -84,19 +86,34 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None
 
 
 def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return pid in _processes()
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
     """All processes below a driver: its two servers, then the workers."""
+    parents = _processes()
     pids = [process.pid]
     for pid in pids:
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            pids += map(int, task.read_text().split())
+        pids += sorted(child for child, parent in parents.items() if parent == pid)
     return pids[1:]
+
+
+def _processes() -> dict[int, int]:
+    """Every process that has not ended, with its parent; of /proc where there is one, else of ps."""
+    if Path("/proc/self/stat").exists():
+        lines = []
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                head, _, tail = entry.read_text().rpartition(")")
+                state, parent = tail.split()[:2]
+                lines.append((int(head.split()[0]), int(parent), state))
+    else:
+        ps = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+        )
+        fields = map(str.split, ps.stdout.splitlines())
+        lines = [(int(pid), int(parent), state) for pid, parent, state, *_ in fields]
+    return {pid: parent for pid, parent, state in lines if not state.startswith("Z")}
 
 
 def wait_until_gone(pids: list[int]) -> None:

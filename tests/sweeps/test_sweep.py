@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,11 +88,17 @@ def test_a_hangup_fails_nothing_and_a_second_signal_stops_at_once(sweep: Sweep) 
 
 def has_begun(process: subprocess.Popen[str]) -> bool:
     """Whether Python has begun to read the program."""
-    return "sweeps" in Path(f"/proc/{process.pid}/cmdline").read_text()
+    return (
+        "sweeps"
+        in subprocess.run(
+            ["ps", "-o", "args=", "-p", str(process.pid)], capture_output=True, text=True
+        ).stdout
+    )
 
 
 def loads_torch(process: subprocess.Popen[str]) -> bool:
-    return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+    """Whether the server that loads it has been started."""
+    return len(children(process)) > 1
 
 
 @pytest.mark.parametrize("moment", [has_begun, loads_torch])
@@ -102,8 +107,10 @@ def test_a_signal_while_it_starts_leaves_no_traceback(
 ) -> None:
     process = sweep.start()
     wait_until(lambda: moment(process))
+    started = children(process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
+    wait_until_gone(started)
     if process.returncode != -signal.SIGINT and "site.py" not in err:  # before the program's first line
         assert "Traceback" not in err
         assert process.returncode == 130

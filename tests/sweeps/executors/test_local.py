@@ -15,7 +15,7 @@ from filelock import FileLock
 from running import is_alive, wait_until_gone
 
 from sweeps.config import load_config, resolve
-from sweeps.executors import Event
+from sweeps.executors import Event, processes
 from sweeps.executors.local import LocalExecutor
 from sweeps.jobs import Job, Place
 from sweeps.stages import Stage, Store, chain
@@ -49,7 +49,13 @@ def events_until(executor: LocalExecutor, *kinds: str) -> list[Event]:
     return events
 
 
-def test_signals_of_the_terminal_do_not_reach_workers(tmp_path: Path, executor: LocalExecutor) -> None:
+@pytest.mark.parametrize(
+    "method", ["forkserver", "spawn"]
+)  # the latter as on macOS, where torch cannot be forked
+def test_signals_of_the_terminal_do_not_reach_workers(
+    method: str, tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "start_method", lambda: method)
     executor.start(job(tmp_path, sparse_stage(2)))
     (process,) = multiprocessing.active_children()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
