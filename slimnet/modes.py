@@ -65,7 +65,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def same_random(model: nn.Module) -> Iterator[None]:
     """Leave the random states of torch, Python and numpy as they were."""
-    places = {p.device for p in modules.parameters(modules.each(model)) if p.device.type not in ("cpu", "meta")}
+    places = {
+        p.device for p in modules.parameters(modules.each(model)) if p.device.type not in ("cpu", "meta")
+    }
     devices = sorted(places, key=str)
     states = random.getstate(), np.random.get_state()
     try:
