@@ -12,6 +12,7 @@ from slimnet.cli.evaluate import evaluate_command
 from slimnet.cli.export import export_command
 from slimnet.cli.finetune import finetune_command
 from slimnet.cli.inspect import inspect_command
+from slimnet.cli.predict import predict_command
 from slimnet.cli.prune import prune_command
 from slimnet.cli.train import train_command
 from slimnet.command_line import EXIT_USAGE, make_app, print_in_any_encoding
@@ -27,6 +28,7 @@ app.command("train")(train_command)
 app.command("prune")(prune_command)
 app.command("finetune")(finetune_command)
 app.command("evaluate")(evaluate_command)
+app.command("predict")(predict_command)
 app.command("inspect")(inspect_command)
 app.command("export")(export_command)
 

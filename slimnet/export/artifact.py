@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from slimnet.checkpoint import load, save
 from slimnet.cost import count_macs, count_params
 from slimnet.errors import SlimnetError
+from slimnet.export.aside import reason, require
 from slimnet.export.deployed import Deployed, Pixels, as_texts, describe, example_of, prepare
 from slimnet.export.onnx import NEEDS, export_onnx
 from slimnet.export.program import export_program
@@ -24,8 +25,18 @@ from slimnet.pruning.blocks import dropped_layers
 
 METADATA = "metadata.json"  # the name in a .pt2 file
 
-Predict = Callable[[Tensor], Tensor]
-"""From images (N, C, H, W), uint8, to scores (N, classes)."""
+
+@dataclass(frozen=True)
+class Predictor:
+    """A file as a function.
+
+    Attributes:
+        preprocessing: as the file has it.
+        scores: from images (N, C, H, W), uint8, to scores (N, classes).
+    """
+
+    preprocessing: Preprocessing
+    scores: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,6 @@ class Artifact:
         """One empty image, as `graph` takes it."""
         return example_of(self.preprocessing, self.pixels)
 
-    def predict(self, images: Tensor) -> Tensor:
-        """The network's scores for images (N, C, H, W), uint8."""
-        output: Tensor = self.network(prepare(images, self.preprocessing, "normalized"))
-        return output
-
     def description(self) -> dict[str, Any]:
         """What the files say about the network."""
         example = torch.zeros(1, *self.preprocessing.image_shape)
@@ -101,17 +107,15 @@ class Format:
         name: also the suffix of its files, without the dot.
         title: what it is, for people.
         needs: packages that are not part of a plain installation.
-        raw: whether the files take raw pixels, if not asked for normalised ones.
         write: writes an artifact.
-        open: reads a file back, as a function.
+        open: reads a file of an artifact back, as a function.
     """
 
     name: str
     title: str
     needs: tuple[str, ...]
-    raw: bool
     write: Callable[[Artifact, Path], None]
-    open: Callable[[Path, Artifact], Predict]
+    open: Callable[[Path, Artifact], Predictor]
 
     @property
     def suffix(self) -> str:
@@ -136,42 +140,77 @@ def _write_program(artifact: Artifact, path: Path) -> None:
     export_program(artifact.graph, artifact.example, path, extra_files={METADATA: text})
 
 
-def _open_network(path: Path, artifact: Artifact) -> Predict:
-    own = getattr(artifact.network, "architecture", None) is None
-    return replace(
-        artifact, network=load(path, model=copy.deepcopy(artifact.network) if own else None)
-    ).predict
+def open_network(network: nn.Module) -> Predictor:
+    """A network that `slimnet.load` returned, as a function.
 
+    Raises:
+        SlimnetError: it does not say how images become its input.
+    """
+    found = preprocessing_of(network)
+    if found is None:
+        raise SlimnetError(
+            "the file does not say how images become the network's input, as older ones do not; "
+            "slimnet export FILE NEW.pt adds that"
+        )
 
-def _open_onnx(path: Path, artifact: Artifact) -> Predict:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def predict(images: Tensor) -> Tensor:
-        pixels = prepare(images, artifact.preprocessing, artifact.pixels).contiguous()
-        return torch.from_numpy(session.run(None, {"input": pixels.numpy()})[0])
-
-    return predict
-
-
-def _open_program(path: Path, artifact: Artifact) -> Predict:
-    module = torch.export.load(path).module()
-
-    def predict(images: Tensor) -> Tensor:
-        output: Tensor = module(prepare(images, artifact.preprocessing, artifact.pixels))
+    def scores(images: Tensor) -> Tensor:
+        output: Tensor = network(prepare(images, found, "normalized"))
         return output
 
-    return predict
+    return Predictor(found, scores)
+
+
+def open_onnx(path: Path) -> Predictor:
+    """An ONNX file that slimnet exported, as a function.
+
+    Raises:
+        SlimnetError: a package is missing, or the file is no such file.
+    """
+    require(("onnxruntime",))
+    import onnxruntime
+
+    if not path.is_file():
+        raise SlimnetError(f"{path}: no such file")
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        texts = session.get_modelmeta().custom_metadata_map
+        found = Preprocessing.from_record(json.loads(texts["preprocessing"]))
+        pixels: Pixels = json.loads(texts["input"])["pixels"]
+    except Exception as error:  # onnxruntime has a class of its own for each of its reasons
+        raise SlimnetError(f"{path} is not an ONNX file that slimnet exported: {reason(error)}") from error
+
+    def scores(images: Tensor) -> Tensor:
+        taken = prepare(images, found, pixels).contiguous()
+        return torch.from_numpy(session.run(None, {"input": taken.numpy()})[0])
+
+    return Predictor(found, scores)
+
+
+def _open_program(path: Path) -> Predictor:
+    inside = {METADATA: ""}
+    module = torch.export.load(path, extra_files=inside).module()
+    said = json.loads(inside[METADATA])
+    found, pixels = Preprocessing.from_record(said["preprocessing"]), said["input"]["pixels"]
+
+    def scores(images: Tensor) -> Tensor:
+        output: Tensor = module(prepare(images, found, pixels))
+        return output
+
+    return Predictor(found, scores)
+
+
+def _reopen(path: Path, artifact: Artifact) -> Predictor:
+    own = getattr(artifact.network, "architecture", None) is None
+    return open_network(load(path, model=copy.deepcopy(artifact.network) if own else None))
 
 
 FORMATS = {
     one.name: one
     for one in (
-        Format("pt", "slimnet's own file, to train or prune on", (), False, _write_pt, _open_network),
-        Format("safetensors", "the tensors, described in JSON", (), False, _write_safetensors, _open_network),
-        Format("onnx", "ONNX, for any runtime", NEEDS, True, _write_onnx, _open_onnx),
-        Format("pt2", "a torch.export program", (), True, _write_program, _open_program),
+        Format("pt", "slimnet's own file, to train or prune on", (), _write_pt, _reopen),
+        Format("safetensors", "the tensors, described in JSON", (), _write_safetensors, _reopen),
+        Format("onnx", "ONNX, for any runtime", NEEDS, _write_onnx, lambda path, _: open_onnx(path)),
+        Format("pt2", "a torch.export program", (), _write_program, lambda path, _: _open_program(path)),
     )
 }
 """The formats, by name."""

@@ -86,6 +86,7 @@ def describe(
             "layout": "NCHW",
             "shape": ["batch", *preprocessing.image_shape],
             "dtype": "uint8" if pixels == "uint8" else "float32",
+            "pixels": pixels,
             "values": _VALUES[pixels],
         },
         "output": {

@@ -16,7 +16,7 @@ import torch
 from slimnet.data import Images
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import CPU_BATCH
-from slimnet.export.artifact import FORMATS, Artifact, Format, Predict
+from slimnet.export.artifact import FORMATS, Artifact, Format, Predictor, open_network
 from slimnet.export.aside import require, written
 
 FEW, FRACTION = 2, 0.001
@@ -119,7 +119,7 @@ class TestSplit:
             accuracy: what was reported of the network on these images; None if nothing was.
         """
         if accuracy is None:
-            return cls(images, _correct(artifact.predict, images))
+            return cls(images, _correct(open_network(artifact.network), images))
         return cls(images, round(accuracy * len(images)))
 
 
@@ -241,11 +241,11 @@ def export_folder(
     return [replace(one, path=folder / one.path.name) for one in found]
 
 
-def _correct(predict: Predict, images: Images) -> int:
-    """How many images a function classifies correctly."""
+def _correct(predictor: Predictor, images: Images) -> int:
+    """How many images a file classifies correctly."""
     correct = 0
     with torch.inference_mode():
         for start in range(0, len(images), CPU_BATCH):
             x, y = (part[start : start + CPU_BATCH] for part in (images.x, images.y))
-            correct += int((predict(x).argmax(1) == y).sum())
+            correct += int((predictor.scores(x).argmax(1) == y).sum())
     return correct
