@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from slimnet.graph.labels import Atoms
+from slimnet.graph.settings import Setting
 
-Escape = Callable[[Atoms, str], None]
+Escape = Callable[..., None]
 
 
 class Count(int):
@@ -22,7 +23,8 @@ class Count(int):
 
     Attributes:
         atoms: the channels that it counts.
-        escape: told of these channels when a number is made of them that need not scale with them.
+        escape: told of these channels when a number is made of them that need not scale with them; with
+            the channels of another count, unless both turn out to be the same.
     """
 
     atoms: Atoms
@@ -34,6 +36,7 @@ class Count(int):
         return count
 
     def __mul__(self, other: Any) -> Any:
+        other = other.escape("*") if type(other) is Setting else other
         if type(other) is int:
             return Count(int.__mul__(self, other), self.atoms, self.escape)
         return self._escaped("*", int.__mul__, other)
@@ -41,6 +44,7 @@ class Count(int):
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
+        other = other.escape("//") if type(other) is Setting else other
         if type(other) is int and other and int.__mod__(self, other) == 0:
             return Count(int.__floordiv__(self, other), self.atoms, self.escape)
         return self._escaped("//", int.__floordiv__, other)
@@ -66,16 +70,23 @@ class Count(int):
     __hash__ = int.__hash__
 
     def _compared(self, sign: str, compare: Callable[[int, Any], Any], other: object) -> bool:
-        """Against 0 and 1, and against other counts, a comparison ends the same whatever is pruned."""
-        same = isinstance(other, Count) or (type(other) is int and other <= 1)
-        return bool(compare(self, other) if same else self._escaped(sign, compare, other))
+        """Against 0 and 1, and with a number of the same channels, it ends the same whatever is pruned."""
+        result = bool(compare(self, int.__index__(other) if isinstance(other, Setting) else other))
+        equal = int.__eq__(self, other) is True
+        if isinstance(other, Count):
+            self.escape(self.atoms, sign, other.atoms)
+        elif isinstance(other, Setting) and equal and len(self.atoms) == int.__index__(other):
+            other.settings.tie(other, self.atoms)
+        elif not (type(other) is int and other <= 1):
+            self._escaped(sign, compare, other)
+        return result
 
     def _escaped(self, sign: str, compute: Callable[..., Any], *others: Any) -> Any:
         self.escape(self.atoms, sign)
         for other in others:
             if isinstance(other, Count):
                 other.escape(other.atoms, sign)
-        return compute(self, *others)
+        return compute(self, *(o.escape(sign) if isinstance(o, Setting) else o for o in others))
 
 
 def _escaping(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,15 +107,20 @@ del _name
 
 def counted(value: Any) -> list[Count]:
     """The counts in an argument of a call: a number, a slice, or a list, tuple or dict of them."""
+    return [size for size in sizes_in(value) if type(size) is Count]
+
+
+def sizes_in(value: Any) -> list[Count | Setting]:
+    """The counts and settings in an argument of a call."""
     kind = type(value)
     if kind is int or kind is Tensor or value is None:
         return []
-    if kind is Count:
+    if kind is Count or kind is Setting:
         return [value]
     if isinstance(value, slice):
-        return counted((value.start, value.stop, value.step))
+        return sizes_in((value.start, value.stop, value.step))
     if isinstance(value, dict):
-        return counted(tuple(value.values()))
+        return sizes_in(tuple(value.values()))
     if isinstance(value, list | tuple):
-        return [count for item in value for count in counted(item)]
+        return [size for item in value for size in sizes_in(item)]
     return []

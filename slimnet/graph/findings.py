@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from slimnet.graph import operations as ops
 from slimnet.graph.labels import Atoms, channels, compact, expand, unique
 from slimnet.graph.record import Call, Context
+from slimnet.graph.settings import Settings
 from slimnet.modules import named
 
 LAYERS = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm)
@@ -109,6 +110,8 @@ class Findings:
             if tensor is not None
         }
         self.context = Context()
+        self.settings = Settings(self._atoms, self.tie, self.computes)
+        self.claimed: list[Any] = []  # sizes among the arguments of the function at hand that scale
         self._blocked: list[tuple[Atoms, str]] = []
         self._same_size: list[tuple[Atoms, Atoms, str]] = []
         self._rigid_rows: list[tuple[NDArray[np.int64], Atoms, str]] = []
@@ -159,6 +162,27 @@ class Findings:
             if unbiased and not norm_behind(self.modules, call.outputs[0], self.record, users, uses):
                 found.add(call.layer)
         return found
+
+    # Numbers
+
+    def escape(self, atoms: Atoms, sign: str, same: Atoms | None = None) -> None:
+        """Block channels that are counted where the result need not scale with their number.
+
+        Unless they are the same as others, which are blocked too if they are not.
+        """
+        module = self.modules.get(self.context.modules[-1]) if self.context.modules else None
+        if sign in ("==", "!=") and type(module).__module__.startswith("torch.nn.modules."):
+            return  # a layer of torch checks its input against its own number, which is changed with it
+        why = f"{self.computes(sign)} computes with the number of channels"
+        if same is None:
+            self.block(atoms, why)
+        else:
+            self.same_size(atoms, same, why)
+
+    def computes(self, sign: str) -> str:
+        """What is computed with a number: an operator or a function, and the module whose forward does."""
+        how = sign if sign.isidentifier() and sign == self.context.name else f"{sign!r}"
+        return how + (f" in {self.context.module}" if self.context.module else "")
 
     # Values
 

@@ -17,26 +17,22 @@ from torch import Tensor
 
 from slimnet.errors import SlimnetError
 from slimnet.graph import operations as ops
-from slimnet.graph.counts import Count, counted
-from slimnet.graph.findings import Findings
+from slimnet.graph.counts import Count, sizes_in
+from slimnet.graph.findings import LAYERS, Findings
 from slimnet.graph.labels import Atoms, expand, unique, varies, varying
 from slimnet.graph.record import WHOLE, listening, tensors_in
 from slimnet.graph.rules import RULES
+from slimnet.graph.settings import Setting
 from slimnet.graph.step import Step
 
 _ALWAYS = ops.CONVOLUTIONS | ops.LINEAR | ops.NORMS | {"native_group_norm"}
-_SIZED = {
-    "view", "reshape", "unflatten", "expand", "chunk", "split", "tensor_split", "unsafe_chunk", "narrow",
-    "__getitem__", "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty",
-}  # fmt: skip
-"""Functions that may be given a number of channels."""
-_MAKERS = {"zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"}
+_MAKERS = {"zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "expand"}
+"""Functions that make a tensor of a size, which holds the same for each channel."""
 
 
 class ChannelFlow(Findings):
     """Follows one run of a network."""
 
-    _counts = False  # whether any size has been handed out that counts channels
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the network on an example and follow its channels.
@@ -46,6 +42,7 @@ class ChannelFlow(Findings):
         """
         for tensor in tensors_in((args, kwargs)):
             self.add(tensor, None, ())
+        self.settings.place(self.modules)
         try:
             with listening(self.model, self.modules, self.context, self.perform, self._listen):
                 result = self.model(*args, **kwargs)
@@ -62,7 +59,18 @@ class ChannelFlow(Findings):
                 self.block_labels([] if labels is None else [labels], "it is the network's output")
         if not _is_plain(result):
             self._block_unused()
+        self._settle()
         self._alive.clear()
+
+    def _settle(self) -> None:
+        """Keep what is counted by a number of a module that must stay; layers change their own numbers."""
+        for name, layer, side in self.settings.sides():
+            if layer in self.layers:
+                atoms = getattr(self.layers[layer], side)
+                self.tie(atoms, self.settings.atoms.get(name, atoms))
+                if name in self.settings.fixed:
+                    self.block(atoms, self.settings.fixed[name])
+        self._blocked += self.settings.blocked()
 
     def _block_unused(self) -> None:
         """Keep whatever nothing reads, as it may be in an object that the network returned."""
@@ -97,25 +105,32 @@ class ChannelFlow(Findings):
                 self.block_labels([labels], f"{name} takes it out of torch")
             if name in ("size", "numel", "nelement", "__len__"):
                 return self._size(name, labels, function(*args, **kwargs), args, kwargs)
+        elif name == "size" or function == torch.Tensor.shape.__get__:  # type: ignore[attr-defined]
+            sizes = self._sizes_of_layer(args[0])
+            if sizes is not None:
+                dims = [*args[1:], *kwargs.values()] if name == "size" else []
+                return sizes[dims[0]] if dims else sizes
         if name in ("conv1d", "conv2d", "conv3d") and len(args) > 1 and args[0].dim() == args[1].dim() - 1:
             raise SlimnetError(
                 f"the example input fails at {self.context.modules[-1] or name}: it gets {args[0].dim()} "
                 f"dimensions where a batch has {args[1].dim()}"
             )
-        for count in counted((args[1:], kwargs)) if self._counts and name not in _SIZED else ():
-            count.escape(count.atoms, name)
+        asked, self.claimed = sizes_in((args, kwargs)), []
         result = function(*args, **kwargs)
+        if name in _MAKERS and type(result) is Tensor and labels is None and asked:
+            self._made(result, asked)
+        for size in asked:
+            if all(size is not claimed for claimed in self.claimed):
+                size.escape(name) if type(size) is Setting else size.escape(size.atoms, name)
         if name == "__get__" and self.parameter(args[0]) and isinstance(result, Tensor):
             return result.clone()  # its data, which a forward may write into
         if labels is not None and type(result) is Tensor and id(result) not in self._index:
             self._adopt(args[0], result)
-        elif self._counts and name in _MAKERS and type(result) is Tensor:
-            self._made(result, counted((args, kwargs)))
         return result
 
     def _sizes(self, labels: Tensor) -> list[int]:
         return [
-            self._count(size, labels) if varies(labels, dim) else size
+            Count(size, unique(labels), self.escape) if varies(labels, dim) else size
             for dim, size in enumerate(labels.shape)
         ]
 
@@ -126,37 +141,42 @@ class ChannelFlow(Findings):
         if name == "size" and isinstance(size, torch.Size):
             return torch.Size(self._sizes(labels))
         if name in ("numel", "nelement"):
-            return self._count(size, labels) if varying(labels) else size
+            return Count(size, unique(labels), self.escape) if varying(labels) else size
         dim = 0 if name == "__len__" else kwargs.get("dim", args[1] if len(args) > 1 else 0)
         if not varies(labels, dim):
             return size
         if name == "__len__":  # which must be an int
             self.block_labels([labels], "its length is asked for")
             return size
-        return self._count(size, labels)
+        return Count(size, unique(labels), self.escape)
 
-    def _count(self, size: int, labels: Tensor) -> Count:
-        self._counts = True
-        return Count(size, unique(labels), self._escape)
+    def _sizes_of_layer(self, tensor: Any) -> torch.Size | None:
+        """The shape of a layer's weight or of another of its parameters, by what each size counts."""
+        owner, _, part = self.parameter(tensor).rpartition(".")
+        module = self.modules.get(owner)
+        if not part or not isinstance(module, LAYERS) or ops.is_reparametrized(module):
+            return None
+        grouped = getattr(module, "groups", 1) > 1
+        sides = ["outputs", "" if grouped else "inputs"] if tensor.dim() > 1 else ["outputs"] * tensor.dim()
+        if getattr(module, "transposed", False) and tensor.dim() > 1:
+            sides = ["inputs", "" if grouped else "outputs"]
+        with torch._C.DisableTorchFunction():
+            shape = tuple(tensor.shape)
+        named = [
+            self.settings.of(f"{owner}.{part}.shape[{dim}]", size, owner, side) if side else size
+            for dim, (size, side) in enumerate(zip(shape, sides, strict=False))
+        ]
+        return torch.Size([*named, *shape[len(named) :]])
 
-    def _escape(self, atoms: Atoms, sign: str) -> None:
-        """Block channels that are counted where the result need not scale with their number."""
-        module = self.modules.get(self.context.modules[-1]) if self.context.modules else None
-        if sign in ("==", "!=") and type(module).__module__.startswith("torch.nn.modules."):
-            return  # a layer of torch checks its input against its own number, which is changed with it
-        name = self.context.name
-        how = name if sign == name else f"{sign!r}"
-        inside = f" in {self.context.module}" if self.context.module else ""
-        self._blocked.append((atoms, f"{how}{inside} computes with the number of channels"))
-
-    def _made(self, tensor: Tensor, counts: list[Count]) -> None:
+    def _made(self, tensor: Tensor, sizes: list[Count | Setting]) -> None:
         """Label a tensor made of sizes: the channels that a dimension counts are its own."""
-        for count in counts:
-            dims = [dim for dim, size in enumerate(tensor.shape) if size == int.__index__(count)]
-            if len(counts) > 1 or len(dims) != 1 or len(count.atoms) != tensor.shape[dims[0]]:
-                count.escape(count.atoms, self.context.name)
-                return
-            self.add(tensor, expand(count.atoms, tuple(tensor.shape), dims[0]), ())
+        dims = [dim for dim, size in enumerate(tensor.shape) if size == int.__index__(sizes[0])]
+        if len(sizes) > 1 or len(dims) != 1 or (tensor.is_contiguous() and self.context.name == "expand"):
+            return
+        atoms = self.settings.count(sizes[0]) if type(sizes[0]) is Setting else sizes[0].atoms
+        if len(atoms) == tensor.shape[dims[0]]:
+            self.claimed.append(sizes[0])
+            self.add(tensor, expand(atoms, tuple(tensor.shape), dims[0]), ())
 
     def _adopt(self, source: Tensor, result: Tensor) -> None:
         """Take a tensor that no operation made, such as `x.data`, for what it was made from."""

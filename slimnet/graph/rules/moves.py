@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimnet.graph.counts import Count, counted
-from slimnet.graph.labels import channels, compact, expand, unique, varies, varying, view_blocks
+from slimnet.graph.counts import Count, sizes_in
+from slimnet.graph.labels import Atoms, channels, compact, expand, unique, varies, varying, view_blocks
 from slimnet.graph.record import substitute, tensors_in
+from slimnet.graph.settings import Setting
 from slimnet.graph.step import Step
 
 
@@ -99,25 +100,50 @@ def view(step: Step) -> Any:
     for ins, outs in view_blocks(tuple(x.shape), shape):
         if not any(varies(labels, dim) for dim in ins):
             continue
-        fixed = [dim for dim in outs if isinstance(sizes[dim], int)]
-        if len(outs) - len(fixed) != 1:
-            if not _is_literal(step) and sum(shape[dim] > 1 for dim in outs) == 1:
-                continue  # a function of torch that adds dimensions
+        scaling = _scaling(sizes, outs, len(shape) - 1)
+        if scaling is None:
+            if not _is_literal(step) and sum(varies(moved, dim) for dim in outs) == 1:
+                continue  # a function of torch that adds dimensions, or takes them apart as they were
             step.flow.block_labels([labels], f"{step.where} fixes the number of channels")
             continue
         # (C,) seen as (a, b) with a fixed: physical and original views agree if every row of a
         # keeps the same positions of b.
-        for dim in fixed:
+        for dim in outs:
+            if dim == scaling:
+                continue
             first = moved.narrow(dim, 0, 1).expand(shape)
             if varies(moved, dim):
                 step.flow.tie_labels(moved, first)
             moved = first  # whose units are theirs
-        asked = next(sizes[dim] for dim in outs if dim not in fixed)
-        if asked is not None:
-            step.flow.same_size(
-                asked, unique(labels), f"{step.where} takes the number of channels from elsewhere"
-            )
+        _measure(step, sizes[scaling], labels, channels(moved, scaling))
     return step.emit(moved)
+
+
+def _scaling(sizes: Sequence[Any], outs: Sequence[int], last: int) -> int | None:
+    """Which of the dimensions that channels are seen as changes with their number; None if none does.
+
+    It is the one without a written number. Where a module's attribute says how often the last dimension is
+    cut, (N, L, heads, -1), it is a number of heads, and these go whole.
+    """
+    free = [dim for dim in outs if sizes[dim] is None or type(sizes[dim]) is Count]
+    named = [dim for dim in outs if type(sizes[dim]) is Setting]
+    heads = len(outs) > 1 and outs[-1] == last and sizes[last] is None and bool(named)
+    if len(free) == 1 and not heads:
+        return free[0]
+    return named[0] if named and len(free) <= 1 else None
+
+
+def _measure(step: Step, size: Any, labels: Tensor, atoms: Atoms | None) -> None:
+    """Have the number by which a dimension of channels was asked for change with them."""
+    flow, why = step.flow, f"{step.where} takes the number of channels from elsewhere"
+    if type(size) is Count:
+        flow.same_size(size.atoms, unique(labels), why)
+    elif type(size) is Setting:
+        if atoms is not None and flow.settings.is_whole(size) and len(atoms) == int.__index__(size):
+            flow.settings.tie(size, atoms)
+        else:
+            flow.same_size(flow.settings.count(size), unique(labels), why)
+    flow.claimed.append(size)
 
 
 def _is_literal(step: Step) -> bool:
@@ -134,7 +160,7 @@ def _is_literal(step: Step) -> bool:
 def _asked(step: Step, shape: tuple[int, ...]) -> list[Any]:
     """What each output dimension was asked for by.
 
-    None where it follows from the others, its size where that is written down, or the atoms it counts.
+    None where it follows from the others, its size where that is written down, or the count or setting.
     """
     name = step.flow.context.name
     if name == "flatten":
@@ -152,7 +178,10 @@ def _asked(step: Step, shape: tuple[int, ...]) -> list[Any]:
             for d, size in enumerate(given)
         )
     elif name in ("view_as", "reshape_as") and (other := step.labels(args[1])) is not None:
-        return [unique(other) if varies(other, dim) else size for dim, size in enumerate(shape)]
+        return [
+            Count(size, unique(other), step.flow.escape) if varies(other, dim) else size
+            for dim, size in enumerate(shape)
+        ]
     else:
         return list(shape)
     if len(given) == 1 and not isinstance(given[0], int):
@@ -176,12 +205,8 @@ def grow(step: Step) -> Any:
         for dim in range(x.dim()):
             if varies(labels, dim) and dim + missing < len(given):
                 size = given[dim + missing]
-                if isinstance(size, Count):
-                    step.flow.same_size(
-                        size.atoms,
-                        unique(labels),
-                        f"{step.where} takes the number of channels from elsewhere",
-                    )
+                if type(size) is Count or type(size) is Setting:
+                    _measure(step, size, labels, channels(labels, dim))
                 elif size != -1:
                     step.flow.block_labels([labels], f"{step.where} fixes the number of channels")
     moved = labels.expand(sizes) if step.op == "expand" else labels.repeat(sizes)
@@ -238,11 +263,16 @@ def _cut(step: Step, labels: Tensor, dim: int, start: int, end: int, stride: int
             return
         _tie_parts(step, labels, dim, stride, neighbours=True)
         return
-    counts = {int.__index__(count) for count in counted(step.flow.context.arguments)}
+    asked = sizes_in(step.flow.context.arguments)
     bounds = {bound for bound in (start, end) if bound not in (0, size)}
+    if len(asked) == 1 and type(asked[0]) is Setting and bounds == {int.__index__(asked[0])}:
+        _measure(step, asked[0], labels, channels(labels.narrow(dim, 0, bounds.pop()), dim))
+        return
+    counts = [count for count in asked if type(count) is Count]
     if counts:
         part = gcd(size, *bounds)
-        if bounds <= counts and part > 0:
+        if bounds <= {int.__index__(count) for count in counts} and part > 0:
+            step.flow.claimed += counts
             _tie_parts(step, labels, dim, part, neighbours=False)
         else:
             step.flow.block_labels([labels], why)
@@ -269,8 +299,14 @@ def split(step: Step) -> Any:
     if varies(labels, dim):
         pieces = torch.split(labels, step.args[1], dim)
         context = step.flow.context
-        scales = context.name in ("chunk", "tensor_split", "unsafe_chunk") or bool(counted(context.arguments))
-        if scales and len({piece.shape for piece in pieces}) == 1:
+        asked = sizes_in(context.arguments)
+        counts = [count for count in asked if type(count) is Count]
+        scales = context.name in ("chunk", "tensor_split", "unsafe_chunk") or bool(counts)
+        step.flow.claimed += counts
+        if not counts and len(asked) == len(pieces) and channels(labels, dim) is not None:
+            for setting, piece in zip(asked, pieces, strict=True):  # sections that are kept by a module
+                _measure(step, setting, piece, channels(piece, dim))
+        elif scales and len({piece.shape for piece in pieces}) == 1:
             for piece in pieces[1:]:
                 # After pruning the pieces are again equal only if all keep the same positions.
                 step.flow.tie_labels(pieces[0], piece)
@@ -320,6 +356,6 @@ def index(step: Step) -> Any:
 
 
 def _asked_size(size: Any) -> Any:
-    if isinstance(size, Count):
-        return size.atoms
+    if type(size) is Count or type(size) is Setting:
+        return size
     return None if size == -1 else operator.index(size)
