@@ -12,7 +12,7 @@ import json
 import pickle
 import zipfile
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from slimnet.models.families import FAMILIES
 from slimnet.modes import uncompiled
 from slimnet.preprocessing import Preprocessing, attach, preprocessing_of
 from slimnet.pruning.blocks import dropped_layers, restore_dropped
-from slimnet.pruning.surgery import fit_shapes
+from slimnet.pruning.surgery import fit_shapes, resize
 
 FORMAT = "slimnet"
 VERSION = 1
@@ -58,6 +58,7 @@ class Checkpoint:
         config: whatever it was made from.
         training: optimiser state and history of a training in progress; empty once it is done.
         preprocessing: how pictures become its input; None in files of networks that slimnet did not train.
+        resized: attributes of modules that pruning changed with their channels, by name.
     """
 
     architecture: dict[str, Any] | None
@@ -67,6 +68,7 @@ class Checkpoint:
     config: dict[str, Any]
     training: dict[str, Any]
     preprocessing: Preprocessing | None = None
+    resized: dict[str, int] = field(default_factory=dict)
 
 
 def save(
@@ -101,6 +103,7 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "architecture": getattr(model, "architecture", None),
+        "resized": dict(getattr(model, "resized", {})),
         "dropped": dropped_layers(model),
         "state": dict(model.state_dict()),
         "metrics": _plain(metrics or {}, "metrics"),
@@ -249,6 +252,7 @@ def build(
     if len(dtypes) == 1:
         model.to(dtypes.pop())
     try:
+        resize(model, checkpoint.resized)
         restore_dropped(model, checkpoint.dropped, checkpoint.state)
     except (AttributeError, KeyError) as error:
         raise SlimnetError(f"{source} is of another network than {type(model).__name__}: {error}") from error

@@ -95,6 +95,7 @@ class Artifact:
             **describe(self.preprocessing, "normalized", self.metrics, self.source),
             "architecture": getattr(self.network, "architecture", None),
             "dropped": dropped_layers(self.network),
+            "resized": dict(getattr(self.network, "resized", {})),
             "config": self.config,
         }
 

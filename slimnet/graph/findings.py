@@ -209,11 +209,11 @@ class Findings:
         if is_weight:
             self.pin(name, "its tensors are used outside of it")
         shape = tuple(tensor.shape)
-        long = [dim for dim, size in enumerate(shape) if size > 1]
+        dim = vector_dim(shape)
         labels = None
-        if len(long) == 1 and tensor.is_floating_point() and not is_weight:
-            self.vectors[name] = self._atoms(shape[long[0]])
-            labels = expand(self.vectors[name], shape, long[0])
+        if dim is not None and tensor.is_floating_point() and not is_weight:
+            self.vectors[name] = self._atoms(shape[dim])
+            labels = expand(self.vectors[name], shape, dim)
         index = self.add(tensor, labels, ())
         self.record.values[index].parameter = name
         self.record.values[index].parametric = True
@@ -360,6 +360,17 @@ class Findings:
                 return value.labels
             common &= ~(1 << (common.bit_length() - 1))
         return values[left].labels
+
+
+def vector_dim(shape: Sequence[int]) -> int | None:
+    """Along which dimension a parameter of no layer has an entry per channel; None of a single number.
+
+    The only one that is longer than 1, or the last, as in (positions, channels); of (1, C, H, W) the second.
+    """
+    long = [dim for dim, size in enumerate(shape) if size > 1]
+    if len(long) > 1 and len(shape) == 4 and shape[0] == 1:
+        return 1 if shape[1] > 1 else None
+    return long[-1] if long else None
 
 
 def norm_behind(

@@ -29,6 +29,9 @@ WHOLE: dict[Any, str] = {
     torch.nn.functional.instance_norm: "instance_norm",
     torch.nn.functional.scaled_dot_product_attention: "scaled_dot_product_attention",
     torch.nn.functional.multi_head_attention_forward: "multi_head_attention_forward",
+    torch.Tensor.__matmul__: "matmul",
+    torch.Tensor.matmul: "matmul",
+    torch.matmul: "matmul",
 }
 """Functions that are recorded as one operation, though ATen takes them apart."""
 

@@ -98,6 +98,8 @@ class ChannelGraph:
         groups: in the order in which the network runs.
         layers: convs, linear layers and norms, by name.
         vectors: other parameters and buffers with an entry per channel, by name: the unit of each entry.
+        settings: attributes of modules that count channels, by name ("blocks.0.attn.num_heads"): the units
+            that each counts.
         record: the run that they were found by.
         example: the shapes of the network's input.
         unit_count: how many units there are.
@@ -112,6 +114,7 @@ class ChannelGraph:
     groups: tuple[ChannelGroup, ...]
     layers: dict[str, LayerUnits] = field(repr=False)
     vectors: dict[str, Units] = field(repr=False)
+    settings: dict[str, Units] = field(repr=False)
     record: Run = field(repr=False)
     example: Example
     unit_count: int
@@ -241,7 +244,10 @@ def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
             )
         )
     flow.record.forget_labels()
-    return ChannelGraph(flow.model, tuple(found), layers, vectors, flow.record, example, unit_count)
+    settings = {name: unit_of[atoms] for name, atoms in flow.settings.changing().items()}
+    return ChannelGraph(
+        flow.model, tuple(found), layers, vectors, settings, flow.record, example, unit_count
+    )
 
 
 def _names(group_of: Units, count: int, layers: dict[str, Units]) -> list[list[str]]:

@@ -90,17 +90,17 @@ def cost_model(graph: ChannelGraph) -> CostModel:
         per_output.append(biased)
     parameters = dict(graph.model.named_parameters(remove_duplicate=False))
     vectors = {name: units for name, units in graph.vectors.items() if name in parameters}
-    for _ in vectors:
+    for name, units in vectors.items():
         products.append(0)
         grouped.append(0)
-        per_output.append(1)
+        per_output.append(parameters[name].numel() // len(units))
     layers = list(graph.layers.values())
     none = np.zeros(0, dtype=np.int64)
     gained = [int(layer.gains_bias) for layer in layers] + [0] * len(vectors)
     traced = sum(
         sum(parameter.numel() for parameter in graph.model.get_submodule(name).parameters(recurse=False))
         for name in graph.layers
-    ) + sum(len(units) for units in vectors.values())
+    ) + sum(parameters[name].numel() for name in vectors)
     return CostModel(
         inputs=_incidence([layer.inputs for layer in layers] + [none] * len(vectors)),
         outputs=_incidence([layer.outputs for layer in layers] + list(vectors.values())),

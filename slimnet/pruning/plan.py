@@ -104,6 +104,15 @@ class PruningPlan:
             if not stays[units].all()
         }
 
+    def setting_cuts(self) -> dict[str, int]:
+        """For every attribute that counts fewer than before, what it becomes."""
+        stays = self._stays()
+        return {
+            name: int(stays[units].sum())
+            for name, units in self.graph.settings.items()
+            if not stays[units].all()
+        }
+
     def _stays(self) -> NDArray[np.bool_]:
         """(units,) what remains."""
         stays = np.ones(self.graph.unit_count, dtype=bool)

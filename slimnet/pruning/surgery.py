@@ -15,8 +15,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.errors import SlimnetError
+from slimnet.graph.findings import vector_dim
 from slimnet.graph.operations import is_reparametrized
 from slimnet.graph.record import tensors_in
+from slimnet.graph.settings import change_settings
 from slimnet.modes import uncompiled
 from slimnet.modules import each, named
 from slimnet.pruning.absorb import absorb_constants
@@ -100,8 +102,20 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         _shrink(layers[name], cut)
     for name, kept in plan.vector_cuts().items():
         _shorten(layers[name.rpartition(".")[0]], name.rpartition(".")[2], kept)
+    resize(smaller, plan.setting_cuts())
     verify(model, smaller, plan.graph, compare=not plan.dropped)
     return smaller
+
+
+def resize(model: nn.Module, settings: dict[str, int]) -> None:
+    """Change attributes that count channels, and note them in `resized`, by which a file tells them.
+
+    Raises:
+        AttributeError: the network has no such module or attribute.
+    """
+    if settings:
+        change_settings(model, settings)
+        model.resized = {**getattr(model, "resized", {}), **settings}
 
 
 def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -126,6 +140,24 @@ def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:
                 trained = own is None or own.requires_grad
                 setattr(module, part, nn.Parameter(fresh, trained) if part in PARAMETERS else fresh)
         _set_counts(module)
+    for name, module in model.named_modules():
+        if _channel_counts(module) is None:
+            _fit_vectors(module, name, state)
+
+
+def _fit_vectors(module: nn.Module, name: str, state: dict[str, Tensor]) -> None:
+    """Give the parameters and buffers of a module that is no layer the length that they have in a file."""
+    for part, own in [*module._parameters.items(), *module._buffers.items()]:
+        saved = state.get(f"{name}.{part}" if name else part)
+        if own is None or saved is None or saved.shape == own.shape or saved.dim() != own.dim():
+            continue
+        dim = vector_dim(own.shape)
+        if dim is not None and own.narrow(dim, 0, 1).shape == saved.narrow(dim, 0, 1).shape:
+            fresh = saved.to(own.device, own.dtype, copy=True)
+            trained = isinstance(own, nn.Parameter)
+            setattr(module, part, nn.Parameter(fresh, own.requires_grad) if trained else fresh)
+            if isinstance(module, nn.PReLU):
+                module.num_parameters = fresh.numel()
 
 
 def _fits(module: nn.Module, part: str, saved: Tensor | None, own: Tensor | None) -> bool:
@@ -282,7 +314,8 @@ def _shorten(module: nn.Module, name: str, kept: NDArray[np.int64]) -> None:
     stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
     store = next(tensors for tensors in stores if name in tensors)
     tensor = store[name].detach()
-    dim = max(range(tensor.dim()), key=lambda dim: tensor.shape[dim])
+    dim = vector_dim(tensor.shape)
+    assert dim is not None
     selected = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
     trained = isinstance(store[name], nn.Parameter)
     store[name] = nn.Parameter(selected, store[name].requires_grad) if trained else selected

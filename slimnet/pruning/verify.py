@@ -35,6 +35,8 @@ _BY_DATA = {
     "_unique2",
 }
 """Operations after which what is called may depend on the numbers that were computed."""
+_SAME = {"clone", "contiguous", "alias"} | ops.VIEWS
+"""Of these, which are called depends on how a tensor lies in memory, as that of one channel does."""
 Listed = tuple[str, tuple[Any, ...], str]
 
 
@@ -68,7 +70,9 @@ def verify(model: nn.Module, smaller: nn.Module, graph: ChannelGraph, *, compare
         except Exception as error:
             raise _broken(context, error) from error
     recorded = [
-        (call.op, _numbers(call.op, (*call.args, *call.kwargs.values())), "") for call in graph.record.calls
+        (call.op, _numbers(call.op, (*call.args, *call.kwargs.values())), "")
+        for call in graph.record.calls
+        if call.op not in _SAME
     ]
     if _finite(after) and (not compare or _difference(recorded, own) is None):
         return
@@ -123,7 +127,8 @@ class _Listing:
             value if not isinstance(value, Tensor) or id(value) not in explained else None
             for value in (*args, *kwargs.values())
         ]
-        self.calls.append((op, _numbers(op, given), self._context.module))
+        if op not in _SAME:
+            self.calls.append((op, _numbers(op, given), self._context.module))
         self._known |= made
         return result
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from slimnet.graph import operations as ops
-from slimnet.graph.rules import elementwise, layers, moves, positions
+from slimnet.graph.rules import attention, elementwise, layers, moves, positions
 from slimnet.graph.step import Step
 
 RULES: dict[str, Callable[[Step], Any]] = {
@@ -29,6 +29,9 @@ RULES: dict[str, Callable[[Step], Any]] = {
     **dict.fromkeys(("expand", "repeat"), moves.grow),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), moves.pixel_shuffle),
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), moves.channel_shuffle),
+    **dict.fromkeys(("matmul", "bmm"), attention.product),
+    "baddbmm": attention.product_sum,
+    "scaled_dot_product_attention": attention.attention,
     "native_group_norm": layers.group_norm,
     "native_layer_norm": layers.layer_norm,
     "stack": moves.stack,

@@ -53,9 +53,9 @@ def _combined(step: Step, known: list[tuple[Tensor, Value]], shape: Sequence[int
             step.flow.couple(other.labels, start)
     labels = labels.expand(tuple(shape))
     if activations:
-        for _, vector in known:
+        for tensor, vector in known:
             if vector.parametric and vector.labels is not None:
-                _tie_vector(step, vector.labels.expand(tuple(shape)), labels)
+                _tie_vector(step, tensor, vector.labels.expand(tuple(shape)), labels)
     return labels
 
 
@@ -72,14 +72,13 @@ def _tied(step: Step, left: Tensor, right: Any) -> Tensor:
     return left.expand(shape)
 
 
-def _tie_vector(step: Step, vector: Tensor, labels: Tensor) -> None:
+def _tie_vector(step: Step, tensor: Tensor, vector: Tensor, labels: Tensor) -> None:
     """Tie the entries of a parameter to the channels that they meet; keep those that meet positions."""
-    along = varying(vector)
-    if along == varying(labels):
+    if varying(vector) == varying(labels):
         step.flow.tie_labels(vector, labels)
         return
     step.flow.block_labels([vector], f"{step.where} uses it along another dimension")
-    if any(varies(labels, dim) for dim in along):
+    if _meets(tensor, labels):
         step.flow.block_labels([labels], f"{step.where} combines channels with another tensor")
 
 

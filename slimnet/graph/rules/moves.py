@@ -346,13 +346,14 @@ def channel_shuffle(step: Step) -> Any:
 def index(step: Step) -> Any:
     x, index = step.args[:2]
     labels = step.labels(x)
-    if labels is None or any(step.flow.number(item) is not None for item in index if item is not None):
+    picks = [value for item in index if item is not None and (value := step.value(item)) is not None]
+    if labels is None or any(pick.labels is not None or not pick.parametric for pick in picks):
         return step.opaque(f"{step.where} picks by what is computed")
     if any(item is not None and varies(labels, dim) for dim, item in enumerate(index)) or any(
         item is not None and item.dtype in (torch.bool, torch.uint8) and item.dim() > 1 for item in index
     ):
         return step.opaque(f"{step.where} picks channels by position")
-    return move(step)
+    return step.emit(step.function(labels, index))
 
 
 def _asked_size(size: Any) -> Any:
