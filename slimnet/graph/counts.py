@@ -35,8 +35,12 @@ class Count(int):
         count.atoms, count.escape = atoms, escape
         return count
 
+    def fix(self, how: str) -> None:
+        """Note that something is computed from it that need not scale with it."""
+        self.escape(self.atoms, how)
+
     def __mul__(self, other: Any) -> Any:
-        other = other.escape("*") if type(other) is Setting else other
+        other = other.fix("*") if type(other) is Setting else other
         if type(other) is int:
             return Count(int.__mul__(self, other), self.atoms, self.escape)
         return self._escaped("*", int.__mul__, other)
@@ -44,7 +48,7 @@ class Count(int):
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
-        other = other.escape("//") if type(other) is Setting else other
+        other = other.fix("//") if type(other) is Setting else other
         if type(other) is int and other and int.__mod__(self, other) == 0:
             return Count(int.__floordiv__(self, other), self.atoms, self.escape)
         return self._escaped("//", int.__floordiv__, other)
@@ -76,7 +80,7 @@ class Count(int):
         if isinstance(other, Count):
             self.escape(self.atoms, sign, other.atoms)
         elif isinstance(other, Setting) and equal and len(self.atoms) == int.__index__(other):
-            other.settings.tie(other, self.atoms)
+            other.settings.tie(other.atoms, self.atoms)
         elif not (type(other) is int and other <= 1):
             self._escaped(sign, compare, other)
         return result
@@ -86,7 +90,7 @@ class Count(int):
         for other in others:
             if isinstance(other, Count):
                 other.escape(other.atoms, sign)
-        return compute(self, *(o.escape(sign) if isinstance(o, Setting) else o for o in others))
+        return compute(self, *(o.fix(sign) if isinstance(o, Setting) else o for o in others))
 
 
 def _escaping(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from slimnet.errors import SlimnetError
 from slimnet.graph import operations as ops
 from slimnet.graph.counts import Count, sizes_in
 from slimnet.graph.findings import LAYERS, Findings
-from slimnet.graph.labels import Atoms, expand, unique, varies, varying
+from slimnet.graph.labels import expand, unique, varies, varying
 from slimnet.graph.record import WHOLE, listening, tensors_in
 from slimnet.graph.rules import RULES
 from slimnet.graph.settings import Setting
@@ -32,7 +32,6 @@ _MAKERS = {"zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full"
 
 class ChannelFlow(Findings):
     """Follows one run of a network."""
-
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the network on an example and follow its channels.
@@ -121,7 +120,7 @@ class ChannelFlow(Findings):
             self._made(result, asked)
         for size in asked:
             if all(size is not claimed for claimed in self.claimed):
-                size.escape(name) if type(size) is Setting else size.escape(size.atoms, name)
+                size.fix(name)
         if name == "__get__" and self.parameter(args[0]) and isinstance(result, Tensor):
             return result.clone()  # its data, which a forward may write into
         if labels is not None and type(result) is Tensor and id(result) not in self._index:
@@ -170,10 +169,13 @@ class ChannelFlow(Findings):
 
     def _made(self, tensor: Tensor, sizes: list[Count | Setting]) -> None:
         """Label a tensor made of sizes: the channels that a dimension counts are its own."""
-        dims = [dim for dim, size in enumerate(tensor.shape) if size == int.__index__(sizes[0])]
-        if len(sizes) > 1 or len(dims) != 1 or (tensor.is_contiguous() and self.context.name == "expand"):
+        args, kwargs = self.context.arguments
+        given: Any = [*args[isinstance(args[0], Tensor) if args else 0 :], *kwargs.values()]
+        given = given[0] if given and isinstance(given[0], list | tuple) else given
+        dims = [dim for dim, size in enumerate(given[: tensor.dim()]) if size is sizes[0]]
+        if len(sizes) > 1 or len(dims) != 1 or (self.context.name == "expand" and tensor.stride(dims[0])):
             return
-        atoms = self.settings.count(sizes[0]) if type(sizes[0]) is Setting else sizes[0].atoms
+        atoms = sizes[0].atoms
         if len(atoms) == tensor.shape[dims[0]]:
             self.claimed.append(sizes[0])
             self.add(tensor, expand(atoms, tuple(tensor.shape), dims[0]), ())

@@ -45,7 +45,12 @@ class Setting(int):
         setting.name, setting.settings = name, settings
         return setting
 
-    def escape(self, how: str) -> int:
+    @property
+    def atoms(self) -> Atoms:
+        """The channels that it counts."""
+        return self.settings.count(self)
+
+    def fix(self, how: str) -> int:
         """Note that something is computed from it that need not scale with it; the plain number."""
         self.settings.fix(self.name, how)
         return int.__index__(self)
@@ -54,10 +59,10 @@ class Setting(int):
         if type(other) is Setting:  # a number of heads and the size of each, which stays
             if other.name not in self.settings.fixed:
                 self, other = other, self
-            other = other.escape("*")
+            other = other.fix("*")
         if type(other) is int:
             return Setting(int.__mul__(self, other), self.name, self.settings)
-        return NotImplemented if isinstance(other, int) else self.escape("*") * other
+        return NotImplemented if isinstance(other, int) else self.fix("*") * other
 
     __rmul__ = __mul__
 
@@ -66,8 +71,8 @@ def _computing(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Setting, *others: Any) -> Any:
         if any(isinstance(other, int) and type(other) not in (int, bool, Setting) for other in others):
             return NotImplemented  # a number of channels, which sees to both
-        self.escape(name.strip("_"))
-        return plain(self, *(o.escape(name.strip("_")) if type(o) is Setting else o for o in others))
+        self.fix(name.strip("_"))
+        return plain(self, *(o.fix(name.strip("_")) if type(o) is Setting else o for o in others))
 
     return method
 
@@ -101,7 +106,7 @@ class Settings:
         self.fixed: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
         self._sides: dict[str, tuple[str, str]] = {}
-        self._new_atoms, self._tie, self._describe = new_atoms, tie, describe
+        self._new_atoms, self.tie, self._describe = new_atoms, tie, describe
 
     def place(self, modules: Mapping[str, nn.Module]) -> None:
         """Put settings into the attributes of modules; `slimnet.modes.unchanged` takes them out again."""
@@ -140,10 +145,6 @@ class Settings:
         if setting.name not in self.atoms:
             self.atoms[setting.name] = self._new_atoms(self._sizes[setting.name])
         return self.atoms[setting.name]
-
-    def tie(self, setting: Setting, atoms: Atoms) -> None:
-        """Have a setting change with channels, each of which it counts once."""
-        self._tie(self.count(setting), atoms)
 
     def is_whole(self, setting: Setting) -> bool:
         """Whether it is the attribute itself, not a multiple."""

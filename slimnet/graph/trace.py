@@ -245,9 +245,7 @@ def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
         )
     flow.record.forget_labels()
     settings = {name: unit_of[atoms] for name, atoms in flow.settings.changing().items()}
-    return ChannelGraph(
-        flow.model, tuple(found), layers, vectors, settings, flow.record, example, unit_count
-    )
+    return ChannelGraph(flow.model, tuple(found), layers, vectors, settings, flow.record, example, unit_count)
 
 
 def _names(group_of: Units, count: int, layers: dict[str, Units]) -> list[list[str]]:

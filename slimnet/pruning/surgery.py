@@ -115,7 +115,7 @@ def resize(model: nn.Module, settings: dict[str, int]) -> None:
     """
     if settings:
         change_settings(model, settings)
-        model.resized = {**getattr(model, "resized", {}), **settings}
+        vars(model)["resized"] = {**getattr(model, "resized", {}), **settings}
 
 
 def fit_shapes(model: nn.Module, state: dict[str, Tensor]) -> None:

@@ -28,7 +28,9 @@ def attention(step: Step) -> Any:
     query, key, value = given["query"], given["key"], given["value"]
     if given.get("enable_gqa"):
         return step.opaque(f"{step.where} shares heads")
-    return _per_matrix(step, [query, key, value], (query.shape[-2:-1], value.shape[-1:]), given.get("attn_mask"))
+    return _per_matrix(
+        step, [query, key, value], (query.shape[-2:-1], value.shape[-1:]), given.get("attn_mask")
+    )
 
 
 def _per_matrix(step: Step, factors: list[Tensor], sizes: Any, added: Tensor | None = None) -> Any:
@@ -39,12 +41,12 @@ def _per_matrix(step: Step, factors: list[Tensor], sizes: Any, added: Tensor | N
     shape = (*batch, *sizes[0], *sizes[1])
     if len(known) < len(factors) or not alone or any(k.shape[:-2] != batch for k in known):
         return step.opaque(f"{step.where} mixes channels")
-    labels = [each[..., :1, :1].expand(shape) for each in known]
-    for other in labels[1:]:
-        step.flow.tie_labels(labels[0], other)
-    if added is not None and not _added(step, added, labels[0]):
+    first, *others = (each[..., :1, :1].expand(shape) for each in known)
+    for other in others:
+        step.flow.tie_labels(first, other)
+    if added is not None and not _added(step, added, first):
         return step.opaque(f"{step.where} combines channels with another tensor")
-    return step.emit(labels[0])
+    return step.emit(first)
 
 
 def _added(step: Step, added: Tensor, labels: Tensor) -> bool:

@@ -136,13 +136,12 @@ def _scaling(sizes: Sequence[Any], outs: Sequence[int], last: int) -> int | None
 def _measure(step: Step, size: Any, labels: Tensor, atoms: Atoms | None) -> None:
     """Have the number by which a dimension of channels was asked for change with them."""
     flow, why = step.flow, f"{step.where} takes the number of channels from elsewhere"
-    if type(size) is Count:
+    if size is None:
+        return
+    if type(size) is Setting and atoms is not None and flow.settings.is_whole(size):
+        flow.tie(size.atoms, atoms)
+    else:
         flow.same_size(size.atoms, unique(labels), why)
-    elif type(size) is Setting:
-        if atoms is not None and flow.settings.is_whole(size) and len(atoms) == int.__index__(size):
-            flow.settings.tie(size, atoms)
-        else:
-            flow.same_size(flow.settings.count(size), unique(labels), why)
     flow.claimed.append(size)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -374,6 +375,44 @@ def test_reshape_by_the_channels_of_something_else() -> None:
 )
 def test_arithmetic_with_the_number_of_channels(scale: Callable[[Tensor], Tensor]) -> None:
     assert alone(lambda m, x: m.c(scale(x))) != ""
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda m, x: x * m.c.in_channels**-0.5,
+        lambda m, x: x * m.c.weight.shape[1] ** -0.5,
+        lambda m, x: x * m.a[0].weight.size(0) ** -0.5,
+        lambda m, x: x * torch.arange(x.shape[1]).sum(),
+        lambda m, x: x * torch.arange(100.0)[x.shape[1]],
+        lambda m, x: x * torch.arange(100.0)[: x.shape[1]].sum(),
+        lambda m, x: x * torch.tensor(x.shape).sum(),
+    ],
+)
+def test_numbers_that_layers_and_tensors_keep_of_their_channels(
+    scale: Callable[[Any, Tensor], Tensor],
+) -> None:
+    assert "computes with" in alone(lambda m, x: m.c(scale(m, x)))
+
+
+def test_a_branch_on_sizes_that_differ_keeps_both() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = m.a(x)
+        y = m.b(x)
+        return m.c((m.short(x) if y.shape != x.shape else x) + y)
+
+    graph = traced(forward, a=conv(3, 8), b=conv(8, 16), short=nn.Conv2d(8, 16, 1), c=nn.Conv2d(16, 2, 1))
+    assert "computes with the number of channels" in graph["a.0"].reason
+    assert "computes with the number of channels" in graph["b.0"].reason
+
+
+def test_a_branch_on_sizes_that_are_the_same_keeps_neither() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.a(x)
+        assert y.shape[1] == y.tanh().shape[1] == m.c.in_channels
+        return m.c(y)
+
+    assert traced(forward, a=conv(3, 8), c=nn.Conv2d(8, 2, 1))["a.0"].prunable
 
 
 @pytest.mark.parametrize(

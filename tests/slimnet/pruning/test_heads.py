@@ -1,4 +1,4 @@
-"""Whole heads of attention, and other sizes that modules keep as attributes, are pruned with their channels."""
+"""Heads of attention, and other sizes that modules keep as attributes, are pruned with their channels."""
 
 from __future__ import annotations
 
@@ -133,15 +133,9 @@ def test_fewer_heads_are_saved_loaded_and_pruned_again(attention: nn.Module, tmp
 
 class Derived(Attention):
     def heads(self, x: Tensor) -> Any:
-        b, n, c = x.shape
+        b, n, _ = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, 12 // self.num_heads)
         return qkv.permute(2, 0, 3, 1, 4).unbind(0)
-
-
-class Looped(Attention):
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        heads = [F.scaled_dot_product_attention(q[:, i], k[:, i], v[:, i]) for i in range(self.num_heads)]
-        return torch.stack(heads, 1)
 
 
 class Written(Attention):
@@ -149,9 +143,7 @@ class Written(Attention):
         return self.qkv(x).reshape(*x.shape[:2], 3, 4, 3).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "word"), [(Derived, "num_heads"), (Looped, "by position"), (Written, "fixes the number")]
-)
+@pytest.mark.parametrize(("kind", "word"), [(Derived, "num_heads"), (Written, "fixes the number")])
 def test_heads_whose_number_is_used_otherwise_stay(kind: type[Attention], word: str) -> None:
     graph = trace(nn.Sequential(nn.Linear(6, 8), kind()), torch.randn(2, 5, 6))
     assert word in graph["1.qkv"].blocked

@@ -143,7 +143,6 @@ def _scripted(x: Tensor) -> float:
 COUNTS: dict[str, Callable[[Any, Tensor], float]] = {
     "logarithm": lambda m, x: math.log2(x.shape[1]),
     "size of a size": lambda m, x: x.shape.numel() ** -0.5,
-    "own number": lambda m, x: m.out.in_channels**-0.5,
     "remainder": lambda m, x: 2.0 if x.shape[1] % 8 else 1.0,
     "branch": lambda m, x: 2.0 if x.shape[1] == 1 else 1.0,
     "script": lambda m, x: _scripted(x),
