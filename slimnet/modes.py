@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -46,7 +45,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     """Undo what a forward pass leaves on its modules: activations kept as attributes, lists that grew."""
     before = [(module, vars(module).copy()) for module in modules.each(model)]
     grown = [
-        (value, copy.copy(value))
+        (value, value.copy())
         for _, attributes in before
         for name, value in attributes.items()
         if (name[:1] != "_" or name in _STORES) and isinstance(value, _CONTAINERS)

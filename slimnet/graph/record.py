@@ -151,8 +151,13 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._perform = perform
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._perform(name_of(func), func, args, kwargs or {})
+
+def _dispatch(self: Operations, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    return self._perform(name_of(func), func, args, kwargs or {})
+
+
+# Outside of the class body, where torch would wrap it in what torch.compile needs: seconds at the first call.
+Operations.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignment]
 
 
 class Functions(TorchFunctionMode):

@@ -6,7 +6,7 @@ computes with its number of channels, in whatever way, is found out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -109,27 +109,25 @@ class _Listing:
 
     def perform(self, op: str, function: Any, args: Any, kwargs: Any) -> Any:
         """Compute one operation, and list it."""
-        within, self._within = self._within, True
+        if self._within:
+            return function(*args, **kwargs)
+        self._within = True
         try:
             result = function(*args, **kwargs)
         finally:
-            self._within = within
-        if within:
-            return result
-        taken, made = ({id(tensor) for tensor in tensors_in(each)} for each in ((args, kwargs), result))
+            self._within = False
         self._alive.append(result)
-        if not taken & self._known:
-            if taken & self._drawn or torch.Tag.nondeterministic_seeded in getattr(function, "tags", ()):
+        made = {id(result)} if isinstance(result, Tensor) else {id(tensor) for tensor in tensors_in(result)}
+        taken = {id(tensor) for tensor in tensors_in((args, kwargs) if kwargs else args)}
+        if self._known.isdisjoint(taken):
+            if not self._drawn.isdisjoint(taken) or torch.Tag.nondeterministic_seeded in _tags(function):
                 self._drawn |= made
             return result
-        explained = self._known | self._drawn
-        given = [
-            value if not isinstance(value, Tensor) or id(value) not in explained else None
-            for value in (*args, *kwargs.values())
-        ]
+        self._known |= made
+        explained = self._known | self._drawn if self._drawn else self._known
+        given = [None if id(value) in explained else value for value in (*args, *kwargs.values())]
         if op not in _SAME:
             self.calls.append((op, _numbers(op, given), self._context.module))
-        self._known |= made
         return result
 
     def listen(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -143,6 +141,11 @@ class _Listing:
         if kind == "__get__" and id(args[0]) in self._parameters and isinstance(result, Tensor):
             return result.clone()
         return result
+
+
+def _tags(function: Any) -> Sequence[torch.Tag]:
+    tags: Sequence[torch.Tag] = getattr(function, "tags", ())
+    return tags
 
 
 def _numbers(op: str, given: Iterable[Any]) -> tuple[Any, ...]:
