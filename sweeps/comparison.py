@@ -207,6 +207,16 @@ def recommended(study: StudyRecord, comparison: Comparison) -> TrialRecord | Non
     return smallest_near(study, comparison) or study.trials[min(lost, key=lambda number: lost[number])]
 
 
+def best_of_front(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
+    """The trial that `export --best` and the last lines of a run take; None while no trial is complete.
+
+    It is the one that the headline names: see `recommended`. If no trial is smaller than the dense network,
+    it is the last of the front.
+    """
+    last = study.trials[study.front[-1]] if study.front else None
+    return recommended(study, comparison) or last
+
+
 def smallest_near(study: StudyRecord, comparison: Comparison) -> TrialRecord | None:
     """The trial of the smallest network within a point of the dense one's accuracy, if smaller than it.
 

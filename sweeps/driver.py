@@ -160,7 +160,7 @@ class Driver:
         shown = _shown(stage, self._state)
         for row in folder.history() if shown.epoch else []:
             shown = _after_epoch(stage, shown, row)
-        where = self._executor.start(Job(stage, store, self._state.config.data.path, self._data_dir))
+        where = self._executor.start(Job.of(stage, store, self._state.config, self._data_dir))
         logger.info("%s %s starts on %s", stage.name, stage.key, where)
         self._running[stage.key] = _Running(stage, shown)
 

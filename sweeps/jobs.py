@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps.config import Config
 from sweeps.records import Row
 from sweeps.stages import Stage, Store
 
@@ -24,6 +25,11 @@ class Job:
     store: Store
     data_path: Path | None = None
     data_dir: Path | None = None
+
+    @classmethod
+    def of(cls, stage: Stage, store: Store, config: Config, data_dir: Path | None = None) -> Job:
+        """The job of a stage of a study with this config."""
+        return cls(stage, store, config.data.path, data_dir)
 
     @property
     def key(self) -> str:

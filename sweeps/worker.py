@@ -57,7 +57,7 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
 
     keeper = _Keeper(folder, seconds, watch.epoch)
     context = Context(
-        splits=_load_splits(job, place.device),
+        splits=load_splits(job, place.device),
         device=place.device,
         network=lambda role: _input_network(job, role, place.device),
         checkpoint=folder.checkpoint,
@@ -125,14 +125,31 @@ def _save(job: Job, folder: StageFolder, model: nn.Module, computed: Computed) -
 
 def _input_network(job: Job, role: str, device: str) -> nn.Module:
     """The network of an input of the stage."""
-    folder = job.store.folder(job.stage.inputs[role])
+    return load_network(job, job.store.folder(job.stage.inputs[role])).to(device)
+
+
+def load_network(job: Job, folder: StageFolder) -> nn.Module:
+    """The network of a finished stage, on the CPU.
+
+    Args:
+        job: of this stage or of one that starts from it.
+        folder: of the stage.
+
+    Raises:
+        SlimnetError: its checkpoint is missing or damaged.
+    """
     try:
-        return build(read(folder.checkpoint)).to(device)
+        return build(read(folder.checkpoint))
     except SlimnetError as error:
         raise SlimnetError(f"{error}; or delete the folder {folder.path} and it is computed again") from error
 
 
-def _load_splits(job: Job, device: str) -> Splits:
+def load_splits(job: Job, device: str) -> Splits:
+    """The images of a stage, on a device.
+
+    Raises:
+        SlimnetError: the data set is missing, damaged or of another kind.
+    """
     data = job.stage.spec.data
     dataset = load_dataset(data.name, path=job.data_path, data_dir=job.data_dir, image_size=data.image_size)
     return split(dataset, validation=data.validation, seed=job.stage.spec.seed, device=device)

@@ -69,6 +69,8 @@ def _write(model: nn.Module, example: Tensor, path: Path, metadata: Mapping[str,
                 dynamic_shapes=any_batch(),
             )
             assert program is not None, "dynamo=True returns one"
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # lines and paths of the code that was traced
             program.model.metadata_props.update(metadata)
             program.save(str(path), external_data=False)
     except OSError:

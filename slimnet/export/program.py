@@ -39,4 +39,6 @@ def export_program(
                 program = torch.export.export(model, (of_size(example_input, 2),), dynamic_shapes=any_batch())
         except Exception as error:
             raise SlimnetError(f"{type(model).__name__} cannot be exported: {reason(error)}") from error
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # lines and paths of the code that was traced
         torch.export.save(program, aside, extra_files=dict(extra_files or {}))

@@ -7,6 +7,7 @@ import sys
 import slimnet
 from slimnet.command_line import EXIT_USAGE, make_app, print_in_any_encoding
 from slimnet.errors import SlimnetError
+from sweeps.cli.export import export_command
 from sweeps.cli.maintain import doctor_command, retry_command, sync_command
 from sweeps.cli.run import run_command
 from sweeps.cli.show import pareto_command, plan_command, report_command, status_command
@@ -25,6 +26,7 @@ app.command("plan")(plan_command)
 app.command("status")(status_command)
 app.command("pareto")(pareto_command)
 app.command("report")(report_command)
+app.command("export")(export_command)
 app.command("sync")(sync_command)
 app.command("retry")(retry_command)
 app.command("doctor")(doctor_command)

@@ -14,7 +14,7 @@ from slimnet.wording import duration
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, DataOption, RunsOption, SetOption, TrialsOption
 from sweeps.cli.show import print_front
-from sweeps.comparison import Comparison, recommended
+from sweeps.comparison import Comparison, best_of_front
 from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
@@ -172,10 +172,10 @@ def _close(
     if more > record.goal:
         console.note(f"more trials:  {studies.command('run', reference)} --trials {more}")
     console.note(f"every trial:  {studies.command('status', reference)}")
-    if record.front:
-        best = recommended(record, comparison) or record.trials[record.front[-1]]
+    if best := best_of_front(record, comparison):
         path = Store(runs).folder(best.stages[-1]).checkpoint
         console.note(f'load one:     slimnet.load("{path}")  # trial {best.number}')
+        console.note(f"take it:      {studies.command('export', reference)} --best OUT")
     if failed or contenders or record.dense.failure:
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
