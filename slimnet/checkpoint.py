@@ -1,8 +1,8 @@
 """Networks on disk: written aside and renamed, verified when read, and never a pickled object.
 
 A file is a torch zip of tensors and primitives, or a safetensors file that `slimnet export` wrote. Networks
-of `slimnet.models` carry their architecture and load from the file alone; for a user's own class the shapes
-in the file are enough to fit a fresh instance.
+of `slimnet.models`, torchvision and timm carry their architecture and load from the file alone; for a user's
+own class the shapes in the file are enough to fit a fresh instance.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from slimnet.errors import SlimnetError
 from slimnet.files import replacing
-from slimnet.models.families import FAMILIES
+from slimnet.models.building import architecture_of, build_network, describe
 from slimnet.modes import uncompiled
 from slimnet.preprocessing import Preprocessing, attach, preprocessing_of
 from slimnet.pruning.blocks import dropped_layers, restore_dropped
@@ -51,7 +51,8 @@ class Checkpoint:
     """What a file holds.
 
     Attributes:
-        architecture: how to build the network again; None for a class that is not slimnet's.
+        architecture: how to build the network again, as in `slimnet.models.building`; None where that is not
+            known.
         dropped: layers of blocks that pruning dropped, as `slimnet.pruning.blocks.dropped_layers` tells them.
         state: the state_dict, on the CPU.
         metrics: whatever was measured of it.
@@ -102,7 +103,7 @@ def save(
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": getattr(model, "architecture", None),
+        "architecture": architecture_of(model),
         "resized": dict(getattr(model, "resized", {})),
         "dropped": dropped_layers(model),
         "state": dict(model.state_dict()),
@@ -220,7 +221,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     Args:
         path: a file written by `save`, or a stage's checkpoint.pt.
         model: a fresh instance of your own class, at its original widths; it is fitted to the shapes in the
-            file and filled. Not needed for slimnet's own networks.
+            file and filled. Not needed for the networks of slimnet, torchvision and timm.
 
     Raises:
         SlimnetError: as `read`, or the file needs `model`, or `model` does not fit, naming the layer.
@@ -240,14 +241,9 @@ def build(
 ) -> nn.Module:
     """The network that a `Checkpoint` holds; see `load`."""
     if model is None:
-        if checkpoint.architecture is None:
-            raise SlimnetError(f"{source} holds a network of your own; load it with model=YourNetwork()")
-        kwargs = dict(checkpoint.architecture)
-        name = kwargs.pop("name", None)
-        if name not in FAMILIES:
-            raise SlimnetError(f"{source} holds a {name}, which this slimnet does not know; upgrade slimnet")
-        widths = [max(1, width) for width in kwargs.pop("widths")]  # 0 in dropped blocks, replaced below
-        model = FAMILIES[name](widths=widths, **kwargs)
+        model = _rebuilt(checkpoint.architecture, source)
+    elif checkpoint.architecture is not None and architecture_of(model) is None:
+        describe(model, checkpoint.architecture)  # to be saved again
     dtypes = {tensor.dtype for tensor in checkpoint.state.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
         model.to(dtypes.pop())
@@ -265,6 +261,22 @@ def build(
     if checkpoint.preprocessing is not None:
         attach(model, checkpoint.preprocessing)
     return model.eval()
+
+
+def _rebuilt(architecture: dict[str, Any] | None, source: str) -> nn.Module:
+    """A fresh network of a file's architecture; the code of the user's own is not run unasked."""
+    if architecture is None or "factory" in architecture:
+        made_by = f", made by {architecture['factory']}" if architecture else ""
+        raise SlimnetError(
+            f"{source} holds a network of your own{made_by}; load it with model=YourNetwork(), or on the "
+            "command line with --model MODULE:FACTORY"
+        )
+    if "widths" in architecture:  # 0 in dropped blocks, which are replaced
+        architecture = {**architecture, "widths": [max(1, width) for width in architecture["widths"]]}
+    try:
+        return build_network(architecture)
+    except SlimnetError as error:
+        raise SlimnetError(f"{source}: {error}") from error
 
 
 def _plain(value: Any, where: str) -> Any:

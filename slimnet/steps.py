@@ -5,9 +5,7 @@ Every random draw follows from the seed and the name of the step, so both get th
 
 from __future__ import annotations
 
-import copy
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +20,7 @@ from slimnet.data import Splits, train_batches
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate, measure
 from slimnet.graph.trace import trace
+from slimnet.networks import redraw
 from slimnet.precision import Precision
 from slimnet.preprocessing import attach
 from slimnet.pruning import planning, surgery
@@ -71,49 +70,10 @@ class Pruned:
     metrics: dict[str, Any]
 
 
-def fresh(make: Callable[[], nn.Module], *, seed: int) -> nn.Module:
-    """A new network from `make`, its weights drawn by the seed."""
-    torch.manual_seed(derive_seed(seed, "sparse", "weights"))
-    return make()
-
-
-def redraw(model: nn.Module, *, seed: int) -> nn.Module:
-    """The same network with new weights, as if it had been made at these widths.
-
-    A network says how it draws its weights in a method `reset_parameters`, as torch's layers do. Without one
-    each of its parts does it for itself, those within a part before the part.
-
-    Args:
-        model: left as it was.
-        seed: of the experiment.
-
-    Raises:
-        SlimnetError: a layer with parameters of its own has no `reset_parameters`, naming it.
-    """
-    torch.manual_seed(derive_seed(seed, "redraw", "weights"))
-    drawn = copy.deepcopy(model)
-    if (draw := getattr(drawn, "reset_parameters", None)) is not None:  # which speaks for all of its layers
-        draw()
-    else:
-        _redraw_parts(drawn, "")
-    return drawn
-
-
-def _redraw_parts(module: nn.Module, name: str, spoken_for: bool = False) -> None:
-    """Draw the weights of a module and those within it, which a part around them may draw once more."""
-    draw = getattr(module, "reset_parameters", None)
-    spoken_for = spoken_for or draw is not None
-    for child_name, child in module.named_children():
-        _redraw_parts(child, f"{name}.{child_name}".lstrip("."), spoken_for)
-    if draw is not None:
-        draw()
-    elif not spoken_for and next(module.parameters(recurse=False), None) is not None:
-        kind = f"{name or 'the network'} ({type(module).__name__})"
-        raise SlimnetError(f"{kind} cannot draw its weights anew: give it a method reset_parameters()")
-
-
-def narrow(model: nn.Module, splits: Splits, *, params: int, seed: int) -> nn.Module:
-    """A uniformly narrower network with new weights: the control that pruning has to beat.
+def narrow(
+    model: nn.Module, splits: Splits, *, params: int, seed: int, weights: Weights = "fresh"
+) -> nn.Module:
+    """A uniformly narrower network: the control that pruning has to beat.
 
     Every group of channels that can be pruned, residual streams too, loses the same fraction of its channels.
 
@@ -122,16 +82,20 @@ def narrow(model: nn.Module, splits: Splits, *, params: int, seed: int) -> nn.Mo
         splits: whose images it takes.
         params: the most parameters that the narrower network may have.
         seed: of the experiment.
+        weights: "fresh" draws new weights; "pruned" keeps those of the channels that have the largest filters
+            (score "l1"), with the constants of the others absorbed, for a network that was trained.
 
     Raises:
         SlimnetError: as `slimnet.plan` with a budget, and as `redraw`.
     """
     place = next(model.parameters()).device  # on the CPU a seed draws the same weights on every machine
     graph = trace(model, torch.zeros_like(splits.example, device=place))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # new scaling factors are all alike; only how many go counts
-        chosen = planning.plan(graph, params=params, threshold_over="layer", min_channels=1, streams=True)
-    return redraw(surgery.prune(model, chosen, absorb=False), seed=seed)
+    chosen = planning.plan(
+        graph, params=params, score="l1", threshold_over="layer", min_channels=1, streams=True
+    )
+    if weights == "fresh":
+        return redraw(surgery.prune(model, chosen, absorb=False), seed=seed)
+    return surgery.prune(model, chosen)
 
 
 def sparse_train(
@@ -159,7 +123,7 @@ def sparse_train(
     Args:
         model: trained in place; on the device of `splits`.
         splits: what it is trained and measured on.
-        recipe: how it is trained.
+        recipe: how it is trained; with 0 epochs it is only measured.
         seed: of the experiment.
         strength: λ; 0 trains densely. Not used where `sparsity` has a target.
         sparsity: the penalty, and the schedule or the target of λ.
@@ -177,12 +141,14 @@ def sparse_train(
 
     Returns:
         None if stopped before the last epoch. The metrics are params, macs, val_accuracy, test_accuracy,
-        loss, train_accuracy, near_zero and gamma_layers (a histogram of |γ| for each layer).
+        near_zero, gamma_layers (a histogram of |γ| for each layer) and, of the last epoch, loss and
+        train_accuracy.
 
     Raises:
-        SlimnetError: as `slimnet.training.loop.train`, or no channel of the network can be pruned.
+        SlimnetError: as `slimnet.training.loop.train`, or the network has nothing to penalise.
     """
-    gammas = _scaling_factors(model, splits, streams=streams)
+    penalised = bool(strength) or sparsity.target is not None
+    gammas = _scaling_factors(model, splits, streams=streams, needed=penalised)
     history = train(
         model,
         splits,
@@ -397,8 +363,19 @@ def _seed(seed: int, step: str, purpose: str, pass_number: int) -> int:
     return derive_seed(seed, step, purpose, *later)
 
 
-def _scaling_factors(model: nn.Module, splits: Splits, *, streams: bool = False) -> dict[str, nn.Parameter]:
-    return planning.scaling_factors(trace(model, splits.example), streams=streams)
+def _scaling_factors(
+    model: nn.Module, splits: Splits, *, streams: bool = False, needed: bool = False
+) -> dict[str, nn.Parameter]:
+    """The scaling factors that are penalised or watched; without any, a network trains without a penalty."""
+    graph = trace(model, splits.example)
+    if any(group.scales and not group.blocked and (streams or not group.coupled) for group in graph.groups):
+        return planning.scaling_factors(graph, streams=streams)
+    if needed:
+        raise SlimnetError(
+            "the network has no BatchNorm whose scaling factors could be trained sparse; train it without a "
+            "penalty (lambda 0, no target) and prune it by its weights (score l1)"
+        )
+    return {}
 
 
 def _metrics(
@@ -407,7 +384,6 @@ def _metrics(
     """Size and accuracy of a trained network, with the last epoch's loss."""
     return {
         **measure(model, splits),
-        "loss": history[-1]["loss"],
-        "train_accuracy": history[-1]["train_accuracy"],
+        **{name: history[-1][name] for name in ("loss", "train_accuracy") if history},
         "near_zero": near_zero(list(gammas.values())),
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from slimnet.precision import Precision
 from sweeps.config import Config
+from sweeps.networks import Networks
 from sweeps.records import ContenderKind, TrialRecord
 from sweeps.stages import Stage, chain, control, dense_stage
 
@@ -53,6 +54,7 @@ def contenders(
     points: Sequence[TrialRecord],
     precision: Precision,
     data: str | None,
+    networks: Networks | None,
     size: Callable[[Stage], int | None],
 ) -> Iterator[Contender]:
     """The controls of some finished trials, and repeats of them, of their controls and of the dense network.
@@ -63,18 +65,18 @@ def contenders(
     Args:
         config: the study's config.
         points: the trials.
-        precision, data: as for `sweeps.stages.chain`.
+        precision, data, networks: as for `sweeps.stages.chain`.
         size: returns the parameters of a stage's network; None until it is finished.
     """
     for further in range(config.confirm.seeds):
         if further and points:
             again = config.model_copy(update={"seed": config.seed + further})
-            yield Contender("dense", None, again.seed, (dense_stage(again, precision, data),))
+            yield Contender("dense", None, again.seed, (dense_stage(again, precision, data, networks),))
         for trial in points:
             again = trial.config.model_copy(update={"seed": trial.config.seed + further})
             params: int | None = trial.metrics["params"]
             if further:
-                stages = chain(again, precision, data)
+                stages = chain(again, precision, data, networks)
                 params = size(stages[-1])
                 yield Contender("trial", trial.number, again.seed, stages)
             for kind in config.controls.chosen():
@@ -82,7 +84,7 @@ def contenders(
                     continue  # with fresh weights only the widths matter: it would equal the trial
                 if kind == "uniform" and params is None:
                     continue
-                stages = control(kind, again, precision, data, params=params)
+                stages = control(kind, again, precision, data, networks, params=params)
                 yield Contender(kind, trial.number, again.seed, stages)
 
 

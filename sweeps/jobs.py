@@ -19,17 +19,21 @@ class Job:
         stage: the stage.
         store: holds its folder and those of its inputs.
         data_path, data_dir: the npz file and the folder of the data sets; the spec holds the fingerprint.
+        model_path, init: the folder of a factory, and the weights to start from; the spec holds their hashes.
     """
 
     stage: Stage
     store: Store
     data_path: Path | None = None
     data_dir: Path | None = None
+    model_path: Path | None = None
+    init: str | None = None
 
     @classmethod
     def of(cls, stage: Stage, store: Store, config: Config, data_dir: Path | None = None) -> Job:
         """The job of a stage of a study with this config."""
-        return cls(stage, store, config.data.path, data_dir)
+        data, model = config.data, config.model
+        return cls(stage, store, data.path, data_dir, model.path, model.init)
 
     @property
     def key(self) -> str:

@@ -20,6 +20,7 @@ from slimnet.devices import (
 from slimnet.precision import Precision, native_precision
 from sweeps.config import Config
 from sweeps.jobs import Place
+from sweeps.networks import Made, make_networks
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,35 @@ def look(wish: DeviceWish) -> Machine:
     )
 
 
-def prepare(config: Config, data_dir: Path | None) -> Machine:
-    """Find the devices, and download the data set if needed; called in a worker, before a sweep begins.
+@dataclass(frozen=True)
+class Prepared:
+    """What a sweep needs to know before it begins, and only a process with torch finds out.
+
+    Attributes:
+        machine: the devices.
+        networks: what the networks are made of that are not slimnet's own.
+        notes: sentences for the user.
+    """
+
+    machine: Machine
+    networks: dict[str, Made]
+    notes: tuple[str, ...] = ()
+
+
+def prepare(config: Config, data_dir: Path | None) -> Prepared:
+    """Find the devices, download the data set if needed, and make the networks; called in a worker.
 
     Raises:
-        SlimnetError: there is no such device, or something is wrong with the data.
+        SlimnetError: there is no such device, or something is wrong with the data or a network.
     """
     from slimnet.data import load_dataset, split
 
     machine, data = look(config.device), config.data
     dataset = load_dataset(data.name, path=data.path, data_dir=data_dir, image_size=data.image_size)
     split(dataset, validation=data.validation, seed=config.seed)
-    return machine
+    notes: list[str] = []
+    networks = make_networks(config, dataset.image_shape, dataset.num_classes, notes.append)
+    return Prepared(machine, networks, tuple(dict.fromkeys(notes)))
 
 
 def core_count() -> int:

@@ -58,7 +58,8 @@ class State:
         self._contenders: list[Contender] = []
         self._contender_records: list[ContenderRecord] = []
         self._earlier: list[ContenderRecord] = []  # from a lower goal
-        self.dense = dense_stage(config, study.facts.precision, study.facts.data)
+        facts = study.facts
+        self.dense = dense_stage(config, facts.precision, facts.data, facts.networks)
         self._look_up(self.dense)
         for point in study.points:
             self._take(point)
@@ -77,7 +78,8 @@ class State:
     def _take(self, point: Point) -> TrialRecord:
         number = len(self._trials)
         config = resolve(self.config, point.params)
-        stages = chain(config, self._study.facts.precision, self._study.facts.data)
+        facts = self._study.facts
+        stages = chain(config, facts.precision, facts.data, facts.networks)
         records = tuple(map(self._look_up, stages))
         trial = TrialRecord(number, point.params, config, *_outcome(records), records)
         self._trials.append(trial)
@@ -253,7 +255,8 @@ class State:
 
     def _contenders_of(self, points: Sequence[TrialRecord]) -> list[Contender]:
         facts = self._study.facts
-        return list(contenders(self.config, points, facts.precision, facts.data, self._size))
+        made = contenders(self.config, points, facts.precision, facts.data, facts.networks, self._size)
+        return list(made)
 
     def _contender_record(self, one: Contender) -> ContenderRecord:
         records = tuple(map(self._look_up, one.stages))

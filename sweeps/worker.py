@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +19,15 @@ from slimnet.checkpoint import build, read
 from slimnet.data import Splits, load_dataset, split
 from slimnet.devices import device_name, peak_memory
 from slimnet.errors import SlimnetError
+from slimnet.files import content_hash
+from slimnet.models.building import build_network
+from slimnet.models.source import source_hash
 from slimnet.training.determinism import make_deterministic
 from slimnet.training.recovery import previous
 from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
 from sweeps.stages import StageFolder
-from sweeps.stages.spec import Computed, Context
+from sweeps.stages.spec import Computed, Context, ModelSpec
 
 
 def compute(job: Job, place: Place, watch: Watch) -> bool:
@@ -66,7 +70,10 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
         on_step=watch.step,
         on_warning=watch.warning,
         stop=watch.stop,
+        folder=job.model_path,
+        init=job.init,
     )
+    _check_network(job)
     computed = job.stage.spec.compute(context)
     if computed is None:
         return False
@@ -136,12 +143,31 @@ def load_network(job: Job, folder: StageFolder) -> nn.Module:
         folder: of the stage.
 
     Raises:
-        SlimnetError: its checkpoint is missing or damaged.
+        SlimnetError: its checkpoint is missing or damaged, or the code of the network fails.
     """
     try:
-        return build(read(folder.checkpoint))
+        saved = read(folder.checkpoint)
+        if "factory" not in (architecture := saved.architecture or {}):
+            return build(saved)
     except SlimnetError as error:
         raise SlimnetError(f"{error}; or delete the folder {folder.path} and it is computed again") from error
+    return build(saved, build_network(architecture, folder=job.model_path), source=str(folder.checkpoint))
+
+
+def _check_network(job: Job) -> None:
+    """Refuse a network or weights that were edited after the study began, rather than mix two of them."""
+    stage = job.stage
+    while "parent" in stage.inputs:
+        stage = stage.inputs["parent"]
+    model: ModelSpec | None = getattr(stage.spec, "model", None)
+    if model is None:
+        return
+    undo = "undo that and use `retry`, or give the study another name"
+    if model.factory is not None and model.source not in (None, source_hash(model.factory, job.model_path)):
+        raise SlimnetError(f"the source of {model.factory} has been edited since the study began; {undo}")
+    hashed = model.weights is not None and model.weights.startswith("sha256:")
+    if hashed and stage is job.stage and model.weights != f"sha256:{content_hash(Path(str(job.init)))}":
+        raise SlimnetError(f"the weights in {job.init} have changed since the study began; {undo}")
 
 
 def load_splits(job: Job, device: str) -> Splits:

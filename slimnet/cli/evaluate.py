@@ -9,6 +9,7 @@ from slimnet.cli import show
 def evaluate_command(
     file: opt.File,
     model: opt.OwnModel = None,
+    args: opt.OwnArgs = None,
     data: opt.OtherData = None,
     image_size: opt.ImageSize = None,
     data_dir: opt.DataDir = None,
@@ -19,7 +20,7 @@ def evaluate_command(
     from slimnet.cli.steps import open_with_data
     from slimnet.evaluation import measure
 
-    network, _, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
+    network, _, settings, splits = open_with_data(file, model, args, data, image_size, data_dir, device)
     metrics = measure(network, splits)
     if as_json:
         show.print_json({"file": str(file), "data": settings.name, **metrics})

@@ -57,6 +57,7 @@ def export_command(
     onnx: Annotated[Path | None, typer.Option(metavar="FILE", help="The same as OUT.", hidden=True)] = None,
     program: Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)] = None,
     model: opt.OwnModel = None,
+    args: opt.OwnArgs = None,
     data: opt.OtherData = None,
     image_size: opt.ImageSize = None,
     data_dir: opt.DataDir = None,
@@ -69,7 +70,7 @@ def export_command(
     Each file is read back and run on the test split, and kept if it scores what FILE reports.
     """
     from slimnet.cli.files import check_output
-    from slimnet.cli.networks import open_network
+    from slimnet.cli.networks import open_network, parse_args
     from slimnet.export.artifact import FORMATS, Artifact
     from slimnet.export.card import card
     from slimnet.export.files import (
@@ -95,7 +96,7 @@ def export_command(
             raise SlimnetError(f"{path} is one file, {kind.name}; leave out --format, or name a folder")
         elif kind is not None:
             check_output(path, force)
-    network, saved = open_network(file, model)
+    network, saved = open_network(file, model, parse_args(args or []))
     needed = check or (preprocessing_of(network) is None and taken != "normalized")
     splits = _data(file, saved, data, image_size, data_dir) if needed else None
     if preprocessing_of(network) is None:

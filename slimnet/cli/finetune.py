@@ -65,6 +65,7 @@ def finetune_command(
         typer.Option("--flip/--no-flip", help="Mirror training images at random.", show_default="as in FILE"),
     ] = None,
     model: opt.OwnModel = None,
+    args: opt.OwnArgs = None,
     data: opt.OtherData = None,
     image_size: opt.ImageSize = None,
     data_dir: opt.DataDir = None,
@@ -77,14 +78,15 @@ def finetune_command(
     """
     from slimnet import steps
     from slimnet.cli.files import check_output, partial_file
-    from slimnet.cli.networks import check_fit, open_network
+    from slimnet.cli.networks import open_network, parse_args
     from slimnet.cli.steps import extend_record, open_with_data, train_to
     from slimnet.files import content_hash
+    from slimnet.networks import check_fit
 
     check_output(out, force)
     if teacher is None and (distill is not None or temperature is not None):
         raise SlimnetError("--distill and --temperature need a --teacher FILE to learn from")
-    network, saved, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
+    network, saved, settings, splits = open_with_data(file, model, args, data, image_size, data_dir, device)
     settings = replace(
         settings,
         crop=settings.crop if crop is None else crop,
@@ -110,8 +112,8 @@ def finetune_command(
             distill=DISTILL if distill is None else distill,
             temperature=Recipe.temperature if temperature is None else temperature,
         )
-        taught_by = open_network(teacher, model)[0].to(place)
-        check_fit(taught_by, splits, str(teacher))
+        taught_by = open_network(teacher, model, parse_args(args or []))[0].to(place)
+        check_fit(taught_by, splits.image_shape, splits.num_classes, str(teacher))
     step = {
         "kind": "finetune",
         "recipe": asdict(recipe),

@@ -7,16 +7,20 @@ from slimnet.cli import show
 
 
 def inspect_command(
-    file: opt.File, model: opt.OwnModel = None, input_shape: opt.InputShape = None, as_json: opt.Json = False
+    file: opt.File,
+    model: opt.OwnModel = None,
+    args: opt.OwnArgs = None,
+    input_shape: opt.InputShape = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Show channel groups, their widths and scaling factors, parameters and multiply-accumulates."""
     import torch
 
     from slimnet.cli.datasets import recorded_shape
     from slimnet.cli.inspection import inspect_network, print_inspection
-    from slimnet.cli.networks import open_network
+    from slimnet.cli.networks import open_network, parse_args
 
-    network, saved = open_network(file, model)
+    network, saved = open_network(file, model, parse_args(args or []))
     facts = inspect_network(network, torch.zeros(1, *recorded_shape(file, saved.config, input_shape)))
     if as_json:
         show.print_json({"file": str(file), **facts, "metrics": saved.metrics, "config": saved.config})

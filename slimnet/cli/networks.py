@@ -1,93 +1,95 @@
-"""Networks as the commands take them: from a file, from slimnet's own families, from the user's code."""
+"""Networks as the commands take them: by name or factory, and from a file."""
 
 from __future__ import annotations
 
-import importlib
-import operator
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+import yaml
+from torch import nn
 
 from slimnet.checkpoint import Checkpoint, build, read
-from slimnet.data import Splits
 from slimnet.errors import SlimnetError
-from slimnet.models.catalogue import SIZES, WIDTHS, WITH_STEM, family_of
-from slimnet.models.families import FAMILIES
+from slimnet.models.building import build_network
+from slimnet.models.catalogue import LIBRARIES, NAMES, SIZES, WIDTHS, WITH_STEM, family_of
 from slimnet.models.stems import Stem
-from slimnet.modes import evaluating
+from slimnet.models.weights import give_weights, is_plain_weights, read_weights
 
 BLOCKS, WIDTH = (1, 1, 1), 16  # of the default network
 
 
-def open_network(path: Path, factory: str | None) -> tuple[nn.Module, Checkpoint]:
-    """The network in a finished file, and everything else that the file holds."""
+def describe_network(
+    name: str,
+    blocks: Sequence[int] | None = None,
+    width: int | None = None,
+    stem: Stem | None = None,
+    args: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The description of a network (see `slimnet.models.building`) from --model and the options beside it."""
+    if name not in WIDTHS and (blocks or width):
+        raise SlimnetError(f"--blocks and --width are of {', '.join(WIDTHS)}; {name} has its own")
+    family = family_of(name)
+    if stem and family not in WITH_STEM:
+        raise SlimnetError(f"--stem is of ResNets and MobileNets; {name} has its own first layers")
+    if ":" in name:
+        return {"factory": name, "args": dict(args or {})}
+    if name.partition("/")[0] in LIBRARIES:
+        return {"name": name, "args": dict(args or {})}
+    if name not in NAMES:
+        libraries = ", ".join(f"{library}/NAME" for library in LIBRARIES)
+        raise SlimnetError(f"--model is {name}; it is {', '.join(NAMES)}, {libraries} or MODULE:FACTORY")
+    if args:
+        raise SlimnetError(
+            f"--arg is for factories and networks of {' and '.join(LIBRARIES)}, not for {name}"
+        )
+    if stem is None and name == "resnet50":
+        stem = "cifar-maxpool"
+    _, stages, channels = SIZES.get(name) or (family, tuple(blocks or BLOCKS), width or WIDTH)
+    return {"name": family, "blocks": list(stages), "width": channels, **({"stem": stem} if stem else {})}
+
+
+def parse_args(texts: Sequence[str]) -> dict[str, Any]:
+    """The arguments in options --arg NAME=VALUE; values are YAML, as in a sweep's config."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise SlimnetError(f"--arg {text}: write NAME=VALUE, such as width=16")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise SlimnetError(
+                f"--arg {text}: the value is no YAML; quote it, as in {name}='\"{value}\"'"
+            ) from None
+    return found
+
+
+def open_network(path: Path, name: str | None, args: Mapping[str, Any]) -> tuple[nn.Module, Checkpoint]:
+    """The network in a finished file, and everything else that the file holds.
+
+    Args:
+        path: a file of slimnet, or with `name` one of trained weights alone.
+        name: of --model: what makes the network, where the file does not say so or its code is the user's.
+        args: of its factory, besides those that the file names.
+
+    Raises:
+        SlimnetError: the file cannot be read, does not say what makes its network, or holds another network.
+    """
+    if name is not None and is_plain_weights(path):
+        description = describe_network(name, args=args)
+        model = build_network(description, folder=Path.cwd())
+        give_weights(model, description, str(path), None)
+        return model.eval(), Checkpoint(None, {}, read_weights(path), {}, {}, {})
     saved = read(path)
     if "optimizer" in saved.training:
         done = len(saved.training.get("history", []))
         raise SlimnetError(f"{path} is a training in progress, after epoch {done}; let it finish first")
-    if factory is None and saved.architecture is None:
-        made_by = saved.config.get("model", "MODULE:FACTORY")
+    if name is None and (saved.architecture is None or "factory" in saved.architecture):
+        made_by = (saved.architecture or {}).get("factory") or saved.config.get("model", "MODULE:FACTORY")
         raise SlimnetError(f"{path} holds a network of your own; say what makes it with --model {made_by}")
-    return build(saved, make_network(factory) if factory else None, source=str(path)), saved
-
-
-def make_network(spec: str) -> nn.Module:
-    """Call the factory "package.module:name", found as Python finds modules, the current folder included."""
-    module_name, colon, name = spec.partition(":")
-    if not (module_name and colon and name):
-        raise SlimnetError(f"--model is {spec}; it is package.module:factory, such as nets:SmallNet")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        model = operator.attrgetter(name)(importlib.import_module(module_name))()
-    except Exception as error:  # the user's code may raise anything
-        raise SlimnetError(f"--model {spec} cannot be made: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise SlimnetError(f"--model {spec} makes a {type(model).__name__}; a torch.nn.Module is needed")
-    return model
-
-
-def new_network(
-    spec: str, blocks: Sequence[int] | None, width: int | None, stem: Stem | None, splits: Splits
-) -> nn.Module:
-    """A fresh network for a data set: of slimnet's own, by name, or the user's."""
-    if spec not in WIDTHS and (blocks or width):
-        raise SlimnetError(f"--blocks and --width are of {', '.join(WIDTHS)}; {spec} has its own")
-    family = family_of(spec)
-    if stem and family not in WITH_STEM:
-        raise SlimnetError(f"--stem is of ResNets; {spec} has its own first layers")
-    if family not in FAMILIES:
-        return make_network(spec)
-    if stem is None and spec == "resnet50":
-        stem = "cifar-maxpool"
-    _, blocks, width = SIZES.get(spec, (family, blocks or BLOCKS, width or WIDTH))
-    return FAMILIES[family](
-        blocks,
-        width,
-        num_classes=splits.num_classes,
-        in_channels=splits.image_shape[0],
-        **({"stem": stem} if stem else {}),
-    )
-
-
-def check_fit(model: nn.Module, splits: Splits, what: str) -> None:
-    """Refuse a network that does not take these images, or has too few outputs for their classes."""
-    shape = "x".join(map(str, splits.image_shape))
-    try:
-        with torch.inference_mode(), evaluating(model):
-            output = model(splits.example)
-    except Exception as error:  # whatever a forward may raise
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SlimnetError(f"{what} does not take images of {shape}: {first}") from error
-    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < splits.num_classes:
-        found = (
-            f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
-        )
-        raise SlimnetError(
-            f"{what} returns an output of {found} for one image; the data need (1, {splits.num_classes}), "
-            f"a number per class"
-        )
+    if name is None or (saved.architecture is not None and ":" not in name):
+        return build(saved, source=str(path)), saved
+    recorded = (saved.architecture or {}).get("args", {})
+    description = describe_network(name, args={**recorded, **args})
+    return build(saved, build_network(description, folder=Path.cwd()), source=str(path)), saved

@@ -57,7 +57,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 OwnModel = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="MODULE:FACTORY", help="The factory of your own network, such as nets:SmallNet."
+        "--model",
+        metavar="MODULE:FACTORY",
+        help="What makes your own network, such as nets:small; or the network of a file of weights alone.",
+    ),
+]
+OwnArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arg",
+        metavar="NAME=VALUE",
+        help="An argument of the factory, beside those in FILE; may be repeated.",
     ),
 ]
 Device = Annotated[

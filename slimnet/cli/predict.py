@@ -31,13 +31,14 @@ def predict_command(
     ],
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Classes shown for each picture.")] = 1,
     model: opt.OwnModel = None,
+    args: opt.OwnArgs = None,
     as_json: opt.Json = False,
 ) -> None:
     """Label pictures, each with the probability that the network gives its class.
 
     Exit status: 0 every picture is labelled; 1 some could not be read; 2 none, or bad usage.
     """
-    predictor = _open(file, model)
+    predictor = _open(file, model, args or [])
     paths = list(_pictures(images))
     rows, labelled = [], 0
     for start in range(0, len(paths), BATCH):
@@ -52,7 +53,7 @@ def predict_command(
         raise typer.Exit(EXIT_UNREAD if labelled else 2)
 
 
-def _open(file: Path, model: str | None) -> Predictor:
+def _open(file: Path, model: str | None, args: list[str]) -> Predictor:
     from slimnet.cli import networks
     from slimnet.data.pictures import MODES
     from slimnet.export.artifact import open_network, open_onnx
@@ -65,7 +66,7 @@ def _open(file: Path, model: str | None) -> Predictor:
         predictor = open_onnx(file)
     else:
         try:
-            predictor = open_network(networks.open_network(file, model)[0])
+            predictor = open_network(networks.open_network(file, model, networks.parse_args(args))[0])
         except SlimnetError as error:
             text = str(error)
             raise SlimnetError(text if str(file) in text else f"{file}: {text}") from error

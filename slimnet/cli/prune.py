@@ -86,6 +86,7 @@ def prune_command(
         int, typer.Option(min=0, help="Training batches for new BatchNorm statistics; 0 keeps the old ones.")
     ] = 20,
     model: opt.OwnModel = None,
+    args: opt.OwnArgs = None,
     data: opt.OtherData = None,
     image_size: opt.ImageSize = None,
     data_dir: opt.DataDir = None,
@@ -103,7 +104,7 @@ def prune_command(
     from slimnet.evaluation import measure
 
     check_output(out, force)
-    network, saved, settings, splits = open_with_data(file, model, data, image_size, data_dir, device)
+    network, saved, settings, splits = open_with_data(file, model, args, data, image_size, data_dir, device)
     choice: PlanOptions = {
         "ratio": ratio,
         "params": _budget(params),

@@ -13,10 +13,11 @@ from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.cli.datasets import DataSettings, recorded_data
 from slimnet.cli.files import resumable
-from slimnet.cli.networks import check_fit, open_network
+from slimnet.cli.networks import open_network, parse_args
 from slimnet.cost import count_params
 from slimnet.data import Splits
 from slimnet.devices import DeviceWish, shortcomings
+from slimnet.networks import check_fit
 from slimnet.precision import Precision
 from slimnet.steps import Trained
 from slimnet.training.loop import OnEpoch, OnStep
@@ -110,6 +111,7 @@ def extend_record(
 def open_with_data(
     file: Path,
     model: str | None,
+    args: list[str] | None,
     data: str | None,
     image_size: int | None,
     data_dir: Path | None,
@@ -117,9 +119,9 @@ def open_with_data(
 ) -> tuple[nn.Module, Checkpoint, DataSettings, Splits]:
     """A network on its device, what its file holds, and its data."""
     place = opt.place_for(device)
-    network, saved = open_network(file, model)
+    network, saved = open_network(file, model, parse_args(args or []))
     settings = recorded_data(file, saved.config, data, image_size)
     splits = settings.load(data_dir, place)
     network.to(place)
-    check_fit(network, splits, str(file))
+    check_fit(network, splits.image_shape, splits.num_classes, str(file))
     return network, saved, settings, splits

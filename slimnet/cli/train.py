@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +13,7 @@ import typer
 from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.errors import SlimnetError
-from slimnet.models.catalogue import NAMES, WIDTHS
+from slimnet.models.catalogue import NAMES, WIDTHS, names_weights
 from slimnet.models.stems import Stem
 from slimnet.training.recipe import Recipe
 from slimnet.training.sparsity import PLAIN_L1, LambdaSchedule, PenaltyName, Sparsity
@@ -23,8 +25,28 @@ STRENGTH = 0.005  # λ where neither it nor a target is given
 def train_command(
     out: opt.Out,
     model: Annotated[
-        str, typer.Option(metavar="NAME", help=f"{', '.join(NAMES)}, or MODULE:FACTORY for your own network.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(NAMES)}, torchvision/NAME, timm/NAME, or MODULE:FACTORY for your own network.",
+        ),
     ] = "resnet",
+    args: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arg",
+            metavar="NAME=VALUE",
+            help="An argument of a factory or of a network of torchvision or timm; may be repeated.",
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Trained weights to start from: a file of slimnet, safetensors or a state_dict; or by name, "
+            "such as DEFAULT for torchvision and pretrained for timm.",
+        ),
+    ] = None,
     blocks: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +60,9 @@ def train_command(
     ] = None,
     stem: Annotated[
         Stem | None,
-        typer.Option(help="First layers of ResNets.", show_default="cifar; resnet50: cifar-maxpool"),
+        typer.Option(
+            help="First layers of ResNets and MobileNets.", show_default="cifar; resnet50: cifar-maxpool"
+        ),
     ] = None,
     data: Annotated[str, typer.Option(metavar="NAME", help=f"{opt.SETS}, or an npz file.")] = "fashion-mini",
     image_size: opt.ImageSize = None,
@@ -46,7 +70,10 @@ def train_command(
     validation: Annotated[float, typer.Option(help="Fraction of the training images to validate on.")] = 0.1,
     crop: Annotated[int, typer.Option(min=0, help="Pixels of padding before a random crop.")] = 0,
     flip: Annotated[bool, typer.Option(help="Mirror training images at random.")] = False,
-    epochs: opt.Epochs = 16,
+    epochs: Annotated[
+        int,
+        typer.Option(min=0, help="Passes over the training images; with --init, 0 measures what it holds."),
+    ] = 16,
     lr: opt.Lr = 0.1,
     strength: Annotated[
         float | None,
@@ -91,9 +118,11 @@ def train_command(
     """
     from slimnet.cli.datasets import DataSettings
     from slimnet.cli.files import check_output, partial_file
-    from slimnet.cli.networks import check_fit, new_network
+    from slimnet.cli.networks import describe_network, parse_args
     from slimnet.cli.steps import train_to
-    from slimnet.steps import fresh, sparse_train
+    from slimnet.files import content_hash
+    from slimnet.networks import new_network
+    from slimnet.steps import sparse_train
 
     check_output(out, force)
     place = opt.place_for(device)
@@ -120,6 +149,12 @@ def train_command(
     elif strength is None:
         strength = STRENGTH
     stages = opt.parse_blocks(blocks) if blocks is not None else None
+    description = describe_network(model, stages, width, stem, parse_args(args or []))
+    weights = None
+    if init is not None:
+        weights = init if names_weights(model, init) else content_hash(Path(init))
+    elif epochs == 0:
+        raise SlimnetError("--epochs is 0, which needs a trained network to measure: --init FILE")
     step = {
         "kind": "train",
         "recipe": asdict(recipe),
@@ -130,10 +165,17 @@ def train_command(
         "compile": compiled,
     }
     made_from = {"seed": seed, "data": settings.record(), "model": model, "steps": [step]}
-    unfinished = partial_file(out, {**made_from, "blocks": stages, "width": width, "stem": stem}, force)
+    unfinished = partial_file(out, {**made_from, "network": description, "init": weights}, force)
     splits = settings.load(data_dir, place)
-    network = fresh(lambda: new_network(model, stages, width, stem, splits), seed=seed).to(place)
-    check_fit(network, splits, model)
+    network = new_network(
+        description,
+        splits.image_shape,
+        splits.num_classes,
+        seed=seed,
+        folder=Path.cwd(),
+        init=init,
+        on_note=lambda text: print(f"note: {text}", file=sys.stderr),
+    ).to(place)
     run = partial(sparse_train, seed=seed, strength=strength, sparsity=sparsity, streams=streams)
     metrics = train_to(out, unfinished, network, splits, recipe, made_from, run)
     if target is not None:

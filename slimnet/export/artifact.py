@@ -20,6 +20,7 @@ from slimnet.export.deployed import Deployed, Pixels, as_texts, describe, exampl
 from slimnet.export.onnx import NEEDS, export_onnx
 from slimnet.export.program import export_program
 from slimnet.export.tensors import export_tensors
+from slimnet.models.building import architecture_of
 from slimnet.preprocessing import Preprocessing, preprocessing_of
 from slimnet.pruning.blocks import dropped_layers
 
@@ -93,7 +94,7 @@ class Artifact:
         """The same for files that hold the tensors of the network alone, and what it takes to build it."""
         return {
             **describe(self.preprocessing, "normalized", self.metrics, self.source),
-            "architecture": getattr(self.network, "architecture", None),
+            "architecture": architecture_of(self.network),
             "dropped": dropped_layers(self.network),
             "resized": dict(getattr(self.network, "resized", {})),
             "config": self.config,
@@ -201,7 +202,8 @@ def _open_program(path: Path) -> Predictor:
 
 
 def _reopen(path: Path, artifact: Artifact) -> Predictor:
-    own = getattr(artifact.network, "architecture", None) is None
+    architecture = architecture_of(artifact.network)
+    own = architecture is None or "factory" in architecture
     return open_network(load(path, model=copy.deepcopy(artifact.network) if own else None))
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from slimnet._lazy import lazy
 
 if TYPE_CHECKING:
+    from slimnet.models.mobile import MobileNet, mobilenet, mobilenet_v2
     from slimnet.models.plain import VGG, vgg, vgg16, vgg19
     from slimnet.models.residual import (
         ResNet,
@@ -21,14 +22,18 @@ else:
         __name__,
         {
             **dict.fromkeys(_RESIDUAL, "slimnet.models.residual"),
+            **dict.fromkeys(("MobileNet", "mobilenet", "mobilenet_v2"), "slimnet.models.mobile"),
             **dict.fromkeys(("VGG", "vgg", "vgg16", "vgg19"), "slimnet.models.plain"),
         },
     )
 
 __all__ = [
     "VGG",
+    "MobileNet",
     "ResNet",
     "basic_resnet",
+    "mobilenet",
+    "mobilenet_v2",
     "resnet",
     "resnet20",
     "resnet50",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
-Family = Literal["resnet", "basic-resnet", "vgg"]
-SizeName = Literal["resnet50", "resnet20", "resnet56", "resnet110", "vgg16", "vgg19"]
+Family = Literal["resnet", "basic-resnet", "vgg", "mobilenet"]
+SizeName = Literal["resnet50", "resnet20", "resnet56", "resnet110", "vgg16", "vgg19", "mobilenet-v2"]
+
+LIBRARIES = ("torchvision", "timm")
+"""Where networks come from that are named LIBRARY/NAME."""
 
 
 class Size(NamedTuple):
@@ -13,7 +18,7 @@ class Size(NamedTuple):
 
     Attributes:
         family: its name.
-        blocks: residual blocks in each stage, or convs of a VGG.
+        blocks: residual blocks in each stage (inverted ones of a MobileNet), or convs of a VGG.
         width: channels of the first layer.
     """
 
@@ -22,7 +27,7 @@ class Size(NamedTuple):
     width: int
 
 
-WIDTHS: dict[str, int] = {"resnet": 64, "basic-resnet": 16, "vgg": 64}
+WIDTHS: dict[str, int] = {"resnet": 64, "basic-resnet": 16, "vgg": 64, "mobilenet": 32}
 """The width of a family where none is given: that of the networks below."""
 
 SIZES: dict[str, Size] = {
@@ -32,10 +37,11 @@ SIZES: dict[str, Size] = {
     "resnet110": Size("basic-resnet", (18, 18, 18), WIDTHS["basic-resnet"]),
     "vgg16": Size("vgg", (2, 2, 3, 3, 3), WIDTHS["vgg"]),
     "vgg19": Size("vgg", (2, 2, 4, 4, 4), WIDTHS["vgg"]),
+    "mobilenet-v2": Size("mobilenet", (1, 2, 3, 4, 3, 3, 1), WIDTHS["mobilenet"]),
 }
 """The networks that have a name of their own."""
 
-WITH_STEM = ("resnet", "basic-resnet")
+WITH_STEM = ("resnet", "basic-resnet", "mobilenet")
 """The families whose first layers can be chosen."""
 
 NAMES = (*WIDTHS, *SIZES)
@@ -44,3 +50,17 @@ NAMES = (*WIDTHS, *SIZES)
 def family_of(name: str) -> str:
     """The family that a network's name stands for: its own where it is no size's."""
     return SIZES[name].family if name in SIZES else name
+
+
+def label_of(description: Mapping[str, Any]) -> str:
+    """What a network is called: the name or factory of its description (see `slimnet.models.building`)."""
+    return str(description.get("factory") or description.get("name"))
+
+
+def names_weights(name: str | None, init: str) -> bool:
+    """Whether `init` names published weights of the network `name`, such as DEFAULT; else it is a file."""
+    library = (name or "").partition("/")[0]
+    return bool(
+        (library == "torchvision" and re.fullmatch(r"[A-Z][A-Z0-9_]*", init))
+        or (library == "timm" and init == "pretrained")
+    )

@@ -16,7 +16,7 @@ from sweeps.comparison import Comparison, best_of_front
 from sweeps.console import Console
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.stages import Store
-from sweeps.study import check_data, open_study
+from sweeps.study import check_unchanged, open_study
 
 if TYPE_CHECKING:
     from slimnet.export.files import Exported
@@ -87,7 +87,7 @@ def export_command(
             refuse_existing(folder, folder_names(chosen))
         refuse_existing(out, [CARD])
     if check:
-        check_data(open_study(runs / record.name, record.config), record.config)
+        check_unchanged(open_study(runs / record.name, record.config), record.config)
     console = Console()
     found: list[tuple[int, Exported]] = []
     for trial in trials:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slimnet.errors import SlimnetError
+from slimnet.precision import Precision
 from slimnet.wording import duration
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, DataOption, RunsOption, SetOption, TrialsOption
@@ -21,7 +22,8 @@ from sweeps.console import Console
 from sweeps.executors import processes
 from sweeps.interruption import Interruption, StoppedAtOnce, command_line, watch_signals
 from sweeps.jobs import Place
-from sweeps.machine import Machine, places, prepare
+from sweeps.machine import Machine, Prepared, places, prepare
+from sweeps.networks import Made, check_networks
 from sweeps.outputs import write_outputs
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.summary import how_far
@@ -69,19 +71,23 @@ def run_command(
 
     reference = studies.reference(config, settings, runs)
     mode = decide_mode(settings.wandb.mode, reference)
-    machine = None if begun else processes.ask(prepare, settings, data_dir)
+    prepared = None if begun else processes.ask(prepare, settings, data_dir)
     folder = _make_folders(runs, settings.study)
 
     with hold(folder), watch_signals() as interruption:
         check_config(folder, settings)
-        study = make_study(folder, settings, machine.precision if machine else None)
+        study = make_study(folder, settings, *_fixed(prepared))
         keep_config(folder, settings)
         _log_to(folder / "driver.log")
         state, sampling, database = resume(study, settings, runs)
-        if machine is None and not state.is_idle:
-            machine = processes.ask(prepare, settings, data_dir)
+        if prepared is None and not state.is_idle:
+            prepared = processes.ask(prepare, settings, data_dir)
+            check_networks(settings, study.facts.networks, prepared.networks)
+        machine = prepared.machine if prepared else None
         room = places(settings.workers, machine, settings.search.ahead + 1) if machine else []
         _introduce(console, settings, study, machine, room)
+        for note in prepared.notes if prepared else ():
+            console.note(note)
         if database.replaced:
             console.note(database.replaced)
         console.note(mode.why)
@@ -97,6 +103,11 @@ def run_command(
         console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {command_line()}")
         raise typer.Exit(interruption.exit_status)
     _close(console, record, comparison, page, reference, runs)
+
+
+def _fixed(prepared: Prepared | None) -> tuple[Precision | None, dict[str, Made]]:
+    """What a new study fixes of the machine and the networks."""
+    return (prepared.machine.precision, prepared.networks) if prepared else (None, {})
 
 
 def _introduce(

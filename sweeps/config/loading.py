@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from slimnet.models.catalogue import names_weights
 from sweeps.config.messages import Schema, cut, explain
 from sweeps.config.schema import SEARCHABLE, SECTIONS, Config, unsearchable
 from sweeps.config.yaml_source import ConfigError, Source, parse_document, parse_value, to_yaml
@@ -18,19 +19,19 @@ from sweeps.config.yaml_source import ConfigError, Source, parse_document, parse
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """The config in a file, or the shipped one of that name, with `key=value` overrides applied in order.
 
-    Values of overrides are YAML. A relative data.path is relative to the file's folder, or to the working
-    directory where an override gives it.
+    Values of overrides are YAML. A relative path (data.path, model.path, model.init) is relative to the
+    file's folder, or to the working directory where an override gives it. So is a factory's module.
 
     Raises:
         ConfigError: with a line for each mistake in the file and the overrides.
     """
     file = _find(path)
     source = parse_document(_read(file), file.name if file != Path(path) else str(path))
-    _make_data_path_absolute(source.values, file.parent)
+    _make_paths_absolute(source.values, file.parent)
     source.values.setdefault("study", file.stem)
     for override in overrides:
         _apply(override, source)
-    _make_data_path_absolute(source.values, Path.cwd())
+    _make_paths_absolute(source.values, Path.cwd())
     return _validated(source)
 
 
@@ -113,10 +114,19 @@ def _read(file: Path) -> bytes:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
 
 
-def _make_data_path_absolute(values: dict[str, Any], folder: Path) -> None:
-    data = values.get("data")
+def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
+    def absolute(path: str) -> str:
+        return str((folder / Path(path).expanduser()).resolve())
+
+    data, model = values.get("data"), values.get("model")
     if isinstance(data, dict) and isinstance(path := data.get("path"), str):
-        data["path"] = str((folder / Path(path).expanduser()).resolve())
+        data["path"] = absolute(path)
+    if isinstance(model, dict):
+        name = model.get("name")
+        if isinstance(init := model.get("init"), str) and not names_weights(str(name), init):
+            model["init"] = absolute(init)
+        if isinstance(path := model.get("path"), str) or model.get("factory"):
+            model["path"] = absolute(path or ".")
 
 
 def _apply(override: str, source: Source) -> None:

@@ -23,6 +23,7 @@ _NAMES = {
     "boolean": "true or false",
     "null": "null",
     "string": "text",
+    "object": "keys with values",
 }
 
 

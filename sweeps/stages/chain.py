@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,12 +11,13 @@ from slimnet.data.catalogue import fingerprint
 from slimnet.precision import Precision
 from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS
 from sweeps.config import Config, resolve
-from sweeps.config.sections import ControlKind, Prune, Recipe
+from sweeps.config.sections import ControlKind, Model, Network, Prune, Recipe
+from sweeps.networks import Networks, name_of, read_off
 from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import EarlySpec, SparseSpec
-from sweeps.stages.spec import DataSpec, Spec
+from sweeps.stages.spec import DataSpec, ModelSpec, Spec
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,24 @@ class Stage:
         return self.spec.epochs
 
 
-def chain(config: Config, precision: Precision, data: str | None = None) -> tuple[Stage, ...]:
+def chain(
+    config: Config, precision: Precision, data: str | None = None, networks: Networks | None = None
+) -> tuple[Stage, ...]:
     """The stages of a trial: sparse, prune and finetune, once in every pass.
 
     Args:
         config: the trial's config, resolved.
         precision: the study's precision.
         data: the fingerprint of the study's npz file when it began; computed from the file if not given.
+        networks: what the study's networks were made of when it began; where it lacks one, what can
+            be read off it without making it.
     """
     if config.data.name != "npz" or data is None:
         data = fingerprint(config.data.name, path=config.data.path)
+    model = _model_spec(config.model, networks or {})
     stages: list[Stage] = []
     for number in range(1, config.passes + 1):
-        stages += _one_pass(config, precision, data, number, stages[-1] if stages else None)
+        stages += _one_pass(config, precision, data, model, number, stages[-1] if stages else None)
     return tuple(stages)
 
 
@@ -74,21 +80,26 @@ def dense_stage(
     config: Config,
     precision: Precision,
     data: str | None = None,
+    networks: Networks | None = None,
     *,
     epochs: int | None = None,
     within: int | None = None,
 ) -> Stage:
     """A network that is never pruned, trained as the first stage of a trial is, at λ = 0 and in one go.
 
+    Where the first stage trains for no epoch, as `sparse.epochs` is 0, it is trained as a pruned network is.
+
     Args:
-        config, precision, data: as for `chain`.
+        config, precision, data, networks: as for `chain`.
         epochs: of training; by default those of the longest trial that the study may have.
         within: the parameters to which the network is narrowed uniformly before training; None leaves it
             whole, which is the dense baseline.
     """
-    first = chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision, data)[0]
+    first = chain(resolve(config, {"sparse.lambda": 0.0, "sparse.target": None}), precision, data, networks)[
+        0
+    ]
     assert isinstance(first.spec, SparseSpec)
-    recipe = first.spec.recipe.model_copy(update={"epochs": epochs or config.most_epochs})
+    recipe = _long_recipe(config, epochs or config.most_epochs)
     return Stage(first.spec.model_copy(update={"recipe": recipe, "within": within}))
 
 
@@ -97,24 +108,26 @@ def control(
     config: Config,
     precision: Precision,
     data: str | None = None,
+    networks: Networks | None = None,
     *,
     params: int | None = None,
 ) -> tuple[Stage, ...]:
     """The stages of a control of a trial: a simpler way to a network of its size, with all of its epochs.
 
     Args:
-        kind: "uniform", the network narrowed uniformly and trained from scratch; "scratch", the pruned
-            architecture from scratch; "random", random channels, as many in each layer, fine-tuned alike.
-        config, precision, data: of the trial, as for `chain`.
+        kind: "uniform", the network narrowed uniformly and trained from scratch, or from the same weights
+            where the study starts from trained ones; "scratch", the pruned architecture from scratch;
+            "random", random channels, as many in each layer, fine-tuned alike.
+        config, precision, data, networks: of the trial, as for `chain`.
         params: the parameters of the trial's network, which "uniform" is narrowed to.
     """
     if kind == "uniform":
         assert params is not None, "without them it would be the dense network"
-        return (dense_stage(config, precision, data, epochs=config.trial_epochs, within=params),)
-    stages = chain(config, precision, data)
+        return (dense_stage(config, precision, data, networks, epochs=config.trial_epochs, within=params),)
+    stages = chain(config, precision, data, networks)
     if kind == "scratch":
         last = stages[-1]
-        recipe = _recipe(config.sparse).model_copy(update={"epochs": config.trial_epochs})
+        recipe = _long_recipe(config, config.trial_epochs)
         fields = ("seed", "data", "pass_number", "precision", "compile", "parent")
         spec = FinetuneSpec(
             **{name: getattr(last.spec, name) for name in fields}, weights="fresh", recipe=recipe
@@ -155,8 +168,18 @@ def curve_stage(sparse: Stage, config: Config) -> Stage:
     return Stage(spec, {"parent": sparse})
 
 
+def _model_spec(model: Model, networks: Networks) -> ModelSpec:
+    made = networks.get(name_of(model)) or read_off(model)
+    return ModelSpec(**{name: getattr(model, name) for name in Network.model_fields}, **asdict(made))
+
+
 def _one_pass(
-    config: Config, precision: Precision, fingerprint: str, number: int, before: Stage | None
+    config: Config,
+    precision: Precision,
+    fingerprint: str,
+    model: ModelSpec,
+    number: int,
+    before: Stage | None,
 ) -> tuple[Stage, ...]:
     """The stages of one pass, which starts from the network of the stage `before`, if there is one."""
     images = DataSpec(
@@ -182,7 +205,7 @@ def _one_pass(
     sparse = Stage(
         SparseSpec(
             **training,
-            model=None if before else config.model,
+            model=None if before else model,
             parent=before.key if before else None,
             recipe=_recipe(config.sparse),
             strength=config.sparse.lambda_,
@@ -245,6 +268,12 @@ def ratio_of_pass(ratio: float, passes: int) -> float:
     0.5
     """
     return ratio if passes == 1 else 1 - (1 - ratio) ** (1 / passes)
+
+
+def _long_recipe(config: Config, epochs: int) -> Recipe:
+    """The recipe of a training in one go: that of sparse training, if a trial has one."""
+    section = config.sparse if config.sparse.epochs else config.finetune
+    return _recipe(section).model_copy(update={"epochs": epochs})
 
 
 def _recipe(section: Recipe) -> Recipe:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from slimnet.models.catalogue import WITH_STEM
+from slimnet.errors import SlimnetError
+from slimnet.training.recipe import Weights
 from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
-from sweeps.config.sections import Model
-from sweeps.stages.spec import Computed, Context
+from sweeps.stages.spec import Computed, Context, ModelSpec
 from sweeps.stages.training import TrainingSpec
 
 if TYPE_CHECKING:
@@ -20,18 +20,19 @@ class SparseSpec(TrainingSpec):
     """Sparse training of a fresh network or, in later passes, of the one that was fine-tuned before.
 
     Attributes:
-        model: the fresh network; None if there is a parent.
+        model: the network to begin with, whose weights are new or those of `model.weights`; None if there
+            is a parent.
         parent: the stage whose network is trained further; None for a fresh network.
         strength: λ. If it is 0 and there is no target, penalty, lambda_schedule and streams have no effect.
         penalty, lambda_schedule, target: as in the config.
         streams: whether the scaling factors of residual streams are penalised too.
-        within: the parameters to which the fresh network is narrowed uniformly; None leaves it as it is.
+        within: the parameters to which the network is narrowed uniformly first; None leaves it as it is.
     """
 
     title: ClassVar[str] = "sparse training"
 
     kind: Literal["sparse"] = "sparse"
-    model: Model | None = None
+    model: ModelSpec | None = None
     parent: str | None = None
     strength: float = Field(0.0, alias="lambda")
     penalty: PenaltyName = "l1"
@@ -61,24 +62,26 @@ class SparseSpec(TrainingSpec):
 
     def _fresh(self, context: Context) -> nn.Module:
         from slimnet import steps
-        from slimnet.models.families import FAMILIES
+        from slimnet.networks import new_network, structure
 
         assert self.model is not None, "a sparse stage has a model or a parent"
-        shape, splits = self.model, context.splits
-        stem = {"stem": shape.stem} if shape.family in WITH_STEM else {}
-
-        def make() -> nn.Module:
-            return FAMILIES[shape.family](
-                shape.blocks,
-                shape.width,
-                num_classes=splits.num_classes,
-                in_channels=splits.image_shape[0],
-                **stem,
+        splits, trained = context.splits, self.model.weights is not None
+        network = new_network(
+            self.model.description(),
+            splits.image_shape,
+            splits.num_classes,
+            seed=self.seed,
+            folder=context.folder,
+            init=context.init if trained else None,
+        )
+        if self.model.structure not in (None, structure(network)):
+            raise SlimnetError(
+                f"{self.model.label} makes another network than when the study began; undo that, or give the "
+                "study another name"
             )
-
-        network = steps.fresh(make, seed=self.seed)
         if self.within is not None:
-            network = steps.narrow(network, splits, params=self.within, seed=self.seed)
+            weights: Weights = "pruned" if trained else "fresh"
+            network = steps.narrow(network, splits, params=self.within, seed=self.seed, weights=weights)
         return network.to(context.device)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from sweeps.config.sections import Network
+
 if TYPE_CHECKING:  # torch takes seconds to import, and only workers need it
     from torch import nn
 
@@ -32,6 +34,22 @@ class DataSpec(BaseModel):
     validation: float = 0.1
     crop: int = 0
     flip: bool = False
+
+
+class ModelSpec(Network):
+    """What network a training starts with.
+
+    Attributes:
+        source: what its code is: a hash of a factory's source, or the version of a library; None for
+            slimnet's own families.
+        structure: a hash of the names and shapes of its parameters and buffers; None likewise.
+        weights: the hash of the file that it is filled from, or the address of published weights; None for
+            new weights.
+    """
+
+    source: str | None = None
+    structure: str | None = None
+    weights: str | None = None
 
 
 class Spec(BaseModel):
@@ -108,6 +126,8 @@ class Context:
         on_step: called with (epoch, steps done, steps).
         on_warning: called with a sentence.
         stop: whether to end after the current epoch.
+        folder: where a factory's module is looked for first.
+        init: the file or name of the weights to start from, if the spec has any.
     """
 
     splits: Splits
@@ -119,6 +139,8 @@ class Context:
     on_step: Callable[[int, int, int], None]
     on_warning: Callable[[str], None]
     stop: Callable[[], bool]
+    folder: Path | None = None
+    init: str | None = None
 
 
 @dataclass(frozen=True)

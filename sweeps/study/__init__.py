@@ -5,7 +5,16 @@ What is exported here does not need Optuna; `sampling` and `database` do.
 
 from sweeps.study.config_file import check_config, keep_config, kept_config
 from sweeps.study.lock import StudyBusyError, hold
-from sweeps.study.record import DATABASE, Facts, Point, Study, check_data, is_begun, make_study, open_study
+from sweeps.study.record import (
+    DATABASE,
+    Facts,
+    Point,
+    Study,
+    check_unchanged,
+    is_begun,
+    make_study,
+    open_study,
+)
 
 __all__ = [
     "DATABASE",
@@ -14,7 +23,7 @@ __all__ = [
     "Study",
     "StudyBusyError",
     "check_config",
-    "check_data",
+    "check_unchanged",
     "hold",
     "is_begun",
     "keep_config",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from slimnet.models.catalogue import names_weights
 from sweeps.config import Config, ConfigError, dump_config, load_config
 from sweeps.files import write_text
 
-FREE_TO_CHANGE = {  # fields that do not affect results, or are fixed in study.json
+FREE_TO_CHANGE = {  # fields that do not affect results, or whose content is fixed in study.json
     "search.trials",
     "controls",
     "confirm",
@@ -18,6 +19,7 @@ FREE_TO_CHANGE = {  # fields that do not affect results, or are fixed in study.j
     "wandb",
     "precision",
     "data.path",
+    "model.path",
 }
 
 
@@ -67,4 +69,6 @@ def _flat(config: Config) -> dict[str, Any]:
     for section, value in config.model_dump(mode="json", by_alias=True).items():
         fields = {f"{section}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {}
         flat |= fields or {section: value}
+    if config.model.init is not None and not names_weights(config.model.name, config.model.init):
+        flat["model.init"] = "a file"  # of which the content counts
     return {key: value for key, value in flat.items() if not {key, key.split(".")[0]} & FREE_TO_CHANGE}

@@ -2,7 +2,7 @@
 
 Two small files in the study's folder, read without Optuna:
 
-    study.json      uid, precision and the fingerprint of the data; written once
+    study.json      uid, precision, what the data and the networks are; written once
     trials.jsonl    a line per trial: its point, and what the sampler noted on it; appended
 
 The results of trials are in the stage folders. The Optuna study in study.db is made from both.
@@ -21,6 +21,7 @@ from slimnet.errors import SlimnetError
 from slimnet.precision import Precision
 from sweeps.config import Config
 from sweeps.files import write_json
+from sweeps.networks import Networks, check_networks, networks_from
 
 FACTS, TRIALS, DATABASE = "study.json", "trials.jsonl", "study.db"
 
@@ -46,11 +47,13 @@ class Facts:
         uid: distinguishes the study from an earlier one of the same name.
         precision: of the forward pass; fixed, so that another machine does not change it.
         data: the fingerprint of the data set.
+        networks: what its networks are made of, where they are not slimnet's own.
     """
 
     uid: str
     precision: Precision
     data: str
+    networks: Networks = field(default_factory=dict)
 
 
 @dataclass
@@ -83,7 +86,9 @@ class Study:
         return len(self.points) - 1
 
 
-def make_study(folder: Path, config: Config, precision: Precision | None) -> Study:
+def make_study(
+    folder: Path, config: Config, precision: Precision | None, networks: Networks | None = None
+) -> Study:
     """Open the study in `folder` to continue it, or begin it.
 
     Args:
@@ -91,9 +96,11 @@ def make_study(folder: Path, config: Config, precision: Precision | None) -> Stu
         config: must agree with the study's config in all fields that affect results.
         precision: what the machine is best at, which a new study takes if its config says auto; not needed
             for one that has begun.
+        networks: of a new study, from `sweeps.networks.make_networks`.
 
     Raises:
-        SlimnetError: a file is damaged, or the study began with other data or in another precision.
+        SlimnetError: a file is damaged, or the study began with other data, another network or in another
+            precision.
     """
     if is_begun(folder):
         study = open_study(folder, config)
@@ -102,11 +109,12 @@ def make_study(folder: Path, config: Config, precision: Precision | None) -> Stu
                 f"precision is {config.precision}, but the study {config.study} began in "
                 f"{study.facts.precision}; give this one another name (--set study=NAME)"
             )
-        check_data(study, config)
+        check_unchanged(study, config)
     else:
         fixed = precision if config.precision == "auto" else config.precision
         assert fixed is not None, "a new study needs a precision"
-        facts = Facts(uuid.uuid4().hex, fixed, fingerprint(config.data.name, path=config.data.path))
+        data = fingerprint(config.data.name, path=config.data.path)
+        facts = Facts(uuid.uuid4().hex, fixed, data, networks or {})
         study = Study(folder, facts, [])
     # In this order: without study.json the lines of trials.jsonl are ignored.
     lines = b"".join(map(_line, study.points))
@@ -135,25 +143,27 @@ def open_study(folder: Path, config: Config) -> Study:
     return Study(folder, facts, _read_points(folder / TRIALS, config))
 
 
-def check_data(study: Study, config: Config) -> None:
-    """Check that the data are those that the study began with.
+def check_unchanged(study: Study, config: Config) -> None:
+    """Check that the data and the networks are those that the study began with.
 
     Raises:
-        SlimnetError: they have changed, or their file cannot be read.
+        SlimnetError: they have changed, or a file cannot be read.
     """
     if study.facts.data != fingerprint(config.data.name, path=config.data.path):
         raise SlimnetError(
             f"the data of {config.data.path or config.data.name} have changed since the study {config.study} "
             "began; give this one another name (--set study=NAME)"
         )
+    check_networks(config, study.facts.networks)
 
 
 def _read_facts(path: Path) -> Facts:
     try:
-        return Facts(**json.loads(path.read_bytes()))
+        content = json.loads(path.read_bytes())
+        return Facts(**{**content, "networks": networks_from(content.get("networks", {}))})
     except FileNotFoundError:
         raise SlimnetError(f"{path} is missing; the next `run` rebuilds it from the stages") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
 
 

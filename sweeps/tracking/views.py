@@ -247,7 +247,7 @@ def study_view(study: StudyRecord) -> RunView:
 
 
 def _tags(study: StudyRecord) -> tuple[str, ...]:
-    return (study.config.data.name, study.config.model.name)
+    return (study.config.data.name, study.config.model.label)
 
 
 def _epoch_axes(stages: Sequence[StageRecord]) -> tuple[str, ...]:

@@ -305,7 +305,9 @@ def test_unknown_architecture_asks_for_an_upgrade(tmp_path: Path) -> None:
     network = MyNet()
     network.architecture = {"name": "densenet", "depth": 40}
     save(tmp_path / "net.pt", network)
-    with pytest.raises(SlimnetError, match="holds a densenet, which this slimnet does not know"):
+    with pytest.raises(
+        SlimnetError, match=r"net\.pt: the network densenet is one that this slimnet does not know"
+    ):
         load(tmp_path / "net.pt")
 
 

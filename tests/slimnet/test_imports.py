@@ -86,7 +86,7 @@ def test_what_needs_no_tensors_loads_neither_torch_nor_numpy() -> None:
         (["--version"], f"slimnet {slimnet.__version__}\n"),
         (["train", "--help"], "--lambda"),
         (["prune", "--help"], "--ratio"),
-        (["train", "--epochs", "0"], "Invalid value for '--epochs'"),
+        (["train", "--epochs", "-1"], "Invalid value for '--epochs'"),
         (["train"], "Missing option"),
     ],
 )

@@ -17,7 +17,8 @@ from slimnet.checkpoint import read
 from slimnet.data import Splits
 from slimnet.evaluation import measure
 from slimnet.models.families import FAMILIES
-from slimnet.steps import Pruned, Trained, finetune, fresh, narrow, prune, prune_curve, redraw, sparse_train
+from slimnet.networks import fresh, redraw
+from slimnet.steps import Pruned, Trained, finetune, narrow, prune, prune_curve, sparse_train
 from slimnet.training.loop import train
 from slimnet.training.recipe import Recipe
 from slimnet.training.recovery import previous

@@ -32,7 +32,9 @@ def found(
     config: Config, points: Sequence[TrialRecord], size: Callable[[Stage], int | None] | None = None
 ) -> list[Contender]:
     """All of them; where no sizes are given, each repeat has its own."""
-    return list(contenders(config, points, "float32", None, size or (lambda stage: int(stage.key[:6], 16))))
+    return list(
+        contenders(config, points, "float32", None, None, size or (lambda stage: int(stage.key[:6], 16)))
+    )
 
 
 # Which points

@@ -1,0 +1,259 @@
+"""The one function that makes a network from its description, whoever wrote the network.
+
+A description is a dict of primitives, and takes one of these forms:
+
+    {"name": "resnet", "blocks": [1, 1], "width": 16}               a family of this package
+    {"name": "torchvision/mobilenet_v2", "args": {"dropout": 0.1}}
+    {"name": "timm/repvgg_a0", "args": {}}
+    {"factory": "package.module:function", "args": {"depth": 3}}    one's own
+
+A complete one, with the number of classes and channels, is what a network carries as `architecture`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import operator
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.errors import SlimnetError
+from slimnet.models.families import FAMILIES
+from slimnet.models.source import find_source, split_factory
+
+Description = Mapping[str, Any]
+NAME, OTHER_NAME = (
+    "architecture",
+    "slimnet_architecture",
+)  # of the attribute; the latter if the first is taken
+
+
+def build_network(
+    description: Description,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    folder: Path | None = None,
+) -> nn.Module:
+    """Make a network, which then carries its complete description as `architecture`.
+
+    Args:
+        description: see the module's documentation. The code of a factory is run.
+        num_classes, in_channels: of the data; passed on where the network takes them and the description does
+            not set them.
+        folder: where a factory's module is looked for first, before the places where Python finds modules.
+
+    Raises:
+        SlimnetError: there is no such network, it takes other arguments, or its code fails.
+
+    Example:
+        >>> model = build_network({"name": "vgg", "blocks": [1, 1], "width": 8}, num_classes=3)
+        >>> model.architecture["widths"], model.architecture["num_classes"]
+        ([8, 16], 3)
+    """
+    wanted = {"num_classes": num_classes, "in_channels": in_channels}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if "factory" in description:
+        return _own(description["factory"], description.get("args") or {}, given, folder)
+    name = description.get("name")
+    if name in FAMILIES:
+        return FAMILIES[name](**{**given, **{k: v for k, v in description.items() if k != "name"}})
+    library, _, inner = str(name).partition("/")
+    if library == "torchvision" and inner:
+        return _of_torchvision(inner, description.get("args") or {}, given)
+    if library == "timm" and inner:
+        return _of_timm(inner, description.get("args") or {}, given)
+    raise SlimnetError(f"the network {name} is one that this slimnet does not know; upgrade slimnet")
+
+
+def import_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]:
+    """The function that "package.module:function" names; its module is imported.
+
+    Raises:
+        SlimnetError: there is no such module or function, or the import fails.
+    """
+    module_name, name = split_factory(factory)
+    file = find_source(module_name, folder)
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise SlimnetError(f"{module_name} cannot be imported: {_reason(error, file)}") from error
+    loaded = getattr(module, "__file__", None)
+    if loaded is None or not file.samefile(loaded):
+        raise SlimnetError(
+            f"{module_name} is in {file}, but Python has already imported another module of that name, "
+            f"{loaded}; rename the file"
+        )
+    try:
+        function: Callable[..., Any] = operator.attrgetter(name)(module)
+    except AttributeError:
+        close = get_close_matches(name, dir(module), n=1)
+        hint = f"; did you mean {module_name}:{close[0]}?" if close else ""
+        raise SlimnetError(f"{file} has no {name}{hint}") from None
+    if not callable(function):
+        raise SlimnetError(
+            f"{factory} is a {type(function).__name__}; a function that makes a network is needed"
+        )
+    return function
+
+
+def _own(factory: str, args: Mapping[str, Any], given: dict[str, Any], folder: Path | None) -> nn.Module:
+    function = import_factory(factory, folder)
+    complete = {**_accepted(function, given), **args}
+    _check_arguments(factory, function, complete)
+    try:
+        model = function(**complete)
+    except SlimnetError:
+        raise
+    except (Exception, SystemExit) as error:
+        file = find_source(split_factory(factory)[0], folder)
+        raise SlimnetError(f"{factory} failed: {_reason(error, file)}") from error
+    if not isinstance(model, nn.Module):
+        raise SlimnetError(f"{factory} returns a {type(model).__name__}; a torch.nn.Module is needed")
+    return describe(model, {"factory": factory, "args": complete})
+
+
+def _of_torchvision(name: str, args: Mapping[str, Any], given: dict[str, Any]) -> nn.Module:
+    from torchvision import models
+
+    label = f"torchvision/{name}"
+    if "weights" in args:
+        raise SlimnetError(f"{label} takes trained weights by init, not by args: init: {args['weights']}")
+    if name not in (known := models.list_models()):
+        raise _unknown(label, "torchvision", name, known)
+    complete = {**given, **args}
+    passed = {key: value for key, value in complete.items() if key != "in_channels"}
+    try:
+        model = models.get_model(name, weights=None, **passed)
+    except Exception as error:
+        raise SlimnetError(f"{label} cannot be made with {_spelled(passed)}: {first_line(error)}") from error
+    if complete.get("in_channels", 3) != 3:
+        _take_channels(model, complete["in_channels"])
+    return describe(model, {"name": label, "args": complete})
+
+
+def _take_channels(model: nn.Module, count: int) -> None:
+    """Let the first conv take images of so many channels instead of 3; each gets the weights of one."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            weight = layer.weight.detach()[:, torch.arange(count) % layer.in_channels]
+            layer.in_channels, layer.weight = count, nn.Parameter(weight.clone())
+            return
+
+
+def _of_timm(name: str, args: Mapping[str, Any], given: dict[str, Any]) -> nn.Module:
+    label = f"timm/{name}"
+    if "pretrained" in args:
+        raise SlimnetError(f"{label} takes trained weights by init, not by args: init: pretrained")
+    timm = import_timm(label)
+    if not timm.is_model(name):
+        raise _unknown(label, "timm", name, timm.list_models())
+    named = {"num_classes": "num_classes", "in_channels": "in_chans"}
+    complete = {**{named[key]: value for key, value in given.items()}, **args}
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, **complete)
+    except Exception as error:
+        raise SlimnetError(
+            f"{label} cannot be made with {_spelled(complete)}: {first_line(error)}"
+        ) from error
+    return describe(model, {"name": label, "args": complete})
+
+
+def import_timm(label: str) -> Any:
+    """The package timm.
+
+    Raises:
+        SlimnetError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise SlimnetError(f"{label} needs the package timm: pip install 'slimnet[timm]'") from error
+    return timm
+
+
+def architecture_of(model: nn.Module) -> dict[str, Any] | None:
+    """The complete description that a network carries; None for one that slimnet did not make."""
+    for name in (OTHER_NAME, NAME):
+        value = getattr(model, name, None)
+        if isinstance(value, dict) and ("name" in value or "factory" in value):
+            return value
+    return None
+
+
+def describe(model: nn.Module, architecture: Mapping[str, Any]) -> nn.Module:
+    """Give a network its complete description."""
+    setattr(model, OTHER_NAME if hasattr(model, NAME) else NAME, dict(architecture))
+    return model
+
+
+def _accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that a function names among its own."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: value for name, value in given.items() if name in parameters and parameters[name].kind in named
+    }
+
+
+def _check_arguments(factory: str, function: Callable[..., Any], args: Mapping[str, Any]) -> None:
+    """Refuse arguments that a function does not take, and the lack of those that it needs."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    parameters = signature.parameters.values()
+    try:
+        signature.bind(**args)
+    except TypeError:
+        required = [
+            p.name
+            for p in parameters
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        missing = [name for name in required if name not in args]
+        where = "in model.args of a config, or with --arg NAME=VALUE on the command line"
+        if missing:
+            raise SlimnetError(
+                f"{factory} needs the argument {', '.join(missing)}; give it {where}"
+            ) from None
+        unknown = [name for name in args if name not in signature.parameters]
+        takes = ", ".join(signature.parameters) or "none"
+        raise SlimnetError(f"{factory} takes no argument {', '.join(unknown)}; it takes {takes}") from None
+
+
+def _unknown(label: str, library: str, name: str, known: list[str]) -> SlimnetError:
+    close = get_close_matches(name, known, n=3)
+    hint = f"; did you mean {' or '.join(f'{library}/{one}' for one in close)}?" if close else ""
+    return SlimnetError(f"{library} has no network {name}{hint or f': {label} is not known'}")
+
+
+def _spelled(args: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in args.items()) or "no arguments"
+
+
+def _reason(error: BaseException, file: Path) -> str:
+    """What went wrong in the user's code, and where."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} ({error.filename}, line {error.lineno})"
+    where = f" ({file}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {first_line(error)}{where}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
