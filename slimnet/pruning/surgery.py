@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +26,7 @@ from slimnet.modules import each, named
 from slimnet.pruning.absorb import absorb_constants
 from slimnet.pruning.blocks import drop_branch, find_branches
 from slimnet.pruning.plan import LayerCut, PruningPlan
-from slimnet.pruning.verify import verify
+from slimnet.pruning.verify import CountingError, verify
 
 Model = TypeVar("Model", bound=nn.Module)
 PARAMETERS = ("weight", "bias")
@@ -86,6 +88,19 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     """
     model = uncompiled(model)
     _check(model, plan)
+    smaller = _cut_out(model, plan, absorb=absorb)
+    try:
+        _verify(model, smaller, plan, absorb=absorb)
+    except CountingError as error:
+        names = ", ".join(f'"{name}"' for name in _culprits(model, plan)) or "..."
+        raise SlimnetError(
+            f"{error}; keep the layers that it counts whole: plan(..., keep=[{names}])"
+        ) from error
+    return smaller
+
+
+def _cut_out(model: Model, plan: PruningPlan, *, absorb: bool) -> Model:
+    """The smaller copy, whether it runs or not."""
     cuts = plan.cuts()
     # What is about to be replaced by a slice of itself needs no copy of its own.
     modules = named(model)
@@ -103,8 +118,24 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     for name, kept in plan.vector_cuts().items():
         _shorten(layers[name.rpartition(".")[0]], name.rpartition(".")[2], kept)
     resize(smaller, plan.setting_cuts())
-    verify(model, smaller, plan.graph, compare=not plan.dropped)
     return smaller
+
+
+def _culprits(model: nn.Module, plan: PruningPlan) -> list[str]:
+    """The groups whose cut alone makes a network that does not run as it should, by a producer of each."""
+    found = []
+    for name, kept in plan.kept.items():
+        alone = replace(plan, kept={name: kept})
+        try:
+            _verify(model, _cut_out(model, alone, absorb=False), alone, absorb=False)
+        except CountingError:
+            found.append(next(group.producers[0] for group in plan.graph.groups if group.name == name))
+    return found
+
+
+def _verify(model: nn.Module, smaller: nn.Module, plan: PruningPlan, *, absorb: bool) -> None:
+    silenced = partial(mask, model, plan, absorb=absorb)
+    verify(model, smaller, plan.graph, silenced=silenced, compare=not plan.dropped)
 
 
 def resize(model: nn.Module, settings: dict[str, int]) -> None:
