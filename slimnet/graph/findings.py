@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
-from slimnet.graph.labels import Atoms, channels, compact, expand, unique
+from slimnet.graph.labels import Atoms, channels, compact, expand, unique, varies
 from slimnet.graph.record import Call, Context
 from slimnet.graph.settings import Settings
 from slimnet.modules import named
@@ -162,6 +162,21 @@ class Findings:
             if unbiased and not norm_behind(self.modules, call.outputs[0], self.record, users, uses):
                 found.add(call.layer)
         return found
+
+    # Use
+
+    def used(self, name: str) -> bool:
+        """Whether a module ran, or its tensors were used by another."""
+        return id(self.modules[name]) in self.context.ran or name in self._pinned
+
+    def block_sizes(self, sizes: set[int], why: str) -> None:
+        """Keep whatever has one of some numbers of channels."""
+        for value in self.record.values:
+            labels = value.labels
+            if labels is None or value.parametric:
+                continue
+            if any(labels.shape[dim] in sizes and varies(labels, dim) for dim in {1, -1} if labels.dim() > 1):
+                self.block_labels([labels], why)
 
     # Numbers
 

@@ -110,12 +110,14 @@ class Context:
 
     Attributes:
         modules: names of the modules whose forwards are running, the innermost last.
+        ran: modules whose forwards ran, by id.
         function: the function of torch that was called, None within an operation without one.
         arguments: what it was called with.
     """
 
     def __init__(self) -> None:
         self.modules: list[str] = []
+        self.ran: set[int] = set()
         self.function: Any = None
         self.arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
@@ -194,6 +196,7 @@ def listening(
     def enter(module: nn.Module, args: Any) -> None:
         if id(module) in names:
             context.modules.append(names[id(module)])
+            context.ran.add(id(module))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         if id(module) in names and context.modules:

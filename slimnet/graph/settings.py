@@ -123,9 +123,9 @@ class Settings:
                     vars(module)[name] = self._marked(value, f"{path}.{name}" if path else name, path, side)
 
     def _marked(self, value: Any, name: str, layer: str, side: str | None) -> Any:
-        if type(value) is int and value > 1:
-            return self.of(name, value, layer, side)
-        if type(value) in (list, tuple) and len(value) <= LONGEST and all(type(v) is int for v in value):
+        if _is_number(value) and int.__index__(value) > 1:
+            return self.of(name, int.__index__(value), layer, side)
+        if type(value) in (list, tuple) and len(value) <= LONGEST and all(map(_is_number, value)):
             return type(value)(self._marked(v, f"{name}[{i}]", layer, None) for i, v in enumerate(value))
         return value
 
@@ -165,6 +165,15 @@ class Settings:
     def changing(self) -> dict[str, Atoms]:
         """Those that are to be changed with what they count."""
         return {name: a for name, a in self.atoms.items() if name not in self._sides}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or type(value) is Setting  # of an earlier run
+
+
+def channel_counts(layer: nn.Module) -> set[int]:
+    """How many channels a layer takes and makes."""
+    return {int.__index__(value) for name, value in vars(layer).items() if name in _OF_LAYERS}
 
 
 def change_settings(model: nn.Module, values: Mapping[str, int]) -> None:

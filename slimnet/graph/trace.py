@@ -11,6 +11,7 @@ are pruned too.
 from __future__ import annotations
 
 import pickle
+import warnings
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from slimnet.graph.example import Example
 from slimnet.graph.findings import LAYERS, Run
 from slimnet.graph.flow import ChannelFlow
 from slimnet.graph.partition import Partition, Units, components, distinct
+from slimnet.graph.settings import channel_counts
 from slimnet.modes import evaluating, unchanged, uncompiled
 
 
@@ -184,7 +186,7 @@ def _keep_for_training(flow: ChannelFlow, example: Example, example_input: Any) 
     try:
         other.run(*example.arguments(example_input))
     except SlimnetError:
-        return  # in training mode the network does not take this input at all
+        pass  # in training mode the network does not take this input at all
     finally:
         model.eval()
     own = np.full(other.atom_count, -1)
@@ -193,6 +195,23 @@ def _keep_for_training(flow: ChannelFlow, example: Example, example_input: Any) 
     for name in sorted(idle & set(other.layers)):
         atoms = own[other.layers[name].inputs]
         flow.block(atoms[atoms >= 0], f"{name}, which only runs in training, reads it")
+    _keep_for_unseen(flow, [name for name in sorted(idle) if not flow.used(name) and not other.used(name)])
+
+
+def _keep_for_unseen(flow: ChannelFlow, layers: list[str]) -> None:
+    """Block what layers that never ran could read or write, which is all that has as many channels."""
+    if not layers:
+        return
+    for name in layers:
+        why = f"{name}, which did not run on the example, takes or makes as many channels"
+        flow.block_sizes(channel_counts(flow.modules[name]), why)
+    shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+    warnings.warn(
+        f"{shown} did not run on the example; in case they run on other inputs, everything with as many "
+        "channels as they take or make is kept whole; to prune it too, give an example on which they run, or "
+        "remove them from the network",
+        stacklevel=4,
+    )
 
 
 def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:

@@ -345,7 +345,8 @@ def alone(work: Callable[[nn.Module, Tensor], Tensor], **more: nn.Module | nn.Pa
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         return work(m, m.a(x))
 
-    return traced(forward, a=conv(3, 8), c=nn.Conv2d(8, 2, 1), **more)["a.0"].reason
+    layers = more if "fc" in more else {"c": nn.Conv2d(8, 2, 1), **more}
+    return traced(forward, a=conv(3, 8), **layers)["a.0"].reason
 
 
 def test_reshape_by_a_written_number_of_channels() -> None:
@@ -695,3 +696,43 @@ def test_a_missing_input_is_named() -> None:
 def test_network_without_layers_is_refused() -> None:
     with pytest.raises(SlimnetError, match="no convolution or linear layer"):
         trace(nn.Sequential(nn.ReLU()), torch.zeros(1, 3, 4, 4))
+
+
+# Layers that do not run
+
+
+class Routed(nn.Module):
+    """An expert chosen by what is computed; on an example of zeros it is the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 8), conv(8, 12)
+        self.first, self.second, self.out = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(12, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        expert = self.first if x.sum() >= 0 else self.second
+        return self.out(self.b(expert(y)))  # type: ignore[no-any-return]
+
+
+def test_what_a_layer_that_did_not_run_could_read_or_write_is_kept() -> None:
+    with pytest.warns(UserWarning, match="second did not run on the example") as warned:
+        graph = trace(Routed(), torch.zeros(1, 3, 4, 4))
+    assert [warning.filename for warning in warned] == [__file__]
+    assert "second, which did not run on the example" in graph["a.0"].reason
+    assert "second, which did not run on the example" in graph["first"].reason
+    assert graph["b.0"].prunable
+
+
+def test_layers_that_run_as_functions_or_in_training_are_no_idle_ones(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.a(x)
+        if m.training:
+            m.aux(y)
+        return F.conv2d(m.c(y), m.d.weight)  # type: ignore[arg-type, union-attr]
+
+    layers = {"c": nn.Conv2d(8, 2, 1), "d": nn.Conv2d(2, 2, 1), "aux": nn.Conv2d(8, 2, 1)}
+    traced(forward, a=conv(3, 8), **layers)
+    assert not recwarn.list

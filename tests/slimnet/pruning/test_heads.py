@@ -84,6 +84,7 @@ class Biased(Attention):
 class Separate(Attention):
     def __init__(self) -> None:
         super().__init__()
+        del self.qkv
         self.q, self.k, self.v = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(8, 12)
         self.scale = nn.Parameter(torch.rand(4, 1, 1))
 

@@ -125,7 +125,7 @@ def test_a_mask_of_torch_is_told() -> None:
 class Counting(nn.Module):
     """It computes with its number of channels in a way that nobody sees."""
 
-    def __init__(self, scale: Callable[[nn.Module, Tensor], float]) -> None:
+    def __init__(self, scale: Callable[[nn.Module, Tensor], float | Tensor]) -> None:
         super().__init__()
         self.a = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
         self.out, self.scale = nn.Conv2d(8, 2, 1), scale
@@ -140,13 +140,14 @@ def _scripted(x: Tensor) -> float:
     return 1.0 / x.size(1)
 
 
-COUNTS: dict[str, Callable[[Any, Tensor], float]] = {
+COUNTS: dict[str, Callable[[Any, Tensor], float | Tensor]] = {
     "logarithm": lambda m, x: math.log2(x.shape[1]),
     "size of a size": lambda m, x: x.shape.numel() ** -0.5,
     "remainder": lambda m, x: 2.0 if x.shape[1] % 8 else 1.0,
     "branch": lambda m, x: 2.0 if x.shape[1] == 1 else 1.0,
     "script": lambda m, x: _scripted(x),
     "text": lambda m, x: float(str(x.shape[1])),
+    "constant": lambda m, x: torch.linspace(0, len(range(x.shape[1])), x.shape[3]).to(x),
 }
 
 
@@ -157,6 +158,48 @@ def test_a_forward_that_computes_with_its_channels_is_refused(name: str) -> None
     graph = slimnet.trace(model, x)
     with pytest.raises(SlimnetError, match="number of channels"):
         slimnet.prune(model, slimnet.plan(graph, ratio=0.9, score="l2", min_channels=1))
+
+
+class Two(nn.Module):
+    """Two convs, and a forward that does what it is given to before the second."""
+
+    def __init__(self, work: Callable[[Tensor, Tensor, nn.Module], Tensor]) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.b = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.gate = nn.Conv2d(3, 4, 1)
+        self.out, self.work = nn.Conv2d(8, 2, 1), work
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x)
+        return self.out(self.b(self.work(x, self.a(x), gate)))  # type: ignore[no-any-return]
+
+
+def _read_then_counts(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    _ = x.mean().item()
+    return y.tanh() if y.shape[1] % 8 else y
+
+
+def _branches_on_what_is_computed(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    return y.softmax(1) if bool((gate > -100).all() & (gate != 0).any()) else y
+
+
+@pytest.mark.parametrize("work", [_read_then_counts, _branches_on_what_is_computed])
+def test_a_forward_that_reads_numbers_is_compared_with_the_masked_network(work: Any) -> None:
+    model = Two(work).double().eval()
+    chosen = slimnet.plan(slimnet.trace(model, X.double()), ratio=0.6, score="l2", min_channels=1)
+    with pytest.raises(SlimnetError, match=r'keep=\["a.0"\]'):
+        slimnet.prune(model, chosen)
+
+
+def test_a_refusal_names_the_groups_to_keep() -> None:
+    model = Two(lambda x, y, gate: y * math.log2(y.shape[1])).double().eval()
+    graph = slimnet.trace(model, X.double())
+    with pytest.raises(SlimnetError, match=r'number of channels.* plan\(..., keep=\["a.0"\]\)'):
+        slimnet.prune(model, slimnet.plan(graph, ratio=0.6, score="l2", min_channels=1))
+    kept = slimnet.plan(graph, ratio=0.6, score="l2", min_channels=1, keep=["a.0"])
+    smaller: Any = slimnet.prune(model, kept)
+    assert smaller.a[0].out_channels == 8 > smaller.b[0].out_channels
 
 
 class Unpooled(nn.Module):
