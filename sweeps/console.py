@@ -20,7 +20,15 @@ from sweeps.progress import Progress, RunningStage
 PIPE_WIDTH = 200  # characters, where the output is no terminal
 PIPE_SECONDS = 60.0  # between lines on the whole sweep, where there is no live display
 MOST_TRIALS = 6  # trial numbers listed for a stage
-TEXTS = ("network", "state", "reason", "control", "comparison")  # columns of words
+TEXTS = (
+    "network",
+    "state",
+    "reason",
+    "control",
+    "comparison",
+    "group",
+    "kept whole because",
+)  # columns of words
 HEADINGS = {
     "trial": "trial",
     "lambda": "λ",

@@ -88,11 +88,17 @@ def contenders(
                 yield Contender(kind, trial.number, again.seed, stages)
 
 
+def narrow_epochs_to_come(config: Config) -> float:
+    """At most how many epochs uniform controls train, before it is known which they are."""
+    points = min(config.confirm.points, config.search.trials)
+    return float(config.most_epochs * points * config.confirm.seeds * config.controls.uniform)
+
+
 def epochs_to_come(config: Config) -> dict[str, float]:
     """At most how many epochs all contenders train, by kind of stage, before it is known which they are."""
     points, further = min(config.confirm.points, config.search.trials), config.confirm.seeds - 1
     controls, random = config.controls, config.controls.random and config.inherits
-    sparse = config.most_epochs * (further + points * (further + 1) * controls.uniform)
+    sparse = config.most_epochs * further + narrow_epochs_to_come(config)
     repeated = points * further * config.passes  # repeats' stages, and later passes after random channels
     repeated += points * (further + 1) * random * (config.passes - 1)
     sparse += repeated * config.sparse.epochs

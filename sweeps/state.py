@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sweeps.config import Config, resolve
 from sweeps.config.space import count_points
-from sweeps.contenders import Contender, chosen_points, contenders, epochs_to_come
+from sweeps.contenders import Contender, chosen_points, contenders, epochs_to_come, narrow_epochs_to_come
 from sweeps.pareto import Front
 from sweeps.records import (
     ContenderRecord,
@@ -218,6 +218,13 @@ class State:
         left["early"] += trainings * config.finetune.rewind_to * config.rewinds
         left["finetune"] += unasked * config.passes * config.finetune.epochs
         return left
+
+    def narrow_epochs_ahead(self) -> float:
+        """How many of the sparse epochs in `epochs_ahead` are of uniformly narrower networks."""
+        needed = {stage.key: stage for stage in self._needed() if getattr(stage.spec, "within", None)}
+        known = sum(stage.epochs - self._stages[key].epochs_done for key, stage in needed.items())
+        to_come = narrow_epochs_to_come(self.config) if self._points is None else 0.0
+        return known + to_come + self._epochs_of_unsized()
 
     def _needed(self) -> Iterator[Stage]:
         """The stages of the baseline and of all trials and contenders that have not ended, by priority."""

@@ -7,6 +7,7 @@ import sys
 import slimnet
 from slimnet.command_line import EXIT_USAGE, make_app, print_in_any_encoding
 from slimnet.errors import SlimnetError
+from sweeps.cli.check import check_command
 from sweeps.cli.export import export_command
 from sweeps.cli.maintain import doctor_command, retry_command, sync_command
 from sweeps.cli.run import run_command
@@ -22,6 +23,7 @@ app = make_app(
     version=f"sweeps of slimnet {slimnet.__version__}",
 )
 app.command("run")(run_command)
+app.command("check")(check_command)
 app.command("plan")(plan_command)
 app.command("status")(status_command)
 app.command("pareto")(pareto_command)

@@ -21,6 +21,9 @@ ConfigArgument = Annotated[
 TrialsOption = Annotated[
     int | None, typer.Option("--trials", metavar="N", help="Number of trials; overrides search.trials.")
 ]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Number of worker processes; overrides workers.")
+]
 SetOption = Annotated[
     list[str],
     typer.Option(

@@ -12,8 +12,18 @@ import typer
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision
 from slimnet.wording import duration
+from sweeps.check import examine, seconds_of, warnings_about
 from sweeps.cli import studies
-from sweeps.cli.options import RUNS, ConfigArgument, DataOption, RunsOption, SetOption, TrialsOption
+from sweeps.cli.check import print_warnings, summary
+from sweeps.cli.options import (
+    RUNS,
+    ConfigArgument,
+    DataOption,
+    RunsOption,
+    SetOption,
+    TrialsOption,
+    WorkersOption,
+)
 from sweeps.cli.show import print_front
 from sweeps.comparison import Comparison, best_of_front
 from sweeps.config import Config, load_config
@@ -39,9 +49,7 @@ EXIT_FAILED_TRIALS = 1
 def run_command(
     config: ConfigArgument,
     trials: TrialsOption = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of worker processes; overrides workers.")
-    ] = None,
+    workers: WorkersOption = None,
     wandb: Annotated[
         str | None, typer.Option(metavar="MODE", help="W&B: auto, online, offline or disabled.")
     ] = None,
@@ -71,7 +79,8 @@ def run_command(
 
     reference = studies.reference(config, settings, runs)
     mode = decide_mode(settings.wandb.mode, reference)
-    prepared = None if begun else processes.ask(prepare, settings, data_dir)
+    found = None if begun else processes.ask(examine, settings, data_dir)
+    prepared: Prepared | None = found
     folder = _make_folders(runs, settings.study)
 
     with hold(folder), watch_signals() as interruption:
@@ -88,6 +97,10 @@ def run_command(
         _introduce(console, settings, study, machine, room)
         for note in prepared.notes if prepared else ():
             console.note(note)
+        if found:
+            console.note(summary(found, seconds_of(state, found)))
+            if not quiet:
+                print_warnings(console, warnings_about(settings, found))
         if database.replaced:
             console.note(database.replaced)
         console.note(mode.why)

@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from slimnet.data.catalogue import fingerprint
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, JsonOption, RunsOption, SetOption, TrialsOption
 from sweeps.comparison import Comparison, Measured
 from sweeps.config import load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
-from sweeps.executors import processes
-from sweeps.machine import prepare
-from sweeps.networks import needs_making
 from sweeps.outputs import CONTROLS, pareto_table, write_outputs
 from sweeps.records import FACTS, StageRecord, StudyRecord
 from sweeps.report.summary import how_far
 from sweeps.report.verdicts import against, with_error
-from sweeps.stages import Store
-from sweeps.state import State, count_states
-from sweeps.study import Facts, Study, check_config, check_unchanged, is_begun, open_study
+from sweeps.state import count_states
+from sweeps.study import check_config
 
 
 def plan_command(
@@ -35,16 +30,8 @@ def plan_command(
     extra = [f"search.trials={trials}"] if trials is not None else []
     settings = load_config(config, [*overrides, *extra])
     studies.check_goal(settings)
-    folder = runs / settings.study
-    check_config(folder, settings)
-    if is_begun(folder):
-        study = open_study(folder, settings)
-        check_unchanged(study, settings)
-    else:
-        data = fingerprint(settings.data.name, path=settings.data.path)
-        networks = processes.ask(prepare, settings, None).networks if needs_making(settings) else {}
-        study = Study(folder, Facts("", studies.precision_of(settings), data, networks), [])
-    state = State(settings, study, Store(runs))
+    check_config(runs / settings.study, settings)
+    state = studies.state_of(settings, runs)
     counts, left = count_states(state.stages()), state.epochs_ahead()
     points = count_points(settings.search.space)
     if as_json:

@@ -6,15 +6,19 @@ import shlex
 import sys
 from pathlib import Path
 
+from slimnet.data.catalogue import fingerprint
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision
 from sweeps.cli.options import RUNS
 from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
-from sweeps.machine import look
+from sweeps.executors import processes
+from sweeps.machine import Prepared, look, prepare
+from sweeps.networks import Made, needs_making
 from sweeps.records import StudyRecord
-from sweeps.state import read_study
-from sweeps.study import kept_config
+from sweeps.stages import Store
+from sweeps.state import State, read_study
+from sweeps.study import Facts, Study, check_unchanged, is_begun, kept_config, open_study
 
 
 def read(config: str, runs: Path) -> StudyRecord:
@@ -53,8 +57,35 @@ def check_goal(config: Config) -> None:
         )
 
 
-def precision_of(config: Config) -> Precision:
-    """The precision of a new study."""
+def state_of(config: Config, runs: Path, prepared: Prepared | None = None) -> State:
+    """The state of a study that has begun, or as it will be when it begins; changes nothing.
+
+    Args:
+        config: of the study.
+        runs: the folder of the studies.
+        prepared: what is known of the machine and the networks; found out, which takes a while, if it is
+            needed and not given.
+
+    Raises:
+        SlimnetError: a file is damaged, or the data or the networks have changed.
+    """
+    folder = runs / config.study
+    if is_begun(folder):
+        study = open_study(folder, config)
+        check_unchanged(study, config)
+    else:
+        data = fingerprint(config.data.name, path=config.data.path)
+        if prepared is None and needs_making(config):
+            prepared = processes.ask(prepare, config, None)
+        study = Study(folder, Facts("", _precision(config, prepared), data, _networks(prepared)), [])
+    return State(config, study, Store(runs))
+
+
+def _precision(config: Config, prepared: Prepared | None) -> Precision:
     if config.precision != "auto":
         return config.precision
-    return look(config.device).precision
+    return prepared.machine.precision if prepared else look(config.device).precision
+
+
+def _networks(prepared: Prepared | None) -> dict[str, Made]:
+    return prepared.networks if prepared else {}

@@ -21,7 +21,11 @@ from slimnet.errors import SlimnetError
 from slimnet.training.memory import keep_memory
 from sweeps.interruption import SIGNALS
 
-PRELOADED = ["sweeps.worker", "torch._dynamo"]  # every optimiser imports the latter, which takes a second
+PRELOADED = [
+    "sweeps.worker",
+    "sweeps.check.probe",
+    "torch._dynamo",
+]  # every optimiser imports the latter, which takes a second
 
 StartMethod = Literal["forkserver", "spawn"]
 Send = Callable[[Any], None]

@@ -1,0 +1,116 @@
+"""What makes no sense in a study, though it would run: a sentence each, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from slimnet.pruning.options import NORM_SCORES
+from sweeps.check.findings import DataFacts, Findings, NetworkFacts
+from sweeps.config import Config
+from sweeps.config.space import Entry
+
+FEW_TO_COMPARE = 200  # validation images below which accuracies differ by chance alone
+MANY_CONSTANT = 0.01  # fraction of images of one colour
+FEW_NAMED = 3  # classes that a sentence names
+
+
+def warnings_about(config: Config, findings: Findings) -> list[str]:
+    """The sentences; none where all makes sense."""
+    return [
+        *_about_data(config, findings.data),
+        *_about_penalty(config, findings.network),
+        *_about_pruning(config, findings.network),
+        *_about_training(config, findings),
+    ]
+
+
+def _about_data(config: Config, data: DataFacts) -> Iterator[str]:
+    if len(data.classes) < 2:
+        yield f"the data have one class, {data.classes[0]}: there is nothing to learn; check the labels"
+    for part, counts in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        missing = [name for name, count in zip(data.classes, counts, strict=True) if not count]
+        if missing:
+            yield (
+                f"the {part} split has no image of {_some(missing)}, so that its accuracy says nothing of "
+                f"{'it' if len(missing) == 1 else 'them'}; add some"
+            )
+    if data.constant > MANY_CONSTANT * data.looked_at:
+        yield (
+            f"{data.constant:,} of the {data.looked_at:,} training images that were looked at are of one "
+            "colour; check how they were made"
+        )
+    held = sum(data.validation)
+    if held < FEW_TO_COMPARE:
+        yield (
+            f"validation has only {held} images: two networks can be told apart where they differ by some "
+            f"{2 * (0.5 / held) ** 0.5:.0%}; raise data.validation, or add images"
+        )
+    if config.data.crop * 2 >= min(data.image_shape[1:]):
+        side = min(data.image_shape[1:])
+        yield f"data.crop {config.data.crop} pads images of {side} pixels by their own size or more; lower it"
+
+
+def _about_penalty(config: Config, network: NetworkFacts) -> Iterator[str]:
+    """λ that acts on nothing, and scores by γ that nothing has sorted."""
+    searched = config.search.space
+    pulls = bool(config.sparse.lambda_ or config.sparse.target)
+    pulls = pulls or "sparse.lambda" in searched or "sparse.target" in searched
+    if pulls and not network.scaling_factors:
+        yield (
+            "sparse.lambda acts on scaling factors of BatchNorm, and no channel that can be pruned has one; "
+            "choose prune.score l2, and leave lambda at 0"
+        )
+    if not pulls and config.prune.score in NORM_SCORES and "prune.score" not in searched:
+        yield (
+            f"prune.score {config.prune.score} ranks channels by scaling factors, which no penalty sorts at "
+            "sparse.lambda 0; set it or sparse.target, or choose prune.score l2"
+        )
+
+
+def _about_pruning(config: Config, network: NetworkFacts) -> Iterator[str]:
+    widest = max((group.channels for group in network.groups if not group.whole_because), default=0)
+    for name in ("min_channels", "round_to"):
+        least = _least(config.search.space.get(f"prune.{name}"), getattr(config.prune, name))
+        if least >= widest > 0:
+            yield (
+                f"prune.{name} is {least}, and no layer that can be pruned has more than {widest} channels: "
+                "nothing is removed; lower it"
+            )
+            return
+    for cut in network.cuts:
+        if cut.params is None:
+            yield f"trials at {cut.at} would fail: {cut.refusal}"
+        elif cut.params >= network.params and cut.at != "prune.ratio 0":
+            yield f"{cut.at} removes nothing of the network's {network.params:,} parameters; choose another"
+
+
+def _about_training(config: Config, findings: Findings) -> Iterator[str]:
+    images = sum(findings.data.train)
+    for name, section in (("sparse", config.sparse), ("finetune", config.finetune)):
+        if section.batch_size > images:
+            yield (
+                f"{name}.batch_size is {section.batch_size}, more than the {images:,} training images: "
+                "an epoch is one step; lower it"
+            )
+    outputs, classes = findings.network.outputs, len(findings.data.classes)
+    if outputs > classes:
+        yield (
+            f"the network has {outputs:,} outputs for {classes} classes, and the rest are never used; "
+            "let its factory take num_classes"
+        )
+    if config.precision == "bfloat16" and findings.machine.precision == "float32":
+        yield f"precision is bfloat16, which {findings.machine.name} only emulates; auto would be quicker"
+
+
+def _least(entry: Entry | None, value: int) -> int:
+    """The smallest value of a field, searched or not."""
+    if entry is None:
+        return value
+    return int(min(entry.values() or [entry.low]))  # type: ignore[union-attr]
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few names, and how many more."""
+    more = len(names) - FEW_NAMED
+    named = ", ".join(names[:FEW_NAMED])
+    return f"class{'es' * (len(names) > 1)} {named}" + (f" and {more} more" if more > 0 else "")

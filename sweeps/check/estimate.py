@@ -1,0 +1,39 @@
+"""How long a sweep will take, from the seconds of its parts."""
+
+from __future__ import annotations
+
+import math
+
+from sweeps.check.findings import Findings
+from sweeps.config.sections import Recipe
+from sweeps.state import State
+
+
+def seconds_of(state: State, findings: Findings) -> float:
+    """Seconds until the sweep is done, on the workers of `findings`; at most, as trials share stages.
+
+    Args:
+        state: of the study, begun or not.
+        findings: of the study's config.
+    """
+    config, times = state.config, findings.times
+    left = state.epochs_ahead()
+    narrow = state.narrow_epochs_ahead()
+    whole, tuned = left["sparse"] + left["early"] - narrow, left["finetune"]
+    long = config.sparse if config.sparse.epochs else config.finetune  # of a training in one go
+    of_whole = _epoch(findings, long, times.step)
+    of_narrow = _epoch(findings, long, times.pruned_step * long.batch_size / config.finetune.batch_size)
+    of_tuned = _epoch(findings, config.finetune, times.pruned_step)
+    training = whole * of_whole + narrow * of_narrow + tuned * of_tuned
+    prunings = tuned / config.finetune.epochs
+    starts = narrow / config.most_epochs + whole / max(1, config.sparse.epochs) + 2 * prunings
+    measured = sum(findings.data.validation) + sum(findings.data.test)
+    beside = starts * times.start + prunings * (times.prune + measured * times.image)
+    return (training + beside) / findings.workers
+
+
+def _epoch(findings: Findings, recipe: Recipe, step: float) -> float:
+    data = findings.data
+    measured = sum(data.validation) + sum(data.test)
+    steps = math.ceil(sum(data.train) / recipe.batch_size)
+    return steps * step + measured * findings.times.image / recipe.evaluate_every

@@ -1,0 +1,273 @@
+"""Loads the data of a study, builds its network, and tries each step of a trial on it for a moment."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimnet.cost import count_macs, count_params
+from slimnet.data import Images, Splits, load_dataset, split, train_batches
+from slimnet.devices import synchronize
+from slimnet.errors import SlimnetError
+from slimnet.evaluation import evaluate
+from slimnet.graph import ChannelGraph, ChannelGroup
+from slimnet.graph.trace import trace
+from slimnet.modes import evaluating
+from slimnet.networks import new_network
+from slimnet.precision import Precision
+from slimnet.pruning import planning, surgery
+from slimnet.pruning.options import NORM_SCORES
+from slimnet.training.determinism import make_deterministic
+from slimnet.training.loop import train
+from slimnet.training.recipe import Recipe
+from sweeps.check.findings import Cut, DataFacts, Findings, GroupFacts, NetworkFacts, Times
+from sweeps.config import Config, ConfigError, resolve
+from sweeps.config.sections import Prune
+from sweeps.config.sections import Recipe as Section
+from sweeps.config.space import Choices, Entry
+from sweeps.jobs import Place
+from sweeps.machine import look, places
+from sweeps.networks import make_networks
+
+SECONDS = 0.3  # of steps that are timed, after the first
+MOST = 30  # steps that are timed
+SLOW = 5.0  # seconds; a first step that takes as long is the only one
+BATCH = 64  # images for scores that need some
+LOOKED_AT = 2000  # training images that are looked at for being of one colour
+EVALUATED = 500  # images
+SIZES = ("prune.ratio", "prune.params", "prune.macs")
+"""The fields that say how much is removed."""
+
+
+def probe(config: Config, data_dir: Path | None) -> Findings:
+    """See `sweeps.check.examine`."""
+    machine = look(config.device)
+    room = places(config.workers, machine, useful=config.search.ahead + 1)
+    place = room[0]
+    torch.set_num_threads(place.threads)
+    make_deterministic(place.device)
+    middle = _resolved(config, {path: _middle(entry) for path, entry in config.search.space.items()})
+    precision: Precision = machine.precision if config.precision == "auto" else config.precision
+
+    began = time.perf_counter()
+    splits = _load(middle, data_dir, place)
+    notes: list[str] = []
+    networks = make_networks(config, splits.image_shape, splits.num_classes, notes.append)
+    network = _network(middle, splits).to(place.device)
+    graph = trace(network, splits.example)
+    gammas = planning.scaling_factors(graph, streams=middle.prune.streams)
+    start = time.perf_counter() - began
+    facts = NetworkFacts(
+        name=middle.model.label,
+        params=count_params(network),
+        macs=count_macs(network, splits.example),
+        outputs=_outputs(network, splits),
+        scaling_factors=sum(gamma.numel() for gamma in gammas.values()),
+        groups=tuple(_group(group, middle.prune) for group in graph.groups),
+        cuts=tuple(_cuts(graph, middle, splits)),
+    )
+    began = time.perf_counter()
+    smaller = _tried(graph, middle, splits, facts.cuts)
+    pruning = time.perf_counter() - began
+    pruned_params = count_params(smaller)
+    recipe = _recipe(middle.finetune, middle, middle.finetune.distill, middle.finetune.temperature)
+    teacher = copy.deepcopy(network) if recipe.distill else None
+    image = _image_seconds(network, splits, precision)
+    _, pruned_step = _step_seconds(copy.deepcopy(smaller), splits, recipe, precision, {}, teacher)
+    whole = _recipe(middle.sparse if middle.sparse.epochs else middle.finetune, middle)
+    first, step = _step_seconds(network, splits, whole, precision, gammas)
+    return Findings(
+        machine=machine,
+        networks=networks,
+        notes=tuple(dict.fromkeys(notes)),
+        workers=len(room),
+        threads=place.threads,
+        data=_data(config, splits),
+        network=facts,
+        times=Times(step, pruned_step, pruned_params, image, start + max(0.0, first - step), pruning),
+    )
+
+
+def _network(config: Config, splits: Splits) -> nn.Module:
+    """The network of a trial; what its factory prints goes to stderr, as stdout may be for JSON."""
+    with redirect_stdout(sys.stderr):
+        return new_network(
+            config.model.description(),
+            splits.image_shape,
+            splits.num_classes,
+            seed=config.seed,
+            folder=config.model.path,
+            init=config.model.init,
+        )
+
+
+def _recipe(section: Section, config: Config, distill: float = 0.0, temperature: float = 4.0) -> Recipe:
+    """A training of one epoch, of which only a few steps are made."""
+    fields = {name: getattr(section, name) for name in Section.model_fields}
+    data = config.data
+    return Recipe(
+        **{**fields, "epochs": 1}, crop=data.crop, flip=data.flip, distill=distill, temperature=temperature
+    )
+
+
+def _image_seconds(network: nn.Module, splits: Splits, precision: Precision) -> float:
+    """How long it takes to measure the accuracy on an image."""
+    images = _first(splits.validation, EVALUATED)
+    evaluate(network, splits, _first(images, 1), precision)
+    began = time.perf_counter()
+    evaluate(network, splits, images, precision)
+    return (time.perf_counter() - began) / len(images)
+
+
+def _load(config: Config, data_dir: Path | None, place: Place) -> Splits:
+    data = config.data
+    dataset = load_dataset(data.name, path=data.path, data_dir=data_dir, image_size=data.image_size)
+    return split(dataset, validation=data.validation, seed=config.seed, device=place.device)
+
+
+def _resolved(config: Config, point: dict[str, Any]) -> Config:
+    """The config at a point; as it is where the point's values do not go together."""
+    try:
+        return resolve(config, point)
+    except ConfigError:
+        return config
+
+
+def _middle(entry: Entry) -> Any:
+    if (values := entry.values()) is not None:
+        return values[len(values) // 2]
+    assert not isinstance(entry, Choices), "which have values"
+    between = (entry.low * entry.high) ** 0.5 if entry.low > 0 else (entry.low + entry.high) / 2
+    return round(between) if isinstance(entry.low, int) else between
+
+
+def _data(config: Config, splits: Splits) -> DataFacts:
+    pixels = _first(splits.train, LOOKED_AT).x.flatten(2)
+    constant = (pixels.amax(2) == pixels.amin(2)).all(1)
+    train, validation, test = (
+        tuple(torch.bincount(part.y.cpu(), minlength=splits.num_classes).tolist())
+        for part in (splits.train, splits.validation, splits.test)
+    )
+    return DataFacts(
+        name=str(config.data.path or config.data.name),
+        image_shape=splits.image_shape,
+        classes=splits.classes,
+        train=train,
+        validation=validation,
+        test=test,
+        looked_at=len(pixels),
+        constant=int(constant.sum()),
+    )
+
+
+def _first(images: Images, count: int) -> Images:
+    return Images(images.x[:count], images.y[:count])
+
+
+def _outputs(network: nn.Module, splits: Splits) -> int:
+    with torch.inference_mode(), evaluating(network):
+        output: Tensor = network(splits.example)
+    return output.shape[-1]
+
+
+def _group(group: ChannelGroup, prune: Prune) -> GroupFacts:
+    reason = group.blocked
+    if not reason and prune.score in NORM_SCORES and not group.scales:
+        reason = "no BatchNorm follows it to go by"
+    if not reason and group.coupled and not prune.streams:
+        reason = "its channels meet in a residual add, and prune.streams is false"
+    return GroupFacts(group.name, len(group.producers), group.size, reason)
+
+
+def _cuts(graph: ChannelGraph, middle: Config, splits: Splits) -> Iterator[Cut]:
+    """What pruning leaves at both ends of the search space, or at the only point of it."""
+    searched = [(path, entry) for path, entry in middle.search.space.items() if path in SIZES]
+    points = [(path, end) for path, entry in searched for end in _ends(entry)]
+    if not points:
+        name = middle.prune.budget or "ratio"
+        points = [(f"prune.{name}", getattr(middle.prune, name))]
+    for path, end in points:
+        at = f"{path} {end:,}" if isinstance(end, int) else f"{path} {end:g}"
+        try:
+            smaller = _cut(graph, _resolved(middle, {path: end}).prune, splits)
+        except SlimnetError as refusal:
+            yield Cut(at, None, str(refusal))
+        else:
+            yield Cut(at, count_params(smaller))
+
+
+def _tried(graph: ChannelGraph, middle: Config, splits: Splits, cuts: Sequence[Cut]) -> nn.Module:
+    """The network pruned at the middle of the space, or as it is where that is refused.
+
+    Raises:
+        SlimnetError: pruning is refused at every point, so that all trials would fail.
+    """
+    if all(cut.params is None for cut in cuts):
+        raise SlimnetError(f"no trial could prune this network: at {cuts[0].at}, {cuts[0].refusal}")
+    try:
+        return _cut(graph, middle.prune, splits)
+    except SlimnetError:
+        return graph.model
+
+
+def _ends(entry: Entry) -> list[Any]:
+    """The smallest and the largest value."""
+    values = entry.values()
+    if values is None:
+        assert not isinstance(entry, Choices), "which have values"
+        return [entry.low, entry.high]
+    numbers = [value for value in values if value is not None]
+    return sorted({min(numbers), max(numbers)}) if numbers else []
+
+
+def _cut(graph: ChannelGraph, prune: Prune, splits: Splits) -> nn.Module:
+    """The network, pruned by the weights that it has now."""
+    options = prune.plan_options()
+    del options["absorb"], options["recalibrate"]
+    batches = islice(train_batches(splits.train, splits, BATCH, seed=0, epoch=0), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # new scaling factors are all alike; only how many go counts
+        plan = planning.plan(graph, **options, seed=0, batches=batches)
+    return surgery.prune(graph.model, plan, absorb=False)
+
+
+class _TimedEnough(Exception):  # noqa: N818 - no error: a training cannot be ended within an epoch otherwise
+    pass
+
+
+def _step_seconds(
+    network: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    precision: Precision,
+    gammas: Mapping[str, nn.Parameter],
+    teacher: nn.Module | None = None,
+) -> tuple[float, float]:
+    """How long the first step of a training takes, and each further one; changes the network."""
+    moments = [time.perf_counter()]
+
+    def note(epoch: int, step: int, steps: int) -> None:
+        synchronize(splits.train.y.device)
+        moments.append(time.perf_counter())
+        timed, count = moments[-1] - moments[1], len(moments) - 2
+        if count >= MOST or timed > SECONDS or moments[1] - moments[0] > SLOW:
+            raise _TimedEnough
+
+    with suppress(_TimedEnough):
+        train(
+            network, splits, recipe, seed=0, gammas=gammas, teacher=teacher, precision=precision, on_step=note
+        )
+    first = moments[1] - moments[0]
+    further = [after - before for before, after in pairwise(moments[1:])]
+    return first, median(further) if further else first
