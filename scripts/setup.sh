@@ -29,23 +29,42 @@ rm -rf .venv
     exit 1
 }
 
+install() { # $1: uv or pip; its last line is its status
+    if [ "$1" = uv ]; then
+        "$uv" pip install --python .venv/bin/python --config-settings editable_mode=compat -e '.[dev]' 2>&1
+    else
+        .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+            --config-settings editable_mode=compat -e '.[dev]' 2>&1
+    fi
+    echo "status $?"
+}
+
 # One line that moves on a terminal, and a line per large download elsewhere; everything is in setup.log.
 log=.venv/setup.log
 [ -t 1 ] && moving=1 || moving=0
-{
-    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off \
-        --config-settings editable_mode=compat -e '.[dev]' 2>&1
-    echo "status $?"
-} | tee "$log" | awk -v moving="$moving" '
-    /^ *Downloading .*(MB|GB)\)/ || /^Installing/ {
+show() {
+    awk -v moving="$moving" '
+    /^ *Downloading .*[MG]i?B\)/ || /^(Installing|Installed|Prepared|Resolved)/ {
         sub(/^ */, ""); name = $1 " " substr($2, 1, 60) " " $3 " " $4
-        if (moving) printf "\r\033[K  %s", name; else if (/GB\)|[0-9][0-9][0-9]\.[0-9] MB|^Installing/) print "  " name
+        if (moving) printf "\r\033[K  %s", name
+        else if (/Gi?B\)|[0-9][0-9][0-9]\.[0-9] ?Mi?B|^Install/) print "  " name
         fflush()
     }
     END { if (moving) printf "\r\033[K" }'
-if [ "$(tail -n 1 "$log")" != "status 0" ]; then
+}
+
+# uv, where there is one, takes a fraction of the time; pip where uv cannot, for it may know of other indexes. Both
+# take torch as the package index has it, which suits every machine: with CUDA on Linux, with Metal on macOS.
+uv=${UV:-uv}
+"$uv" --version > /dev/null 2>&1 && installers="uv pip" || installers=pip
+for installer in $installers; do
+    install "$installer" | tee "$log" | show
+    [ "$(tail -n 1 "$log")" != "status 0" ] || break
     grep -v '^WARNING' "$log" | tail -n 15 >&2
-    echo "pip could not install the packages; see above and $log, and run make setup again when it can" >&2
+    echo "$installer could not install the packages; see above" >&2
+done
+if [ "$(tail -n 1 "$log")" != "status 0" ]; then
+    echo "run make setup again when the package index can be reached; the whole log is $log" >&2
     exit 1
 fi
 echo "$wanted" > .venv/stamp
