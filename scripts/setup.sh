@@ -45,7 +45,7 @@ log=.venv/setup.log
 show() {
     awk -v moving="$moving" '
     /^ *Downloading .*[MG]i?B\)/ || /^(Installing|Installed|Prepared|Resolved)/ {
-        sub(/^ */, ""); name = $1 " " substr($2, 1, 60) " " $3 " " $4
+        sub(/^ */, ""); name = $1 " " substr($2, 1, 60) " " $3 (/^ *Downloading/ ? " " $4 : "")
         if (moving) printf "\r\033[K  %s", name
         else if (/Gi?B\)|[0-9][0-9][0-9]\.[0-9] ?Mi?B|^Install/) print "  " name
         fflush()
