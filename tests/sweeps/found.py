@@ -18,6 +18,7 @@ NETWORK = NetworkFacts(
 )
 FOUND = Findings(
     machine=Machine("cpu", 1, "a processor", "float32"),
+    networks={},
     workers=2,
     threads=1,
     data=DATA,

@@ -17,7 +17,7 @@ STEP, PRUNED, START = 0.1, 0.02, 0.5
 
 def seconds(tmp_path: Path, *overrides: str, found: Findings = FOUND) -> float:
     settings = load_config("smoke", overrides)
-    return seconds_of(studies.state_of(settings, tmp_path, "float32"), found)
+    return seconds_of(studies.state_of(settings, tmp_path, found), found)
 
 
 @pytest.fixture
