@@ -78,7 +78,8 @@ def measure(trials: int) -> dict[str, Any]:
         again = _Run(config, Path(folder))
         assert again.driver.run().front == record.front
         start = time.perf_counter() - began
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         report, size = _report(record, Path(folder))
     return {
         "trials": trials,

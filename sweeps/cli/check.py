@@ -74,6 +74,8 @@ def print_warnings(console: Console, warnings: list[str]) -> None:
 
 def _print(console: Console, config: Config, found: Findings, state: State, seconds: float) -> None:
     _print_data(console, found.data)
+    for note in found.notes:
+        console.say(f"  {note}")
     _print_network(console, found.network)
     machine, times = found.machine, found.times
     precision = machine.precision if config.precision == "auto" else config.precision

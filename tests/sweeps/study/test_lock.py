@@ -1,0 +1,76 @@
+"""Who may run a study, on file systems with and without `flock`."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps.config import load_config
+from sweeps.stages import Store, chain
+from sweeps.study import StudyBusyError, hold
+
+pytestmark = pytest.mark.filterwarnings("ignore:flock not supported")
+
+
+@pytest.fixture(params=["flock", "no flock"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study's folder, on either kind of file system."""
+    if request.param == "no flock":
+
+        def refuse(descriptor: int, operation: int) -> None:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    return folder
+
+
+def test_one_process_holds_a_study_and_the_next_may_afterwards(folder: Path) -> None:
+    for _ in range(2):
+        with hold(folder), pytest.raises(StudyBusyError, match="study is being run by process"), hold(folder):
+            pass
+
+
+def test_one_worker_holds_a_stage(folder: Path) -> None:
+    stage = chain(load_config("smoke"), "float32")[0]
+    mine, other = (Store(folder).folder(stage) for _ in range(2))
+    mine.prepare(stage)
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    with mine.hold(lambda: False) as alone:
+        assert alone
+        with other.hold(stop) as also:
+            assert not also
+    with other.hold(lambda: False) as alone:
+        assert alone
+
+
+def test_a_lock_file_of_a_process_that_has_died_holds_nobody_up(tmp_path: Path) -> None:
+    script = """
+import errno, fcntl, os, sys
+from pathlib import Path
+from sweeps.study import hold
+
+def refuse(descriptor, operation):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+fcntl.flock = refuse
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    if len(sys.argv) > 2:
+        os._exit(0)
+"""
+    for further in (["dies"], []):
+        command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path), *further]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("held\n", "")
