@@ -120,6 +120,7 @@ class Comparison:
         dense: the baseline; None until it is trained.
         points: the trials of the front by size; some of them have controls and further seeds.
         controls: by kind and trial.
+        from_trained: whether the study starts from trained weights, as its uniform controls then do.
     """
 
     def __init__(self, study: StudyRecord) -> None:
@@ -134,6 +135,7 @@ class Comparison:
                 of_kind = runs.setdefault((contender.kind, contender.trial), {})
                 of_kind[contender.seed] = contender.stages
         found = {key: _measured(*key, chains) for key, chains in runs.items()}
+        self.from_trained = study.config.model.init is not None
         self.dense = found.get(("dense", None))
         points = [one for (kind, _), one in found.items() if kind == "trial"]
         self.points = sorted(points, key=lambda one: (one.size("params"), one.trial))

@@ -16,7 +16,7 @@ from sweeps.config import dump_config
 from sweeps.jobs import Job
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.report.summary import headline
-from sweeps.report.verdicts import NAMES, against, seeds_and_epochs, with_error
+from sweeps.report.verdicts import against, control_names, seeds_and_epochs, with_error
 from sweeps.report.wording import count, times
 from sweeps.stages import Stage, Store, parse_spec
 from sweeps.worker import load_network, load_splits
@@ -96,14 +96,15 @@ def _accuracy(comparison: Comparison, chosen: Measured) -> str:
     """The network beside the dense one and its controls."""
     beside = [*([comparison.dense] if comparison.dense else []), chosen]
     beside += [one for (_, trial), one in comparison.controls.items() if trial == chosen.trial]
+    names = {"dense": "dense network", "trial": "**this network**", **control_names(comparison.from_trained)}
     rows = [
         (
-            _name(one),
+            names[one.kind],
             *_sizes(one),
             seeds_and_epochs(one),
             with_error(one, "val_accuracy"),
             with_error(one, "test_accuracy"),
-            against(comparison, one) if one.kind in NAMES else "",
+            "" if one.kind in ("dense", "trial") else against(comparison, one),
         )
         for one in beside
     ]
@@ -113,10 +114,6 @@ def _accuracy(comparison: Comparison, chosen: Measured) -> str:
         "seed. Selection used the validation split alone."
     )
     return f"## Accuracy\n\n{table(headings, rows)}\n\n{spread}"
-
-
-def _name(one: Measured) -> str:
-    return {"dense": "dense network", "trial": "**this network**"}.get(one.kind) or NAMES[one.kind]
 
 
 def _sizes(one: Measured) -> tuple[str, str]:

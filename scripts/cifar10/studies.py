@@ -9,7 +9,7 @@ from cifar10.markdown import millions, table, with_error
 from sweeps.comparison import Comparison, Measured
 from sweeps.records import StudyRecord
 from sweeps.report.summary import headline, how_far
-from sweeps.report.verdicts import NAMES, against, points
+from sweeps.report.verdicts import against, control_names, points
 from sweeps.report.view import StudyView
 from sweeps.report.wording import UNKNOWN, count
 from sweeps.state import read_study
@@ -39,7 +39,7 @@ def without_study() -> str:
 
 def explanation() -> str:
     """What the columns of the tables are."""
-    kinds = "; ".join(f"{kind}: {words}" for kind, words in NAMES.items())
+    kinds = "; ".join(f"{kind}: {words}" for kind, words in control_names().items())
     return (
         "Accuracies are in percent, means over the seeds with their standard errors, in which the number of "
         "images is counted too; with one seed it is all there is. Trials are chosen on the validation "

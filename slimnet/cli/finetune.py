@@ -11,6 +11,7 @@ import typer
 
 from slimnet.cli import options as opt
 from slimnet.cli import show
+from slimnet.defaults import FINETUNE_EPOCHS, FINETUNE_LR
 from slimnet.errors import SlimnetError
 from slimnet.training.recipe import Recipe, Weights
 
@@ -20,8 +21,8 @@ DISTILL = 0.5  # weight of a teacher where none is given
 def finetune_command(
     file: opt.File,
     out: opt.Out,
-    epochs: opt.Epochs = 6,
-    lr: opt.Lr = 0.05,
+    epochs: opt.Epochs = FINETUNE_EPOCHS,
+    lr: opt.Lr = FINETUNE_LR,
     batch_size: opt.BatchSize = Recipe.batch_size,
     optimizer: opt.Optimiser = Recipe.optimizer,
     momentum: opt.Momentum = Recipe.momentum,

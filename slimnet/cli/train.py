@@ -12,6 +12,7 @@ import typer
 
 from slimnet.cli import options as opt
 from slimnet.cli import show
+from slimnet.defaults import SPARSE_EPOCHS, SPARSE_LR
 from slimnet.errors import SlimnetError
 from slimnet.models.catalogue import NAMES, WIDTHS, names_weights
 from slimnet.models.stems import Stem
@@ -73,8 +74,8 @@ def train_command(
     epochs: Annotated[
         int,
         typer.Option(min=0, help="Passes over the training images; with --init, 0 measures what it holds."),
-    ] = 16,
-    lr: opt.Lr = 0.1,
+    ] = SPARSE_EPOCHS,
+    lr: opt.Lr = SPARSE_LR,
     strength: Annotated[
         float | None,
         typer.Option(

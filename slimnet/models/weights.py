@@ -63,13 +63,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return _read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise SlimnetError(
-            f"{path} holds pickled objects, which could run code when loaded; save the state_dict alone: "
-            "torch.save(model.state_dict(), FILE)"
-        ) from error
     except Exception as error:  # torch.load raises what it meets
-        raise SlimnetError(f"{path} cannot be read as weights: {first_line(error)}") from error
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):  # an object of a class
+            raise SlimnetError(
+                f"{path} holds pickled objects, which could run code when loaded; save the state_dict alone: "
+                "torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise SlimnetError(f"{path} cannot be read as weights; it is damaged or of another kind") from error
     if isinstance(content, dict) and content.get("format") == FORMAT:
         return read(path).state
     return _unwrapped(content, path)

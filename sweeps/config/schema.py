@@ -170,9 +170,9 @@ class Config(Section):
     passes: Passes = 1
     data: Data
     model: Model
-    sparse: Sparse
+    sparse: Sparse = Sparse()
     prune: Prune = Prune()
-    finetune: Finetune
+    finetune: Finetune = Finetune()
     search: Search
     controls: Controls = Controls()
     confirm: Confirm = Confirm()
@@ -227,6 +227,26 @@ class Config(Section):
             searched = "finetune.rewind_to" in self.search.space
             key: KeyPath = ("finetune", "rewind_to")
             raise refusal((("search", "space", "finetune.rewind_to") if searched else key, clause))
+        return self
+
+    @model_validator(mode="after")
+    def _only_trained_networks_do_without_training(self) -> Self:
+        epochs = self._searched("sparse.epochs") or [self.sparse.epochs]
+        key: KeyPath = ("sparse", "epochs")
+        if "sparse.epochs" in self.search.space:
+            key = ("search", "space", "sparse.epochs")
+        if 0 in epochs and self.model.init is None:
+            clause = "is 0, which needs a network that was trained before; name its weights in model.init."
+            raise refusal((key, clause))
+        if max(epochs) > 0:
+            return self
+        for field in ("lambda", "target"):
+            if f"sparse.{field}" in self.search.space:
+                clause = "has no effect, as sparse.epochs is 0; remove it, or train for some epochs."
+                raise refusal((("search", "space", f"sparse.{field}"), clause))
+        if self.sparse.lambda_ or self.sparse.target is not None:
+            field = "lambda" if self.sparse.lambda_ else "target"
+            raise refusal((("sparse", field), "has no effect, as sparse.epochs is 0; remove it."))
         return self
 
     @property

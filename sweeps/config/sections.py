@@ -9,12 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, mo
 from pydantic.json_schema import SkipJsonSchema
 
 from slimnet.data.catalogue import IMAGE_SIDES
+from slimnet.defaults import FINETUNE_EPOCHS, FINETUNE_LR, SPARSE_EPOCHS, SPARSE_LR
 from slimnet.errors import SlimnetError
 from slimnet.models.catalogue import LIBRARIES, NAMES, SIZES, WIDTHS, WITH_STEM, Family, SizeName, family_of
 from slimnet.models.source import split_factory
 from slimnet.models.stems import Stem
 from slimnet.pruning.options import MIN_CHANNELS, CostAware, Score, ThresholdOver
 from slimnet.training.recipe import Optimizer, Schedule
+from slimnet.training.recipe import Recipe as LibraryRecipe
 from slimnet.training.sparsity import LambdaSchedule, PenaltyName
 from sweeps.config.messages import refusal, show
 from sweeps.config.yaml_source import KeyPath
@@ -194,27 +196,36 @@ class Model(Network):
 
 
 class Recipe(Section):
-    """How a network is trained."""
+    """How a network is trained; defaults are those of `slimnet.training.recipe.Recipe`."""
 
-    epochs: int = Field(ge=1, description="passes over the training split")
+    epochs: int = Field(ge=0, description="passes over the training split")
     lr: float = Field(gt=0, description="peak learning rate")
-    optimizer: Optimizer = Field("sgd", description="sgd is with Nesterov momentum")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    optimizer: Optimizer = Field(LibraryRecipe.optimizer, description="sgd is with Nesterov momentum")
+    momentum: float = Field(LibraryRecipe.momentum, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(
-        5e-4, ge=0, description="not applied to scaling factors and biases of BatchNorm"
+        LibraryRecipe.weight_decay, ge=0, description="not applied to scaling factors and biases of BatchNorm"
     )
     schedule: Schedule = Field(
-        "one-cycle", description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle from its peak"
+        LibraryRecipe.schedule,
+        description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle from its peak",
     )
-    batch_size: int = Field(128, ge=2, description="images per step; BatchNorm needs at least two")
+    batch_size: int = Field(
+        LibraryRecipe.batch_size, ge=2, description="images per step; BatchNorm needs at least two"
+    )
     evaluate_every: int = Field(
-        1, ge=1, description="epochs between measurements of validation and test accuracy"
+        LibraryRecipe.evaluate_every,
+        ge=1,
+        description="epochs between measurements of validation and test accuracy",
     )
 
 
 class Sparse(Recipe):
     """Sparse training: a penalty drives scaling factors to zero."""
 
+    epochs: int = Field(
+        SPARSE_EPOCHS, ge=0, description="passes over the training split; 0 takes the network of model.init"
+    )
+    lr: float = Field(SPARSE_LR, gt=0, description="peak learning rate")
     lambda_: float = Field(0.0, ge=0, alias="lambda", description="strength of the penalty")
     lambda_schedule: LambdaSchedule = Field(
         "constant",
@@ -241,6 +252,8 @@ class Sparse(Recipe):
 class Finetune(Recipe):
     """Training of the pruned network, without a penalty."""
 
+    epochs: int = Field(FINETUNE_EPOCHS, ge=1, description="passes over the training split")
+    lr: float = Field(FINETUNE_LR, gt=0, description="peak learning rate")
     weights: Literal["pruned", "fresh", "early"] = Field(
         "pruned",
         description="what it starts from: the pruned weights, new ones, or those of an early sparse epoch",
@@ -252,7 +265,9 @@ class Finetune(Recipe):
         le=1,
         description="weight of the distillation loss; its teacher is the network before pruning",
     )
-    temperature: float = Field(4.0, gt=0, description="of the distillation, if distill is above 0")
+    temperature: float = Field(
+        LibraryRecipe.temperature, gt=0, description="of the distillation, if distill is above 0"
+    )
 
 
 class Prune(Section):
@@ -328,9 +343,11 @@ class Controls(Section):
     """Simpler ways to small networks, which pruning has to beat: trained once the goal is reached."""
 
     uniform: bool = Field(
-        False, description="a uniformly narrower network of the same parameters, from scratch, same epochs"
+        False,
+        description="a uniformly narrower network of the same parameters, same epochs: from scratch, or with "
+        "model.init cut from the same weights",
     )
-    scratch: bool = Field(False, description="the pruned architecture from scratch, same epochs")
+    scratch: bool = Field(False, description="the pruned architecture from new weights, same epochs")
     random: bool = Field(
         False,
         description="random channels, as many in each layer, fine-tuned the same way; not for fresh weights",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeps.comparison import Comparison, Measured
 from sweeps.report.blocks import Cell, Column, Paragraph, Row, Section, Table
-from sweeps.report.verdicts import NAMES, SAME, against, points, with_error
+from sweeps.report.verdicts import SAME, against, control_names, points, with_error
 from sweeps.report.view import StudyView
 from sweeps.report.wording import UNKNOWN, count
 
@@ -34,8 +34,8 @@ def simpler_ways(view: StudyView) -> Section:
 
 
 def _explanation(comparison: Comparison) -> Paragraph:
-    kinds = [kind for kind in NAMES if comparison.of_kind(kind)]
-    what = "; ".join(f"{kind}: {NAMES[kind]}" for kind in kinds)
+    names = control_names(comparison.from_trained)
+    what = "; ".join(f"{kind}: {words}" for kind, words in names.items() if comparison.of_kind(kind))
     named = (
         f"Points of the front compared with simpler ways to networks of their size ({what}). " if what else ""
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeps.comparison import Comparison, Measured, recommended
 from sweeps.records import StudyRecord, smallest_near_dense
-from sweeps.report.verdicts import SAME, beside_dense, points, seeds_and_epochs, with_error
+from sweeps.report.verdicts import SAME, beside_dense, points, seeds_and_epochs, uniform_start, with_error
 from sweeps.report.wording import count, percent, plural, times
 
 
@@ -79,9 +79,10 @@ def _beside_uniform(comparison: Comparison, chosen: Measured) -> str:
     difference = comparison.difference(chosen, control) if control else None
     if control is None or difference is None:
         return ""
+    start, epochs = uniform_start(comparison.from_trained), plural(control.epochs, "epoch")
     reaches = (
-        f"A uniformly narrower network, trained from scratch for {plural(control.epochs, 'epoch')}, reaches "
-        f"{with_error(control, 'val_accuracy')} with {count(control.size('params'))} parameters"
+        f"A uniformly narrower network, {start} for {epochs}, "
+        f"reaches {with_error(control, 'val_accuracy')} with {count(control.size('params'))} parameters"
     )
     if not difference.sure:
         return f"{reaches}: {points(difference)} for pruning."

@@ -8,12 +8,19 @@ from sweeps.report.wording import UNKNOWN, percent, plural
 SAME = "cannot be told apart"
 _SPACE = "\N{NO-BREAK SPACE}"
 
-NAMES = {
-    "uniform": "a uniformly narrower network, trained from scratch",
-    "scratch": "the pruned architecture, trained from scratch",
-    "random": "random channels, as many in each layer, fine-tuned in the same way",
-}
-"""The controls, in words."""
+
+def control_names(from_trained: bool = False) -> dict[str, str]:
+    """The controls, in words, of a study that starts from new or from trained weights."""
+    return {
+        "uniform": f"a uniformly narrower network, {uniform_start(from_trained)}",
+        "scratch": "the pruned architecture, trained from scratch",
+        "random": "random channels, as many in each layer, fine-tuned in the same way",
+    }
+
+
+def uniform_start(from_trained: bool) -> str:
+    """What uniform controls are trained from, in words."""
+    return "cut from the same weights and trained" if from_trained else "trained from scratch"
 
 
 def with_error(one: Measured, metric: str) -> str:

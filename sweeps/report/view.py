@@ -49,6 +49,8 @@ class StudyView:
         if path == RATIO:
             return trial.ratio
         value = trial.params[path]
+        if isinstance(value, dict):
+            return ", ".join(f"{name} {inner}" for name, inner in value.items()) or "none"
         return tuple(value) if isinstance(value, list) else value
 
     def trial_label(self, trial: TrialRecord) -> str:

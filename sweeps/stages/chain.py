@@ -192,11 +192,11 @@ def _one_pass(
     shared = {"seed": config.seed, "pass_number": number}
     training = {**shared, "data": augmented, "precision": precision, "compile": config.compile}
 
-    penalty = {}
-    if (
-        config.sparse.lambda_ or config.sparse.target
-    ):  # else these have no effect, and all such stages are the same
+    penalty: dict[str, Any] = {}
+    if config.sparse.epochs and (config.sparse.lambda_ or config.sparse.target):
+        # else these have no effect, and all such stages are the same
         penalty = {
+            "strength": config.sparse.lambda_,
             "penalty": config.sparse.penalty,
             "lambda_schedule": config.sparse.lambda_schedule,
             "target": config.sparse.target,
@@ -208,7 +208,6 @@ def _one_pass(
             model=None if before else model,
             parent=before.key if before else None,
             recipe=_recipe(config.sparse),
-            strength=config.sparse.lambda_,
             **penalty,
         ),
         {"parent": before} if before else {},

@@ -191,5 +191,5 @@ def _primitive(value: Any) -> Any:
 
 
 def _hashable(value: Any) -> Any:
-    """A value that can be an Optuna category: JSON for a list."""
-    return json.dumps(value) if isinstance(value, list | tuple) else value
+    """A value that can be an Optuna category: JSON for a list or a mapping."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | tuple | dict) else value

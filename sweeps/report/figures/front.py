@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweeps.comparison import Comparison, Measured
@@ -26,7 +26,7 @@ from sweeps.report.drawing import (
 )
 from sweeps.report.figures.marks import HELD_OUT, LABEL_GAP, MOST_LABELS, SIZES, marker, result_lines
 from sweeps.report.shading import NEUTRAL, Shading
-from sweeps.report.verdicts import NAMES, seeds_and_epochs, with_error
+from sweeps.report.verdicts import control_names, seeds_and_epochs, with_error
 from sweeps.report.view import StudyView, path_name
 from sweeps.report.wording import count
 
@@ -42,7 +42,7 @@ def pareto(view: StudyView, shading: Shading) -> Figure:
     diamond = " The diamond is the dense network; the dotted line lies one point below its accuracy."
     dense = diamond if view.study.dense.metrics else ""
     controls = [kind for kind in SYMBOLS if view.comparison.of_kind(kind)]
-    dense += f" On the dotted lines: {', '.join(map(_control_in_words, controls))}." if controls else ""
+    dense += f" On the dotted lines: {_in_words(view, controls)}." if controls else ""
     if view.comparison.seeds > 1:
         dense += " Dashes with bars: means over seeds and their standard errors."
     numbered = " and with its number" if len(view.front) <= MOST_LABELS else ""
@@ -58,9 +58,10 @@ def pareto(view: StudyView, shading: Shading) -> Figure:
     )
 
 
-def _control_in_words(kind: str) -> str:
+def _in_words(view: StudyView, controls: Iterable[str]) -> str:
     shapes = {"uniform": "squares", "scratch": "triangles", "random": "crosses"}
-    return f"{shapes[kind]} for {NAMES[kind]}"
+    names = control_names(view.comparison.from_trained)
+    return ", ".join(f"{shapes[kind]} for {names[kind]}" for kind in controls)
 
 
 def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Drawing:
