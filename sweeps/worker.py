@@ -85,6 +85,7 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
             "key": job.key,
             "metrics": computed.metrics,
             "seconds": seconds(),
+            "peak_bytes": peak_memory(place.device),
             "environment": _environment(job, place),
         }
     )
@@ -189,6 +190,5 @@ def _environment(job: Job, place: Place) -> dict[str, Any]:
         "device": place.device,
         "device_name": device_name(place.device),
         "threads": place.threads,
-        "peak_bytes": peak_memory(place.device),
         "precision": getattr(job.stage.spec, "precision", "float32"),
     }

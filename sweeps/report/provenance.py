@@ -20,7 +20,14 @@ def how_it_was_run(study: StudyRecord) -> Section:
         "how",
         "How it was run",
         (
-            Facts((("seed", f"{study.config.seed}"), ("study", study.uid), *_environment(distinct))),
+            Facts(
+                (
+                    ("seed", f"{study.config.seed}"),
+                    ("study", study.uid),
+                    *_environment(distinct),
+                    *_memory(distinct),
+                )
+            ),
             _times(uses, distinct),
             Code(dump_config(study.config), summary="The config, as YAML"),
         ),
@@ -34,6 +41,14 @@ def _environment(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
         for name, value in ((stage.result or {}).get("environment") or {}).items():
             found.setdefault(name, {})[f"{value}"] = None
     return [(name.replace("_", " "), ", ".join(values)) for name, values in found.items()]
+
+
+def _memory(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
+    """The most that a stage took, where that was counted."""
+    peaks = [
+        stage.result["peak_bytes"] for stage in stages if stage.result and stage.result.get("peak_bytes")
+    ]
+    return [("peak memory of a stage", f"{max(peaks) / 1e6:,.0f} MB")] if peaks else []
 
 
 def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Table:

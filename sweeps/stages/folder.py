@@ -4,7 +4,7 @@ spec.json         what the result depends on
 history.jsonl     a row per finished epoch, appended
 checkpoint.pt     the newest epoch of a training; the network once the stage is done
 timing.json       seconds spent on the epochs that are kept
-result.json       metrics, seconds, environment; appears last
+result.json       metrics, seconds, peak memory, environment; appears last
 failure.json      why the stage failed, until it is retried
 """
 

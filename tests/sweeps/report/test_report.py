@@ -161,6 +161,11 @@ def test_every_part_is_there_in_order(page: Page) -> None:
     ]
 
 
+def test_the_peak_memory_is_that_of_the_largest_stage(page: Page) -> None:
+    assert page.text.count("peak memory of a stage") == 1
+    assert page.text.count("512 MB") == 1
+
+
 def test_pareto_front_fills_the_front_and_leaves_the_rest_hollow(page: Page, study: StudyRecord) -> None:
     def place(metric: str, on_front: bool) -> list[tuple[float, float]]:
         trials = [t for t in study.complete if (t.number in study.front) == on_front]
