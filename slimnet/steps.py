@@ -148,7 +148,7 @@ def sparse_train(
         SlimnetError: as `slimnet.training.loop.train`, or the network has nothing to penalise.
     """
     penalised = bool(strength) or sparsity.target is not None
-    gammas = _scaling_factors(model, splits, streams=streams, needed=penalised)
+    gammas = scaling_factors(model, splits, streams=streams, needed=penalised)
     history = train(
         model,
         splits,
@@ -335,7 +335,7 @@ def finetune(
     """
     if weights == "fresh":
         model = redraw(model, seed=_seed(seed, "finetune", "weights", pass_number))
-    gammas = _scaling_factors(model, splits)
+    gammas = scaling_factors(model, splits)
     history = train(
         model,
         splits,
@@ -363,10 +363,14 @@ def _seed(seed: int, step: str, purpose: str, pass_number: int) -> int:
     return derive_seed(seed, step, purpose, *later)
 
 
-def _scaling_factors(
+def scaling_factors(
     model: nn.Module, splits: Splits, *, streams: bool = False, needed: bool = False
 ) -> dict[str, nn.Parameter]:
-    """The scaling factors that are penalised or watched; without any, a network trains without a penalty."""
+    """The scaling factors that are penalised or watched, by layer; without any, no penalty is possible.
+
+    Raises:
+        SlimnetError: some are `needed`, and there are none.
+    """
     graph = trace(model, splits.example)
     if any(group.scales and not group.blocked and (streams or not group.coupled) for group in graph.groups):
         return planning.scaling_factors(graph, streams=streams)

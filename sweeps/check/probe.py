@@ -17,6 +17,7 @@ import torch
 import torch._dynamo  # which the first optimiser would import, within what is timed
 from torch import Tensor, nn
 
+from slimnet import steps
 from slimnet.cost import count_macs, count_params
 from slimnet.data import Images, Splits, load_dataset, split, train_batches
 from slimnet.devices import synchronize
@@ -67,7 +68,8 @@ def probe(config: Config, data_dir: Path | None) -> Findings:
     networks = make_networks(config, splits.image_shape, splits.num_classes, notes.append)
     network = _network(middle, splits).to(place.device)
     graph = trace(network, splits.example)
-    gammas = planning.scaling_factors(graph, streams=middle.prune.streams)
+    penalised = bool(middle.sparse.lambda_) or middle.sparse.target is not None
+    gammas = steps.scaling_factors(network, splits, streams=middle.prune.streams, needed=penalised)
     start = time.perf_counter() - began
     facts = NetworkFacts(
         name=middle.model.label,

@@ -72,6 +72,24 @@ def test_a_point_at_which_pruning_is_refused_is_a_finding_and_all_points_are_a_m
         look("prune.keep=[nolayer]")
 
 
+def test_a_network_without_scaling_factors_is_pruned_by_its_weights_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "without_norms.py").write_text(
+        "from torch import nn\n"
+        "def make(num_classes, in_channels):\n"
+        "    conv, pool = nn.Conv2d(in_channels, 16, 3), nn.AdaptiveAvgPool2d(1)\n"
+        "    return nn.Sequential(conv, nn.ReLU(), pool, nn.Flatten(), nn.Linear(16, num_classes))\n"
+    )
+    model = f"model={{factory: 'without_norms:make', path: {tmp_path}}}"
+    space = ("search.space={prune.ratio: [0.5]}", "search.trials=1")
+    found = look(model, "prune.score=l2", *space)
+    assert found.network.scaling_factors == 0
+    assert [group.name for group in found.network.groups if not group.whole_because] == ["0"]
+    with pytest.raises(SlimnetError, match="no BatchNorm whose scaling factors could be trained sparse"):
+        look(model, "prune.score=l2", *space, "sparse.target=0.5")
+    with pytest.raises(SlimnetError, match=r"no trial could prune this network: .* no BatchNorm follows"):
+        look(model, *space)
+
+
 def test_constant_images_and_a_class_that_is_not_tested(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     images[::3] = 7
