@@ -19,6 +19,12 @@ import slimnet
 from slimnet.graph.record import tensors_in
 
 RATIOS = (0.3, 0.6, 0.9)
+DETECTION = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssdlite320_mobilenet_v3_large")
+HEADS = ("head", "rpn.head")  # of detectors: what follows them sorts boxes, in which ties may swap
+    "backbone",
+    "head",
+    "rpn.head",
+)  # of detectors: what follows them sorts boxes, in which ties may swap
 TORCHVISION = (
     "alexnet", "convnext_tiny", "deeplabv3_mobilenet_v3_large", "densenet121", "efficientnet_b0",
     "efficientnet_v2_s",
@@ -54,7 +60,7 @@ TIMM = (
 
 def main() -> None:
     """Print a row per network."""
-    names = [*TORCHVISION, *(TIMM if find_spec("timm") else ())]
+    names = [*TORCHVISION, *DETECTION, *(TIMM if find_spec("timm") else ())]
     print("| network | parameters | prunable | removed at .3 / .6 / .9 | with streams | deviation | trace |")
     print("|---|---|---|---|---|---|---|")
     for name in names:
@@ -69,10 +75,11 @@ def _row(name: str) -> list[str]:
     torch.manual_seed(0)
     model, x = _build(name)
     model = _scatter(model).double().eval()
-    x = x.double()
+    x = [image.double() for image in x] if isinstance(x, list) else x.double()
+    example = (x,) if isinstance(x, list) else x
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     began = time.process_time()
-    graph = slimnet.trace(model, x)
+    graph = slimnet.trace(model, example)
     seconds = time.process_time() - began
     every = _channels(graph.groups)
     free = _channels([group for group in graph.groups if not group.blocked])
@@ -88,9 +95,7 @@ def _row(name: str) -> list[str]:
     return [params, f"{free / every:.0%}", *cells, f"{largest:.1e}", f"{seconds:.2f} s"]
 
 
-def _pruned(
-    model: nn.Module, graph: slimnet.ChannelGraph, x: Tensor, streams: bool
-) -> tuple[list[int], float]:
+def _pruned(model: nn.Module, graph: slimnet.ChannelGraph, x: Any, streams: bool) -> tuple[list[int], float]:
     """Channels removed at each ratio, and the largest difference of masked and physical outputs.
 
     Relative to the largest output where that is above 1, with and without absorption.
@@ -105,8 +110,7 @@ def _pruned(
         removed.append(plan.removed_channels)
         for absorb in (False, True):
             networks = slimnet.mask(model, plan, absorb=absorb), slimnet.prune(model, plan, absorb=absorb)
-            with torch.no_grad():
-                masked, physical = (tensors_in(network(x)) for network in networks)
+            masked, physical = (_outputs(network, x) for network in networks)
             for ours, theirs in zip(masked, physical, strict=True):
                 assert ours.isfinite().all(), "it is not finite"
                 size = max(1.0, float(theirs.abs().max()))
@@ -114,11 +118,26 @@ def _pruned(
     return removed, largest
 
 
+def _outputs(network: nn.Module, x: Any) -> list[Tensor]:
+    """What a network returns; of a detector, what its heads do."""
+    found: list[Tensor] = []
+    detects = isinstance(x, list)
+    heads = [module for name, module in network.named_modules() if detects and name in HEADS]
+    hooks = [
+        head.register_forward_hook(lambda _, __, output: found.extend(tensors_in(output))) for head in heads
+    ]
+    with torch.no_grad():
+        result = network(x)
+    for hook in hooks:
+        hook.remove()
+    return found if heads else tensors_in(result)
+
+
 def _channels(groups: Sequence[slimnet.ChannelGroup]) -> int:
     return sum(group.size * group.unit_channels for group in groups)
 
 
-def _build(name: str) -> tuple[nn.Module, Tensor]:
+def _build(name: str) -> tuple[nn.Module, Any]:
     """A network with new weights, and an example for it."""
     if name in TIMM:
         import timm
@@ -128,6 +147,10 @@ def _build(name: str) -> tuple[nn.Module, Tensor]:
         size = settings["input_size"][-1]
         flexible = not settings.get("fixed_input_size")
         return model, torch.randn(2, 3, *([64, 64] if flexible and size <= 300 else [size, size]))
+    if name in DETECTION:
+        size = {} if name.startswith("ssd") else {"min_size": 128, "max_size": 128}
+        detector = get_model(name, weights=None, weights_backbone=None, num_classes=5, **size)
+        return detector, [torch.rand(3, 128, 128)]
     options: dict[str, Any] = {"weights_backbone": None} if name in list_models(segmentation) else {}
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False

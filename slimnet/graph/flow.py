@@ -172,6 +172,7 @@ class ChannelFlow(Findings):
         args, kwargs = self.context.arguments
         given: Any = [*args[isinstance(args[0], Tensor) if args else 0 :], *kwargs.values()]
         given = given[0] if given and isinstance(given[0], list | tuple) else given
+        sizes = [size for size in sizes if type(size) is Count] or sizes
         dims = [dim for dim, size in enumerate(given[: tensor.dim()]) if size is sizes[0]]
         if len(sizes) > 1 or len(dims) != 1 or (self.context.name == "expand" and tensor.stride(dims[0])):
             return
