@@ -201,7 +201,8 @@ def _cuts(graph: ChannelGraph, middle: Config, splits: Splits) -> Iterator[Cut]:
         name = middle.prune.budget or "ratio"
         points = [(f"prune.{name}", getattr(middle.prune, name))]
     for path, end in points:
-        at = f"{path} {end:,}" if isinstance(end, int) else f"{path} {end:g}"
+        shown = end if isinstance(end, str) else format(end, "," if isinstance(end, int) else "g")
+        at = f"{path} {shown}"
         try:
             smaller = _cut(graph, _resolved(middle, {path: end}).prune, splits)
         except SlimnetError as refusal:
@@ -225,12 +226,14 @@ def _tried(graph: ChannelGraph, middle: Config, splits: Splits, cuts: Sequence[C
 
 
 def _ends(entry: Entry) -> list[Any]:
-    """The smallest and the largest value."""
+    """The smallest and the largest value; all where some are percentages."""
     values = entry.values()
     if values is None:
         assert not isinstance(entry, Choices), "which have values"
         return [entry.low, entry.high]
     numbers = [value for value in values if value is not None]
+    if any(isinstance(value, str) for value in numbers):
+        return list(dict.fromkeys(numbers))
     return sorted({min(numbers), max(numbers)}) if numbers else []
 
 

@@ -270,12 +270,26 @@ class Finetune(Recipe):
     )
 
 
+Budget = (
+    Annotated[int, Field(ge=1)]
+    | Annotated[
+        str,
+        Field(pattern=r"^([1-9]\d?(\.\d+)?|0?\.\d*[1-9]\d*|100)%$"),
+        WithJsonSchema({"const": 'a percentage of the network such as "50%"'}),
+    ]
+)
+
+
 class Prune(Section):
     """Which channels are removed, and how the remaining network is repaired."""
 
     ratio: float = Field(0.5, ge=0, lt=1, description="fraction of channels removed")
-    params: int | None = Field(None, ge=1, description="instead of ratio: the most parameters to keep")
-    macs: int | None = Field(None, ge=1, description="instead of ratio: the most MACs to keep")
+    params: Budget | None = Field(
+        None, description='instead of ratio: the most parameters to keep, as a number or as "50%"'
+    )
+    macs: Budget | None = Field(
+        None, description='instead of ratio: the most MACs to keep, as a number or as "50%"'
+    )
     threshold_over: ThresholdOver = Field(
         "prunable", description="all counts every BatchNorm channel; layer removes the fraction in each layer"
     )

@@ -115,11 +115,10 @@ def trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
     if state == "running" and not any(stage.epochs_done for stage in trial.stages):
         state = "waiting"
     sparse, prune = trial.config.sparse, trial.config.prune
-    cut = (
-        f"ratio {prune.ratio:g}"
-        if prune.budget is None
-        else f"{getattr(prune, prune.budget):,} {prune.budget}"
-    )
+    cut = f"ratio {prune.ratio:g}"
+    if prune.budget is not None:
+        most = getattr(prune, prune.budget)
+        cut = f"{most if isinstance(most, str) else format(most, ',')} {prune.budget}"
     strength = f"λ {sparse.lambda_:g}" if sparse.target is None else f"target {sparse.target:g}"
     return RunView(
         id=run_id(study, trial.number),

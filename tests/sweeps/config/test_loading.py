@@ -402,7 +402,11 @@ def test_a_budget_takes_the_place_of_the_ratio(write: Write) -> None:
     config = load_config(write(), space("prune.params: [2000, 9000]"))
     assert resolve(config, {"prune.params": 2000}).prune.plan_options()["params"] == 2000
     assert "ratio" not in resolve(config, {"prune.params": 2000}).prune.plan_options()
+    config = load_config(write(), space('prune.macs: ["50%", "12.5%", 90000]'))
+    assert resolve(config, {"prune.macs": "12.5%"}).prune.plan_options()["macs"] == "12.5%"
     for overrides, expected in (
+        (["prune.params=150%"], 'prune.params is "150%"; it takes'),
+        (["prune.params=0%"], 'a percentage of the network such as "50%"'),
         (["prune.params=2000", "prune.ratio=0.7"], "prune.ratio is 0.7, but params replaces it"),
         (["prune.params=2000", "passes=2"], "passes is above 1, but a budget is met in one pass"),
         (
