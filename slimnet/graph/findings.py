@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from slimnet.graph import operations as ops
 from slimnet.graph.labels import Atoms, channels, compact, expand, unique, varies
 from slimnet.graph.record import Call, Context
-from slimnet.graph.settings import Settings
+from slimnet.graph.settings import Settings, channel_counts
 from slimnet.modules import named
 
 LAYERS = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm)
@@ -92,8 +92,9 @@ class Run:
 class Findings:
     """Of one run of a network."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, filler: int = 0) -> None:
         self.model = model
+        self._filler = filler  # what stands for activations
         self.record = Run()
         self.atom_count = 0
         self.layers: dict[str, LayerAtoms] = {}
@@ -169,13 +170,16 @@ class Findings:
         """Whether a module ran, or its tensors were used by another."""
         return id(self.modules[name]) in self.context.ran or name in self._pinned
 
-    def block_sizes(self, sizes: set[int], why: str) -> None:
-        """Keep whatever has one of some numbers of channels."""
+    def block_fitting(self, name: str, why: str) -> None:
+        """Keep whatever a layer could take or make, which has as many channels where it looks for them."""
+        module, counts = self.modules[name], channel_counts(self.modules[name])
+        dims = module.weight.dim() if isinstance(module, _ConvNd) else None
+        dim = -1 if isinstance(module, nn.Linear) else 1
         for value in self.record.values:
             labels = value.labels
-            if labels is None or value.parametric:
+            if labels is None or value.parametric or labels.dim() != (dims or max(2, labels.dim())):
                 continue
-            if any(labels.shape[dim] in sizes and varies(labels, dim) for dim in {1, -1} if labels.dim() > 1):
+            if labels.shape[dim] in counts and varies(labels, dim):
                 self.block_labels([labels], why)
 
     # Numbers
@@ -227,12 +231,22 @@ class Findings:
         dim = vector_dim(shape)
         labels = None
         if dim is not None and tensor.is_floating_point() and not is_weight:
-            self.vectors[name] = self._atoms(shape[dim])
+            self.vectors.setdefault(name, self._atoms(shape[dim]))
             labels = expand(self.vectors[name], shape, dim)
         index = self.add(tensor, labels, ())
         self.record.values[index].parameter = name
         self.record.values[index].parametric = True
         return index
+
+    def cast(self, tensor: Tensor, result: Tensor) -> bool:
+        """Whether a tensor is a layer's own; it is what it is cast to as well, as by autocast."""
+        name = self.parameter(tensor)
+        owner = self.modules.get(name.rpartition(".")[0])
+        if not name or not isinstance(owner, LAYERS) or ops.is_reparametrized(owner):
+            return False
+        self._names[id(result)] = name
+        self._alive.append(result)
+        return True
 
     def add(self, tensor: Tensor, labels: Tensor | None, inputs: Sequence[int], root: int = -1) -> int:
         """Number a tensor."""
@@ -256,10 +270,11 @@ class Findings:
             self.record.unclear |= {root, *shared} - {index}
 
     def fake(self, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Zeros that take no memory."""
+        """Zeros, or other fillers, that take no memory."""
         key = (dtype or like.dtype, like.device)
         if key not in self._zeros:
-            self._zeros[key] = torch.zeros((), dtype=key[0], device=key[1])
+            with torch.inference_mode(False):  # it outlives such a mode within the forward
+                self._zeros[key] = torch.full((), self._filler, dtype=key[0], device=key[1])
         return self._zeros[key].expand(tuple(shape))
 
     # Layers

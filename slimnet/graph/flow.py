@@ -84,6 +84,10 @@ class ChannelFlow(Findings):
         known = [tensor for tensor in tensors_in((args, kwargs)) if self.knows(tensor)]
         if not known:
             return function(*args, **kwargs)
+        if op == "_to_copy" and self.parameter(args[0]):
+            result = function(*args, **kwargs)
+            if self.cast(args[0], result):
+                return result
         step = Step(self, op, function, args, kwargs)
         if op in _ALWAYS or any(step.labels(tensor) is not None for tensor in known):
             return RULES.get(op, Step.unknown)(step)

@@ -137,7 +137,11 @@ class Step:
         )  # buffers, which norms write into
         if self.in_place and isinstance(args[0], Tensor) and self.flow.number(args[0]) is not None:
             args = (args[0].clone(), *args[1:])
-        return self.function(*args, **self.kwargs)
+        kwargs = {
+            key: item.clone() if key == "out" and isinstance(item, Tensor) else item
+            for key, item in self.kwargs.items()
+        }
+        return self.function(*args, **kwargs)
 
     # The step
 

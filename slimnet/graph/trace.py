@@ -26,8 +26,7 @@ from slimnet.graph.example import Example
 from slimnet.graph.findings import LAYERS, Run
 from slimnet.graph.flow import ChannelFlow
 from slimnet.graph.partition import Partition, Units, components, distinct
-from slimnet.graph.settings import channel_counts
-from slimnet.modes import evaluating, unchanged, uncompiled
+from slimnet.modes import evaluating, same_buffers, unchanged, uncompiled
 
 
 @dataclass(frozen=True)
@@ -165,14 +164,29 @@ def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
     example = Example.of(example_input)
     model = uncompiled(model)
     with evaluating(model), unchanged(model):
-        flow = ChannelFlow(model)
-        flow.run(*example.arguments(example_input))
+        flow = _followed(model, example, example_input)
         _keep_for_training(flow, example, example_input)
     if not flow.producers:
         raise SlimnetError(
             f"{type(model).__name__} has no convolution or linear layer that could be followed"
         )
     return _assemble(flow, example)
+
+
+def _followed(model: nn.Module, example: Example, example_input: Any) -> ChannelFlow:
+    """A run of the network; of one that asserts things of its activations, with ones instead of zeros."""
+    flow = ChannelFlow(model)
+    try:
+        flow.run(*example.arguments(example_input))
+    except SlimnetError as error:
+        if not isinstance(error.__cause__, AssertionError | ValueError):
+            raise
+        flow = ChannelFlow(model, filler=1)
+        try:
+            flow.run(*example.arguments(example_input))
+        except SlimnetError:
+            raise error from error.__cause__
+    return flow
 
 
 def _keep_for_training(flow: ChannelFlow, example: Example, example_input: Any) -> None:
@@ -184,7 +198,8 @@ def _keep_for_training(flow: ChannelFlow, example: Example, example_input: Any) 
     other = ChannelFlow(model)
     model.train()
     try:
-        other.run(*example.arguments(example_input))
+        with same_buffers(model):
+            other.run(*example.arguments(example_input))
     except SlimnetError:
         pass  # in training mode the network does not take this input at all
     finally:
@@ -204,7 +219,7 @@ def _keep_for_unseen(flow: ChannelFlow, layers: list[str]) -> None:
         return
     for name in layers:
         why = f"{name}, which did not run on the example, takes or makes as many channels"
-        flow.block_sizes(channel_counts(flow.modules[name]), why)
+        flow.block_fitting(name, why)
     shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
     warnings.warn(
         f"{shown} did not run on the example; in case they run on other inputs, everything with as many "

@@ -20,6 +20,7 @@ from torch import nn
 
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph, ChannelGroup
+from slimnet.graph.operations import is_reparametrized
 from slimnet.latency import measure_latency
 from slimnet.pruning.blocks import find_branches
 from slimnet.pruning.budget import Stays, cost_model
@@ -299,6 +300,12 @@ def _choose_groups(graph: ChannelGraph, streams: bool, *, by_norm: bool = True) 
             if by_norm and any(not group.blocked and not group.scales for group in graph.groups)
             else ""
         )
+        computed = [name for name, module in graph.model.named_modules() if is_reparametrized(module)]
+        if computed:
+            hint += (
+                f"; the weights of {', '.join(computed[:3])} are computed (weight norm, spectral norm, a "
+                "mask): make them plain first, as with torch.nn.utils.parametrize.remove_parametrizations"
+            )
         raise SlimnetError("no channel of this network can be pruned: " + "; ".join(list(reasons)[:3]) + hint)
     return groups
 

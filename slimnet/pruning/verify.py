@@ -143,7 +143,7 @@ class _Listing:
         self._known |= made
         explained = self._known | self._drawn if self._drawn else self._known
         given = substitute((*args, *kwargs.values()), lambda item: None if id(item) in explained else item)
-        if op not in _SAME:
+        if op not in _SAME and not (op == "_to_copy" and id(args[0]) in self._parameters):
             self.calls.append((op, _numbers(op, given), self._context.module))
         return result
 

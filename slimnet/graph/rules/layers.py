@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -18,6 +19,8 @@ from slimnet.graph.step import Step
 def convolution(step: Step) -> Any:
     x, weight, _, stride, padding, dilation, transposed, extra, groups = step.args
     name = step.flow.layer_of(weight, "weight", _ConvNd)
+    if name and step.flow.modules[name].transposed != transposed:
+        name = ""  # another layer's, as in a tied decoder
     if not name or x.dim() != weight.dim() or x.dtype != weight.dtype or x.device != weight.device:
         return step.opaque(_unowned(step))
     if transposed and groups > 1:
@@ -48,7 +51,8 @@ def linear(step: Step) -> Any:
     x, weight = given["input"], given["weight"]
     step.args, step.kwargs = (x, weight, given.get("bias")), {}
     name = step.flow.layer_of(weight, "weight", nn.Linear)
-    if not name or x.dtype != weight.dtype or x.device != weight.device:
+    cast = torch.is_autocast_enabled(x.device.type)
+    if not name or (x.dtype != weight.dtype and not cast) or x.device != weight.device:
         return step.opaque(_unowned(step))
     if x.shape[-1] != weight.shape[1]:
         return step.computed()
@@ -58,7 +62,8 @@ def linear(step: Step) -> Any:
     shape = (*x.shape[:-1], weight.shape[0])
     outgoing = step.flow.produce(name, incoming, weight.shape[0], prod(shape[1:-1]), 1)
     step.layer = name
-    return step.emit(expand(outgoing, shape, -1), x.dtype)
+    dtype = torch.get_autocast_dtype(x.device.type) if cast else x.dtype
+    return step.emit(expand(outgoing, shape, -1), dtype)
 
 
 def _incoming(step: Step, x: Tensor, dim: int) -> Atoms | None:

@@ -736,3 +736,59 @@ def test_layers_that_run_as_functions_or_in_training_are_no_idle_ones(
     layers = {"c": nn.Conv2d(8, 2, 1), "d": nn.Conv2d(2, 2, 1), "aux": nn.Conv2d(8, 2, 1)}
     traced(forward, a=conv(3, 8), **layers)
     assert not recwarn.list
+
+
+def test_a_layer_that_did_not_run_keeps_only_what_fits_it() -> None:
+    with pytest.warns(UserWarning, match="fc did not run"):
+        graph = traced(lambda m, x: m.c(m.a(x)), a=conv(3, 8), c=nn.Conv2d(8, 2, 1), fc=nn.Linear(8, 3))
+    assert graph["a.0"].prunable  # of maps, which no linear layer takes
+
+
+# Modes of torch, and weights that are not a layer's own
+
+
+def test_autocast_within_a_forward_is_followed() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            y = m.fc(m.c(m.a(x)).relu().mean((2, 3)))
+        return y.float()
+
+    graph = traced(forward, a=conv(3, 8), c=nn.Conv2d(8, 6, 1), fc=nn.Linear(6, 2))
+    assert graph["a.0"].prunable
+    assert not graph["c"].blocked
+
+
+def test_inference_mode_within_a_forward_is_followed() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            y = m.c(x)
+        with torch.enable_grad():
+            return m.d(m.a(x) + y)
+
+    graph = traced(forward, a=conv(3, 8), c=nn.Conv2d(3, 8, 1), d=nn.Conv2d(8, 2, 1))
+    assert tied(graph, "a.0", "c")
+    assert not graph["a.0"].blocked
+
+
+def test_tracing_leaves_the_vectors_of_spectral_norm_as_they_were() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 8, 1))
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    graph = traced(lambda m, x: m.d(m.c(m.a(x))), a=conv(3, 8), c=layer, d=nn.Conv2d(8, 2, 1))
+    assert "parametrization" in graph["a.0"].reason
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+
+
+def test_a_decoder_of_the_encoders_weights_keeps_it_whole() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(m.a(m.e(x)), m.e.weight)  # type: ignore[arg-type, union-attr]
+
+    graph = traced(forward, e=nn.Conv2d(3, 8, 1), a=nn.BatchNorm2d(8))
+    assert graph["e"].reason == "conv_transpose2d takes weights that are not a layer's own"
+
+
+def test_a_forward_may_assert_things_of_its_activations() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        assert bool((m.gate(x).sigmoid() > 0).all())
+        return m.c(m.a(x))
+
+    assert traced(forward, a=conv(3, 8), c=nn.Conv2d(8, 2, 1), gate=nn.Conv2d(3, 1, 1))["a.0"].prunable
