@@ -21,10 +21,6 @@ from slimnet.graph.record import tensors_in
 RATIOS = (0.3, 0.6, 0.9)
 DETECTION = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssdlite320_mobilenet_v3_large")
 HEADS = ("head", "rpn.head")  # of detectors: what follows them sorts boxes, in which ties may swap
-    "backbone",
-    "head",
-    "rpn.head",
-)  # of detectors: what follows them sorts boxes, in which ties may swap
 TORCHVISION = (
     "alexnet", "convnext_tiny", "deeplabv3_mobilenet_v3_large", "densenet121", "efficientnet_b0",
     "efficientnet_v2_s",

@@ -155,6 +155,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _dispatch(self: Operations, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    if torch.is_inference_mode_enabled():  # which does not take operations apart
+        with self:
+            result = func.decompose(*args, **(kwargs or {}))
+        if result is not NotImplemented:
+            return result
     return self._perform(name_of(func), func, args, kwargs or {})
 
 
