@@ -16,6 +16,7 @@ from benchmarks import (
     penalties,
     pruning,
     startup,
+    streaming,
     targets,
     training,
 )
@@ -29,6 +30,7 @@ QUICK = {
     "training": training.main,
     "startup": startup.main,
     "driver": driver.main,
+    "streaming": streaming.main,
 }
 LONG = {
     "networks": networks.main,

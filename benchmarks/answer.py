@@ -26,7 +26,8 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.data import Splits, load_dataset, split, train_batch_count
+from slimnet.data import Source, Splits, load_dataset, split, train_batch_count
+from slimnet.data.augmentation import Augmentation
 from slimnet.evaluation import measure
 from slimnet.models.blocks import Bottleneck
 from slimnet.models.residual import ResNet
@@ -132,7 +133,7 @@ class Task:
             "batch_size": method.batch_size,
             **changes,
         }
-        return Recipe(**given, crop=crop, flip=True, evaluate_every=10**6)
+        return Recipe(**given, augmentation=Augmentation(crop=crop, flip=True), evaluate_every=10**6)
 
     def network(self, widths: Sequence[int] | None = None, width: int = DENSE_WIDTH) -> nn.Module:
         """A new network with weights drawn by the seed."""
@@ -148,8 +149,8 @@ class Task:
 def open_task(name: str, seed: int) -> Task:
     """A data set by name or path, split by the seed."""
     path = Path(name)
-    given: dict[str, Any] = {"path": path} if path.suffix == ".npz" else {"image_size": 14}
-    dataset = load_dataset("npz" if "path" in given else name, **given)
+    own = path.suffix == ".npz"
+    dataset = load_dataset(Source("npz", path) if own else name, image_size=None if own else 14)
     return Task(path.stem, split(dataset, validation=0.2, seed=seed), seed)
 
 

@@ -16,6 +16,7 @@ from torch import nn
 import slimnet
 from benchmarks.fashion import SEEDS, spread
 from slimnet.data import Splits, load_dataset, split
+from slimnet.data.augmentation import Augmentation
 from slimnet.evaluation import evaluate
 from slimnet.precision import native_precision
 from slimnet.pruning.calibrate import recalibrate_on
@@ -35,7 +36,7 @@ WAYS: dict[str, tuple[bool, bool, ThresholdOver]] = {  # absorb, recalibrate, th
     "both": (True, True, "prunable"),
     "both, by layer": (True, True, "layer"),
 }
-RECIPE = Recipe(epochs=30, lr=0.1, crop=1, flip=True)
+RECIPE = Recipe(epochs=30, lr=0.1, augmentation=Augmentation(crop=1, flip=True))
 RECALIBRATION_BATCHES = 40
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 import slimnet
 from slimnet.data import Splits, load_dataset, split
+from slimnet.data.augmentation import Augmentation
 from slimnet.precision import native_precision
 from slimnet.pruning.calibrate import recalibrate_on
 from slimnet.pruning.planning import scaling_factors
@@ -19,7 +20,7 @@ from slimnet.training.recipe import Recipe
 from slimnet.training.sparsity import Sparsity
 
 SEEDS = (0, 1, 2)
-SPARSE = Recipe(epochs=16, lr=0.1, crop=1, flip=True)
+SPARSE = Recipe(epochs=16, lr=0.1, augmentation=Augmentation(crop=1, flip=True))
 BATCHES = 20  # for new BatchNorm statistics after pruning
 
 

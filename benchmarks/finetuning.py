@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import slimnet
 from benchmarks.fashion import SEEDS, SPARSE, cut_to, describe, fine_tune, sparse_network, spread
+from slimnet.data.augmentation import Augmentation
 from slimnet.evaluation import evaluate
 from slimnet.training.recipe import Recipe
 from slimnet.training.sparsity import Sparsity
 
 STRENGTH = 0.008
 PARAMS = 20_000
-BASE = Recipe(epochs=4, lr=0.05, crop=1, flip=True)
+BASE = Recipe(epochs=4, lr=0.05, augmentation=Augmentation(crop=1, flip=True))
 COSINE = replace(BASE, schedule="cosine")
 TAUGHT = replace(BASE, distill=0.5, temperature=4.0)
 VARIANTS = {

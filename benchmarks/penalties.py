@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import slimnet
 from benchmarks.fashion import SEEDS, cut_to, describe, fine_tune, sparse_network, spread
+from slimnet.data.augmentation import Augmentation
 from slimnet.evaluation import evaluate
 from slimnet.pruning.planning import scaling_factors
 from slimnet.training.penalties import near_zero
@@ -19,7 +20,7 @@ PENALTIES = {
     "polarization": (0.004, Sparsity("polarization")),
 }
 PARAMS = 30_000
-FINE_TUNING = Recipe(epochs=3, lr=0.05, crop=1, flip=True)
+FINE_TUNING = Recipe(epochs=3, lr=0.05, augmentation=Augmentation(crop=1, flip=True))
 
 
 def main() -> None:

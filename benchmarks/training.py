@@ -29,6 +29,7 @@ from torchvision import transforms
 import slimnet
 from benchmarks.fashion import SEEDS, spread
 from slimnet.data import Images, Splits, load_dataset, split
+from slimnet.data.augmentation import Augmentation
 from slimnet.evaluation import evaluate
 from slimnet.models.stems import Stem
 from slimnet.precision import native_precision
@@ -108,7 +109,7 @@ def train_plainly(model: nn.Module, splits: Splits, recipe: Recipe, seed: int) -
     transform = transforms.Compose(
         [
             transforms.ToPILImage(),
-            transforms.RandomCrop(splits.image_shape[1:], padding=recipe.crop),
+            transforms.RandomCrop(splits.image_shape[1:], padding=recipe.augmentation.crop),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize(mean, std),
@@ -342,20 +343,20 @@ def _cases() -> list[Case]:
             "the default sweep's, 126,458 parameters, 14x14",
             _default_network,
             _fashion(14, seed=0),
-            Recipe(epochs=1, lr=0.1, crop=1, flip=True),
+            Recipe(epochs=1, lr=0.1, augmentation=Augmentation(crop=1, flip=True)),
         ),
         Case(
             "ResNet [2, 2, 2], 866,474 parameters, 32x32",
             partial(slimnet.models.resnet, [2, 2, 2], 32),
             _synthetic(images=512),
-            Recipe(epochs=1, lr=0.1, crop=4, flip=True),
+            Recipe(epochs=1, lr=0.1, augmentation=Augmentation(crop=4, flip=True)),
         ),
         *(
             Case(
                 f"ResNet-50, stem {stem}, 32x32",
                 partial(slimnet.models.resnet50, stem=stem),
                 _synthetic(images=count),
-                Recipe(epochs=1, lr=0.01, batch_size=100, crop=4, flip=True),
+                Recipe(epochs=1, lr=0.01, batch_size=100, augmentation=Augmentation(crop=4, flip=True)),
             )
             for stem, count in _STEMS
         ),
@@ -367,10 +368,16 @@ def _accuracy_cases() -> list[Case]:
     small, large = _fashion(14, seed=0), _fashion(28, seed=0)
     resnet50 = partial(slimnet.models.resnet50, in_channels=1)
     wide = partial(slimnet.models.resnet, [2, 2, 2], 32, in_channels=1)
-    recipe = Recipe(epochs=4, lr=0.1, crop=2, flip=True)
+    recipe = Recipe(epochs=4, lr=0.1, augmentation=Augmentation(crop=2, flip=True))
+    brief = replace(recipe, epochs=8, augmentation=Augmentation(crop=1, flip=True))
     low = replace(recipe, lr=0.01)  # at 0.1 both loops diverge
     return [
-        Case("the default sweep's, 14x14", _default_network, small, replace(recipe, epochs=8, crop=1)),
+        Case(
+            "the default sweep's, 14x14",
+            _default_network,
+            small,
+            brief,
+        ),
         Case("ResNet [2, 2, 2], 28x28", wide, large, recipe),
         Case("ResNet-50, stem cifar-maxpool, 28x28", partial(resnet50, stem="cifar-maxpool"), large, low),
         Case("ResNet-50, stem cifar, 28x28", partial(resnet50, stem="cifar"), large, replace(low, epochs=2)),

@@ -18,7 +18,7 @@ CPU_BATCH = 250  # stays in a processor's cache
 
 def evaluate(model: nn.Module, splits: Splits, images: Images, precision: Precision = "float32") -> float:
     """The fraction of `images` that the network classifies correctly; its mode is left as it was."""
-    device = images.y.device
+    device = images.device
     batch_size = CPU_BATCH if device.type == "cpu" else BATCH
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode(), evaluating(model), autocast(device, precision):

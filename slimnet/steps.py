@@ -17,6 +17,7 @@ from torch import nn
 
 from slimnet.cost import count_macs, count_params
 from slimnet.data import Splits, train_batches
+from slimnet.data.augmentation import NONE, Augmentation
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate, measure
 from slimnet.graph.trace import trace
@@ -189,8 +190,7 @@ def prune(
     absorb: bool = True,
     recalibrate: int = 0,
     batch_size: int = Recipe.batch_size,
-    crop: int = 0,
-    flip: bool = False,
+    augmentation: Augmentation = NONE,
     pass_number: int = 1,
     shuffled: bool = False,
     weights_of: nn.Module | None = None,
@@ -204,7 +204,7 @@ def prune(
         seed: of the experiment.
         absorb: move the constants that removed channels still emit into what reads them.
         recalibrate: training batches for new BatchNorm statistics; 0 keeps the old ones.
-        batch_size, crop, flip: of these batches.
+        batch_size, augmentation: of these batches.
         pass_number: as in `sparse_train`.
         shuffled: keep random channels instead, as many in each layer: a control.
         weights_of: cut this network instead, by the scores of `model`: the same network at an early epoch
@@ -226,7 +226,7 @@ def prune(
     attach(smaller, splits.preprocessing)
     batches_seed = _seed(seed, "prune", "recalibrate", pass_number)
     recalibrate_on(
-        smaller, splits, recalibrate, seed=batches_seed, batch_size=batch_size, crop=crop, flip=flip
+        smaller, splits, recalibrate, seed=batches_seed, batch_size=batch_size, augmentation=augmentation
     )
     metrics = {
         **measure(smaller, splits),
@@ -254,8 +254,7 @@ def prune_curve(
     seed: int,
     recalibrate: int = CURVE_BATCHES,
     batch_size: int = Recipe.batch_size,
-    crop: int = 0,
-    flip: bool = False,
+    augmentation: Augmentation = NONE,
     pass_number: int = 1,
     **options: Unpack[RankingOptions],
 ) -> list[dict[str, Any]]:
@@ -263,7 +262,7 @@ def prune_curve(
 
     Args:
         ratios: of channels removed. Where `min_channels` leaves less to remove, that is removed.
-        model, splits, seed, recalibrate, batch_size, crop, flip, pass_number: as in `prune`.
+        model, splits, seed, recalibrate, batch_size, augmentation, pass_number: as in `prune`.
         options: of `slimnet.plan`, without its targets.
 
     Returns:
@@ -294,7 +293,7 @@ def prune_curve(
             "absorbed": accuracy(smaller),
         }
         recalibrate_on(
-            smaller, splits, recalibrate, seed=batches_seed, batch_size=batch_size, crop=crop, flip=flip
+            smaller, splits, recalibrate, seed=batches_seed, batch_size=batch_size, augmentation=augmentation
         )
         rows.append({**row, "recalibrated": accuracy(smaller)})
     return rows

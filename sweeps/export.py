@@ -75,7 +75,7 @@ def card_of(
     )
     data = trial.config.data
     told = (
-        f"Trained on {data.path or data.name}, of whose training images {data.validation:.0%} were held out."
+        f"Trained on {data.source}, of whose training images {data.validation:.0%} were held out."
     )
     return partial(card, f"{study.name}, trial {trial.number}", data=told, sections=sections)
 

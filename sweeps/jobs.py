@@ -18,7 +18,7 @@ class Job:
     Attributes:
         stage: the stage.
         store: holds its folder and those of its inputs.
-        data_path, data_dir: the npz file and the folder of the data sets; the spec holds the fingerprint.
+        data_path, data_dir: the user's own data, and the folder of the data sets; the spec has a fingerprint.
         model_path, init: the folder of a factory, and the weights to start from; the spec holds their hashes.
     """
 

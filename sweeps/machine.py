@@ -18,7 +18,9 @@ from slimnet.devices import (
     shortcomings,
 )
 from slimnet.precision import Precision, native_precision
+from slimnet.progress import ProgressLine
 from sweeps.config import Config
+from sweeps.data import open_splits
 from sweeps.jobs import Place
 from sweeps.networks import Made, make_networks
 
@@ -74,18 +76,15 @@ class Prepared:
 
 
 def prepare(config: Config, data_dir: Path | None) -> Prepared:
-    """Find the devices, download the data set if needed, and make the networks; called in a worker.
+    """Find the devices, fetch or decode the data if needed, and make the networks; called in a worker.
 
     Raises:
         SlimnetError: there is no such device, or something is wrong with the data or a network.
     """
-    from slimnet.data import load_dataset, split
-
     machine, data = look(config.device), config.data
-    dataset = load_dataset(data.name, path=data.path, data_dir=data_dir, image_size=data.image_size)
-    split(dataset, validation=data.validation, seed=config.seed)
+    splits = open_splits(data, data.path, data_dir, seed=config.seed, on_progress=ProgressLine())
     notes: list[str] = []
-    networks = make_networks(config, dataset.image_shape, dataset.num_classes, notes.append)
+    networks = make_networks(config, splits.image_shape, splits.num_classes, notes.append)
     return Prepared(machine, networks, tuple(dict.fromkeys(notes)))
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import slimnet
 from slimnet.checkpoint import build, read
-from slimnet.data import Splits, load_dataset, split
+from slimnet.data import Splits
 from slimnet.devices import device_name, peak_memory
 from slimnet.errors import SlimnetError
 from slimnet.files import content_hash
@@ -24,6 +24,7 @@ from slimnet.models.building import build_network
 from slimnet.models.source import source_hash
 from slimnet.training.determinism import make_deterministic
 from slimnet.training.recovery import previous
+from sweeps.data import open_splits
 from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
 from sweeps.stages import StageFolder
@@ -177,9 +178,15 @@ def load_splits(job: Job, device: str) -> Splits:
     Raises:
         SlimnetError: the data set is missing, damaged or of another kind.
     """
-    data = job.stage.spec.data
-    dataset = load_dataset(data.name, path=job.data_path, data_dir=job.data_dir, image_size=data.image_size)
-    return split(dataset, validation=data.validation, seed=job.stage.spec.seed, device=device)
+    spec = job.stage.spec
+    return open_splits(
+        spec.data,
+        job.data_path,
+        job.data_dir,
+        seed=spec.seed,
+        device=device,
+        fingerprint=spec.data.fingerprint,
+    )
 
 
 def _environment(job: Job, place: Place) -> dict[str, Any]:

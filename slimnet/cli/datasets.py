@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from slimnet.cli.options import SETS, parse_shape
-from slimnet.data import NAMES, Splits, fingerprint, load_dataset, split
+from slimnet.data import NAMES, Augmentation, Source, Splits, fingerprint, load_dataset, split
+from slimnet.data.augmentation import NONE
+from slimnet.data.catalogue import ARRAYS, PATHS, Channels, Resize
+from slimnet.data.sets import Dataset
 from slimnet.errors import SlimnetError
+from slimnet.progress import ProgressLine
 
 
 @dataclass(frozen=True)
@@ -19,39 +23,86 @@ class DataSettings:
 
     name: str
     path: Path | None = None
+    factory: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
     image_size: int | None = None
+    channels: Channels | None = None
+    resize: Resize | None = None
     validation: float = 0.1
-    crop: int = 0
-    flip: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    augmentation: Augmentation = NONE
     seed: int = 0
 
-    def named(self, source: str, image_size: int | None) -> Self:
-        """The same split and augmentation of another data set: a known name, or an npz file."""
-        if source in NAMES and source != "npz":
-            return replace(self, name=source, path=None, image_size=image_size)
-        path = Path(source).expanduser().resolve()
-        if not path.is_file():
-            raise SlimnetError(
-                f"--data is {source}; it is one of {SETS}, or an npz file, and no such file is there"
-            )
-        return replace(self, name="npz", path=path, image_size=image_size)
+    @property
+    def source(self) -> Source:
+        """Which data, and where they are."""
+        return Source(self.name, self.path, self.factory, self.args)
+
+    def named(self, text: str, image_size: int | None) -> Self:
+        """The same split and augmentation of another data set, at its own size and in its own colours.
+
+        Args:
+            text: the name of a set, an npz file, a folder of npy files or of pictures, or module:function.
+            image_size: another side.
+        """
+        other = replace(
+            self, path=None, factory=None, args={}, channels=None, resize=None, mean=None, std=None
+        )
+        other = replace(other, image_size=image_size)
+        path = Path(text).expanduser().resolve()
+        if text in NAMES and text not in (*PATHS, "factory"):
+            return replace(other, name=text)
+        if path.is_dir():
+            arrays = any((path / f"{name}.npy").exists() for name in ARRAYS)
+            return replace(other, name="npy" if arrays else "folder", path=path)
+        if path.is_file():
+            return replace(other, name="npz", path=path)
+        if ":" in text:
+            return replace(other, name="factory", factory=text, path=Path.cwd())
+        raise SlimnetError(
+            f"--data is {text}; it is one of {SETS}, torchvision/NAME, an npz file, a folder of "
+            "pictures or of npy files, or module:function, and no such file or folder is there"
+        )
+
+    def augmented(self, **changes: Any) -> Self:
+        """The same data with other augmentation, where that is not None."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        if given.get("resized_crop") == 0:  # how an option says None
+            given["resized_crop"] = None
+        return replace(self, augmentation=replace(self.augmentation, **given))
+
+    def dataset(self, data_dir: Path | None) -> Dataset:
+        """The images, before they are split."""
+        return load_dataset(
+            self.source,
+            data_dir=data_dir,
+            image_size=self.image_size,
+            channels=self.channels,
+            resize=self.resize,
+            on_progress=ProgressLine(),
+        )
 
     def load(self, data_dir: Path | None, device: torch.device) -> Splits:
         """The three parts, on `device`."""
-        dataset = load_dataset(self.name, path=self.path, data_dir=data_dir, image_size=self.image_size)
-        return split(dataset, validation=self.validation, seed=self.seed, device=device)
+        return split(
+            self.dataset(data_dir),
+            validation=self.validation,
+            seed=self.seed,
+            device=device,
+            mean=self.mean,
+            std=self.std,
+        )
 
     def record(self) -> dict[str, Any]:
         """What goes into a file, in primitives; the seed is kept beside it."""
-        return {
-            "name": self.name,
-            "path": None if self.path is None else str(self.path),
-            "fingerprint": fingerprint(self.name, path=self.path),
-            "image_size": self.image_size,
-            "validation": self.validation,
-            "crop": self.crop,
-            "flip": self.flip,
+        record = {
+            **asdict(self),
+            **asdict(self.augmentation),
+            "fingerprint": fingerprint(self.source, ProgressLine()),
         }
+        del record["seed"], record["augmentation"]
+        return {**record, "path": None if self.path is None else str(self.path)}
 
 
 def recorded_data(
@@ -60,30 +111,35 @@ def recorded_data(
     """The data that `file` was made from, with what the options say instead.
 
     Args:
-        config: of the file; a sweep keeps crop and flip with its recipe.
+        config: of the file; one of an earlier version keeps the augmentation with its recipe.
         data: another data set; None for the one in the file.
         image_size: another side; None for the file's, or with `data` for the data set's own.
 
     Raises:
-        SlimnetError: neither the file nor the options name a data set, or its npz file is another one now.
+        SlimnetError: neither the file nor the options name a data set, or its files are others now.
     """
     record = config.get("data", {})
-    moves = {**config.get("calibration", {}), **config.get("recipe", {}), **record}
+    changes = {**config.get("calibration", {}), **config.get("recipe", {}), **record}
+    known = {key.name: record[key.name] for key in fields(DataSettings) if key.name in record}
+    known |= {key: tuple(known[key]) for key in ("mean", "std") if known.get(key) is not None}
+    path = record.get("path") or (str(Path.cwd()) if record.get("factory") else None)
     settings = DataSettings(
-        name=record.get("name", ""),
-        path=Path(record["path"]) if record.get("path") else None,
-        image_size=record.get("image_size"),
-        validation=record.get("validation", DataSettings.validation),
-        crop=moves.get("crop", DataSettings.crop),
-        flip=moves.get("flip", DataSettings.flip),
-        seed=config.get("seed", DataSettings.seed),
+        **{
+            **known,
+            "name": record.get("name", ""),
+            "path": Path(path) if path else None,
+            "augmentation": Augmentation(
+                **{k.name: changes[k.name] for k in fields(NONE) if k.name in changes}
+            ),
+            "seed": config.get("seed", DataSettings.seed),
+        }
     )
     if data is not None:
         return settings.named(data, image_size)
-    if not settings.name or (settings.name == "npz" and settings.path is None):
+    if not settings.name or (settings.name in PATHS and settings.path is None):
         raise SlimnetError(f"{file} does not say which data set it was trained on; name it with --data")
-    if record.get("fingerprint", (now := fingerprint(settings.name, path=settings.path))) != now:
-        raise SlimnetError(f"{settings.path} is not what {file} was trained on; name that with --data")
+    if record.get("fingerprint", (now := fingerprint(settings.source))) != now:
+        raise SlimnetError(f"{settings.source} is not what {file} was trained on; name that with --data")
     return settings if image_size is None else replace(settings, image_size=image_size)
 
 
@@ -97,5 +153,4 @@ def recorded_shape(file: Path, config: dict[str, Any], given: str | None) -> tup
         raise SlimnetError(
             f"{file} does not say what its images are like; say so with --input-shape, as 3x32x32"
         )
-    settings = recorded_data(file, config, None, None)
-    return load_dataset(settings.name, path=settings.path, image_size=settings.image_size).image_shape
+    return recorded_data(file, config, None, None).dataset(None).image_shape

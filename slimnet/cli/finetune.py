@@ -57,14 +57,14 @@ def finetune_command(
             show_default=str(Recipe.temperature),
         ),
     ] = None,
-    crop: Annotated[
-        int | None,
-        typer.Option(min=0, help="Pixels of padding before a random crop.", show_default="as in FILE"),
-    ] = None,
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Mirror training images at random.", show_default="as in FILE"),
-    ] = None,
+    crop: opt.Crop = None,
+    flip: opt.Flip = None,
+    vertical_flip: opt.VerticalFlip = None,
+    resized_crop: opt.ResizedCrop = None,
+    jitter: opt.Jitter = None,
+    randaugment: opt.RandAugment = None,
+    cutout: opt.Cutout = None,
+    mixup: opt.Mixup = None,
     model: opt.OwnModel = None,
     args: opt.OwnArgs = None,
     data: opt.OtherData = None,
@@ -88,10 +88,15 @@ def finetune_command(
     if teacher is None and (distill is not None or temperature is not None):
         raise SlimnetError("--distill and --temperature need a --teacher FILE to learn from")
     network, saved, settings, splits = open_with_data(file, model, args, data, image_size, data_dir, device)
-    settings = replace(
-        settings,
-        crop=settings.crop if crop is None else crop,
-        flip=settings.flip if flip is None else flip,
+    settings = settings.augmented(
+        crop=crop,
+        flip=flip,
+        vertical_flip=vertical_flip,
+        resized_crop=resized_crop,
+        jitter=jitter,
+        randaugment=randaugment,
+        cutout=cutout,
+        mixup=mixup,
     )
     recipe = Recipe(
         epochs,
@@ -101,11 +106,10 @@ def finetune_command(
         momentum,
         weight_decay,
         schedule,
-        settings.crop,
-        settings.flip,
+        settings.augmentation,
         evaluate_every=evaluate_every,
     )
-    place = splits.train.x.device
+    place = splits.device
     taught_by = None
     if teacher is not None:
         recipe = replace(

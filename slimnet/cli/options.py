@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from slimnet.data.catalogue import IMAGE_SIDES
+from slimnet.data.catalogue import IMAGE_SIDES, Resize
 from slimnet.devices import DeviceWish, choose_device
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision, PrecisionWish, native_precision
@@ -49,6 +49,11 @@ def fraction(value: float | None) -> float | None:
 
 
 SETS = ", ".join(IMAGE_SIDES)
+OF_DATA = (
+    f"{SETS}, torchvision/NAME, an npz file, a folder of pictures per class or of npy files, or "
+    "module:function"
+)
+AS_BEFORE = "as in FILE, if there is one; else none"
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A network saved by slimnet or by a sweep.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")]
@@ -82,10 +87,103 @@ DataDir = Annotated[
 ]
 OtherData = Annotated[
     str | None,
-    typer.Option("--data", metavar="NAME", help=f"Another data set than FILE names: {SETS}, or an npz file."),
+    typer.Option("--data", metavar="DATA", help=f"Another data set than FILE names: {OF_DATA}."),
 ]
+Data = Annotated[str, typer.Option(metavar="DATA", help=f"{OF_DATA}.")]
 ImageSize = Annotated[
-    int | None, typer.Option(min=1, metavar="PIXELS", help="Pool the images to this side by a whole factor.")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="PIXELS",
+        help="Side to which pictures are resized; arrays are pooled to it by a whole factor.",
+    ),
+]
+PictureChannels = Annotated[
+    Literal["1", "3"] | None,
+    typer.Option("--channels", help="Of pictures: 3 for RGB, 1 for greys.", show_default="3 for a folder"),
+]
+Resizing = Annotated[
+    Resize | None,
+    typer.Option(
+        "--resize",
+        help="How pictures are brought to --image-size; crop cuts the middle out.",
+        show_default="crop",
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M,M,M",
+        help="To normalise by, per channel in [0, 1].",
+        show_default="that of the training images",
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S,S,S",
+        help="To normalise by, per channel in [0, 1].",
+        show_default="that of the training images",
+    ),
+]
+Crop = Annotated[
+    int | None, typer.Option(min=0, help="Pixels of padding before a random crop.", show_default=AS_BEFORE)
+]
+Flip = Annotated[
+    bool | None,
+    typer.Option("--flip/--no-flip", help="Mirror training images at random.", show_default=AS_BEFORE),
+]
+VerticalFlip = Annotated[
+    bool | None,
+    typer.Option(
+        "--vertical-flip/--no-vertical-flip",
+        help="Turn training images upside down at random.",
+        show_default=AS_BEFORE,
+    ),
+]
+ResizedCrop = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Cut out a random part, at least this fraction of the area, and stretch it.",
+        show_default=AS_BEFORE,
+    ),
+]
+Jitter = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Strength of random brightness, contrast and saturation.",
+        show_default=AS_BEFORE,
+    ),
+]
+RandAugment = Annotated[
+    int | None,
+    typer.Option(
+        "--randaugment",
+        min=0,
+        help="Operations of RandAugment that an image goes through.",
+        show_default=AS_BEFORE,
+    ),
+]
+Cutout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Side of a blanked square, as a fraction of the shorter side.",
+        show_default=AS_BEFORE,
+    ),
+]
+Mixup = Annotated[
+    float | None,
+    typer.Option(
+        callback=not_negative,
+        help="Alpha of mixup, which blends pairs of images and their labels.",
+        show_default=AS_BEFORE,
+    ),
 ]
 InputShape = Annotated[
     str | None,
@@ -145,6 +243,14 @@ def parse_blocks(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise SlimnetError(f"--blocks is {text}; it is numbers with commas, such as 1,1,1") from None
+
+
+def parse_statistic(option: str, text: str | None) -> tuple[float, ...] | None:
+    """A number per channel from "0.5,0.5,0.5"."""
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise SlimnetError(f"{option} is {text}; it is a number per channel, such as 0.5,0.5,0.5") from None
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -131,8 +131,7 @@ def prune_command(
             seed=settings.seed,
             absorb=absorb,
             recalibrate=recalibrate,
-            crop=settings.crop,
-            flip=settings.flip,
+            augmentation=settings.augmentation,
             **choice,
         )
     for note in notes:

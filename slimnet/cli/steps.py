@@ -65,9 +65,9 @@ def train_to(
     Returns:
         The metrics.
     """
-    place = _place(splits.train.x.device)
+    place = _place(splits.device)
     print(f"{count_params(network):,} parameters, {len(splits.train):,} images, {place}")
-    for lacking in shortcomings(splits.train.x.device):
+    for lacking in shortcomings(splits.device):
         print(lacking)
     step = made_from["steps"][-1]
     with resumable(partial), show.Progress(recipe.epochs) as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -65,12 +65,22 @@ def train_command(
             help="First layers of ResNets and MobileNets.", show_default="cifar; resnet50: cifar-maxpool"
         ),
     ] = None,
-    data: Annotated[str, typer.Option(metavar="NAME", help=f"{opt.SETS}, or an npz file.")] = "fashion-mini",
+    data: opt.Data = "fashion-mini",
     image_size: opt.ImageSize = None,
+    channels: opt.PictureChannels = None,
+    resize: opt.Resizing = None,
     data_dir: opt.DataDir = None,
     validation: Annotated[float, typer.Option(help="Fraction of the training images to validate on.")] = 0.1,
-    crop: Annotated[int, typer.Option(min=0, help="Pixels of padding before a random crop.")] = 0,
-    flip: Annotated[bool, typer.Option(help="Mirror training images at random.")] = False,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    crop: opt.Crop = None,
+    flip: opt.Flip = None,
+    vertical_flip: opt.VerticalFlip = None,
+    resized_crop: opt.ResizedCrop = None,
+    jitter: opt.Jitter = None,
+    randaugment: opt.RandAugment = None,
+    cutout: opt.Cutout = None,
+    mixup: opt.Mixup = None,
     epochs: Annotated[
         int,
         typer.Option(min=0, help="Passes over the training images; with --init, 0 measures what it holds."),
@@ -127,8 +137,21 @@ def train_command(
 
     check_output(out, force)
     place = opt.place_for(device)
-    settings = DataSettings("", validation=validation, crop=crop, flip=flip, seed=seed).named(
-        data, image_size
+    settings = replace(
+        DataSettings("", validation=validation, seed=seed).named(data, image_size),
+        channels={None: None, "1": 1, "3": 3}[channels],
+        resize=resize,
+        mean=opt.parse_statistic("--mean", mean),
+        std=opt.parse_statistic("--std", std),
+    ).augmented(
+        crop=crop,
+        flip=flip,
+        vertical_flip=vertical_flip,
+        resized_crop=resized_crop,
+        jitter=jitter,
+        randaugment=randaugment,
+        cutout=cutout,
+        mixup=mixup,
     )
     recipe = Recipe(
         epochs,
@@ -138,8 +161,7 @@ def train_command(
         momentum,
         weight_decay,
         schedule,
-        crop,
-        flip,
+        settings.augmentation,
         evaluate_every=evaluate_every,
     )
     if target is not None and strength is not None:

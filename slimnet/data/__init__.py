@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from slimnet._lazy import lazy
-from slimnet.data.catalogue import IMAGE_SIDES, NAMES, default_data_dir, fingerprint
+from slimnet.data.augmentation import Augmentation
+from slimnet.data.catalogue import IMAGE_SIDES, NAMES, Source, default_data_dir, fingerprint
 
 if TYPE_CHECKING:
     from slimnet.data.batches import Images, Splits, eval_batches, split, train_batch_count, train_batches
@@ -26,8 +27,10 @@ else:
 __all__ = [
     "IMAGE_SIDES",
     "NAMES",
+    "Augmentation",
     "Dataset",
     "Images",
+    "Source",
     "Splits",
     "default_data_dir",
     "eval_batches",

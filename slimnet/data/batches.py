@@ -1,12 +1,13 @@
-"""The split, and batches made on the device that holds the images.
+"""The split, and batches made on the device that holds the images, or that they stream to.
 
-The images stay uint8 until their batch is due; a whole batch is then normalised, cropped and flipped at once.
-All chance comes from a generator on the CPU, seeded from what the caller names, so that every device and
-every resumed run sees the same batches.
+The images stay uint8 until their batch is due; a whole batch is then normalised and augmented at once. All
+chance comes from generators on the CPU, seeded from what the caller names, so that every device and every
+resumed run sees the same batches, whether the images stream or not.
 """
 
-import hashlib
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,34 +16,63 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from slimnet.data.augmentation import NONE, Augmentation
 from slimnet.data.catalogue import Resize
+from slimnet.data.draws import generator_of
 from slimnet.data.sets import Dataset
+from slimnet.data.streaming import is_mapped, stream, takes_whole
 from slimnet.data.upstream import Labels, Pixels
 from slimnet.errors import SlimnetError
 from slimnet.preprocessing import Preprocessing
 
 Batches = Iterator[tuple[Tensor, Tensor]]
-"""Pairs of images (B, C, H, W), float32, normalised, channels_last, and labels (B,), int64."""
+"""Pairs of images (B, C, H, W), float32, normalised, channels_last, and labels (B,), int64.
+
+With mixup the labels are the weights of the classes, (B, num_classes), float32.
+"""
+
+Statistic = Sequence[float]
+"""A number for each channel, of pixels in [0, 1]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images (N, C, H, W), uint8, stored channels last, and labels (N,), int64, on one device."""
+    """Images (N, C, H, W), uint8, stored channels last, and labels (n,), int64.
+
+    Attributes:
+        x: on the device of `y`; or, where they stream to it, in memory-mapped files.
+        y: labels.
+        rows: (n,), int64, on the CPU, where they stream: which images of `x` these are; None for all.
+    """
 
     x: Tensor
     y: Tensor
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches of them are."""
+        return self.y.device
+
+    def first(self, count: int) -> Images:
+        """The first few, held by the device."""
+        if self.rows is None:
+            return Images(self.x[:count], self.y[:count])
+        x = self.x.permute(0, 2, 3, 1)[self.rows[:count]].to(self.device)
+        return Images(x.permute(0, 3, 1, 2), self.y[:count])
+
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of a data set, and the pixel statistics of the train part by which all are normalised.
+    """The three parts of a data set, and the pixel statistics by which all are normalised.
 
     Attributes:
         train, validation, test: the parts.
-        mean, std: (1, C, 1, 1), float32, in 0..255 units; std is 1 where a channel is constant.
+        mean, std: (1, C, 1, 1), float32, in 0..255 units: of the train part, where they are not given; std is
+            then 1 where a channel is constant.
         num_classes: labels go from 0 to one below it.
         classes: their names; where none are given, the numbers.
         resize: how a picture of another size is brought to the size of these images.
@@ -62,6 +92,11 @@ class Splits:
             object.__setattr__(self, "classes", tuple(map(str, range(self.num_classes))))
 
     @property
+    def device(self) -> torch.device:
+        """Where batches of the images are."""
+        return self.train.device
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         channels, height, width = self.train.x.shape[1:]
@@ -70,7 +105,7 @@ class Splits:
     @property
     def example(self) -> Tensor:
         """One empty image, (1, C, H, W), float32, on the device of the data."""
-        return torch.zeros((1, *self.image_shape), device=self.train.x.device)
+        return torch.zeros((1, *self.image_shape), device=self.device)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -80,29 +115,46 @@ class Splits:
         return Preprocessing((height, width), channels, mean, std, self.classes, self.resize)
 
 
-def split(dataset: Dataset, *, validation: float, seed: int, device: torch.device | str = "cpu") -> Splits:
+def split(
+    dataset: Dataset,
+    *,
+    validation: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+    mean: Statistic | None = None,
+    std: Statistic | None = None,
+) -> Splits:
     """Hold out a part of the training images for validation, and put everything on `device`.
+
+    Images in memory-mapped files stay there and stream to the device, batch after batch, where that is a
+    processor, whose memory the files are in as they are, or has too little free memory for them.
 
     Args:
         dataset: with a train and a test part.
-        validation: the fraction held out, in (0, 0.5], of every class, rounded to whole images.
+        validation: the fraction held out, in (0, 0.5], of every class, rounded to whole images. Not used
+            where the data set has a validation part of its own.
         seed: which images are held out follows from it.
-        device: that holds all three parts.
+        device: that holds all three parts, or that they stream to.
+        mean, std: to normalise by, a number per channel, of pixels in [0, 1]; by default those of the
+            training images that are not held out.
 
     Raises:
-        SlimnetError: a fraction outside the range, or one at which a class gives no image.
+        SlimnetError: a fraction outside the range, or one at which a class gives no image; mean or std of
+            other channels, or a std that is not above 0.
     """
     if not 0 < validation <= 0.5:
         raise SlimnetError(f"validation is {validation}, and must be above 0 and at most 0.5.")
-    held_out = _held_out(dataset.y_train, dataset.num_classes, validation, seed)
-    x_train, y_train = dataset.x_train[~held_out], dataset.y_train[~held_out]
-    mean, std = _pixel_statistics(x_train)
+    x, y = dataset.x_train, dataset.y_train
+    own = dataset.x_validation is not None
+    held_out = np.zeros(len(y), np.bool_) if own else _held_out(dataset, validation, seed)
+    trained = np.flatnonzero(~held_out)
     return Splits(
-        train=_images(x_train, y_train, device),
-        validation=_images(dataset.x_train[held_out], dataset.y_train[held_out], device),
+        train=_images(x, y, device, trained),
+        validation=_images(dataset.x_validation, dataset.y_validation, device)
+        if dataset.x_validation is not None and dataset.y_validation is not None
+        else _images(x, y, device, np.flatnonzero(held_out)),
         test=_images(dataset.x_test, dataset.y_test, device),
-        mean=mean.to(device),
-        std=std.to(device),
+        **_statistics(dataset, trained, mean, std, device),
         num_classes=dataset.num_classes,
         classes=dataset.classes,
         resize=dataset.resize,
@@ -116,8 +168,7 @@ def train_batches(
     *,
     seed: int,
     epoch: int,
-    crop: int = 0,
-    flip: bool = False,
+    augmentation: Augmentation = NONE,
 ) -> Batches:
     """One epoch of shuffled batches, each image once; every draw follows from (seed, epoch).
 
@@ -130,26 +181,40 @@ def train_batches(
         batch_size: images per batch.
         seed: of the order and the augmentation.
         epoch: each has draws of its own.
-        crop: pixels of padding, of the mean colour (zero once normalised); an image of the old size is cut
-            out at random.
-        flip: mirror each image left to right with probability 1/2.
+        augmentation: how they are changed at random.
 
     Raises:
         SlimnetError: fewer than two images, or batches of fewer than two.
     """
     bounds = _train_bounds(len(images), batch_size)
-    draws = _draws(len(images), crop, seed=seed, epoch=epoch)
-    order, mirrored, corners = (drawn.to(images.x.device) for drawn in draws)
+    crop = augmentation.crop
+    order, mirrored, corners = _draws(len(images), crop, seed=seed, epoch=epoch)
+    chosen = [order[start:stop] for start, stop in bounds]
+    mirrored, corners = mirrored.to(images.device), corners.to(images.device)
 
-    def batches() -> Batches:
-        for start, stop in bounds:
-            chosen = order[start:stop]
-            x = _normalised(_selected(images.x, chosen), splits)
-            if crop or flip:
-                x = _moved(x, crop, corners[:, start:stop], mirrored[start:stop] if flip else None)
-            yield x, images.y[chosen]
+    def moved() -> Batches:
+        """With nothing but crop and flip, in one pass over the pixels."""
+        for (start, stop), x, y in zip(bounds, *_selected(images, chosen), strict=True):
+            x = _normalised(x, splits)
+            if crop or augmentation.flip:
+                flipped = mirrored[start:stop] if augmentation.flip else None
+                x = _moved(x, crop, corners[:, start:stop], flipped)
+            yield x, y
 
-    return batches()
+    def changed() -> Batches:
+        from slimnet.data.changes import Changes
+
+        changes = Changes(augmentation, len(images), splits.image_shape, seed=seed, epoch=epoch)
+        for (start, stop), x, y in zip(bounds, *_selected(images, chosen), strict=True):
+            part = slice(start, stop)
+            x = _normalised(changes.colours(x, part, splits.mean), splits)
+            x = changes.shapes(x, part, mirrored[part])
+            if crop:
+                x = _moved(x, crop, corners[:, part], None)
+            x = changes.cut_out(x, part)
+            yield changes.mixed(x, y, part, splits.num_classes)
+
+    return moved() if augmentation.moves_only else changed()
 
 
 def train_batch_count(n: int, batch_size: int) -> int:
@@ -163,50 +228,105 @@ def train_batch_count(n: int, batch_size: int) -> int:
 
 def eval_batches(images: Images, splits: Splits, batch_size: int) -> Batches:
     """All images in their order, normalised; the last batch may be smaller."""
-    for start in range(0, len(images), batch_size):
-        stop = start + batch_size
-        yield _normalised(images.x[start:stop], splits), images.y[start:stop]
+    bounds = [(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
+    if images.rows is None:
+        for start, stop in bounds:
+            yield _normalised(images.x[start:stop], splits), images.y[start:stop]
+    else:
+        chosen = [torch.arange(start, stop) for start, stop in bounds]
+        for x, y in zip(*_selected(images, chosen), strict=True):
+            yield _normalised(x, splits), y
 
 
 # ------------------------------------------------------------------------------------------------------ split
 
 
-def _held_out(labels: Labels, num_classes: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """(N,), True where the image is held out."""
-    generator = _generator("split", seed)
-    held_out = np.zeros(len(labels), dtype=np.bool_)
-    for label in range(num_classes):
-        of_class = np.flatnonzero(labels == label)
+def _held_out(dataset: Dataset, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """(N,), True where a training image is held out."""
+    generator = generator_of("split", seed)
+    held_out = np.zeros(len(dataset.y_train), dtype=np.bool_)
+    for label, name in enumerate(dataset.classes):
+        of_class = np.flatnonzero(dataset.y_train == label)
         count = round(fraction * len(of_class))
         if count == 0:
             raise SlimnetError(
-                f"validation {fraction} takes no image of class {label}, which has {len(of_class)} to train "
+                f"validation {fraction} takes no image of class {name}, which has {len(of_class)} to train "
                 "on; a larger fraction would, or more images."
             )
         held_out[of_class[torch.randperm(len(of_class), generator=generator)[:count].numpy()]] = True
     return held_out
 
 
-def _pixel_statistics(x: Pixels) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel of (N, H, W, C), each (1, C, 1, 1).
+def _statistics(
+    dataset: Dataset,
+    rows: npt.NDArray[np.intp],
+    mean: Statistic | None,
+    std: Statistic | None,
+    device: torch.device | str,
+) -> dict[str, Tensor]:
+    """Mean and deviation of training images, or those that are given."""
+    channels = dataset.image_shape[0]
+    for name, given in (("mean", mean), ("std", std)):
+        if given is not None and len(given) != channels:
+            raise SlimnetError(f"{name} has {len(given)} numbers, but the images have {channels} channels.")
+    if std is not None and min(std) <= 0:
+        raise SlimnetError(f"std is {list(std)}, and must be above 0 in every channel.")
+    found = [None if given is None else np.array(given, np.float64) * 255 for given in (mean, std)]
+    if mean is None or std is None:
+        if dataset.moments is not None:
+            pixels = dataset.x_train[0, ..., 0].size
+            counted = _statistics_of_moments(dataset.moments[rows], pixels)
+        else:
+            counted = _pixel_statistics(dataset.x_train, rows)
+        found = [own if given is None else given for given, own in zip(found, counted, strict=True)]
+    return {
+        name: torch.from_numpy(statistic).float().reshape(1, channels, 1, 1).to(device)
+        for name, statistic in zip(("mean", "std"), found, strict=True)
+    }
+
+
+def _statistics_of_moments(
+    moments: npt.NDArray[np.int64], pixels: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and deviation per channel from (N, C, 2): sums and sums of squares of images of so many pixels."""
+    count, totals = len(moments) * pixels, moments.sum(axis=0).tolist()  # in integers of any size
+    mean = np.array([total / count for total, _ in totals])
+    variance = np.array([(count * squares - total**2) / count**2 for total, squares in totals])
+    std = np.sqrt(variance)
+    std[std == 0] = 1.0
+    return mean, std
+
+
+def _pixel_statistics(
+    x: Pixels, rows: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation per channel of the images x[rows], x (N, H, W, C).
 
     Counted in integers, so that they come out the same in whatever order and on whatever machine.
     """
     channels = x.shape[-1]
     counts = np.zeros((channels, 256), dtype=np.int64)
-    for chunk in np.array_split(x, 1 + len(x) // 4096):
+    for chosen in np.array_split(rows, 1 + len(rows) // 4096):
+        chunk = x[chosen]
         for channel in range(channels):
             counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     levels = np.arange(256)
     mean = counts @ levels / counts.sum(axis=1)
     std = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1))
     std[std == 0] = 1.0
-    shape = (1, channels, 1, 1)
-    return torch.from_numpy(mean).float().reshape(shape), torch.from_numpy(std).float().reshape(shape)
+    return mean, std
 
 
-def _images(x: Pixels, y: Labels, device: torch.device | str) -> Images:
-    return Images(torch.from_numpy(x).permute(0, 3, 1, 2).to(device), torch.from_numpy(y).to(device))
+def _images(
+    x: Pixels, y: Labels, device: torch.device | str, rows: npt.NDArray[np.intp] | None = None
+) -> Images:
+    """The images x[rows], whole on the device or streaming to it."""
+    labels = torch.from_numpy(y if rows is None else y[rows]).to(device)
+    if is_mapped(x) and not takes_whole(x.nbytes, torch.device(device)):
+        numbers = torch.arange(len(y)) if rows is None else torch.from_numpy(rows)
+        return Images(torch.from_numpy(x).permute(0, 3, 1, 2), labels, numbers)
+    own = x if rows is None else x[rows]
+    return Images(torch.from_numpy(own).permute(0, 3, 1, 2).to(device), labels)
 
 
 # ---------------------------------------------------------------------------------------------------- batches
@@ -224,16 +344,23 @@ def _train_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 def _draws(n: int, crop: int, *, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
     """The epoch's order (N,), which are mirrored (N,), and the corners (down, right) of the crops (2, N)."""
-    generator = _generator("epoch", seed, epoch)
+    generator = generator_of("epoch", seed, epoch)
     order = torch.randperm(n, generator=generator)
     mirrored = torch.randint(2, (n,), generator=generator).bool()
     corners = torch.randint(2 * crop + 1, (2, n), generator=generator)
     return order, mirrored, corners
 
 
-def _selected(x: Tensor, chosen: Tensor) -> Tensor:
-    """x[chosen], in channels_last."""
-    return x.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)
+def _selected(images: Images, chosen: Sequence[Tensor]) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
+    """Batches of pixels, in channels_last, and of labels: those of the images by their numbers (B,)."""
+    labels = (images.y.index_select(0, numbers.to(images.device)) for numbers in chosen)
+    if images.rows is not None:
+        pixels = images.x.permute(0, 2, 3, 1).numpy()
+        rows = [images.rows.index_select(0, numbers).numpy() for numbers in chosen]
+        return (x.permute(0, 3, 1, 2) for x in stream(pixels, rows, images.device)), labels
+    whole = images.x.permute(0, 2, 3, 1)
+    selected = (whole.index_select(0, numbers.to(images.device)) for numbers in chosen)
+    return (x.permute(0, 3, 1, 2) for x in selected), labels
 
 
 def _moved(x: Tensor, crop: int, corners: Tensor, mirrored: Tensor | None) -> Tensor:
@@ -259,9 +386,3 @@ def _normalised(x: Tensor, splits: Splits) -> Tensor:
         for statistic in (splits.mean, splits.std)
     )
     return x.to(torch.float32).sub_(mean).div_(std)
-
-
-def _generator(*names: str | int) -> torch.Generator:
-    """A generator on the CPU whose draws follow from the names alone; near names do not give near draws."""
-    digest = hashlib.sha256(repr(names).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))

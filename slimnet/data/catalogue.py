@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from slimnet.data.hashes import OnProgress, combined_hash, silent
 from slimnet.errors import SlimnetError
 from slimnet.files import content_hash
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-"""What an npz file must hold."""
+"""What an npz file must hold, and a folder of npy files."""
+
+ALL_ARRAYS = (*ARRAYS, "x_val", "y_val", "classes")
+"""What they may hold."""
 
 Resize = Literal["crop", "stretch", "pad", "pool"]
 """How a picture of another size is brought to the size of the others; see `slimnet.data.pictures.resized`."""
+
+Channels = Literal[1, 3]
+"""Of pictures: greys or RGB."""
 
 FASHION_MINI_SHA256 = "1c4d729a3c0a8627010c2b374d57d63efcb153b60ebd61f5772d455f8e7ffceb"
 
@@ -149,49 +159,158 @@ PUBLISHED = {
 IMAGE_SIDES = {"fashion-mini": 28, **{name: entry.image_side for name, entry in PUBLISHED.items()}}
 """The side in pixels of the images of each data set that slimnet knows by name."""
 
-NAMES = (*IMAGE_SIDES, "npz")
-"""What `slimnet.data.load_dataset` knows: named data sets, and the user's own file."""
+TorchvisionName = Literal[
+    "torchvision/CIFAR10",
+    "torchvision/CIFAR100",
+    "torchvision/Country211",
+    "torchvision/DTD",
+    "torchvision/FER2013",
+    "torchvision/FGVCAircraft",
+    "torchvision/FashionMNIST",
+    "torchvision/Flowers102",
+    "torchvision/Food101",
+    "torchvision/GTSRB",
+    "torchvision/ImageNet",
+    "torchvision/Imagenette",
+    "torchvision/KMNIST",
+    "torchvision/MNIST",
+    "torchvision/OxfordIIITPet",
+    "torchvision/PCAM",
+    "torchvision/QMNIST",
+    "torchvision/RenderedSST2",
+    "torchvision/STL10",
+    "torchvision/SVHN",
+    "torchvision/StanfordCars",
+    "torchvision/USPS",
+]
+"""The classification sets of `torchvision.datasets` that have a train and a test part."""
+
+
+def _by_split(train: str, test: str, validation: str | None = None) -> dict[str, dict[str, Any]]:
+    parts = {"train": train, "validation": validation, "test": test}
+    return {part: {"split": split} for part, split in parts.items() if split is not None}
+
+
+_BY_TRAIN: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
+_BY_SPLIT = _by_split("train", "test")
+_THREE = _by_split("train", "test", "val")
+
+_SPECIAL = {
+    "Country211": _by_split("train", "test", "valid"),
+    "ImageNet": _by_split("train", "val"),
+    "Imagenette": _by_split("train", "val"),
+    "OxfordIIITPet": _by_split("trainval", "test"),
+    **dict.fromkeys(("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "QMNIST", "USPS"), _BY_TRAIN),
+    **dict.fromkeys(("DTD", "FGVCAircraft", "Flowers102", "PCAM", "RenderedSST2"), _THREE),
+}
+
+TORCHVISION: dict[str, dict[str, dict[str, Any]]] = {
+    name: _SPECIAL.get(name.partition("/")[2], _BY_SPLIT) for name in get_args(TorchvisionName)
+}
+"""How the class of each set is told which part to open; where test labels are secret, val is test."""
+
+DataName = Literal[
+    "fashion-mini",
+    "fashion-mnist",
+    "cifar10",
+    "cifar100",
+    "folder",
+    "npz",
+    "npy",
+    "factory",
+    TorchvisionName,
+]
+"""What `load_dataset` knows: data sets with a name, and the user's own."""
+
+NAMES: tuple[str, ...] = get_args(DataName)
+
+PATHS = {
+    "folder": "a folder with a folder of pictures per class",
+    "npz": f"a file with the arrays {', '.join(ARRAYS)}",
+    "npy": f"a folder with {', '.join(f'{name}.npy' for name in ARRAYS)}",
+}
+"""The names that take a path, and what it names."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which data, and where they are.
+
+    Attributes:
+        name: one of `NAMES`.
+        path: the user's own file or folder, for the names in `PATHS`; for "factory" the folder where its
+            module is looked for first, if any.
+        factory: "package.module:function", for "factory": it makes the data.
+        args: of the factory, as keyword arguments.
+
+    Raises:
+        SlimnetError: an unknown name, or a field that does not go with it.
+    """
+
+    name: str
+    path: Path | None = None
+    factory: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        name = self.name
+        if name not in NAMES:
+            close = get_close_matches(name, NAMES, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise SlimnetError(f"There is no data set {name!r}; the names are {', '.join(NAMES)}.{hint}")
+        if name in PATHS and self.path is None:
+            raise SlimnetError(f"The data set {name!r} needs a path: {PATHS[name]}.")
+        if name not in (*PATHS, "factory") and self.path is not None:
+            raise SlimnetError(f"The data set {name!r} takes no path ({self.path}); {', '.join(PATHS)} do.")
+        if (name == "factory") != (self.factory is not None):
+            raise SlimnetError("The data set 'factory' and a factory, package.module:function, go together.")
+
+    def __str__(self) -> str:
+        """What a message calls the data."""
+        return str(self.factory or self.path or self.name)
 
 
 def default_data_dir() -> Path:
-    """Where published data sets are kept: $SLIMNET_DATA, else `slimnet` in the user's cache folder."""
+    """Where data sets and decoded pictures are kept: $SLIMNET_DATA, else `slimnet` in the user's cache."""
     if chosen := os.environ.get("SLIMNET_DATA"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimnet"
 
 
-def fingerprint(name: str, *, path: Path | None = None) -> str:
+def fingerprint(source: Source | str, on_progress: OnProgress = silent) -> str:
     """A short text that changes when the data change, without decoding or fetching them.
 
-    Args:
-        name: one of `NAMES`.
-        path: the user's file, for "npz" and only for it.
+    Of a folder, names and contents count; files that have not changed since they were last read are not read
+    again (`slimnet.data.hashes`). Of a factory, its source and arguments count, not what it reads.
 
-    Returns:
-        The sha256 of the npz file, or for a published set the md5 sums of upstream's archives joined by "+".
+    Args:
+        source: the data; or the name of a set that is published.
+        on_progress: told how far the reading of files is.
 
     Raises:
-        SlimnetError: an unknown name, or an npz file that cannot be read.
+        SlimnetError: a file cannot be read, a folder holds no classes, a factory is not found.
     """
-    check_name(name, path)
+    if isinstance(source, str):
+        source = Source(source)
+    name, path = source.name, source.path
     if name == "fashion-mini":
         return f"sha256:{FASHION_MINI_SHA256}"
-    if path is not None:
+    if name in PUBLISHED:
+        return "md5:" + "+".join(archive.md5 for archive in PUBLISHED[name].archives)
+    if name.startswith("torchvision/"):
+        return name
+    if source.factory is not None:
+        from slimnet.models.source import source_hash
+
+        args = json.dumps(source.args, sort_keys=True, default=repr)
+        return f"{source_hash(source.factory, source.path)}:{source.factory}:{args}"
+    assert path is not None, "other names have paths"
+    if name == "npz":
         return f"sha256:{content_hash(path)}"
-    return "md5:" + "+".join(archive.md5 for archive in PUBLISHED[name].archives)
+    if name == "npy":
+        paths = [f"{array}.npy" for array in ALL_ARRAYS if (path / f"{array}.npy").is_file()]
+    else:
+        from slimnet.data.listing import list_pictures
 
-
-def check_name(name: str, path: Path | None) -> None:
-    """Refuse a name that is not in `NAMES`, and a path where none belongs or one is missing.
-
-    Raises:
-        SlimnetError: with the names, or what the path should be.
-    """
-    if name not in NAMES:
-        raise SlimnetError(f"There is no data set {name!r}; the names are {', '.join(NAMES)}.")
-    if name == "npz" and path is None:
-        raise SlimnetError(f"The data set 'npz' needs a path to a file that holds {', '.join(ARRAYS)}.")
-    if name != "npz" and path is not None:
-        raise SlimnetError(
-            f"The data set {name!r} takes no path ({path}); name it 'npz' to read your own file."
-        )
+        paths = [f.path for part in list_pictures(path).parts.values() for f in part]
+    return f"sha256:{combined_hash(path, paths, default_data_dir() / 'hashes', on_progress)}"

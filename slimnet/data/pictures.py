@@ -11,6 +11,11 @@ from PIL import Image, ImageOps
 from slimnet.data.catalogue import Resize
 from slimnet.errors import SlimnetError
 
+
+class Unreadable(SlimnetError):  # noqa: N818 - one of many pictures, which may be left out
+    """A picture cannot be read."""
+
+
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 """Height and width."""
@@ -35,7 +40,7 @@ def read_picture(path: Path, size: Size | None, channels: int = 3, resize: Resiz
         (H, W, C), uint8.
 
     Raises:
-        SlimnetError: the file is missing or damaged, or no picture that can be read, naming it.
+        Unreadable: the file is missing or damaged, or no picture that can be read, naming it.
     """
     try:
         with Image.open(path) as image:
@@ -44,10 +49,10 @@ def read_picture(path: Path, size: Size | None, channels: int = 3, resize: Resiz
             ImageOps.exif_transpose(image, in_place=True)
             return as_pixels(image, size, channels, resize)
     except FileNotFoundError:
-        raise SlimnetError(f"{path} is not there.") from None
+        raise Unreadable(f"{path} is not there.") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise SlimnetError(f"{path} cannot be read as a picture: {reason}.") from error
+        raise Unreadable(f"{path} cannot be read as a picture: {reason}.") from error
 
 
 def as_pixels(image: Image.Image, size: Size | None, channels: int, resize: Resize) -> Pixels:

@@ -101,9 +101,7 @@ def import_factory(factory: str, folder: Path | None = None) -> Callable[..., An
         hint = f"; did you mean {module_name}:{close[0]}?" if close else ""
         raise SlimnetError(f"{file} has no {name}{hint}") from None
     if not callable(function):
-        raise SlimnetError(
-            f"{factory} is a {type(function).__name__}; a function that makes a network is needed"
-        )
+        raise SlimnetError(f"{factory} is a {type(function).__name__}; a function is needed")
     return function
 
 

@@ -46,7 +46,7 @@ def find_source(module: str, folder: Path | None = None) -> Path:
     if spec.origin is None or not spec.origin.endswith(".py"):
         raise SlimnetError(
             f"the source of the module {module} cannot be found (it is {spec.origin or 'a folder'}); "
-            "a network needs a factory in a .py file, so that an edited one is told from the one before"
+            "a factory is needed in a .py file, so that an edited one is told from the one before"
         )
     return Path(spec.origin)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.data import Splits, train_batches
+from slimnet.data.augmentation import NONE, Augmentation
 from slimnet.errors import SlimnetError
 from slimnet.modes import evaluating
 from slimnet.training.recipe import Recipe
@@ -68,9 +69,12 @@ def recalibrate_on(
     *,
     seed: int,
     batch_size: int = Recipe.batch_size,
-    crop: int = 0,
-    flip: bool = False,
+    augmentation: Augmentation = NONE,
 ) -> None:
-    """`recalibrate` on the first `count` batches of the training images, drawn by `seed`; 0 does nothing."""
-    batches = train_batches(splits.train, splits, batch_size, seed=seed, epoch=0, crop=crop, flip=flip)
+    """`recalibrate` on the first `count` batches of the training images, drawn by `seed`; 0 does nothing.
+
+    Of the augmentation, only what keeps colours and images whole is used, as the statistics are of real ones.
+    """
+    shown = augmentation.geometric
+    batches = train_batches(splits.train, splits, batch_size, seed=seed, epoch=0, augmentation=shown)
     recalibrate(model, (images for images, _ in islice(batches, count)))

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.checkpoint import Checkpoint
 from slimnet.data import Splits, train_batch_count, train_batches
+from slimnet.data.augmentation import NONE
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate
 from slimnet.precision import Precision, autocast
@@ -112,6 +113,7 @@ def train(
     run = _Run(model, forward, splits, recipe, optimizer, penalty, sparsity, teach, precision, seed, on_step)
     history: list[Row] = []
     settings = {**asdict(recipe), **asdict(sparsity), "seed": seed, "strength": strength}
+    settings |= settings.pop("augmentation")
     del settings["evaluate_every"]  # which may change on the way, as it changes no weight
     if checkpoint is not None and (saved := recover(checkpoint, on_warning)):
         history = _continue(saved, checkpoint, model, optimizer, settings)
@@ -172,7 +174,7 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
     """One pass over the training images, λ at most `strength`; nothing waits for the device until the end."""
     model, splits, recipe, optimizer, penalty = run.model, run.splits, run.recipe, run.optimizer, run.penalty
     model.train()
-    device = splits.train.y.device
+    device = splits.device
     steps = train_batch_count(len(splits.train), recipe.batch_size)
     batches = train_batches(
         splits.train,
@@ -180,8 +182,7 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         recipe.batch_size,
         seed=run.seed,
         epoch=epoch,
-        crop=recipe.crop,
-        flip=recipe.flip,
+        augmentation=recipe.augmentation,
     )
     losses: list[Tensor] = []
     sizes: list[int] = []
@@ -202,7 +203,8 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         penalty.after_step(applied, lr)
         losses.append(loss.detach())
         sizes.append(len(y))
-        correct += (logits.detach().argmax(1) == y).sum()
+        labels = y if y.dim() == 1 else y.argmax(1)  # mixed images count as the one that they are most of
+        correct += (logits.detach().argmax(1) == labels).sum()
         run.on_step(epoch, step + 1, steps)
     per_step = torch.stack(losses).cpu().double()  # Apple's GPUs have no float64
     _check_finite(per_step, recipe, epoch, steps)
@@ -275,7 +277,7 @@ def _continue(
     if "optimizer" not in saved.training:
         raise SlimnetError(f"{path} holds no training to continue; delete it to start again")
     for name, value in settings.items():
-        found = saved.training["settings"].get(name)
+        found = saved.training["settings"].get(name, getattr(NONE, name, None))
         if found != value:
             raise SlimnetError(
                 f"{path} was trained with {name} {found}, not {value}; delete it to start again"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from slimnet.data.augmentation import NONE, Augmentation
 from slimnet.errors import SlimnetError
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -31,7 +32,7 @@ class Recipe:
             after half and again after three quarters), "constant", or "rewind" (a one-cycle from its peak on,
             linear to 0: with the same lr, learning-rate rewinding after a one-cycle; Renda et al., 2020,
             arXiv 2003.02389).
-        crop, flip: augmentation, as in `slimnet.data.train_batches`.
+        augmentation: how training images are changed at random.
         distill: the weight, from 0 to 1, of matching a teacher's outputs; the labels have the rest.
         temperature: that softens both outputs for it.
         evaluate_every: epochs from one measurement of validation and test accuracy to the next; the last
@@ -45,8 +46,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Schedule = "one-cycle"
-    crop: int = 0
-    flip: bool = False
+    augmentation: Augmentation = NONE
     distill: float = 0.0
     temperature: float = 4.0
     evaluate_every: int = 1

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from slimnet import steps
 from slimnet.cost import count_macs, count_params
-from slimnet.data import Images, Splits, load_dataset, split, train_batches
+from slimnet.data import Splits, train_batches
 from slimnet.devices import synchronize
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate
@@ -28,6 +28,7 @@ from slimnet.graph.trace import trace
 from slimnet.modes import evaluating
 from slimnet.networks import new_network
 from slimnet.precision import Precision
+from slimnet.progress import ProgressLine
 from slimnet.pruning import planning, surgery
 from slimnet.pruning.options import NORM_SCORES
 from slimnet.training.determinism import make_deterministic
@@ -38,7 +39,7 @@ from sweeps.config import Config, ConfigError, resolve
 from sweeps.config.sections import Prune
 from sweeps.config.sections import Recipe as Section
 from sweeps.config.space import Choices, Entry
-from sweeps.jobs import Place
+from sweeps.data import open_splits
 from sweeps.machine import look, places
 from sweeps.networks import make_networks
 
@@ -63,7 +64,14 @@ def probe(config: Config, data_dir: Path | None) -> Findings:
     precision: Precision = machine.precision if config.precision == "auto" else config.precision
 
     began = time.perf_counter()
-    splits = _load(middle, data_dir, place)
+    splits = open_splits(
+        middle.data,
+        middle.data.path,
+        data_dir,
+        seed=middle.seed,
+        device=place.device,
+        on_progress=ProgressLine(),
+    )
     notes: list[str] = []
     networks = make_networks(config, splits.image_shape, splits.num_classes, notes.append)
     network = _network(middle, splits).to(place.device)
@@ -118,25 +126,17 @@ def _network(config: Config, splits: Splits) -> nn.Module:
 def _recipe(section: Section, config: Config, distill: float = 0.0, temperature: float = 4.0) -> Recipe:
     """A training of one epoch, of which only a few steps are made."""
     fields = {name: getattr(section, name) for name in Section.model_fields}
-    data = config.data
-    return Recipe(
-        **{**fields, "epochs": 1}, crop=data.crop, flip=data.flip, distill=distill, temperature=temperature
-    )
+    changes = config.data.augmentation
+    return Recipe(**{**fields, "epochs": 1}, augmentation=changes, distill=distill, temperature=temperature)
 
 
 def _image_seconds(network: nn.Module, splits: Splits, precision: Precision) -> float:
     """How long it takes to measure the accuracy on an image."""
-    images = _first(splits.validation, EVALUATED)
-    evaluate(network, splits, _first(images, 1), precision)
+    images = splits.validation.first(EVALUATED)
+    evaluate(network, splits, images.first(1), precision)
     began = time.perf_counter()
     evaluate(network, splits, images, precision)
     return (time.perf_counter() - began) / len(images)
-
-
-def _load(config: Config, data_dir: Path | None, place: Place) -> Splits:
-    data = config.data
-    dataset = load_dataset(data.name, path=data.path, data_dir=data_dir, image_size=data.image_size)
-    return split(dataset, validation=data.validation, seed=config.seed, device=place.device)
 
 
 def _resolved(config: Config, point: dict[str, Any]) -> Config:
@@ -156,14 +156,14 @@ def _middle(entry: Entry) -> Any:
 
 
 def _data(config: Config, splits: Splits) -> DataFacts:
-    pixels = _first(splits.train, LOOKED_AT).x.flatten(2)
+    pixels = splits.train.first(LOOKED_AT).x.flatten(2)
     constant = (pixels.amax(2) == pixels.amin(2)).all(1)
     train, validation, test = (
         tuple(torch.bincount(part.y.cpu(), minlength=splits.num_classes).tolist())
         for part in (splits.train, splits.validation, splits.test)
     )
     return DataFacts(
-        name=str(config.data.path or config.data.name),
+        name=str(config.data.source),
         image_shape=splits.image_shape,
         classes=splits.classes,
         train=train,
@@ -172,10 +172,6 @@ def _data(config: Config, splits: Splits) -> DataFacts:
         looked_at=len(pixels),
         constant=int(constant.sum()),
     )
-
-
-def _first(images: Images, count: int) -> Images:
-    return Images(images.x[:count], images.y[:count])
 
 
 def _outputs(network: nn.Module, splits: Splits) -> int:
@@ -264,7 +260,7 @@ def _step_seconds(
     moments = [time.perf_counter()]
 
     def note(epoch: int, step: int, steps: int) -> None:
-        synchronize(splits.train.y.device)
+        synchronize(splits.device)
         moments.append(time.perf_counter())
         timed, count = moments[-1] - moments[1], len(moments) - 2
         if count >= MOST or timed > SECONDS or moments[1] - moments[0] > SLOW:

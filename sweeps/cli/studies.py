@@ -74,7 +74,7 @@ def state_of(config: Config, runs: Path, prepared: Prepared | None = None) -> St
         study = open_study(folder, config)
         check_unchanged(study, config)
     else:
-        data = fingerprint(config.data.name, path=config.data.path)
+        data = fingerprint(config.data.source)
         if prepared is None and needs_making(config):
             prepared = processes.ask(prepare, config, None)
         study = Study(folder, Facts("", _precision(config, prepared), data, _networks(prepared)), [])

@@ -119,8 +119,8 @@ def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
         return str((folder / Path(path).expanduser()).resolve())
 
     data, model = values.get("data"), values.get("model")
-    if isinstance(data, dict) and isinstance(path := data.get("path"), str):
-        data["path"] = absolute(path)
+    if isinstance(data, dict) and (isinstance(path := data.get("path"), str) or data.get("factory")):
+        data["path"] = absolute(path or ".")
     if isinstance(model, dict):
         name = model.get("name")
         if isinstance(init := model.get("init"), str) and not names_weights(str(name), init):

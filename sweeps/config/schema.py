@@ -78,8 +78,8 @@ SEARCHABLE: dict[str, TypeAdapter[Any]] = {
 }
 """The types of the fields that a search space may name, by dotted path."""
 
-for path in ("data.path", "model.path", "model.init"):
-    del SEARCHABLE[path]  # a relative path is resolved once, when the config is read
+for path in ("data.path", "data.factory", "data.args", "model.path", "model.init"):
+    del SEARCHABLE[path]  # which data is fixed when the study begins, and paths when the config is read
 
 
 def _grid_points(known: dict[str, Any]) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from slimnet.data.catalogue import fingerprint
+from slimnet.data.augmentation import Augmentation
+from slimnet.data.catalogue import PATHS, fingerprint
 from slimnet.precision import Precision
 from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS
 from sweeps.config import Config, resolve
@@ -18,6 +19,8 @@ from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import EarlySpec, SparseSpec
 from sweeps.stages.spec import DataSpec, ModelSpec, Spec
+
+CHANGES = {change.name for change in fields(Augmentation)}
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,12 @@ def chain(
     Args:
         config: the trial's config, resolved.
         precision: the study's precision.
-        data: the fingerprint of the study's npz file when it began; computed from the file if not given.
+        data: the fingerprint of the study's own data when it began; computed from them if not given.
         networks: what the study's networks were made of when it began; where it lacks one, what can
             be read off it without making it.
     """
-    if config.data.name != "npz" or data is None:
-        data = fingerprint(config.data.name, path=config.data.path)
+    if config.data.name not in (*PATHS, "factory") or data is None:
+        data = fingerprint(config.data.source)
     model = _model_spec(config.model, networks or {})
     stages: list[Stage] = []
     for number in range(1, config.passes + 1):
@@ -182,13 +185,11 @@ def _one_pass(
     before: Stage | None,
 ) -> tuple[Stage, ...]:
     """The stages of one pass, which starts from the network of the stage `before`, if there is one."""
-    images = DataSpec(
-        name=config.data.name,
-        fingerprint=fingerprint,
-        image_size=config.data.image_size,
-        validation=config.data.validation,
-    )
-    augmented = images.model_copy(update={"crop": config.data.crop, "flip": config.data.flip})
+    data = config.data
+    which = {name: getattr(data, name) for name in DataSpec.model_fields.keys() - {"fingerprint"} - CHANGES}
+    images = DataSpec(fingerprint=fingerprint, **which)
+    augmented = images.model_copy(update=asdict(data.augmentation))
+    shown = images.model_copy(update=asdict(data.augmentation.geometric))
     shared = {"seed": config.seed, "pass_number": number}
     training = {**shared, "data": augmented, "precision": precision, "compile": config.compile}
 
@@ -217,7 +218,7 @@ def _one_pass(
     prune = Stage(
         PruneSpec(
             **shared,
-            data=augmented if repaired else images,
+            data=shown if repaired else images,
             parent=sparse.key,
             prune=_prune_of_pass(config),
             **({"batch_size": config.sparse.batch_size} if repaired else {}),

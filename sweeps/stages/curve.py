@@ -37,8 +37,7 @@ class CurveSpec(Spec):
             ratios=self.ratios,
             seed=self.seed,
             batch_size=self.batch_size,
-            crop=self.data.crop,
-            flip=self.data.flip,
+            augmentation=self.data.augmentation,
             pass_number=self.pass_number,
             **self.prune.model_dump(exclude={"ratio", "params", "macs", "absorb"}),
         )

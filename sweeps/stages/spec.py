@@ -6,12 +6,14 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from slimnet.data.augmentation import Augmentation
+from slimnet.data.catalogue import Channels, Resize
 from sweeps.config.sections import Network
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only workers need it
@@ -24,16 +26,33 @@ FORMAT = 3
 
 
 class DataSpec(BaseModel):
-    """Which images are used, how they are split, and how training images are augmented."""
+    """Which images are used, how they are split, and how training images are augmented; as in the config."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     fingerprint: str
+    factory: str | None = None
+    args: dict[str, Any] = {}
     image_size: int | None = None
+    channels: Channels | None = None
+    resize: Resize | None = None
     validation: float = 0.1
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     crop: int = 0
     flip: bool = False
+    vertical_flip: bool = False
+    resized_crop: float | None = None
+    jitter: float = 0.0
+    randaugment: int = 0
+    cutout: float = 0.0
+    mixup: float = 0.0
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The changes to training images, as `slimnet` takes them."""
+        return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
 
 
 class ModelSpec(Network):

@@ -30,7 +30,7 @@ class TrainingSpec(Spec):
 
     def library_recipe(self, **more: Any) -> LibraryRecipe:
         """The recipe as `slimnet` takes it."""
-        return LibraryRecipe(**self.recipe.model_dump(), crop=self.data.crop, flip=self.data.flip, **more)
+        return LibraryRecipe(**self.recipe.model_dump(), augmentation=self.data.augmentation, **more)
 
     def options(self, context: Context) -> dict[str, Any]:
         """The arguments of `slimnet.steps` that are the same for all stages that train."""

@@ -113,7 +113,7 @@ def make_study(
     else:
         fixed = precision if config.precision == "auto" else config.precision
         assert fixed is not None, "a new study needs a precision"
-        data = fingerprint(config.data.name, path=config.data.path)
+        data = fingerprint(config.data.source)
         facts = Facts(uuid.uuid4().hex, fixed, data, networks or {})
         study = Study(folder, facts, [])
     # In this order: without study.json the lines of trials.jsonl are ignored.
@@ -149,9 +149,9 @@ def check_unchanged(study: Study, config: Config) -> None:
     Raises:
         SlimnetError: they have changed, or a file cannot be read.
     """
-    if study.facts.data != fingerprint(config.data.name, path=config.data.path):
+    if study.facts.data != fingerprint(config.data.source):
         raise SlimnetError(
-            f"the data of {config.data.path or config.data.name} have changed since the study {config.study} "
+            f"the data of {config.data.source} have changed since the study {config.study} "
             "began; give this one another name (--set study=NAME)"
         )
     check_networks(config, study.facts.networks)

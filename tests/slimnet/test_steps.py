@@ -14,7 +14,8 @@ from torch import nn
 
 from slimnet import SlimnetError, count_params, models, save, trace
 from slimnet.checkpoint import read
-from slimnet.data import Splits
+from slimnet.data import Images, Splits
+from slimnet.data.augmentation import Augmentation
 from slimnet.evaluation import measure
 from slimnet.models.families import FAMILIES
 from slimnet.networks import fresh, redraw
@@ -24,7 +25,7 @@ from slimnet.training.recipe import Recipe
 from slimnet.training.recovery import previous
 from slimnet.training.sparsity import Sparsity
 
-QUICK = Recipe(epochs=2, lr=0.05, batch_size=32, crop=1, flip=True)
+QUICK = Recipe(epochs=2, lr=0.05, batch_size=32, augmentation=Augmentation(crop=1, flip=True))
 make = partial(models.resnet, [1, 1], 8, num_classes=4)
 
 
@@ -124,7 +125,11 @@ def test_recalibration_draws_by_seed_and_pass(splits: Splits) -> None:
 def test_a_curve_has_what_pruning_leaves_at_every_ratio(splits: Splits) -> None:
     model = sparse(splits).model
     before = [tensor.clone() for tensor in weights(model)]
-    repair: dict[str, Any] = {"recalibrate": 2, "batch_size": 32, "crop": 1, "flip": True}
+    repair: dict[str, Any] = {
+        "recalibrate": 2,
+        "batch_size": 32,
+        "augmentation": Augmentation(crop=1, flip=True),
+    }
     rows = prune_curve(model, splits, ratios=(0.0, 0.3, 0.6, 0.99), seed=3, streams=True, **repair)
 
     assert [row["ratio"] for row in rows] == [0.0, 0.3, 0.6, 0.99]
@@ -334,7 +339,7 @@ def test_a_narrower_network_is_not_made_of_the_old_weights(splits: Splits) -> No
 
 def test_a_narrower_network_is_made_where_the_model_is(splits: Splits) -> None:
     """Wherever the images are: on the CPU a seed draws the same weights on every machine."""
-    elsewhere = replace(splits, train=replace(splits.train, x=splits.train.x.to("meta")))
+    elsewhere = replace(splits, train=Images(splits.train.x.to("meta"), splits.train.y.to("meta")))
     assert elsewhere.example.device.type == "meta"
     drawn = [narrow(make(), given, params=2000, seed=0) for given in (elsewhere, splits)]
     assert same(*drawn)
@@ -383,7 +388,7 @@ def test_fine_tuning_from_fresh_weights_goes_on_where_it_was_stopped(splits: Spl
 def test_an_early_epoch_is_that_of_the_whole_training(
     splits: Splits, tmp_path: Path, sparsity: Sparsity
 ) -> None:
-    recipe = Recipe(epochs=4, lr=0.05, batch_size=32, crop=1, flip=True)
+    recipe = Recipe(epochs=4, lr=0.05, batch_size=32, augmentation=Augmentation(crop=1, flip=True))
     strength, path = 0.0 if sparsity.target else 0.02, tmp_path / "a.pt"
     kept: dict[int, dict[str, torch.Tensor]] = {}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import slimnet
 from slimnet.checkpoint import read
@@ -171,7 +172,7 @@ def test_files_carry_what_they_were_made_from(chain: Path) -> None:
         data = one.config["data"]
         assert (data["name"], data["image_size"], data["crop"], data["flip"]) == ("fashion-mini", 7, 1, True)
         assert one.config["seed"] == 0
-    assert saved[2].config["steps"][2]["recipe"]["crop"] == 1
+    assert saved[2].config["steps"][2]["recipe"]["augmentation"]["crop"] == 1
     assert [len(one.training.get("history", [])) for one in saved] == [1, 0, 1]
     model = slimnet.load(chain / "tuned.pt")
     assert model.widths == saved[1].metrics["widths"]
@@ -458,6 +459,38 @@ def test_other_families_are_trained_too(run: Slimnet, tmp_path: Path, name: str,
     assert sum(slimnet.load(tmp_path / "pruned.pt").widths) < sum(widths)
 
 
+def test_a_folder_of_pictures_is_trained_on(
+    run: Slimnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMNET_DATA", str(tmp_path / "kept"))
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("red", "green")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = rng.integers(0, 90, (9, 8 + number % 3, 3), np.uint8)
+            pixels[..., label] += 150
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
+    train = ["train", "--data", "pictures", *SMALL, "--epochs", "1", "--batch-size", "16"]
+    trained = run(*train, "--resize", "pad", "--jitter", "0.2", "--mixup", "0.2", "--out", "sparse.pt")
+    assert trained.code == 0, trained.err
+    saved = read(tmp_path / "sparse.pt")
+    data = saved.config["data"]
+    assert (data["name"], data["path"], data["resize"]) == ("folder", str(tmp_path / "pictures"), "pad")
+    assert (data["image_size"], data["jitter"], data["mixup"]) == (7, 0.2, 0.2)
+    assert saved.preprocessing is not None
+    assert (saved.preprocessing.classes, saved.preprocessing.resize) == (("green", "red"), "pad")
+    measured = json.loads(run("evaluate", "sparse.pt", "--json").out)
+    assert measured["test_images"] == 12
+    tuned = run(
+        "finetune", "sparse.pt", "--epochs", "1", "--batch-size", "16", "--mixup", "0", "--out", "t.pt"
+    )
+    assert tuned.code == 0, tuned.err
+    data = read(tmp_path / "t.pt").config["data"]
+    assert (data["jitter"], data["mixup"]) == (0.2, 0.0)
+    (tmp_path / "pictures" / "red" / "0.png").unlink()
+    assert "is not what sparse.pt was trained on" in run("evaluate", "sparse.pt").err
+
+
 TRAIN = f"train {' '.join(SMALL)} --epochs 1 --out new.pt"
 
 WRONG = [
@@ -467,7 +500,7 @@ WRONG = [
     ("evaluate running.pt", "a training in progress, after epoch 1"),
     ("evaluate bare.pt", "does not say which data set it was trained on; name it with --data"),
     ("evaluate sparse.pt --image-size 5", "image_size 5 does not divide"),
-    ("evaluate sparse.pt --data nowhere.npz", "no such file is there"),
+    ("evaluate sparse.pt --data nowhere.npz", "no such file or folder is there"),
     ("evaluate sparse.pt --data colour.npz", "does not take images of 3x7x7"),
     ("evaluate sparse.pt --model nets:Net", "the file is of another network"),
     ("inspect bare.pt", "--input-shape"),
@@ -495,7 +528,7 @@ WRONG = [
     ("finetune sparse.pt --lr nan --out new.pt", "nan is not above 0"),
     ("finetune sparse.pt --epochs 0 --out new.pt", "epochs"),
     (f"{TRAIN} --data fashion-mimi", "it is one of fashion-mini"),
-    (f"{TRAIN} --data npz", "or an npz file"),
+    (f"{TRAIN} --data npz", "an npz file, a folder"),
     (f"{TRAIN} --validation 0.9", "validation is 0.9"),
     (f"{TRAIN} --lambda -1", "-1.0 is not at least 0"),
     (f"{TRAIN} --target 1", "1.0 is not between 0 and 1"),

@@ -1,4 +1,8 @@
+import gc
+import threading
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from slimnet.data import (
+    Augmentation,
     Dataset,
     Images,
     Splits,
@@ -42,7 +47,11 @@ def epoch(
     splits: Splits, *, seed: int = 0, epoch: int = 0, crop: int = 0, flip: bool = False
 ) -> tuple[Tensor, Tensor]:
     """A whole epoch, in the order of training."""
-    batches = list(train_batches(splits.train, splits, 16, seed=seed, epoch=epoch, crop=crop, flip=flip))
+    batches = list(
+        train_batches(
+            splits.train, splits, 16, seed=seed, epoch=epoch, augmentation=Augmentation(crop=crop, flip=flip)
+        )
+    )
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
@@ -113,7 +122,9 @@ def test_an_epoch_holds_each_image_once_normalised_and_channels_last(splits: Spl
     assert sorted(order.tolist()) == list(range(54))
     assert order.tolist() != list(range(54))
     assert torch.equal(y, splits.train.y[order])
-    for batch, _ in train_batches(splits.train, splits, 16, seed=0, epoch=0, crop=1, flip=True):
+    for batch, _ in train_batches(
+        splits.train, splits, 16, seed=0, epoch=0, augmentation=Augmentation(crop=1, flip=True)
+    ):
         assert batch.dtype == torch.float32
         assert batch.is_contiguous(memory_format=torch.channels_last)
 
@@ -208,3 +219,189 @@ def test_a_gpu_sees_the_batches_that_a_cpu_sees() -> None:
     on_cpu, on_gpu = (split(data, validation=0.1, seed=0, device=device) for device in ("cpu", "cuda"))
     for here, there in zip(epoch(on_cpu, crop=2, flip=True), epoch(on_gpu, crop=2, flip=True), strict=True):
         assert torch.equal(here, there.cpu())
+
+
+# ------------------------------------------------------------------------------------------------- streaming
+
+
+def mapped(data: Dataset, folder: Path) -> Dataset:
+    """The same data set in memory-mapped files."""
+    for name in ("x_train", "x_test"):
+        np.save(folder / f"{name}.npy", getattr(data, name))
+    files = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("x_train", "x_test")}
+    return replace(data, **files)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [Augmentation(), Augmentation(crop=2, flip=True), Augmentation(flip=True, jitter=0.3, mixup=0.2)],
+)
+def test_images_that_stream_make_the_same_batches(tmp_path: Path, augmentation: Augmentation) -> None:
+    data = noise([30, 30, 30])
+    whole = split(data, validation=0.2, seed=1)
+    streamed = split(mapped(data, tmp_path), validation=0.2, seed=1)
+    assert streamed.train.rows is not None
+    assert whole.train.rows is None
+    assert torch.equal(whole.mean, streamed.mean)
+    made = [
+        list(train_batches(s.train, s, 16, seed=2, epoch=3, augmentation=augmentation))
+        for s in (whole, streamed)
+    ]
+    for (x, y), (other_x, other_y) in zip(*made, strict=True):
+        assert torch.equal(x, other_x)
+        assert torch.equal(y, other_y)
+        assert other_x.is_contiguous(memory_format=torch.channels_last)
+    for part in ("validation", "test"):
+        for (x, y), (other_x, other_y) in zip(
+            *(eval_batches(getattr(s, part), s, 7) for s in (whole, streamed)), strict=True
+        ):
+            assert torch.equal(x, other_x)
+            assert torch.equal(y, other_y)
+
+
+def test_a_stream_that_is_left_early_ends_its_threads(tmp_path: Path) -> None:
+    streamed = split(mapped(noise([30, 30]), tmp_path), validation=0.2, seed=1)
+    before = threading.active_count()
+    batches = train_batches(streamed.train, streamed, 4, seed=0, epoch=0)
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()  # type: ignore[attr-defined]
+    gc.collect()
+    assert threading.active_count() == before
+
+
+# ----------------------------------------------------------------------------------------------- augmentation
+
+
+def pictures(count: int = 40, side: int = 16, channels: int = 3) -> Splits:
+    """Smooth images, so that a stretched one is near one that was drawn larger."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand((count, channels, 4, 4), generator=generator) * 255
+    x = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+    pixels = x.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    images = Images(pixels, torch.arange(count) % 4)
+    statistic = torch.full((1, channels, 1, 1), 100.0)
+    return Splits(images, images, images, mean=statistic, std=statistic, num_classes=4)
+
+
+def changed(splits: Splits, **changes: Any) -> tuple[Tensor, Tensor]:
+    """The images in their order before and after, in 0..255."""
+    before, after = (
+        list(train_batches(splits.train, splits, 16, seed=4, epoch=1, augmentation=Augmentation(**given)))
+        for given in ({}, changes)
+    )
+    return tuple(torch.cat([x for x, _ in made]) * 100 + 100 for made in (before, after))  # type: ignore[return-value]
+
+
+EVERY = {
+    "vertical_flip": True,
+    "resized_crop": 0.3,
+    "jitter": 0.4,
+    "randaugment": 2,
+    "cutout": 0.5,
+    "mixup": 0.3,
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("change", [*({name: value} for name, value in EVERY.items()), EVERY])
+def test_every_change_follows_from_seed_and_epoch(change: dict[str, Any], channels: int) -> None:
+    splits = pictures(channels=channels)
+
+    def epoch(number: int, seed: int = 0) -> list[Tensor]:
+        made = train_batches(
+            splits.train, splits, 16, seed=seed, epoch=number, augmentation=Augmentation(flip=True, **change)
+        )
+        return [tensor for pair in made for tensor in pair]
+
+    first = epoch(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, epoch(1), strict=True))
+    assert not torch.equal(first[0], epoch(2)[0])
+    assert not torch.equal(first[0], epoch(1, seed=1)[0])
+    assert first[0].shape == (16, channels, 16, 16)
+    assert first[0].dtype == torch.float32
+    assert first[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_vertical_flips_turn_half_of_the_images() -> None:
+    before, after = changed(pictures(200), vertical_flip=True)
+    turned = [torch.allclose(a, b.flip(1), atol=1e-3) for a, b in zip(after, before, strict=True)]
+    kept = [torch.allclose(a, b, atol=1e-3) for a, b in zip(after, before, strict=True)]
+    assert all(a != b for a, b in zip(turned, kept, strict=True))
+    assert 70 < sum(turned) < 130
+
+
+def test_a_resized_crop_shows_a_part_of_the_image() -> None:
+    before, after = changed(pictures(), resized_crop=0.25)
+    assert (after.amin((2, 3)) >= before.amin((2, 3)) - 1e-2).all()
+    assert (after.amax((2, 3)) <= before.amax((2, 3)) + 1e-2).all()
+    assert not torch.allclose(before, after, atol=5)
+    _, whole = changed(pictures(), resized_crop=1.0)
+    spread = (whole - before).abs().amax((1, 2, 3))
+    assert spread.median() < 80  # the sides still change, from 3:4 to 4:3, as far as the image reaches
+
+
+def test_a_resized_crop_and_a_flip_are_drawn_apart() -> None:
+    _, one = changed(pictures(), resized_crop=0.5)
+    _, both = changed(pictures(), resized_crop=0.5, flip=True)
+    mirrored = [torch.allclose(a, b.flip(2), atol=0.1) for a, b in zip(both, one, strict=True)]
+    kept = [torch.allclose(a, b, atol=0.1) for a, b in zip(both, one, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+    assert 8 < sum(mirrored) < 32
+
+
+def test_jitter_changes_colours_and_no_places() -> None:
+    before, after = changed(pictures(), jitter=0.4)
+    assert not torch.allclose(before, after, atol=10)
+    assert after.min() >= -1e-3
+    assert after.max() <= 255.001
+    grey = pictures()
+    grey = replace(grey, train=Images(torch.full_like(grey.train.x, 100), grey.train.y))
+    _, flat = changed(grey, jitter=0.4)
+    assert (flat.amax((1, 2, 3)) - flat.amin((1, 2, 3))).max() < 1e-2  # neither contrast nor saturation
+    assert 60 <= flat.min() < 80
+    assert 120 < flat.max() <= 140
+
+
+def test_cutout_blanks_a_square_with_the_mean() -> None:
+    splits = pictures()
+    splits = replace(splits, train=Images(torch.full_like(splits.train.x, 200), splits.train.y))
+    _, after = changed(splits, cutout=0.5)
+    blank = (after == 100).all(1)
+    assert ((after == 200).all(1) | blank).all()
+    areas = blank.sum((1, 2))
+    assert areas.max() == 64
+    assert areas.min() >= 16  # the centre is within the image
+    rows, columns = blank.any(2).sum(1), blank.any(1).sum(1)
+    assert (rows * columns == areas).all()
+
+
+def test_mixup_blends_images_as_it_blends_labels() -> None:
+    splits = pictures()
+    plain = list(train_batches(splits.train, splits, 16, seed=4, epoch=1))
+    mixed = list(
+        train_batches(splits.train, splits, 16, seed=4, epoch=1, augmentation=Augmentation(mixup=0.4))
+    )
+    for (x, y), (mixed_x, weights) in zip(plain, mixed, strict=True):
+        assert weights.shape == (len(y), 4)
+        torch.testing.assert_close(weights.sum(1), torch.ones(len(y)))
+        other = y != y.flip(0)
+        own = weights[torch.arange(len(y)), y]
+        assert (own >= 0.5).all()
+        blend = own[:, None, None, None] * x + (1 - own)[:, None, None, None] * x.flip(0)
+        torch.testing.assert_close(mixed_x[other], blend[other])
+
+
+def test_randaugment_draws_other_operations_for_each_image() -> None:
+    before, after = changed(pictures(200), randaugment=1)
+    difference = (after - before).abs().amax((1, 2, 3))
+    assert 2 < (difference < 1e-3).sum() < 60  # one of fourteen changes nothing; some others change little
+    assert (difference > 20).sum() > 80
+    assert after.min() >= 0
+    assert after.max() <= 255
+
+
+def test_augmentations_out_of_range_are_refused() -> None:
+    for wrong in ({"jitter": 2}, {"resized_crop": 0}, {"mixup": -1}, {"crop": 2, "resized_crop": 0.5}):
+        with pytest.raises(SlimnetError):
+            Augmentation(**wrong)

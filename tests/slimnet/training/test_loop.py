@@ -11,13 +11,14 @@ from torch import nn
 from slimnet import SlimnetError, models, plan, prune, save, trace
 from slimnet.checkpoint import read
 from slimnet.data import Splits
+from slimnet.data.augmentation import Augmentation
 from slimnet.evaluation import evaluate
 from slimnet.pruning.planning import scaling_factors
 from slimnet.training.loop import Diverged, Row, train
 from slimnet.training.recipe import Optimizer, Recipe, Schedule
 from slimnet.training.sparsity import LambdaSchedule, PenaltyName, Sparsity
 
-QUICK = Recipe(epochs=4, lr=0.05, batch_size=32, crop=1, flip=True)
+QUICK = Recipe(epochs=4, lr=0.05, batch_size=32, augmentation=Augmentation(crop=1, flip=True))
 
 
 def network() -> models.ResNet:
@@ -258,7 +259,12 @@ def test_resumed_training_ends_bit_for_bit_the_same(
     splits: Splits, tmp_path: Path, optimizer: Optimizer, precision: str
 ) -> None:
     recipe = Recipe(
-        epochs=4, lr=0.01, batch_size=32, optimizer=optimizer, crop=1, flip=True, weight_decay=0.01
+        epochs=4,
+        lr=0.01,
+        batch_size=32,
+        optimizer=optimizer,
+        augmentation=Augmentation(crop=1, flip=True),
+        weight_decay=0.01,
     )
     whole, parts, killed = network(), network(), network()
     history = run(splits, recipe, whole, precision=precision)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from slimnet import SlimnetError, models
 from slimnet.checkpoint import read
 from slimnet.data import split
+from slimnet.data.augmentation import Augmentation
 from slimnet.data.sets import Dataset
 from slimnet.precision import Precision
 from slimnet.training.loop import Row, train
@@ -73,7 +74,7 @@ def go_on(
     return train(
         model,
         splits,
-        Recipe(EPOCHS, 0.01, 12, crop=1, flip=True, **recipe),
+        Recipe(EPOCHS, 0.01, 12, augmentation=Augmentation(crop=1, flip=True), **recipe),
         seed=0,
         gammas=gammas,
         strength=0.0 if target else 0.01,

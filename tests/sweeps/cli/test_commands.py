@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from running import PATIENCE, Command, Sweep
 
 import slimnet
@@ -415,6 +416,67 @@ def test_bad_data_are_found_before_anything_is_written(tmp_path: Path, command: 
     assert "40" in err
     assert "30" in err
     assert [entry.name for entry in tmp_path.iterdir()] == ["own.npz"]
+
+
+def draw_pictures(folder: Path, count: int) -> Path:
+    """Two classes of pictures of odd sizes, red and green."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("red", "green")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 90, (8 + number % 3, 9, 3), np.uint8)
+            pixels[..., label] += 150
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_folder_of_pictures_is_swept(
+    tmp_path: Path, sweep: Sweep, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMNET_DATA", str(tmp_path / "kept"))
+    pictures = draw_pictures(tmp_path / "pictures", 40)
+    data = f"name: folder, path: {pictures}, image_size: 8, validation: 0.2, resized_crop: 0.5, mixup: 0.2"
+    options = ("--set", f"data={{{data}}}", "--set", "sparse.batch_size=16", "--trials", "1")
+    result = sweep.run(*options)
+    assert result.returncode == 0, result.stderr
+    assert "there is no folder test: 20% of each class" in result.stderr
+    (trial,) = sweep.pareto()["front"][:1]
+    assert trial["val_accuracy"] > 0.8
+    known = slimnet.read(next((sweep.runs / "stages" / "finetune").glob("*/checkpoint.pt"))).preprocessing
+    assert known is not None
+    assert (known.classes, known.resize) == (("green", "red"), "crop")
+
+    (pictures / "red" / "0.png").unlink()
+    status, _, err = command("run", "smoke", "--runs", sweep.runs, *options)
+    assert (status, err.count("have changed since the study smoke began")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ("{name: folder, path: empty}", ["empty holds no folder of pictures"]),
+        ("{name: folder, path: pictures}", ["of 3 sizes", "image_size"]),
+        ("{name: folder, path: pictures/red, image_size: 8}", ["in no such folder"]),
+        ("{name: folder}", ["data.path is missing"]),
+        ("{name: npy, path: pictures, image_size: 8}", ["lacks x_train"]),
+        ("{name: fashion-mini, channels: 3}", ["data.channels is 3", "holds arrays"]),
+        ("{name: fashion-mini, mean: [0.5, 0.5, 0.5]}", ["mean has 3 numbers", "1 channel"]),
+        ("{name: torchvision/SVNH}", ["torchvision/SVNH", "torchvision/SVHN"]),
+        ("{factory: nowhere}", ["nowhere"]),
+    ],
+)
+def test_wrong_pictures_are_one_message_and_nothing_written(
+    data: str, named: list[str], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMNET_DATA", str(tmp_path / "kept"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    draw_pictures(tmp_path / "pictures", 4)
+    status, out, err = command("run", "smoke", "--set", f"data={data}", "--runs", tmp_path / "runs")
+    assert (status, out, err.count("Error")) == (2, "", 1)
+    for part in named:
+        assert part in err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path, command: Command) -> None:

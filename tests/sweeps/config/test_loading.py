@@ -75,7 +75,10 @@ def test_fields_defaults_and_types(write: Write) -> None:
     config = load_config(write())
     assert (config.study, config.seed) == ("study-1", 3)
     assert config.data.model_dump() == {
-        "name": "fashion-mini", "path": None, "image_size": 14, "validation": 0.1, "crop": 0, "flip": False,
+        "name": "fashion-mini", "path": None, "factory": None, "args": {}, "image_size": 14, "channels": None,
+        "resize": None, "validation": 0.1, "mean": None, "std": None, "crop": 0, "flip": False,
+        "vertical_flip": False, "resized_crop": None, "jitter": 0.0, "randaugment": 0, "cutout": 0.0,
+        "mixup": 0.0,
     }  # fmt: skip
     assert (config.model.blocks, config.model.width, config.model.stem) == ((1, 2), 64, "cifar")
     recipe = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,14 @@ def test_a_field_at_its_default_is_in_no_key() -> None:
         "data.validation=0.3",
         "data.crop=1",
         "data.flip=true",
+        "data.vertical_flip=true",
+        "data.resized_crop=0.5",
+        "data.jitter=0.4",
+        "data.randaugment=2",
+        "data.cutout=0.5",
+        "data.mixup=0.2",
+        "data.mean=[0.5]",
+        "data.std=[0.5]",
         "model.width=16",
         "model.blocks=[1]",
         "model.stem=imagenet",
@@ -190,6 +199,28 @@ def test_recalibration_draws_batches_of_the_training() -> None:
     still, moved = (stages("prune.recalibrate=5", crop)[1].spec for crop in ("data.crop=0", "data.crop=1"))
     assert (still.data.crop, moved.data.crop) == (0, 1)
     assert stages("data.crop=1")[1].spec.data.crop == 0  # no batch is drawn
+
+
+def test_recalibration_sees_whole_images_in_their_colours() -> None:
+    mixed = ("data.flip=true", "data.mixup=0.2", "data.jitter=0.4", "data.randaugment=2", "data.cutout=0.5")
+    data = stages("prune.recalibrate=5", *mixed)[1].spec.data
+    assert (data.flip, data.mixup, data.jitter, data.randaugment, data.cutout) == (True, 0, 0, 0, 0)
+
+
+def test_pictures_are_known_by_their_content_and_how_they_are_resized(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            (tmp_path / name / f"{number}.png").write_bytes(f"{name} {number}".encode())
+
+    def key(*overrides: str) -> str:
+        return stages(f"data={{name: folder, path: {tmp_path}, image_size: 8}}", *overrides)[0].key
+
+    first = key()
+    changes = ["data.image_size=16", "data.channels=1", "data.resize=pad"]
+    assert len({first, *map(key, changes)}) == 4
+    (tmp_path / "cat" / "0.png").write_bytes(b"another")
+    assert key() != first
 
 
 # Curves

@@ -1,0 +1,196 @@
+"""A folder of pictures, one folder per class: which files there are, and which part each belongs to.
+
+Without numpy and torch, as the driver of a sweep asks for its fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimnet.errors import SlimnetError
+
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""The parts, and the names of folders that hold them, in any case."""
+
+SUFFIXES = (
+    *(".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pcx"),
+    *(".pgm", ".png", ".pnm", ".ppm", ".sgi", ".tga", ".tif", ".tiff", ".webp"),
+)
+"""What a picture's name ends in, in any case; other files are ignored."""
+
+TEST_FRACTION = 0.2
+"""Of the pictures of each class, which are the test part where no folder is."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file: its path below the root, with slashes, and the number of its class."""
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The picture files below a folder.
+
+    Attributes:
+        root: the folder.
+        classes: names of the folders with a class each, in the order of Unicode, as torchvision has them.
+        train, test: the pictures of each part, by class and path.
+        validation: where the folder holds such a part; None where it is held out of train.
+        test_held_out: whether the test part was chosen by `held_out_for_test`, for want of a folder.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    train: tuple[Picture, ...]
+    validation: tuple[Picture, ...] | None
+    test: tuple[Picture, ...]
+    test_held_out: bool
+
+    @property
+    def parts(self) -> dict[str, tuple[Picture, ...]]:
+        """The parts that there are, by name."""
+        every = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in every.items() if part is not None}
+
+
+def list_pictures(root: Path) -> Listing:
+    """Look through a folder that holds a folder per class, or such folders in train, val and test.
+
+    Hidden files and folders, and files that are no pictures by their names, are passed over. Folders within a
+    class belong to it.
+
+    Raises:
+        SlimnetError: no folder, no picture, a single class, a class that a part lacks, or one that train
+            lacks.
+    """
+    if not root.is_dir():
+        raise SlimnetError(f"{root} is not a folder; it should hold a folder of pictures per class.")
+    folders = _part_folders(root)
+    found = {part: _by_class(folder, root) for part, folder in folders.items()}
+    where = folders.get("train", root)
+    by_class = found.pop("train", None) or _by_class(root, root)
+    _check_classes(where, by_class)
+    for part, pictures in found.items():
+        _check_part(folders[part], pictures, where, by_class)
+    classes = tuple(by_class)
+    held_out = "test" not in found
+    if held_out:
+        tested = {name: held_out_for_test(paths) for name, paths in by_class.items()}
+        found["test"] = {name: [p for p in by_class[name] if p in tested[name]] for name in classes}
+        by_class = {name: [p for p in by_class[name] if p not in tested[name]] for name in classes}
+        for name, paths in by_class.items():
+            if not paths:
+                raise SlimnetError(f"{where / name} holds one picture; training and testing need one each.")
+    return Listing(
+        root,
+        classes,
+        _numbered(by_class),
+        _numbered(found["validation"]) if "validation" in found else None,
+        _numbered(found["test"]),
+        held_out,
+    )
+
+
+def held_out_for_test(paths: list[str]) -> set[str]:
+    """A fifth of the files of a class, at least one: those whose names have the lowest sha256.
+
+    Names alone decide, not the pictures nor their order, so that a picture that is added or taken away moves
+    no more than one other from part to part.
+    """
+    count = max(1, round(TEST_FRACTION * len(paths)))
+    return set(sorted(paths, key=lambda path: hashlib.sha256(path.encode()).digest())[:count])
+
+
+def _part_folders(root: Path) -> dict[str, Path]:
+    """The folders of the parts, which hold folders themselves; none where those below `root` are classes."""
+    below = {folder.name.lower(): folder for folder in sorted(root.iterdir()) if _holds_folders(folder)}
+    found = {part: below[name] for part, names in PARTS.items() for name in reversed(names) if name in below}
+    if found and "train" not in found:
+        there = ", ".join(folder.name for folder in found.values())
+        raise SlimnetError(f"{root} holds {there}, but no folder train with a folder for each class.")
+    return found
+
+
+def _holds_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.is_dir() and _is_shown(entry.name) for entry in os.scandir(folder))
+
+
+def _by_class(folder: Path, root: Path) -> dict[str, list[str]]:
+    """The paths below `root` of the pictures of each class, which are the folders in `folder`."""
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and _is_shown(entry.name))
+    return {name: _pictures_below(folder / name, root) for name in classes}
+
+
+def _pictures_below(folder: Path, root: Path) -> list[str]:
+    prefix = len(root.parts)
+    paths: list[str] = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if _is_shown(name)]
+        inner = "/".join(Path(where).parts[prefix:])
+        paths += [f"{inner}/{name}" for name in files if _is_picture(name)]
+    return sorted(paths)
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _is_picture(name: str) -> bool:
+    return _is_shown(name) and os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _check_classes(folder: Path, by_class: dict[str, list[str]]) -> None:
+    if not any(by_class.values()):
+        raise SlimnetError(f"{folder} holds no folder of pictures; it needs one per class.{_seen(folder)}")
+    if len(by_class) == 1:
+        raise SlimnetError(
+            f"{folder} holds a single class, {min(by_class)}; telling classes apart takes two."
+        )
+    if empty := [name for name, paths in by_class.items() if not paths]:
+        raise SlimnetError(
+            f"{folder / empty[0]} holds no picture.{_seen(folder / empty[0])} Put some there, or remove it."
+        )
+
+
+def _check_part(
+    folder: Path, pictures: dict[str, list[str]], train: Path, by_class: dict[str, list[str]]
+) -> None:
+    if unknown := [name for name in pictures if name not in by_class]:
+        raise SlimnetError(f"{folder / unknown[0]} is of a class that {train} does not have.")
+    if absent := [name for name in by_class if not pictures.get(name)]:
+        raise SlimnetError(
+            f"{folder} holds no picture of {absent[0]}, a class of {train}; put some there, or remove "
+            f"{folder.name} to have a part of {train.name} held out."
+        )
+
+
+def _seen(folder: Path) -> str:
+    """What lies in a folder instead of pictures, by the ends of the names."""
+    kinds = Counter(
+        os.path.splitext(name)[1].lower() or "no suffix"
+        for _, _, files in os.walk(folder)
+        for name in files
+        if _is_shown(name)
+    )
+    if not kinds:
+        return ""
+    if loose := sum(count for kind, count in kinds.items() if kind in SUFFIXES):
+        return f" The {loose} pictures that lie in it are in no such folder."
+    common = ", ".join(kind for kind, _ in kinds.most_common(3))
+    return f" The files in it ({common}) are no pictures by their names."
+
+
+def _numbered(by_class: dict[str, list[str]]) -> tuple[Picture, ...]:
+    numbers = {name: label for label, name in enumerate(sorted(by_class))}
+    return tuple(Picture(path, numbers[name]) for name in sorted(by_class) for path in by_class[name])
