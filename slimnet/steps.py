@@ -20,6 +20,7 @@ from slimnet.data import Splits, train_batches
 from slimnet.data.augmentation import NONE, Augmentation
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate, measure
+from slimnet.graph import ChannelGraph
 from slimnet.graph.trace import trace
 from slimnet.networks import redraw
 from slimnet.precision import Precision
@@ -149,7 +150,7 @@ def sparse_train(
         SlimnetError: as `slimnet.training.loop.train`, or the network has nothing to penalise.
     """
     penalised = bool(strength) or sparsity.target is not None
-    gammas = scaling_factors(model, splits, streams=streams, needed=penalised)
+    gammas = scaling_factors(trace(model, splits.example), streams=streams, needed=penalised)
     history = train(
         model,
         splits,
@@ -334,7 +335,7 @@ def finetune(
     """
     if weights == "fresh":
         model = redraw(model, seed=_seed(seed, "finetune", "weights", pass_number))
-    gammas = scaling_factors(model, splits)
+    gammas = scaling_factors(trace(model, splits.example))
     history = train(
         model,
         splits,
@@ -363,20 +364,24 @@ def _seed(seed: int, step: str, purpose: str, pass_number: int) -> int:
 
 
 def scaling_factors(
-    model: nn.Module, splits: Splits, *, streams: bool = False, needed: bool = False
+    graph: ChannelGraph, *, streams: bool = False, needed: bool = False
 ) -> dict[str, nn.Parameter]:
-    """The scaling factors that are penalised or watched, by layer; without any, no penalty is possible.
+    """The scaling factors that are penalised or watched, by layer; empty for a network without BatchNorm.
+
+    Args:
+        graph: of the network.
+        streams: those of residual streams too.
+        needed: whether there is a penalty, which needs some.
 
     Raises:
-        SlimnetError: some are `needed`, and there are none.
+        SlimnetError: they are needed, and there are none.
     """
-    graph = trace(model, splits.example)
     if any(group.scales and not group.blocked and (streams or not group.coupled) for group in graph.groups):
         return planning.scaling_factors(graph, streams=streams)
     if needed:
         raise SlimnetError(
             "the network has no BatchNorm whose scaling factors could be trained sparse; train it without a "
-            "penalty (lambda 0, no target) and prune it by its weights (score l1)"
+            "penalty (sparse.lambda 0 and no target, or --lambda 0) and prune it by its weights (score l1)"
         )
     return {}
 

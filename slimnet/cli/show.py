@@ -81,12 +81,14 @@ class Progress:
     def epoch(self, history: list[dict[str, Any]]) -> None:
         """An epoch is done."""
         done, row = len(history), history[-1]
-        validation = f"validation {row['val_accuracy']:.1%}, " if "val_accuracy" in row else ""
+        validation = f", validation {row['val_accuracy']:.1%}" if "val_accuracy" in row else ""
+        near_zero = (
+            f", γ near 0 {row['near_zero']:.0%}" if "near_zero" in row else ""
+        )  # not without BatchNorm
         self._clear()
         print(
             f"epoch {done:{len(str(self._epochs))}} of {self._epochs}: loss {row['loss']:.3f}, "
-            f"train {row['train_accuracy']:.1%}, {validation}"
-            f"γ near 0 {row['near_zero']:.0%}{self._left(done)}",
+            f"train {row['train_accuracy']:.1%}{validation}{near_zero}{self._left(done)}",
             flush=True,
         )
 

@@ -132,8 +132,6 @@ def histogram(gammas: Sequence[Tensor], bins: int = 64) -> dict[str, Any]:
     Returns:
         {"counts": [bins], "edges": [bins + 1]}, plain numbers.
     """
-    flat = [gamma.detach().abs().float().flatten() for gamma in gammas]
-    values = torch.cat(flat).cpu() if flat else torch.zeros(0)
-    top = float(values.max()) if flat else 0.0
-    counts, edges = torch.histogram(values, bins, range=(0.0, max(1.0, top)))
+    values = torch.cat([gamma.detach().abs().float().flatten() for gamma in gammas]).cpu()
+    counts, edges = torch.histogram(values, bins, range=(0.0, max(1.0, float(values.max()))))
     return {"counts": [int(count) for count in counts], "edges": [float(edge) for edge in edges]}

@@ -60,7 +60,13 @@ def _about_penalty(config: Config, network: NetworkFacts) -> Iterator[str]:
             "sparse.lambda acts on scaling factors of BatchNorm, and no channel that can be pruned has one; "
             "choose prune.score l2, and leave lambda at 0"
         )
-    if not pulls and config.prune.score in NORM_SCORES and "prune.score" not in searched:
+    by_norm = config.prune.score in NORM_SCORES and "prune.score" not in searched
+    if not pulls and by_norm and config.model.init is not None:
+        yield (
+            f"prune.score {config.prune.score} ranks channels by scaling factors, which says little unless "
+            "model.init was trained with a penalty on them; if it was not, choose prune.score l1"
+        )
+    elif not pulls and by_norm:
         yield (
             f"prune.score {config.prune.score} ranks channels by scaling factors, which no penalty sorts at "
             "sparse.lambda 0; set it or sparse.target, or choose prune.score l2"

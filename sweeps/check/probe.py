@@ -17,7 +17,6 @@ import torch
 import torch._dynamo  # which the first optimiser would import, within what is timed
 from torch import Tensor, nn
 
-from slimnet import steps
 from slimnet.cost import count_macs, count_params
 from slimnet.data import Splits, train_batches
 from slimnet.devices import synchronize
@@ -31,6 +30,7 @@ from slimnet.precision import Precision
 from slimnet.progress import ProgressLine
 from slimnet.pruning import planning, surgery
 from slimnet.pruning.options import NORM_SCORES
+from slimnet.steps import scaling_factors
 from slimnet.training.determinism import make_deterministic
 from slimnet.training.loop import train
 from slimnet.training.recipe import Recipe
@@ -76,8 +76,8 @@ def probe(config: Config, data_dir: Path | None) -> Findings:
     networks = make_networks(config, splits.image_shape, splits.num_classes, notes.append)
     network = _network(middle, splits).to(place.device)
     graph = trace(network, splits.example)
-    penalised = bool(middle.sparse.lambda_) or middle.sparse.target is not None
-    gammas = steps.scaling_factors(network, splits, streams=middle.prune.streams, needed=penalised)
+    penalised = middle.sparse.epochs > 0 and bool(middle.sparse.lambda_ or middle.sparse.target)
+    gammas = scaling_factors(graph, streams=middle.prune.streams, needed=penalised)
     start = time.perf_counter() - began
     facts = NetworkFacts(
         name=middle.model.label,

@@ -76,6 +76,34 @@ def test_each_step_leaves_its_metrics_in_order(splits: Splits) -> None:
     assert len(tuned.history) == 2
 
 
+def test_no_epoch_leaves_the_network_as_it_is_and_measures_it(splits: Splits) -> None:
+    model = fresh(make, seed=1)
+    before = [value.clone() for value in weights(model)]
+    trained = sparse_train(model, splits, replace(QUICK, epochs=0), seed=0)
+    assert trained is not None
+    assert trained.history == []
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), before, strict=True))
+    assert measure(model, splits).items() <= trained.metrics.items()
+    assert {"near_zero", "gamma_layers"} <= trained.metrics.keys()
+
+
+def test_a_network_without_batch_norm_is_trained_densely_and_pruned_by_its_weights(splits: Splits) -> None:
+    def build() -> nn.Module:
+        layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+        return nn.Sequential(*layers)
+
+    with pytest.raises(SlimnetError, match=r"has no BatchNorm .*sparse\.lambda 0 .*score l1"):
+        sparse_train(build(), splits, QUICK, seed=0, strength=0.01)
+    trained = sparse_train(build(), splits, QUICK, seed=0)
+    assert trained is not None
+    assert ("near_zero" in trained.history[-1], trained.metrics["gamma_layers"]) == (False, {})
+    pruned = prune(trained.model, splits, seed=0, ratio=0.5, score="l1")
+    assert pruned.model[0].out_channels == 4
+    tuned = finetune(pruned.model, splits, QUICK, seed=0, weights="fresh")
+    assert tuned is not None
+    assert narrow(trained.model, splits, params=60, seed=0)[0].out_channels < 8
+
+
 def test_streams_have_their_scaling_factors_penalised_too(splits: Splits) -> None:
     layers = sparse(splits, streams=True).metrics["gamma_layers"]
     assert {"bn1", "stages.0.0.bn3"} <= layers.keys()
@@ -344,6 +372,17 @@ def test_a_narrower_network_is_made_where_the_model_is(splits: Splits) -> None:
     drawn = [narrow(make(), given, params=2000, seed=0) for given in (elsewhere, splits)]
     assert same(*drawn)
     assert {value.device.type for value in weights(drawn[0])} == {"cpu"}
+
+
+def test_a_trained_network_is_narrowed_to_its_strongest_filters(splits: Splits) -> None:
+    model = make()
+    with torch.no_grad():
+        model.conv1.weight[3] *= 100
+    narrower = narrow(model, splits, params=count_params(model) // 2, seed=0, weights="pruned")
+    assert count_params(narrower) <= count_params(model) // 2
+    kept = narrower.conv1.weight.detach()
+    assert all(any(torch.equal(row, other) for other in model.conv1.weight) for row in kept)
+    assert any(torch.equal(row, model.conv1.weight[3]) for row in kept)
 
 
 def test_a_network_that_cannot_be_so_narrow_says_so(splits: Splits) -> None:

@@ -57,6 +57,10 @@ NETS = """
             x = torch.cat([x, self.branched(self.branch(x)).relu()], 1)
             return self.classify(x.mean((2, 3)))
 
+    def scaled(factor, num_classes, in_channels):
+        layers = nn.Conv2d(in_channels, 8 * factor, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        return nn.Sequential(*layers, nn.Linear(8 * factor, num_classes))
+
     def one_class():
         return nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -380,6 +384,66 @@ def test_a_network_of_your_own_from_training_to_onnx(run: Slimnet, tmp_path: Pat
     assert (refused.code, "--model nets:Net" in refused.err) == (2, True)
 
 
+def test_a_factory_gets_its_arguments_from_the_command_and_then_from_the_file(
+    run: Slimnet, tmp_path: Path
+) -> None:
+    """A network without BatchNorm, which is pruned by its weights."""
+
+    def succeed(command: str) -> str:
+        outcome = run(*command.split())
+        assert (outcome.code, outcome.err) == (0, ""), outcome.err
+        return outcome.out
+
+    small = "--image-size 7 --epochs 1 --batch-size 256"
+    succeed(f"train --model nets:scaled --arg factor=2 {small} --lambda 0 --out dense.pt")
+    saved = read(tmp_path / "dense.pt")
+    assert saved.architecture == {
+        "factory": "nets:scaled",
+        "args": {"factor": 2, "num_classes": 10, "in_channels": 1},
+    }
+    succeed("prune dense.pt --model nets:scaled --ratio 0.5 --score l1 --out pruned.pt")
+    succeed(
+        "finetune pruned.pt --model nets:scaled --epochs 1 --batch-size 256 --weights fresh --out tuned.pt"
+    )
+    assert "made by: train (1 epoch), then prune" in succeed("inspect tuned.pt --model nets:scaled")
+    refused = run("train", "--model", "nets:scaled", "--arg", "factor=2", *small.split(), "--out", "new.pt")
+    assert refused.code == 2
+    assert "has no BatchNorm whose scaling factors could be trained sparse" in refused.err
+    assert not (tmp_path / "new.pt").exists()
+
+
+def test_a_network_of_torchvision_from_weights_alone(run: Slimnet, tmp_path: Path) -> None:
+    import torchvision
+
+    name = "torchvision/mobilenet_v2"
+    trained = torchvision.models.mobilenet_v2(num_classes=3, width_mult=0.1)
+    trained.features[0][0] = torch.nn.Conv2d(1, 8, 3, 2, 1, bias=False)
+    torch.save(trained.state_dict(), tmp_path / "trained.pth")
+    model = ("--model", name, "--arg", "width_mult=0.1")
+    data = ("--data", "fashion-mini", "--image-size", "7")
+
+    measured = run("train", *model, "--init", "trained.pth", "--epochs", "0", *data[2:], "--out", "net.pt")
+    assert measured.code == 0, measured.err
+    assert (
+        "tells 3 classes apart, and the data have 10: the last layer, classifier.1, starts with"
+        in measured.err
+    )
+    kept = slimnet.load(tmp_path / "net.pt").state_dict()["features.0.0.weight"]
+    assert torch.equal(kept, trained.features[0][0].weight)
+    assert run("prune", "net.pt", "--ratio", "0.5", "--score", "l1", "--out", "smaller.pt").code == 0
+    assert run("evaluate", "smaller.pt").code == 0
+
+    arguments = (*model, "--arg", "num_classes=3", "--arg", "in_channels=1", "--input-shape", "1x7x7")
+    assert "mobilenet" not in run("inspect", "trained.pth").out
+    inspected = run("inspect", "trained.pth", *arguments)
+    assert inspected.code == 0, inspected.err
+    wrong = run("inspect", "trained.pth", *model, "--input-shape", "3x7x7")
+    assert (
+        wrong.code,
+        "the weight of features.0.0 is 8x3x3x3, but in the file it is 8x1x3x3" in wrong.err,
+    ) == (2, True)
+
+
 @pytest.mark.slow  # three processes, each of which imports torch
 def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
     args = ["train", *SMALL, "--epochs", "12", "--batch-size", "500", "--out", "sparse.pt"]
@@ -556,6 +620,12 @@ WRONG = [
         "train --out new.pt --model nets:one_class",
         "for one image; the data need (1, 10)",
     ),
+    ("train --out new.pt --epochs 0", "--epochs is 0, which needs a trained network to measure: --init FILE"),
+    ("train --out new.pt --init gone.pth", "gone.pth cannot be read"),
+    ("train --out new.pt --model nets:scaled", "nets:scaled needs the argument factor; give it"),
+    ("train --out new.pt --model nets:scaled --arg factor", "--arg factor: write NAME=VALUE"),
+    ("train --out new.pt --arg factor=2", "--arg is for factories and networks of torchvision and timm"),
+    ("train --out new.pt --model torchvision/alexnet --image-size 7", "does not take images of 1x7x7"),
     ("export sparse.pt", "export needs OUT: a .onnx"),
     ("export sparse.pt new.tflite", "files end in .pt, .safetensors, .onnx, .pt2"),
     ("export sparse.pt new --format tflite", "formats are pt, safetensors, onnx, pt2"),

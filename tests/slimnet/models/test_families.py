@@ -15,10 +15,11 @@ from slimnet.models.catalogue import SIZES, WIDTHS, WITH_STEM
 from slimnet.models.families import FAMILIES
 
 EXAMPLE = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-CASES: dict[str, Callable[[], models.ResNet | models.VGG]] = {
+CASES: dict[str, Callable[[], models.ResNet | models.VGG | models.MobileNet]] = {
     "resnet": lambda: models.resnet([2, 1], 8),
     "basic-resnet": lambda: models.basic_resnet([2, 2], 8, stem="cifar-maxpool"),
     "vgg": lambda: models.vgg([1, 2, 2], 8),
+    "mobilenet": lambda: models.mobilenet([1, 2, 2], 16),
     "resnet20": models.resnet20,
 }
 
@@ -63,7 +64,7 @@ def test_widths_of_a_pruned_network_build_one_of_its_size(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["basic-resnet", "resnet20", "vgg"])
+@pytest.mark.parametrize("name", ["basic-resnet", "resnet20", "vgg", "mobilenet"])
 def test_all_convs_are_prunable_with_the_streams(name: str) -> None:
     model = CASES[name]().double()
     graph = slimnet.trace(model, EXAMPLE)
@@ -83,6 +84,23 @@ def test_a_dropped_basic_block_leaves_a_constant(scatter: Scatter, tmp_path: Pat
     loaded = slimnet.load(tmp_path / "smaller.pt")
     assert loaded.widths == smaller.widths
     assert smaller.widths[1:3] == [0, smaller.widths[0]]
+    with torch.no_grad():
+        expected = slimnet.mask(model, plan, absorb=True)(EXAMPLE)
+        torch.testing.assert_close(loaded(EXAMPLE), expected, rtol=0, atol=1e-10)
+
+
+def test_a_dropped_inverted_residual_leaves_a_constant(scatter: Scatter, tmp_path: Path) -> None:
+    model = scatter(CASES["mobilenet"]())
+    with torch.no_grad():
+        model.stages[1][1].bn1.weight *= 1e-9
+        model.stages[1][1].bn2.weight *= 1e-9
+    plan = slimnet.plan(slimnet.trace(model, EXAMPLE), ratio=0.3, streams=True, drop_blocks=True)
+    assert "stages.1.1" in plan.dropped
+    smaller = slimnet.prune(model, plan)
+    slimnet.save(tmp_path / "smaller.pt", smaller)
+    loaded = slimnet.load(tmp_path / "smaller.pt")
+    assert loaded.widths == smaller.widths
+    assert smaller.widths[5] == 0
     with torch.no_grad():
         expected = slimnet.mask(model, plan, absorb=True)(EXAMPLE)
         torch.testing.assert_close(loaded(EXAMPLE), expected, rtol=0, atol=1e-10)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slimnet.defaults import FINETUNE_EPOCHS, FINETUNE_LR, SPARSE_EPOCHS, SPARSE_LR
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, ConfigError, dump_config, load_config, resolve, shipped_configs
+from sweeps.config.sections import Model
 
 BASE = """\
 seed: 3
@@ -210,6 +212,106 @@ def test_the_first_experiment_has_its_recipe() -> None:
     assert (prune.threshold_over, prune.min_channels, prune.absorb, prune.recalibrate) == ("all", 3, False, 0)
     lambdas, ratios = (entry.values() for entry in config.search.space.values())
     assert (lambdas, ratios, config.search.sampler) == ([0, 1e-5, 1e-4], [0.5, 0.9], "grid")
+
+
+# Networks
+
+
+def model_of(write: Write, model: str, *overrides: str) -> Model:
+    file = write(("  name: resnet\n  blocks: [1, 2]\n", ""), ("model:\n", f"model: {model}\n"))
+    return load_config(file, overrides).model
+
+
+def test_a_factory_is_looked_for_beside_the_config(write: Write, tmp_path: Path) -> None:
+    model = model_of(write, '{factory: "nets:small", args: {depth: 3}, init: net.pth}')
+    assert (model.path, model.init) == (tmp_path, str(tmp_path / "net.pth"))
+    assert model.description() == {"factory": "nets:small", "args": {"depth": 3}}
+    assert (model.family, model.label) == (None, "nets:small")
+    elsewhere = model_of(write, '{factory: "nets:small", path: code}')
+    assert elsewhere.path == tmp_path / "code"
+    given = load_config(write(), ["model={factory: 'nets:small'}"])
+    assert given.model.path == Path.cwd()
+    again = tmp_path / "again.yaml"
+    again.write_text(dump_config(given))
+    assert load_config(again) == given
+
+
+def test_weights_are_named_or_in_a_file(write: Write, tmp_path: Path) -> None:
+    assert model_of(write, "{name: torchvision/vgg11, init: DEFAULT}").init == "DEFAULT"
+    assert model_of(write, "{name: timm/repvgg_a0, init: pretrained}").init == "pretrained"
+    assert model_of(write, "{name: vgg16, init: pretrained}").init == str(tmp_path / "pretrained")
+
+
+def test_a_network_of_a_library_has_arguments(write: Write) -> None:
+    model = model_of(write, "{name: torchvision/vgg11, args: {dropout: 0.1}}")
+    assert model.description() == {"name": "torchvision/vgg11", "args": {"dropout": 0.1}}
+    family = model_of(write, "{name: mobilenet-v2, stem: imagenet}")
+    assert family.description() == {
+        "name": "mobilenet", "blocks": [1, 2, 3, 4, 3, 3, 1], "width": 32, "stem": "imagenet",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("{}", "model.name is missing; it takes resnet, *torchvision/NAME or timm/NAME. Or give a factory."),
+        ("{name: resnet56, factory: 'nets:small'}", 'model.name is "resnet56", but factory names another*'),
+        ("{factory: small}", 'model.factory is "small"; it takes package.module:function, *'),
+        (
+            "{factory: 'nets:small', width: 8}",
+            "model.width is 8, but nets:small is no family*give it by args.",
+        ),
+        (
+            "{name: torchvision/vgg11, blocks: [1]}",
+            "model.blocks is [1], but torchvision/vgg11 is no family*",
+        ),
+        ("{name: timm/x, stem: imagenet}", "model.stem is imagenet, but timm/x has no stem*"),
+        ("{name: resnet56, args: {depth: 3}}", 'model.args is {"depth": 3}, but resnet56 takes none; *'),
+        ("{name: resnet56, path: code}", "model.path is *, but only a factory is looked for in a folder*"),
+        ("{name: keras/vgg11}", 'model.name is "keras/vgg11"; it takes *torchvision/NAME or timm/NAME*'),
+        ("{factory: 'nets:small', args: 3}", "model.args is 3; it takes keys with values*"),
+        ("{name: resnet56, init: 3}", "model.init is 3; it takes text or null*"),
+    ],
+)
+def test_a_network_that_is_none_is_one_line(write: Write, model: str, expected: str) -> None:
+    text = BASE.replace("model:\n  name: resnet\n  blocks: [1, 2]\n", f"model: {model}\n")
+    (message,) = refused(write(text=text))
+    start, *parts = expected.split("*")
+    assert message.startswith(f"study-1.yaml:5: {start}")
+    assert [part for part in parts if part not in message] == []
+
+
+def test_where_code_and_weights_are_is_not_searched(write: Write) -> None:
+    for field in ("model.path", "model.init"):
+        (message,) = refused(write(), f"search.space.{field}=[a, b]")
+        assert f"{field} cannot be searched" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "clause"),
+    [
+        (["sparse.epochs=0"], "sparse.epochs is 0, which needs a network that was trained before"),
+        (["search.space={sparse.epochs: [0, 2]}"], "search.space.sparse.epochs is 0, which needs"),
+        (
+            ["sparse.epochs=0", "model.init=a.pth"],
+            "search.space.sparse.lambda has no effect, as sparse.epochs is 0",
+        ),
+        (
+            ["sparse={epochs: 0, lambda: 0.1}", "model.init=a.pth", "search.space={prune.ratio: [0.5]}"],
+            "sparse.lambda has no effect, as sparse.epochs is 0; remove it.",
+        ),
+    ],
+)
+def test_only_a_trained_network_does_without_sparse_training(
+    write: Write, overrides: list[str], clause: str
+) -> None:
+    assert clause in " ".join(refused(write(), *overrides))
+
+
+def test_recipes_have_the_defaults_of_the_commands(write: Write) -> None:
+    config = load_config(write(("sparse:\n  epochs: 2\n  lr: 0.1\nfinetune: {epochs: 1, lr: 1e-2}\n", "")))
+    assert (config.sparse.epochs, config.sparse.lr) == (SPARSE_EPOCHS, SPARSE_LR)
+    assert (config.finetune.epochs, config.finetune.lr) == (FINETUNE_EPOCHS, FINETUNE_LR)
 
 
 # The search space
