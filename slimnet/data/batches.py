@@ -111,7 +111,7 @@ class Splits:
     def preprocessing(self) -> Preprocessing:
         """How a picture becomes an input like these, to be kept with a network that is trained on them."""
         channels, height, width = self.image_shape
-        mean, std = (tuple((s.double() / 255).flatten().tolist()) for s in (self.mean, self.std))
+        mean, std = (tuple((s.cpu().double() / 255).flatten().tolist()) for s in (self.mean, self.std))
         return Preprocessing((height, width), channels, mean, std, self.classes, self.resize)
 
 
