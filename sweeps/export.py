@@ -74,9 +74,7 @@ def card_of(
         f"## How it was made\n\n{_made(study, trial)}\n\n```yaml\n{dump_config(trial.config)}```",
     )
     data = trial.config.data
-    told = (
-        f"Trained on {data.source}, of whose training images {data.validation:.0%} were held out."
-    )
+    told = f"Trained on {data.source}, of whose training images {data.validation:.0%} were held out."
     return partial(card, f"{study.name}, trial {trial.number}", data=told, sections=sections)
 
 

@@ -18,7 +18,7 @@ import torch._dynamo  # which the first optimiser would import, within what is t
 from torch import Tensor, nn
 
 from slimnet.cost import count_macs, count_params
-from slimnet.data import Splits, train_batches
+from slimnet.data import Images, Splits, train_batches
 from slimnet.devices import synchronize
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate
@@ -47,7 +47,7 @@ SECONDS = 0.3  # of steps that are timed, after the first
 MOST = 30  # steps that are timed
 SLOW = 5.0  # seconds; a first step that takes as long is the only one
 BATCH = 64  # images for scores that need some
-LOOKED_AT = 2000  # training images that are looked at for being of one colour
+LOOKED_AT, MOST_PIXELS = 2000, 20_000_000  # training images that are looked at for being of one colour
 EVALUATED = 500  # images
 SIZES = ("prune.ratio", "prune.params", "prune.macs")
 """The fields that say how much is removed."""
@@ -156,8 +156,8 @@ def _middle(entry: Entry) -> Any:
 
 
 def _data(config: Config, splits: Splits) -> DataFacts:
-    pixels = splits.train.first(LOOKED_AT).x.flatten(2)
-    constant = (pixels.amax(2) == pixels.amin(2)).all(1)
+    pixels = _pixels(splits.train)
+    constant = (pixels.amax(1) == pixels.amin(1)).all(1)
     train, validation, test = (
         tuple(torch.bincount(part.y.cpu(), minlength=splits.num_classes).tolist())
         for part in (splits.train, splits.validation, splits.test)
@@ -172,6 +172,15 @@ def _data(config: Config, splits: Splits) -> DataFacts:
         looked_at=len(pixels),
         constant=int(constant.sum()),
     )
+
+
+def _pixels(images: Images) -> Tensor:
+    """The pixels of images from all over a part, which may be sorted by class: (images, pixels, C)."""
+    count = min(len(images), LOOKED_AT, 1 + MOST_PIXELS // images.x[0, 0].numel())
+    chosen = torch.linspace(0, len(images) - 1, count).long()
+    if images.rows is not None:  # in files
+        chosen = images.rows[chosen]
+    return images.x.permute(0, 2, 3, 1)[chosen.to(images.x.device)].flatten(1, 2)
 
 
 def _outputs(network: nn.Module, splits: Splits) -> int:

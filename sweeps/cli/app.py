@@ -9,6 +9,7 @@ from slimnet.command_line import EXIT_USAGE, make_app, print_in_any_encoding
 from slimnet.errors import SlimnetError
 from sweeps.cli.check import check_command
 from sweeps.cli.export import export_command
+from sweeps.cli.init import init_command
 from sweeps.cli.maintain import doctor_command, retry_command, sync_command
 from sweeps.cli.run import run_command
 from sweeps.cli.show import pareto_command, plan_command, report_command, status_command
@@ -23,6 +24,7 @@ app = make_app(
     version=f"sweeps of slimnet {slimnet.__version__}",
 )
 app.command("run")(run_command)
+app.command("init")(init_command)
 app.command("check")(check_command)
 app.command("plan")(plan_command)
 app.command("status")(status_command)
