@@ -9,6 +9,7 @@ from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
 from sweeps.stages import Stage
 from sweeps.stages.curve import CurveSpec
+from sweeps.stages.latency import LatencySpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import SparseSpec
 
@@ -47,6 +48,10 @@ def compute(job: Job, place: Place, watch: Watch) -> bool:
 
 def metrics_of(stage: Stage) -> dict[str, Any]:
     """Size and accuracy after a stage: smaller networks are worse, and λ has a best value."""
+    if isinstance(stage.spec, LatencySpec):
+        params = metrics_of(stage.inputs["parent"])["params"]
+        facts = {"latency_ms": params / 1e5, "latency_ms_64": params / 1e4, "file_bytes": 4 * params}
+        return {**facts, "machine": stage.spec.machine}
     if isinstance(stage.spec, CurveSpec):
         return {"curve": [_curve_row(ratio) for ratio in stage.spec.ratios]}
     strength, left = 0.0, 1.0

@@ -57,6 +57,11 @@ class Measured:
         """The mean of a metric over the seeds."""
         return statistics.fmean(float(run[metric]) for run in self.runs.values())
 
+    def known(self, metric: str) -> float | None:
+        """The mean of a metric over the seeds that have it; None if none has."""
+        values = [float(run[metric]) for run in self.runs.values() if run.get(metric) is not None]
+        return statistics.fmean(values) if values else None
+
     def size(self, metric: str) -> int:
         """The mean parameters or MACs, rounded; seeds differ where pruning chooses the widths."""
         return round(self.mean(metric))

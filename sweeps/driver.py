@@ -21,7 +21,7 @@ from sweeps.stages.sparse import SparseSpec
 from sweeps.stages.training import TrainingSpec
 from sweeps.state import State
 from sweeps.study import DATABASE, Study
-from sweeps.study.database import Database, Entry
+from sweeps.study.database import FACTS, Database, Entry
 from sweeps.study.sampling import Sampling
 from sweeps.tracking import Tracker
 
@@ -146,7 +146,9 @@ class Driver:
     # Stages
 
     def _start_stages(self) -> None:
-        for stage in itertools.chain(self._state.ready(), self._state.ready_curves()):
+        for stage in itertools.chain(
+            self._state.ready(), self._state.ready_curves(), self._state.ready_latencies()
+        ):
             if stage.key in self._running:
                 continue
             if self._executor.capacity() == 0:
@@ -272,7 +274,8 @@ def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, D
             entries.append(Entry(number, point, objective_values(trial), trial.state))
         else:
             entries.append(Entry(number, point, None, "running"))
-    return state, sampling, Database.open(study.folder / DATABASE, config, asdict(study.facts), entries)
+    facts = {name: value for name, value in asdict(study.facts).items() if name in FACTS}
+    return state, sampling, Database.open(study.folder / DATABASE, config, facts, entries)
 
 
 def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
@@ -286,11 +289,11 @@ def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
 def _shown(stage: Stage, state: State) -> RunningStage:
     """A stage as the display shows it before its first event."""
     trials = state.shown_with(stage)
-    shared = stage.kind in ("sparse", "early", "curve") and stage.spec.pass_number == 1
+    shared = stage.kind in ("sparse", "early", "curve", "latency") and stage.spec.pass_number == 1
     return RunningStage(
         name=stage.name,
         trials=(),
-        beside=state.contenders_of(stage)[0].name if not trials and stage.key != state.dense.key else None,
+        beside=None if trials else state.name_beside(stage),
         strength=trials[0].strength if trials else getattr(stage.spec, "strength", 0.0),
         ratio=(trials[0].ratio or None) if trials and not shared else None,  # 0: a budget, not applied yet
         epoch=float(state.stage(stage.key).epochs_done),

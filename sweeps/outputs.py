@@ -1,4 +1,4 @@
-"""The result files of a study: pareto.json, pareto.csv and the report."""
+"""The result files of a study: pareto.json, pareto.csv, latency.json and the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweeps.comparison import Comparison, Measured
 from sweeps.config.sections import ControlKind
 from sweeps.files import write_json, write_text
 from sweeps.pareto import hypervolume
-from sweeps.records import FACTS, StudyRecord
+from sweeps.records import FACTS, MEASURED, StudyRecord, TrialRecord
 
 CONTROLS: tuple[ControlKind, ...] = get_args(ControlKind)
 
@@ -25,13 +25,14 @@ def pareto_table(study: StudyRecord, comparison: Comparison | None = None) -> di
         "objectives": dict(study.config.search.objectives),
         "trials": len(study.complete),
         "dense": dense_row(study, comparison),
-        "front": [{**study.trials[number].row(), **_over_seeds(points[number])} for number in study.front],
+        "front": [_front_row(study.trials[number], points[number]) for number in study.front],
         "controls": [_control_row(one) for kind in CONTROLS for one in comparison.of_kind(kind)],
     }
-    if table["dense"] is not None:
+    dense = table["dense"]
+    if dense is not None and all(dense.get(name) is not None for name in study.config.search.objectives):
         # The reference is a network of accuracy 0 with the size of the dense network.
         worst = {
-            str(metric): 0.0 if direction == "maximize" else float(table["dense"][metric])
+            str(metric): 0.0 if direction == "maximize" else float(dense[metric])
             for metric, direction in study.config.search.objectives.items()
         }
         table["hypervolume"] = hypervolume(table["front"], study.config.search.objectives, worst)
@@ -42,8 +43,33 @@ def dense_row(study: StudyRecord, comparison: Comparison) -> dict[str, Any] | No
     """Size and accuracy of the unpruned baseline; None until it is trained."""
     if comparison.dense is None:
         return None
-    facts = {name: study.dense.metrics[name] for name in FACTS}
-    return {**facts, **_over_seeds(comparison.dense)}
+    metrics = study.dense.metrics
+    facts = {name: metrics[name] for name in FACTS}
+    judged = {str(name): metrics.get(name) for name in study.config.search.objectives}
+    return {**facts, **judged, "file_bytes": metrics.get("file_bytes"), **_over_seeds(comparison.dense)}
+
+
+def _front_row(trial: TrialRecord, point: Measured) -> dict[str, Any]:
+    return {**trial.row(), "file_bytes": trial.metrics.get("file_bytes"), **_over_seeds(point)}
+
+
+def latency_table(study: StudyRecord) -> dict[str, Any]:
+    """The content of latency.json: what was measured on one machine, which another run would not reproduce.
+
+    The networks are the dense one, the trials, and the controls and repeats.
+    """
+    machines = [one.metrics["machine"] for one in study.latencies.values() if one.metrics]
+    networks: list[tuple[str, int | None, dict[str, Any]]] = [("dense", None, study.dense.metrics)]
+    networks += [("trial", trial.number, trial.metrics) for trial in study.trials]
+    networks += [(one.name, one.trial, one.metrics) for one in study.contenders]
+    return {
+        "machine": machines[0] if machines else None,
+        "networks": [
+            {"network": name, "trial": number, **{metric: metrics[metric] for metric in MEASURED}}
+            for name, number, metrics in networks
+            if MEASURED[0] in metrics
+        ],
+    }
 
 
 def _control_row(one: Measured) -> dict[str, Any]:
@@ -79,6 +105,7 @@ def write_outputs(folder: Path, study: StudyRecord, comparison: Comparison | Non
     comparison = comparison or Comparison(study)
     table = pareto_table(study, comparison)
     write_json(folder / "pareto.json", table)
+    write_json(folder / "latency.json", latency_table(study))
     write_text(folder / "pareto.csv", _csv(table["front"]))
     return write_report(study, folder / "report", comparison)
 

@@ -17,6 +17,9 @@ Histogram = dict[str, list[Any]]
 FACTS = ("params", "macs", "val_accuracy", "test_accuracy")
 """The metrics of a network that tables, files and fronts show."""
 
+MEASURED = ("latency_ms", "latency_ms_64", "file_bytes")
+"""The metrics that are measured on one machine, once a network is finished."""
+
 POINT = 0.01  # accuracy within one point of the dense network's counts as near
 _ROUNDING = 1e-9  # an accuracy of exactly one point less is within one point
 
@@ -163,8 +166,18 @@ class TrialRecord:
         }
 
     def facts(self) -> Row:
-        """Size and accuracy of a finished trial, from which its objectives are taken."""
-        return {name: self.metrics[name] for name in FACTS}
+        """Size and accuracy of a finished trial, and what its study judges it by besides.
+
+        The latency is left out otherwise: it is the only fact that another run would not reproduce.
+        """
+        search = self.config.search
+        judged = [name for name in MEASURED if name in search.objectives or name in search.limits]
+        return {name: self.metrics[name] for name in (*FACTS, *judged)}
+
+    @property
+    def measured(self) -> Row:
+        """The latencies in milliseconds and the bytes of the file; None where they are not measured yet."""
+        return {name: self.metrics.get(name) for name in MEASURED}
 
 
 @dataclass(frozen=True)
@@ -222,6 +235,8 @@ class StudyRecord:
             ones from a time when the goal was lower.
         curves: accuracy right after pruning over the ratio, by the key of the sparse stage whose network is
             pruned; without those of failed sparse stages.
+        latencies: the measurements of networks on the study's machine, by the key of the stage that made the
+            network; their metrics are also among those of that stage.
     """
 
     name: str
@@ -233,6 +248,7 @@ class StudyRecord:
     front: list[int]
     contenders: list[ContenderRecord] = field(default_factory=list)
     curves: dict[str, StageRecord] = field(default_factory=dict)
+    latencies: dict[str, StageRecord] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -276,5 +292,9 @@ def smallest_near_dense(study: StudyRecord) -> TrialRecord | None:
 
 
 def _smaller(study: StudyRecord) -> list[TrialRecord]:
-    dense = study.dense.metrics
-    return [trial for trial in study.complete if dense and trial.metrics["params"] < dense["params"]]
+    dense, allows = study.dense.metrics, study.config.search.allows
+    return [
+        trial
+        for trial in study.complete
+        if dense and trial.metrics["params"] < dense["params"] and allows(trial.metrics)
+    ]

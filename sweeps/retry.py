@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slimnet.errors import SlimnetError
-from sweeps.records import StudyRecord
+from sweeps.records import StudyRecord, TrialRecord
 from sweeps.stages import Store
 
 
@@ -31,8 +31,14 @@ def forget_failures(store: Store, study: StudyRecord, numbers: Sequence[int]) ->
             raise SlimnetError(f"trial {number} has not failed; failed trials: {listed}")
     trials = (stage for number in numbers or failed for stage in failed[number].stages)
     contenders = (stage for contender in study.contenders for stage in contender.stages)
-    chosen = [study.dense, *trials, *study.curves.values(), *(() if numbers else contenders)]
+    others = (*study.curves.values(), *study.latencies.values())
+    chosen = [study.dense, *trials, *others, *(() if numbers else contenders)]
     stages = {stage.key: stage for stage in chosen if stage.state == "failed"}
     for stage in stages.values():
         store.folder(stage).forget_failure()
-    return [number for number, trial in failed.items() if any(s.key in stages for s in trial.stages)]
+
+    def again(trial: TrialRecord) -> bool:
+        measurement = study.latencies.get(trial.stages[-1].key)
+        return any(stage is not None and stage.key in stages for stage in (*trial.stages, measurement))
+
+    return [number for number, trial in failed.items() if again(trial)]

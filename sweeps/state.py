@@ -6,6 +6,7 @@ does not grow with the number of trials that have ended.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from sweeps.config.space import count_points
 from sweeps.contenders import Contender, chosen_points, contenders, epochs_to_come, narrow_epochs_to_come
 from sweeps.pareto import Front
 from sweeps.records import (
+    MEASURED,
     ContenderRecord,
     Row,
     StageRecord,
@@ -25,12 +27,13 @@ from sweeps.records import (
     TrialState,
     best_trial,
 )
-from sweeps.stages import KINDS, Stage, Store, chain, curve_stage, dense_stage
+from sweeps.stages import KINDS, Stage, Store, chain, curve_stage, dense_stage, latency_stage
 from sweeps.stages.training import TrainingSpec
 from sweeps.study import Point, Study, open_study
 
 SPARSE_FIELDS = ("data", "model", "sparse", "seed", "prune.streams")  # what the first sparse stage depends on
 MOST_CURVES = 100  # per study; with a continuous λ, every trial has another sparse network
+MOST_MEASURED = 100  # trials; of more, those on the front, unless trials are judged by it
 TRAINING_KINDS = tuple(name for name, spec in KINDS.items() if issubclass(spec, TrainingSpec))
 
 
@@ -47,7 +50,10 @@ class State:
         self._study = study
         self._stages: dict[str, StageRecord] = {}
         self._trials: list[TrialRecord] = []
-        self._open: dict[int, tuple[Stage, ...]] = {}  # the chains of trials that have not ended
+        self._open: dict[int, tuple[Stage, ...]] = {}  # what trials need that have not ended
+        self._latencies: dict[str, Stage] = {}  # measurements, by the key of the stage that made the network
+        self._trials_of: dict[str, list[int]] = {}  # by the key of their last stage
+        self._unmeasured = not config.latency or not study.facts.machine
         self._states: Counter[TrialState] = Counter()
         self._first_sparse: dict[str, int] = {}  # first sparse stages, with the first trial of each
         self._curves: dict[str, StageRecord] = {}  # by the key of the sparse stage
@@ -61,6 +67,7 @@ class State:
         facts = study.facts
         self.dense = dense_stage(config, facts.precision, facts.data, facts.networks)
         self._look_up(self.dense)
+        self._measure(self.dense)
         for point in study.points:
             self._take(point)
         self._find_contenders()
@@ -80,15 +87,18 @@ class State:
         config = resolve(self.config, point.params)
         facts = self._study.facts
         stages = chain(config, facts.precision, facts.data, facts.networks)
-        records = tuple(map(self._look_up, stages))
-        trial = TrialRecord(number, point.params, config, *_outcome(records), records)
+        for stage in stages:
+            self._look_up(stage)
+        needed = (*stages, *self._measure(stages[-1]))
+        self._trials_of.setdefault(stages[-1].key, []).append(number)
+        trial = TrialRecord(number, point.params, config, *self._outcome(needed), self._records(stages))
         self._trials.append(trial)
         self._states[trial.state] += 1
         first = self._first_sparse.setdefault(stages[0].key, number) == number
         if first and self.config.curves and len(self._first_sparse) <= MOST_CURVES:
             self._add_curve(stages[0], point)
         if trial.state == "running":
-            self._open[number] = stages
+            self._open[number] = needed
         else:
             self._close(trial)
         return trial
@@ -129,13 +139,30 @@ class State:
         """The curves that can be computed; they are less urgent than all other stages."""
         return filter(self._is_ready, self._open_curves.values())
 
+    def ready_latencies(self) -> Iterator[Stage]:
+        """The measurements of networks that can be taken now, once every trial has ended.
+
+        Of a study with many trials, those of the front, of the dense network and of controls and repeats.
+        """
+        if self._unmeasured or self._open or self.asked < self.config.search.trials:
+            return
+        few = self.asked <= MOST_MEASURED
+        numbers = range(self.asked) if few else self._front.numbers()
+        keys = [self.dense.key, *(self._trials[number].stages[-1].key for number in numbers)]
+        keys += [record.stages[-1].key for record in self._contender_records]
+        yield from filter(self._is_ready, (self._latencies[key] for key in keys if key in self._latencies))
+
+    def leave_unmeasured(self) -> None:
+        """Measure no latency in this run: it is on another machine than the study's."""
+        self._unmeasured = True
+
     def stage(self, key: str) -> StageRecord:
         """The record of a stage, as it was last read or advanced."""
         return self._stages[key]
 
     def stages(self) -> list[StageRecord]:
-        """Every stage of the trials, the baseline, the curves and the contenders, once."""
-        return list(self._stages.values())
+        """Every stage of the trials, the baseline, the curves and the contenders, once; no measurements."""
+        return [stage for stage in self._stages.values() if stage.kind != "latency"]
 
     def users(self, stage: Stage) -> list[TrialRecord]:
         """The trials that have not ended and need this stage."""
@@ -157,13 +184,22 @@ class State:
     def is_idle(self) -> bool:
         """Whether no trial is left to sample and no stage to compute."""
         sampled = self.asked >= self.config.search.trials
-        return sampled and not self.ready() and next(self.ready_curves(), None) is None
+        others = itertools.chain(self.ready_curves(), self.ready_latencies())
+        return sampled and not self.ready() and next(others, None) is None
 
     def shown_with(self, stage: Stage) -> list[TrialRecord]:
         """The trials that a display shows with a stage: its users; of a curve, the first with its network."""
         if stage.kind == "curve":
             return [self._trials[self._first_sparse[stage.inputs["parent"].key]]]
+        if stage.kind == "latency":
+            return [self._trials[number] for number in self._trials_of.get(stage.inputs["parent"].key, [])]
         return self.users(stage)
+
+    def name_beside(self, stage: Stage) -> str | None:
+        """The name of the control or repeat that a stage is for; None for the dense network."""
+        key = stage.inputs["parent"].key if stage.kind == "latency" else stage.key
+        records = self._contender_records if key != self.dense.key else []
+        return next((one.name for one in records if any(s.key == key for s in one.stages)), None)
 
     def advance(self, stage: Stage, epochs_done: int) -> None:
         """Note that a stage has finished an epoch."""
@@ -183,11 +219,12 @@ class State:
             uid=self._study.facts.uid,
             config=self.config,
             goal=self.goal,
-            dense=self._stages[self.dense.key],
+            dense=self._record(self.dense.key),
             trials=list(self._trials),
             front=self._front.numbers(),
             contenders=self._known_contenders(),
             curves=dict(self._curves),
+            latencies={key: self._stages[stage.key] for key, stage in self._latencies.items()},
         )
 
     @property
@@ -229,6 +266,8 @@ class State:
     def _needed(self) -> Iterator[Stage]:
         """The stages of the baseline and of all trials and contenders that have not ended, by priority."""
         yield self.dense
+        if self.config.judges_latency and self.dense.key in self._latencies:
+            yield self._latencies[self.dense.key]
         for stages in self._open.values():
             yield from stages
         for contender, record in zip(self._contenders, self._contender_records, strict=True):
@@ -266,8 +305,12 @@ class State:
         return list(made)
 
     def _contender_record(self, one: Contender) -> ContenderRecord:
-        records = tuple(map(self._look_up, one.stages))
-        return ContenderRecord(one.kind, one.trial, one.seed, *_outcome(records), records)
+        for stage in one.stages:
+            self._look_up(stage)
+        self._measure(one.stages[-1])
+        return ContenderRecord(
+            one.kind, one.trial, one.seed, *self._outcome(one.stages), self._records(one.stages)
+        )
 
     def _size(self, stage: Stage) -> int | None:
         """The parameters of a stage's network; None until it is finished."""
@@ -330,9 +373,9 @@ class State:
         self._note_curve(stage, record)
         ended, is_sized = [], False
         for before in self.users(stage):
-            records = tuple(self._stages[other.key] for other in before.stages)
-            state, reason = _outcome(records)
-            trial = replace(before, state=state, reason=reason, stages=records)
+            needed = self._open[before.number]
+            state, reason = self._outcome(needed)
+            trial = replace(before, state=state, reason=reason, stages=self._again(before.stages))
             self._trials[trial.number] = trial
             if state != "running":
                 self._states[before.state] -= 1
@@ -340,12 +383,13 @@ class State:
                 del self._open[trial.number]
                 self._close(trial)
                 ended.append(trial)
+        if stage.kind == "latency":
+            self._show_latency(stage.inputs["parent"])
         for place, contender in enumerate(self._contender_records):
             if any(other.key == stage.key for other in contender.stages):
-                records = tuple(self._stages[other.key] for other in contender.stages)
-                state, reason = _outcome(records)
+                state, reason = _outcome([self._stages[other.key] for other in contender.stages])
                 self._contender_records[place] = replace(
-                    contender, state=state, reason=reason, stages=records
+                    contender, state=state, reason=reason, stages=self._again(contender.stages)
                 )
                 is_sized = is_sized or (contender.kind == "trial" and state == "complete")
         if is_sized:
@@ -353,8 +397,49 @@ class State:
         self._find_contenders()
         return ended
 
+    # Latency
+
+    def _measure(self, last: Stage) -> tuple[Stage, ...]:
+        """Note that a network is to be measured; returns the stage if a trial with it has to wait for it."""
+        machine = self._study.facts.machine
+        if not (self.config.latency and machine):
+            return ()
+        stage = self._latencies.get(last.key)
+        if stage is None:
+            self._latencies[last.key] = stage = latency_stage(last, machine)
+            self._look_up(stage)
+        return (stage,) if self.config.judges_latency else ()
+
+    def _record(self, key: str) -> StageRecord:
+        """A stage's record, with what was measured of its network among the metrics."""
+        record, stage = self._stages[key], self._latencies.get(key)
+        found = self._stages[stage.key].metrics if stage else {}
+        if record.result is None or not found:
+            return record
+        metrics = {**record.metrics, **{name: found[name] for name in MEASURED}}
+        return replace(record, result={**record.result, "metrics": metrics})
+
+    def _records(self, stages: Sequence[Stage]) -> tuple[StageRecord, ...]:
+        return tuple(self._record(stage.key) for stage in stages)
+
+    def _again(self, before: Sequence[StageRecord]) -> tuple[StageRecord, ...]:
+        """The records of the same stages as they are now."""
+        return tuple(self._record(record.key) for record in before)
+
+    def _outcome(self, needed: Sequence[Stage]) -> tuple[TrialState, str | None]:
+        return _outcome([self._stages[stage.key] for stage in needed])
+
+    def _show_latency(self, last: Stage) -> None:
+        """Update the trials and contenders whose network has been measured."""
+        for number in self._trials_of.get(last.key, []):
+            trial = self._trials[number]
+            self._trials[number] = replace(trial, stages=self._again(trial.stages))
+        for place, contender in enumerate(self._contender_records):
+            if contender.stages[-1].key == last.key:
+                self._contender_records[place] = replace(contender, stages=self._again(contender.stages))
+
     def _close(self, trial: TrialRecord) -> None:
-        if trial.state == "complete":
+        if trial.state == "complete" and self.config.search.allows(trial.facts()):
             self._front.add(trial.number, trial.facts())
 
 
@@ -373,7 +458,7 @@ def count_states(stages: list[StageRecord]) -> dict[StageState, int]:
     return {state: found[state] for state in ("done", "partial", "missing", "failed")}
 
 
-def _outcome(stages: tuple[StageRecord, ...]) -> tuple[TrialState, str | None]:
+def _outcome(stages: Sequence[StageRecord]) -> tuple[TrialState, str | None]:
     for stage in stages:
         if stage.failure:
             return "failed", f"{stage.name}: {stage.failure['reason']}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from slimnet.export.artifact import Artifact
 from slimnet.export.files import Exported
 from slimnet.preprocessing import Preprocessing
+from slimnet.wording import file_size
 
 MOST_CLASSES = 30  # named in the card; all are in the files
 
@@ -78,14 +79,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-
-
-def file_size(count: int) -> str:
-    """1234567 -> "1.2 MB"."""
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _summary(artifact: Artifact) -> str:

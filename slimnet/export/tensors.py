@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import save, save_file
+from torch import Tensor, nn
 
 from slimnet.export.deployed import as_texts
 
@@ -19,5 +19,13 @@ def export_tensors(model: nn.Module, path: Path, description: dict[str, Any]) ->
         path: the .safetensors file.
         description: entries for its metadata.
     """
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    save_file(state, path, {"format": "pt", **as_texts(description)})  # "format" is for other readers
+    save_file(_state(model), path, {"format": "pt", **as_texts(description)})  # "format" is for other readers
+
+
+def file_bytes(model: nn.Module) -> int:
+    """The size of the safetensors file of a network, without its description."""
+    return len(save(_state(model)))
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}

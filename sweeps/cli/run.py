@@ -41,6 +41,7 @@ from sweeps.stages import Store
 from sweeps.study import Study, check_config, hold, is_begun, keep_config, make_study
 
 if TYPE_CHECKING:
+    from sweeps.state import State
     from sweeps.tracking import Tracker
 
 EXIT_FAILED_TRIALS = 1
@@ -93,6 +94,8 @@ def run_command(
             prepared = processes.ask(prepare, settings, data_dir)
             check_networks(settings, study.facts.networks, prepared.networks)
         machine = prepared.machine if prepared else None
+        if machine is not None and settings.latency and machine.name != study.facts.machine:
+            _measure_elsewhere(console, state, settings, study.facts.machine, machine.name)
         room = places(settings.workers, machine, settings.search.ahead + 1) if machine else []
         _introduce(console, settings, study, machine, room)
         for note in prepared.notes if prepared else ():
@@ -118,9 +121,27 @@ def run_command(
     _close(console, record, comparison, page, reference, runs)
 
 
-def _fixed(prepared: Prepared | None) -> tuple[Precision | None, dict[str, Made]]:
+def _fixed(prepared: Prepared | None) -> tuple[Precision | None, dict[str, Made], str]:
     """What a new study fixes of the machine and the networks."""
-    return (prepared.machine.precision, prepared.networks) if prepared else (None, {})
+    if prepared is None:
+        return None, {}, ""
+    return prepared.machine.precision, prepared.networks, prepared.machine.name
+
+
+def _measure_elsewhere(console: Console, state: State, config: Config, machine: str, here: str) -> None:
+    """Leave latencies unmeasured on another machine than the study's.
+
+    Raises:
+        SlimnetError: the study judges its trials by them.
+    """
+    if config.judges_latency:
+        raise SlimnetError(
+            f"the study {config.study} judges its trials by their latency on {machine}, and this is {here}; "
+            "go on there, or give this one another name (--set study=NAME)"
+        )
+    if machine:
+        console.note(f"the latencies of this study are of {machine}; new networks are not measured on {here}")
+    state.leave_unmeasured()
 
 
 def _introduce(
@@ -189,7 +210,10 @@ def _close(
     curves = [(stage.key, stage.failure["reason"]) for stage in record.curves.values() if stage.failure]
     for key, reason in curves:
         console.error(f"the curve {key}, which only the report shows, failed: {reason}")
-    if failed or contenders or curves or record.dense.failure:
+    unmeasured = [stage.failure["reason"] for stage in record.latencies.values() if stage.failure]
+    for reason in dict.fromkeys(unmeasured):
+        console.error(f"{unmeasured.count(reason)} latencies could not be measured: {reason}")
+    if failed or contenders or curves or unmeasured or record.dense.failure:
         console.error(f"try again with: {studies.command('retry', reference)}")
     points = count_points(record.config.search.space)
     more = record.goal + 8 if points is None else min(record.goal + 8, points)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from slimnet.wording import file_size
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, JsonOption, RunsOption, SetOption, TrialsOption
 from sweeps.comparison import Comparison, Measured
@@ -66,6 +67,7 @@ def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
             "state": trial.state,
             **{stage.name: _stage_state(stage) for stage in trial.stages},
             **_reached(trial.metrics),
+            **(trial.measured if as_json else {}),
             "reason": trial.reason,
         }
         for trial in record.trials
@@ -128,9 +130,12 @@ def print_front(console: Console, record: StudyRecord, comparison: Comparison) -
         return
     rows = [_front_row(record, comparison, point) for point in comparison.points]
     if dense := comparison.dense:
-        rows.append({**dict.fromkeys(rows[0]), "trial": "dense", **_measured_cells(dense)})
+        rows.append({"trial": "dense", **_measured_cells(dense)})
+    rows = _filled(rows)
     seeds = f", mean ± standard error of {comparison.seeds} seeds" if comparison.seeds > 1 else ""
     console.table(rows, f"Pareto front of {record.name} (selected on the validation split{seeds})")
+    if any(row.get("latency") for row in rows):
+        console.note("latency: milliseconds for 1 and for 64 images on this study's machine, on one thread")
     controls = [
         {
             "control": one.kind,
@@ -162,6 +167,19 @@ def _measured_cells(one: Measured) -> dict[str, Any]:
         "macs": one.size("macs"),
         "epochs": one.epochs,
         **{metric: with_error(one, metric) for metric in ("val_accuracy", "test_accuracy")},
+        **_deployment_cells(one),
+    }
+
+
+def _deployment_cells(one: Measured) -> dict[str, str]:
+    """Latency and file size; nothing in a study that does not measure them."""
+    latencies = [one.known(name) for name in ("latency_ms", "latency_ms_64")]
+    size = one.known("file_bytes")
+    if size is None:
+        return {}
+    return {
+        "latency": " / ".join(f"{value:.3g}" for value in latencies if value is not None),
+        "file": file_size(round(size)),
     }
 
 

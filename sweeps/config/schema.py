@@ -6,6 +6,7 @@ value of the search space must be valid for its field.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from itertools import combinations, product
@@ -39,7 +40,10 @@ from sweeps.config.sections import (
 from sweeps.config.space import Choices, Entry, count_points, parse_entry
 from sweeps.config.yaml_source import KeyPath, dotted
 
-Metric = Literal["val_accuracy", "params", "macs"]
+Metric = Literal["val_accuracy", "params", "macs", "latency_ms", "latency_ms_64", "file_bytes"]
+MEASURED: tuple[Metric, ...] = ("latency_ms", "latency_ms_64", "file_bytes")
+"""The metrics that are measured on the study's machine, after a trial's last stage."""
+
 Direction = Literal["maximize", "minimize"]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="all random draws depend on it")]
 Passes = Annotated[
@@ -104,6 +108,9 @@ class Search(Section):
         min_length=1,
         description="metrics traded against each other",
     )
+    limits: dict[Metric, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="the most of a metric that a trial on the front may have; the least of val_accuracy"
+    )
 
     @field_validator("space", mode="plain")
     @classmethod
@@ -139,6 +146,13 @@ class Search(Section):
             )
             raise refusal((("test_accuracy",), clause))
         return raw
+
+    def allows(self, facts: Mapping[str, Any]) -> bool:
+        """Whether a trial with these metrics is within all limits."""
+        return all(
+            facts[name] >= limit if name == "val_accuracy" else facts[name] <= limit
+            for name, limit in self.limits.items()
+        )
 
     @model_validator(mode="after")
     def _trials_fit_the_sampler(self) -> Self:
@@ -188,6 +202,9 @@ class Config(Section):
     )
     curves: bool = Field(
         True, description="measure every sparse network right after pruning at each ratio, for the report"
+    )
+    latency: bool = Field(
+        True, description="measure every finished network's latency on this machine, and its file's size"
     )
     wandb: Wandb = Wandb()
 
@@ -248,6 +265,22 @@ class Config(Section):
             field = "lambda" if self.sparse.lambda_ else "target"
             raise refusal((("sparse", field), "has no effect, as sparse.epochs is 0; remove it."))
         return self
+
+    @model_validator(mode="after")
+    def _objectives_are_measured(self) -> Self:
+        if not self.latency and (names := sorted(self._judged_by & set(MEASURED))):
+            clause = f"is false, but search judges trials by {names[0]}; use true."
+            raise refusal((("latency",), clause))
+        return self
+
+    @property
+    def judges_latency(self) -> bool:
+        """Whether trials are judged by what is measured on the study's machine."""
+        return bool(self._judged_by & set(MEASURED))
+
+    @property
+    def _judged_by(self) -> set[Metric]:
+        return {*self.search.objectives, *self.search.limits}
 
     @property
     def rewinds(self) -> bool:

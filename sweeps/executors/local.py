@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing.connection
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from sweeps.executors import processes
@@ -18,11 +17,14 @@ from sweeps.jobs import Job, Place
 class _Running:
     child: processes.Child
     place: Place
+    alone: bool
     ended: Event | None = None
 
 
 class LocalExecutor:
     """Stages as processes.
+
+    While a stage runs that wants to be alone, none starts, and the others wait where they report next.
 
     Args:
         places: one for each stage that may run at the same time.
@@ -33,21 +35,22 @@ class LocalExecutor:
         self._running: dict[str, _Running] = {}
 
     def capacity(self) -> int:
-        """How many places have no stage."""
-        return len(self._free())
+        """How many places have no stage; 0 while one is alone."""
+        return 0 if self._alone else len(self._free())
 
     def start(self, job: Job) -> str:
         """Start a stage in a new process."""
         place = self._free()[0]
+        if job.stage.spec.alone:
+            self._tell_all("wait")
         child = processes.start(_work, job, place, name=f"{job.stage.kind}-{job.key}")
-        self._running[job.key] = _Running(child, place)
+        self._running[job.key] = _Running(child, place, job.stage.spec.alone)
         return str(place)
 
     def stop(self, key: str) -> None:
         """Ask a stage to end after the current epoch."""
         if key in self._running:
-            with suppress(OSError):
-                self._running[key].child.connection.send("stop")
+            self._running[key].child.tell("stop")
 
     def poll(self, timeout: float) -> list[Event]:
         """The new events of all stages."""
@@ -68,6 +71,14 @@ class LocalExecutor:
             running.child.end()
         self._running.clear()
 
+    @property
+    def _alone(self) -> bool:
+        return any(running.alone for running in self._running.values())
+
+    def _tell_all(self, message: processes.Message) -> None:
+        for running in self._running.values():
+            running.child.tell(message)
+
     def _free(self) -> list[Place]:
         free = list(self._places)
         for running in self._running.values():
@@ -87,6 +98,8 @@ class LocalExecutor:
         except (EOFError, OSError):
             death = running.child.death()
             del self._running[key]
+            if running.alone:
+                self._tell_all("go on")
             events.append(running.ended or Event(key, "lost", reason=death))
         return events
 

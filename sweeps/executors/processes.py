@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
@@ -26,6 +26,9 @@ PRELOADED = [
     "sweeps.check.probe",
     "torch._dynamo",
 ]  # every optimiser imports the latter, which takes a second
+
+Message = Literal["stop", "wait", "go on"]
+"""To a process: stop; or wait at the next message that you send, and go on."""
 
 StartMethod = Literal["forkserver", "spawn"]
 Send = Callable[[Any], None]
@@ -44,6 +47,11 @@ class Child:
         self.process.kill()
         self.process.join()
         self.connection.close()
+
+    def tell(self, message: Message) -> None:
+        """Send a message, unless the process has died."""
+        with suppress(OSError):
+            self.connection.send(message)
 
     def death(self) -> str:
         """How the process ended, in words."""
@@ -158,10 +166,12 @@ def _begin(work: Callable[..., None], connection: Connection, *arguments: Any) -
     """What a process runs: its work, while a thread listens."""
     keep_memory()
     gc.freeze()  # else the first collection would touch, and so copy, all memory shared with the server
-    stop = threading.Event()
-    threading.Thread(target=_listen, args=(connection, stop), daemon=True).start()
+    stop, free = threading.Event(), threading.Event()
+    free.set()
+    threading.Thread(target=_listen, args=(connection, stop, free), daemon=True).start()
 
     def send(message: Any) -> None:
+        free.wait()
         try:
             connection.send(message)
         except OSError:
@@ -170,11 +180,16 @@ def _begin(work: Callable[..., None], connection: Connection, *arguments: Any) -
     work(send, stop.is_set, *arguments)
 
 
-def _listen(connection: Connection, stop: threading.Event) -> None:
+def _listen(connection: Connection, stop: threading.Event, free: threading.Event) -> None:
     """Wait for messages; a closed pipe means that who started this process is dead, and ends it."""
     try:
         while True:
-            connection.recv()
-            stop.set()
+            match connection.recv():
+                case "wait":
+                    free.clear()
+                case "go on":
+                    free.set()
+                case _:
+                    stop.set()
     except (EOFError, OSError):
         os._exit(1)

@@ -31,6 +31,9 @@ _METRICS = {
     "test_accuracy": "test accuracy",
     "params": "parameters",
     "macs": "MACs",
+    "latency_ms": "the latency of one image",
+    "latency_ms_64": "the latency of 64 images",
+    "file_bytes": "the size of the file",
 }
 MOST_DETAILS = 20  # failures shown in detail; of a thousand with one cause, a few are enough
 

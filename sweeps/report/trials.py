@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
+from slimnet.wording import file_size
 from sweeps.comparison import recommended
 from sweeps.records import TrialRecord
 from sweeps.report.blocks import Cell, Code, Column, Paragraph, Row, Section, Table
 from sweeps.report.shading import NEUTRAL, Shading
 from sweeps.report.view import StudyView, path_name
-from sweeps.report.wording import UNKNOWN, count, percent, searched_value, times
+from sweeps.report.wording import UNKNOWN, count, milliseconds, percent, searched_value, times
 
 STAGES_FROM_REPORT = PurePath("../../stages")
+_MEASURED = ("1 image", "64 images", "file")
 _SPLITS = ("validation", "test")
 
 
@@ -21,7 +23,7 @@ def all_trials(view: StudyView, shading: Shading) -> Section:
     columns = (
         Column("trial"),
         *(Column(path_name(path)) for path in view.paths),
-        *map(Column, ("parameters", "smaller", "MACs")),
+        *map(Column, ("parameters", "smaller", "MACs", *_MEASURED[: 3 * _is_measured(view)])),
         *(
             Column(split, group)
             for group in ("right after pruning", "after fine-tuning")
@@ -43,6 +45,7 @@ def _dense_row(view: StudyView) -> Row:
         Cell("0"),
         *[Cell(UNKNOWN)] * (len(view.paths) - 1),
         *_size_cells(metrics, metrics),
+        *_measured_cells(view, metrics),
         *_accuracy_cells({}),
         *_accuracy_cells(metrics),
     )
@@ -57,6 +60,7 @@ def _trial_row(view: StudyView, trial: TrialRecord, shading: Shading) -> Row:
         Cell(name, trial.number),
         *(Cell(searched_value(value), value) for value in values),
         *_size_cells(tuned or pruned, view.study.dense.metrics),
+        *_measured_cells(view, tuned),
         *_accuracy_cells(pruned),
         *_accuracy_cells(tuned),
     )
@@ -71,6 +75,22 @@ def _size_cells(metrics: dict[str, Any], dense: dict[str, Any]) -> tuple[Cell, C
         Cell(count(params), params),
         Cell(times(factor) if factor else UNKNOWN, factor),
         Cell(count(macs), macs),
+    )
+
+
+def _is_measured(view: StudyView) -> bool:
+    return any("file_bytes" in trial.metrics for trial in view.complete)
+
+
+def _measured_cells(view: StudyView, metrics: dict[str, Any]) -> tuple[Cell, ...]:
+    """Latencies and file size of a network; no cells in a study that measures none."""
+    if not _is_measured(view):
+        return ()
+    one, many, size = (metrics.get(name) for name in ("latency_ms", "latency_ms_64", "file_bytes"))
+    return (
+        Cell(milliseconds(one), one),
+        Cell(milliseconds(many), many),
+        Cell(UNKNOWN if size is None else file_size(size), size),
     )
 
 

@@ -27,6 +27,11 @@ def percent(fraction: float | None) -> str:
     return UNKNOWN if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}{_SPACE}%"
 
 
+def milliseconds(number: float | None) -> str:
+    """0.4123 -> "0.412 ms"."""
+    return UNKNOWN if number is None else f"{number:.3g}{_SPACE}ms"
+
+
 def times(factor: float) -> str:
     """6.02 -> "6.0×"."""
     return f"{factor:.1f}×"

@@ -5,10 +5,11 @@ A stage is a pure function of its spec. Each kind of stage has a module here: it
 
 from typing import Any
 
-from sweeps.stages.chain import Stage, chain, control, curve_stage, dense_stage
+from sweeps.stages.chain import Stage, chain, control, curve_stage, dense_stage, latency_stage
 from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.folder import StageFolder, Store
+from sweeps.stages.latency import LatencySpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import EarlySpec, SparseSpec
 from sweeps.stages.spec import Spec
@@ -23,6 +24,7 @@ __all__ = [
     "control",
     "curve_stage",
     "dense_stage",
+    "latency_stage",
     "parse_spec",
 ]
 
@@ -32,6 +34,7 @@ KINDS: dict[str, type[Spec]] = {
     "prune": PruneSpec,
     "finetune": FinetuneSpec,
     "curve": CurveSpec,
+    "latency": LatencySpec,
 }
 """The kinds of stages: first those of a trial, in the order of its chain, then the others."""
 

@@ -16,6 +16,7 @@ from sweeps.config.sections import ControlKind, Model, Network, Prune, Recipe
 from sweeps.networks import Networks, name_of, read_off
 from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
+from sweeps.stages.latency import LatencySpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import EarlySpec, SparseSpec
 from sweeps.stages.spec import DataSpec, ModelSpec, Spec
@@ -174,6 +175,17 @@ def curve_stage(sparse: Stage, config: Config) -> Stage:
 def _model_spec(model: Model, networks: Networks) -> ModelSpec:
     made = networks.get(name_of(model)) or read_off(model)
     return ModelSpec(**{name: getattr(model, name) for name in Network.model_fields}, **asdict(made))
+
+
+def latency_stage(last: Stage, machine: str) -> Stage:
+    """The stage that measures a network on a machine.
+
+    Args:
+        last: the stage whose network is measured.
+        machine: the name of the device.
+    """
+    spec = LatencySpec(seed=last.spec.seed, data=last.spec.data, parent=last.key, machine=machine)
+    return Stage(spec, {"parent": last})
 
 
 def _one_pass(

@@ -79,6 +79,7 @@ class Spec(BaseModel):
 
     Attributes:
         title: the kind in words.
+        alone: whether other stages wait while it is computed.
         kind: the name of the kind, and of its folder.
         seed: the trial's seed, on which all random draws depend.
         data: what the network is trained and measured on.
@@ -88,6 +89,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     title: ClassVar[str]
+    alone: ClassVar[bool] = False
 
     kind: str
     seed: int

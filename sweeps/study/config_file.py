@@ -14,6 +14,7 @@ FREE_TO_CHANGE = {  # fields that do not affect results, or whose content is fix
     "controls",
     "confirm",
     "curves",
+    "latency",
     "workers",
     "device",
     "wandb",

@@ -48,12 +48,14 @@ class Facts:
         precision: of the forward pass; fixed, so that another machine does not change it.
         data: the fingerprint of the data set.
         networks: what its networks are made of, where they are not slimnet's own.
+        machine: the device that latencies are measured on; "" in an older study, which measures none.
     """
 
     uid: str
     precision: Precision
     data: str
     networks: Networks = field(default_factory=dict)
+    machine: str = ""
 
 
 @dataclass
@@ -87,7 +89,11 @@ class Study:
 
 
 def make_study(
-    folder: Path, config: Config, precision: Precision | None, networks: Networks | None = None
+    folder: Path,
+    config: Config,
+    precision: Precision | None,
+    networks: Networks | None = None,
+    machine: str = "",
 ) -> Study:
     """Open the study in `folder` to continue it, or begin it.
 
@@ -97,6 +103,7 @@ def make_study(
         precision: what the machine is best at, which a new study takes if its config says auto; not needed
             for one that has begun.
         networks: of a new study, from `sweeps.networks.make_networks`.
+        machine: of a new study: the name of the device that latencies are measured on.
 
     Raises:
         SlimnetError: a file is damaged, or the study began with other data, another network or in another
@@ -114,7 +121,7 @@ def make_study(
         fixed = precision if config.precision == "auto" else config.precision
         assert fixed is not None, "a new study needs a precision"
         data = fingerprint(config.data.source)
-        facts = Facts(uuid.uuid4().hex, fixed, data, networks or {})
+        facts = Facts(uuid.uuid4().hex, fixed, data, networks or {}, machine)
         study = Study(folder, facts, [])
     # In this order: without study.json the lines of trials.jsonl are ignored.
     lines = b"".join(map(_line, study.points))

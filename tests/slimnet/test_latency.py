@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import slimnet
+from slimnet.latency import deployed
 
 
 class Sleeper(nn.Module):
@@ -51,3 +52,25 @@ def test_batchnorm_statistics_are_not_touched() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     slimnet.measure_latency(model, torch.randn(2, 3, 8, 8), seconds=0.01)
     assert model[1].num_batches_tracked == 0
+
+
+def test_the_quietest_burst_counts() -> None:
+    class Disturbed(Sleeper):
+        def forward(self, x: Tensor) -> Tensor:
+            self.milliseconds = 1 if 30 < len(self.calls) <= 60 else 4
+            return super().forward(x)
+
+    found = slimnet.measure_latency(Disturbed(0), torch.zeros(1), seconds=0.0, bursts=8)
+    assert 1 <= found.median_ms < 4
+
+
+def test_deployed_networks_are_folded_where_they_can_be() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    assert isinstance(deployed(model)[1], nn.Identity)
+
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    own = Branching()
+    assert deployed(own) is own

@@ -46,6 +46,7 @@ class Runner:
 
     runs: Path
     computed: Counter[str] = field(default_factory=Counter)
+    machine: str = ""  # without one, no latency is measured
     names: list[str] = field(default_factory=list)
 
     def run(
@@ -59,7 +60,7 @@ class Runner:
     ) -> StudyRecord:
         folder = self.runs / settings.study
         folder.mkdir(parents=True, exist_ok=True)
-        study = make_study(folder, settings, "float32")
+        study = make_study(folder, settings, "float32", machine=self.machine)
         state, sampling, database = resume(study, settings, self.runs)
         executor = wrap(InlineExecutor(self._counted(compute), workers))
         quiet, off = Console(quiet=True), Tracker(folder, Mode("disabled", ""))
@@ -273,6 +274,98 @@ def test_there_is_no_curve_of_a_network_that_failed(runner: Runner) -> None:
     assert read_study(runner.runs, settings).curves == {}
     retry(runner.runs, settings, [])
     assert {curve.state for curve in runner.run(settings).curves.values()} == {"done"}
+
+
+# Latency
+
+
+def measured(runner: Runner) -> Runner:
+    runner.machine = "a processor"
+    return runner
+
+
+def test_every_network_is_measured_once_after_all_that_trials_wait_for(runner: Runner) -> None:
+    plain = Runner(runner.runs.with_name("plain")).run(config())
+    study = measured(runner).run(config(), workers=1)
+    networks = {trial.stages[-1].key for trial in study.trials} | {study.dense.key}
+    assert runner.names[-len(networks) :] == ["latency"] * len(networks)
+    assert Counter(runner.names)["latency"] == len(networks)
+    assert study.latencies.keys() == networks
+    for trial in study.trials:
+        assert trial.measured["file_bytes"] == 4 * trial.metrics["params"]
+        assert trial.measured["latency_ms"] == trial.metrics["params"] / 1e5
+    assert study.dense.metrics["file_bytes"] == 4 * study.dense.metrics["params"]
+    table, without = pareto_table(study), pareto_table(plain)
+    assert [row.pop("file_bytes") for row in table["front"]] == [4 * row["params"] for row in table["front"]]
+    assert table["front"] == [{k: v for k, v in row.items() if k != "file_bytes"} for row in without["front"]]
+    again = read_study(runner.runs, config())
+    assert [trial.measured for trial in again.trials] == [trial.measured for trial in study.trials]
+    runner.names.clear()
+    runner.run(config())
+    assert runner.names == []
+
+
+def test_controls_and_repeats_are_measured_too(runner: Runner) -> None:
+    settings = config("controls.uniform=true", "confirm={seeds: 2, points: 2}", trials=4)
+    study = measured(runner).run(settings)
+    assert study.contenders
+    assert all(one.metrics["file_bytes"] == 4 * one.metrics["params"] for one in study.contenders)
+
+
+def test_trials_that_are_judged_by_latency_wait_for_it(runner: Runner) -> None:
+    settings = config("search.objectives={val_accuracy: maximize, latency_ms: minimize}", sampler="tpe")
+    study = measured(runner).run(settings, workers=2)
+    assert [trial.state for trial in study.trials] == ["complete"] * 12
+    assert Counter(runner.names)["latency"] == 1 + len({trial.stages[-1].key for trial in study.trials})
+    assert runner.names[-1] != "sparse"
+    table = pareto_table(study)
+    assert [row["latency_ms"] for row in table["front"]] == [row["params"] / 1e5 for row in table["front"]]
+    assert table["dense"]["latency_ms"] == table["dense"]["params"] / 1e5
+    assert table["hypervolume"] > 0
+    told = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
+    assert [trial.values[1] for trial in told.trials] == [t.metrics["latency_ms"] for t in study.trials]
+    by_size = Runner(runner.runs.with_name("by-size")).run(config(sampler="tpe"))
+    assert points(study) == points(by_size)  # whose objectives rank alike
+
+
+def test_a_limit_keeps_trials_off_the_front(runner: Runner) -> None:
+    free = measured(runner).run(config())
+    sizes = sorted(free.trials[number].metrics["params"] for number in free.front)
+    middle = sizes[len(sizes) // 2]
+    other = measured(Runner(runner.runs.with_name("limited")))
+    study = other.run(config(f"search.limits={{latency_ms: {middle / 1e5}}}"))
+    assert len(study.complete) == 12
+    assert sorted(study.trials[number].metrics["params"] for number in study.front) == [
+        size for size in sizes if size <= middle
+    ]
+
+
+def test_a_failed_measurement_fails_no_trial_that_is_not_judged_by_it(runner: Runner) -> None:
+    settings = config(trials=4)
+    study = measured(runner).run(settings, compute=failing("latency"))
+    assert [trial.state for trial in study.trials] == ["complete"] * 4
+    assert {stage.state for stage in study.latencies.values()} == {"failed"}
+    assert retry(runner.runs, settings, []) == []
+    again = runner.run(settings)
+    assert {stage.state for stage in again.latencies.values()} == {"done"}
+    assert all(trial.measured["file_bytes"] for trial in again.trials)
+
+
+def test_a_failed_measurement_fails_the_trials_that_are_judged_by_it(runner: Runner) -> None:
+    settings = config("search.objectives={val_accuracy: maximize, file_bytes: minimize}", trials=4)
+    study = measured(runner).run(settings, compute=failing("latency"))
+    assert {trial.reason for trial in study.trials} == {"latency: the loss became nan"}
+    assert retry(runner.runs, settings, []) == [0, 1, 2, 3]
+    assert {trial.state for trial in runner.run(settings).trials} == {"complete"}
+
+
+def test_of_many_networks_those_of_the_front_are_measured(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.state.MOST_MEASURED", 11)
+    study = measured(runner).run(config())
+    done = {key for key, stage in study.latencies.items() if stage.state == "done"}
+    assert done == {study.dense.key} | {study.trials[number].stages[-1].key for number in study.front}
 
 
 # Interruptions

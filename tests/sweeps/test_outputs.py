@@ -23,8 +23,9 @@ def test_the_front_has_what_it_had_and_what_is_known_over_seeds() -> None:
     table = pareto_table(Made([0.80, 0.82], [[0.81, 0.83], [0.79]]).study())
     names = ["study", "objectives", "trials", "dense", "front", "controls", "hypervolume"]
     assert list(table) == names
-    assert list(table["dense"]) == [*FACTS, *OVER_SEEDS]
-    assert [list(row) for row in table["front"]] == [["trial", "lambda", "ratio", *FACTS, *OVER_SEEDS]] * 2
+    assert list(table["dense"]) == [*FACTS, "file_bytes", *OVER_SEEDS]
+    columns = ["trial", "lambda", "ratio", *FACTS, "file_bytes", *OVER_SEEDS]
+    assert [list(row) for row in table["front"]] == [columns] * 2
     first, second = table["front"]
     assert (first["val_accuracy"], first["seeds"], first["epochs"]) == (0.81, [0, 1], 4)
     assert first["val_accuracy_mean"] == pytest.approx(0.82)

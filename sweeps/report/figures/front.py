@@ -24,7 +24,15 @@ from sweeps.report.drawing import (
     log_ticks,
     texts_of,
 )
-from sweeps.report.figures.marks import HELD_OUT, LABEL_GAP, MOST_LABELS, SIZES, marker, result_lines
+from sweeps.report.figures.marks import (
+    HELD_OUT,
+    LABEL_GAP,
+    MEASURED,
+    MOST_LABELS,
+    SIZES,
+    marker,
+    result_lines,
+)
 from sweeps.report.shading import NEUTRAL, Shading
 from sweeps.report.verdicts import control_names, seeds_and_epochs, with_error
 from sweeps.report.view import StudyView, path_name
@@ -37,7 +45,9 @@ SYMBOLS = {"uniform": "square", "scratch": "triangle-up", "random": "x"}  # of t
 def pareto(view: StudyView, shading: Shading) -> Figure:
     """Accuracy over size: every finished trial, the front, the dense network."""
     objectives = view.study.config.search.objectives
-    sizes = dict(sorted(SIZES.items(), key=lambda item: item[1] not in objectives))
+    measured = any(trial.metrics.get("file_bytes") is not None for trial in view.complete)
+    known = {**SIZES, **(MEASURED if measured else {})}
+    sizes = dict(sorted(known.items(), key=lambda item: item[1] not in objectives))
     legend, scale = legend_of(shading)
     diamond = " The diamond is the dense network; the dotted line lies one point below its accuracy."
     dense = diamond if view.study.dense.metrics else ""
@@ -72,7 +82,7 @@ def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Dra
     networks += [run for one in comparison.controls.values() for run in one.runs.values()]
     front = [trial for trial in view.complete if trial.number in view.front]
     size_axes = {
-        size: axis(f"{size}, log scale", type="log", **log_ticks([network[metric] for network in networks]))
+        size: axis(f"{size}, log scale", type="log", **log_ticks(_known(networks, metric)))
         for size, metric in sizes.items()
     }
     titles = {split: f"{split} accuracy" for split in HELD_OUT}
@@ -91,9 +101,13 @@ def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Dra
     return drawing
 
 
+def _known(networks: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    return [network[metric] for network in networks if network.get(metric) is not None]
+
+
 def _places(networks: Sequence[Mapping[str, Any]], sizes: Mapping[str, str]) -> dict[str, Any]:
     """The positions of networks, for every choice of the axes."""
-    xs = {size: [network[metric] for network in networks] for size, metric in sizes.items()}
+    xs = {size: [network.get(metric) for network in networks] for size, metric in sizes.items()}
     ys = {split: [in_percent(network[metric]) for network in networks] for split, metric in HELD_OUT.items()}
     return {"x": by_choice(_SIZE, xs), "y": by_choice(_ACCURACY, ys)}
 
@@ -183,7 +197,7 @@ def _means(
 
 def _over_seeds(networks: Sequence[Measured], sizes: Mapping[str, str]) -> Trace:
     """The positions of means, and the bars of their standard errors, for every choice of the axes."""
-    xs = {size: [one.size(metric) for one in networks] for size, metric in sizes.items()}
+    xs = {size: [_mean_size(one, metric) for one in networks] for size, metric in sizes.items()}
     ys = {split: [in_percent(one.mean(metric)) for one in networks] for split, metric in HELD_OUT.items()}
     errors = {
         split: [in_percent(one.standard_error(metric) or 0.0) for one in networks]
@@ -197,6 +211,10 @@ def _over_seeds(networks: Sequence[Measured], sizes: Mapping[str, str]) -> Trace
         "hovertext": [_text(one) for one in networks],
         "hoverinfo": "text",
     }
+
+
+def _mean_size(one: Measured, metric: str) -> float | None:
+    return one.known(metric) if metric in MEASURED.values() else one.size(metric)
 
 
 def _text(one: Measured) -> str:

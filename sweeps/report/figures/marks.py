@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from slimnet.wording import file_size
 from sweeps.records import TrialRecord
 from sweeps.report import wording
 from sweeps.report.drawing import escaped
@@ -13,6 +14,12 @@ from sweeps.report.view import StudyView
 SPLITS = {"validation": "val_accuracy", "test": "test_accuracy", "training": "train_accuracy"}
 HELD_OUT = {split: SPLITS[split] for split in ("validation", "test")}
 SIZES = {"parameters": "params", "MACs": "macs"}
+MEASURED = {
+    "latency of 1 image, ms": "latency_ms",
+    "latency of 64 images, ms": "latency_ms_64",
+    "file size, bytes": "file_bytes",
+}
+"""Sizes that only finished networks on the study's machine have."""
 LABEL_GAP = "\N{NO-BREAK SPACE}" * 3  # between a point and the number on its left
 MOST_LABELS = 15  # with more, trials are not numbered and ratios have no tick each
 
@@ -34,4 +41,8 @@ def result_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Size and accuracy of a network."""
     val, test = (wording.percent(metrics[metric]) for metric in HELD_OUT.values())
     params, macs = wording.count(metrics["params"]), wording.count(metrics["macs"])
-    return [f"{params} parameters, {macs} MACs", f"validation {val}, test {test}"]
+    lines = [f"{params} parameters, {macs} MACs", f"validation {val}, test {test}"]
+    if metrics.get("file_bytes") is not None:
+        one, many = (wording.milliseconds(metrics[name]) for name in ("latency_ms", "latency_ms_64"))
+        lines.append(f"{one} for 1 image, {many} for 64, {file_size(metrics['file_bytes'])}")
+    return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -55,7 +56,7 @@ def test_a_sweep_ends_with_its_front_its_report_and_the_next_commands(finished: 
     assert table["dense"]["params"] > max(row["params"] for row in table["front"])
     assert table["controls"] == []
     over_seeds = {f"{split}_accuracy_{what}" for split in ("val", "test") for what in ("mean", "se")}
-    facts = {"params", "macs", "val_accuracy", "test_accuracy", "epochs", "seeds"} | over_seeds
+    facts = {"params", "macs", "val_accuracy", "test_accuracy", "file_bytes", "epochs", "seeds"} | over_seeds
     assert set(table["dense"]) == facts
     for row in table["front"]:
         assert set(row) == facts | {"trial", "lambda", "ratio"}
@@ -68,6 +69,26 @@ def test_a_sweep_ends_with_its_front_its_report_and_the_next_commands(finished: 
     names = {"config.yaml", "study.db", "pareto.json", "pareto.csv", "report", "driver.log"}
     assert names <= {path.name for path in finished.folder.iterdir()}
     assert "driver.json" not in {path.name for path in finished.folder.iterdir()}
+
+
+def test_every_finished_network_was_measured_once(finished: Sweep, command: Command) -> None:
+    folders = list((finished.runs / "stages" / "latency").iterdir())
+    assert len(folders) == 4  # three trials and the dense network
+    table = json.loads((finished.folder / "latency.json").read_text())
+    assert table["machine"] == json.loads((finished.folder / "study.json").read_text())["machine"]
+    assert [(row["network"], row["trial"]) for row in table["networks"]] == [
+        ("dense", None),
+        *(("trial", number) for number in range(3)),
+    ]
+    _, out, _ = command("status", "smoke", "--runs", finished.runs, "--json")
+    for row, trial in zip(table["networks"][1:], json.loads(out)["trials"], strict=True):
+        assert 0 < row["latency_ms"] < row["latency_ms_64"]
+        assert {name: trial[name] for name in ("latency_ms", "latency_ms_64", "file_bytes")} == {
+            name: value for name, value in row.items() if name not in ("network", "trial")
+        }
+    sizes = {row["trial"]: row["file_bytes"] for row in table["networks"]}
+    assert all(row["file_bytes"] == sizes[row["trial"]] < sizes[None] for row in finished.pareto()["front"])
+    assert re.search(r"latency +file", (finished.runs / "output.txt").read_text())
 
 
 def test_every_epoch_was_computed_once_and_sparse_networks_are_shared(finished: Sweep) -> None:

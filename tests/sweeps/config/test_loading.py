@@ -531,6 +531,22 @@ def test_samplers_but_grid_need_trials(write: Write) -> None:
     assert line.startswith("study-1.yaml:12: search.trials is missing; sampler tpe")
 
 
+def test_trials_can_be_judged_by_what_is_measured(write: Write) -> None:
+    objectives = "search.objectives={val_accuracy: maximize, latency_ms_64: minimize}"
+    found = load_config(write(), [objectives, "search.limits={file_bytes: 100000, val_accuracy: 0.8}"])
+    assert found.judges_latency
+    facts = {"file_bytes": 100_000, "val_accuracy": 0.8}
+    assert found.search.allows(facts)
+    assert not found.search.allows({**facts, "file_bytes": 100_001})
+    assert not found.search.allows({**facts, "val_accuracy": 0.79})
+    assert not load_config(write()).judges_latency
+    for judged in (objectives, "search.limits={latency_ms: 2}"):
+        (line,) = refused(write(), judged, "latency=false")
+        assert "latency is false, but search judges trials by latency_ms" in line
+    (line,) = refused(write(), "search.limits={speed: 2}")
+    assert 'search.limits is {"speed": 2}; it takes one or more of the keys val_accuracy' in line
+
+
 def test_the_test_split_is_never_searched_on(write: Write) -> None:
     (line,) = refused(write(), "search.objectives={test_accuracy: maximize, params: minimize}")
     assert "search.objectives.test_accuracy is refused" in line

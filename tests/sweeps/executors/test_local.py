@@ -18,7 +18,7 @@ from sweeps.config import load_config, resolve
 from sweeps.executors import Event, processes
 from sweeps.executors.local import LocalExecutor
 from sweeps.jobs import Job, Place
-from sweeps.stages import Stage, Store, chain
+from sweeps.stages import Stage, Store, chain, latency_stage
 
 PLACES = [Place("cpu", 1), Place("cpu", 1)]
 
@@ -77,6 +77,25 @@ def test_close_leaves_no_process(tmp_path: Path, executor: LocalExecutor) -> Non
     (process,) = multiprocessing.active_children()
     executor.close()
     assert not process.is_alive()
+
+
+def test_a_measurement_is_alone_and_the_others_go_on_after_it(
+    tmp_path: Path, executor: LocalExecutor
+) -> None:
+    small = sparse_stage(1)
+    executor.start(job(tmp_path, small))
+    events_until(executor, "done")
+    other, measurement = job(tmp_path, sparse_stage(500)), job(tmp_path, latency_stage(small, "here"))
+    executor.start(other)
+    events_until(executor, "epoch")
+    executor.start(measurement)
+    assert executor.capacity() == 0
+    events = events_until(executor, "done", "failed")
+    assert (events[-1].key, events[-1].kind) == (measurement.key, "done")
+    assert executor.capacity() == 1
+    metrics = Store(tmp_path).folder(measurement.stage).read(measurement.stage).metrics
+    assert 0 < metrics["latency_ms"] < metrics["latency_ms_64"]
+    assert {event.key for event in events_until(executor, "epoch")} == {other.key}
 
 
 DRIVER = """

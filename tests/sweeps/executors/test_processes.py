@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,27 @@ def test_only_linux_forks_processes_that_have_loaded_torch(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "platform", "linux")
     methods.remove("forkserver")
     assert processes.start_method() == "spawn"
+
+
+def count_up(send: processes.Send, stop: Callable[[], bool]) -> None:
+    number = 0
+    while not stop():
+        send(number := number + 1)
+
+
+def test_a_process_that_is_told_to_wait_sends_nothing_until_it_is_to_go_on() -> None:
+    child = processes.start(count_up, name="counting")
+    try:
+        assert child.connection.recv() == 1
+        child.tell("wait")
+        last = 1
+        while child.connection.poll(1.0):
+            last = child.connection.recv()
+            assert last < 1_000_000
+        child.tell("go on")
+        assert child.connection.recv() == last + 1
+    finally:
+        child.end()
 
 
 ASKING = """

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from slimnet.errors import SlimnetError
-from sweeps.records import ContenderRecord, StageRecord, StudyRecord
+from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report import write_report
 
 MakeStudy = Callable[..., StudyRecord]
@@ -191,6 +191,32 @@ def test_the_staircase_is_drawn_over_the_objectives_only(page: Page) -> None:
         "MACs|validation": [],
         "MACs|test": [],
     }
+
+
+def test_latency_and_file_size_are_axes_and_columns_where_they_were_measured(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study = make_study(TWO_PASSES)
+    facts = {"latency_ms": 0.25, "latency_ms_64": 4.0, "file_bytes": 50_000}
+    measured = [with_metrics(trial, facts) if trial.number else trial for trial in study.trials]
+    page = write(replace(study, trials=measured), tmp_path)
+    views = {view.partition("|")[0] for view in page.drawings["pareto-0"]}
+    sizes = ["latency of 1 image, ms", "latency of 64 images, ms", "file size, bytes"]
+    assert views == {"parameters", "MACs", *sizes}
+    for size, value in zip(sizes, facts.values(), strict=True):
+        traces = page.traces("pareto-0", f"{size}|validation")
+        found = {x for t in traces if t.get("mode") == "markers" for x in t["x"]}
+        assert found == {value, None}  # trial 0 was not measured, nor was the dense network
+    assert "0.25 ms for 1 image, 4 ms for 64, 50.0 kB" in page.source.replace("\xa0", " ")
+    rows = page.rows("trials")
+    assert [row[-7:-4] for row in rows[-4:]] == [["–"] * 3, *[["0.25 ms", "4 ms", "50.0 kB"]] * 3]
+
+
+def with_metrics(trial: TrialRecord, facts: dict[str, Any]) -> TrialRecord:
+    *before, last = trial.stages
+    assert last.result is not None
+    result = {**last.result, "metrics": {**last.metrics, **facts}}
+    return replace(trial, stages=(*before, replace(last, result=result)))
 
 
 def test_a_point_tells_all_about_its_trial(page: Page, study: StudyRecord) -> None:
