@@ -41,4 +41,5 @@ def export_program(
             raise SlimnetError(f"{type(model).__name__} cannot be exported: {reason(error)}") from error
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # lines and paths of the code that was traced
-        torch.export.save(program, aside, extra_files=dict(extra_files or {}))
+        with quiet():
+            torch.export.save(program, aside, extra_files=dict(extra_files or {}))

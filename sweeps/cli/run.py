@@ -87,7 +87,6 @@ def run_command(
     with hold(folder), watch_signals() as interruption:
         check_config(folder, settings)
         study = make_study(folder, settings, *_fixed(prepared))
-        keep_config(folder, settings)
         _log_to(folder / "driver.log")
         state, sampling, database = resume(study, settings, runs)
         if prepared is None and not state.is_idle:
@@ -96,6 +95,7 @@ def run_command(
         machine = prepared.machine if prepared else None
         if machine is not None and settings.latency and machine.name != study.facts.machine:
             _measure_elsewhere(console, state, settings, study.facts.machine, machine.name)
+        keep_config(folder, settings)
         room = places(settings.workers, machine, settings.search.ahead + 1) if machine else []
         _introduce(console, settings, study, machine, room)
         for note in prepared.notes if prepared else ():

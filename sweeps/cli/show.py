@@ -13,7 +13,7 @@ from sweeps.config import load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.outputs import CONTROLS, pareto_table, write_outputs
-from sweeps.records import FACTS, StageRecord, StudyRecord
+from sweeps.records import FACTS, MEASURED, StageRecord, StudyRecord
 from sweeps.report.summary import how_far
 from sweeps.report.verdicts import against, with_error
 from sweeps.state import count_states
@@ -153,7 +153,7 @@ def print_front(console: Console, record: StudyRecord, comparison: Comparison) -
 def _front_row(record: StudyRecord, comparison: Comparison, point: Measured) -> dict[str, Any]:
     assert point.trial is not None, "points are trials"
     row = record.trials[point.trial].row()
-    asked = {name: value for name, value in row.items() if name not in ("trial", *FACTS)}
+    asked = {name: value for name, value in row.items() if name not in ("trial", *FACTS, *MEASURED)}
     smaller = ""
     if comparison.dense:
         smaller = f"{comparison.dense.size('params') / point.size('params'):.1f}x"

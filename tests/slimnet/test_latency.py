@@ -57,11 +57,17 @@ def test_batchnorm_statistics_are_not_touched() -> None:
 def test_the_quietest_burst_counts() -> None:
     class Disturbed(Sleeper):
         def forward(self, x: Tensor) -> Tensor:
-            self.milliseconds = 1 if 30 < len(self.calls) <= 60 else 4
+            self.milliseconds = 1 if 10 < len(self.calls) <= 30 else 4
             return super().forward(x)
 
-    found = slimnet.measure_latency(Disturbed(0), torch.zeros(1), seconds=0.0, bursts=8)
+    found = slimnet.measure_latency(Disturbed(0), torch.zeros(1), seconds=0.02, bursts=8)
     assert 1 <= found.median_ms < 4
+
+
+def test_a_slow_network_gets_fewer_bursts() -> None:
+    model = Sleeper(50)
+    assert slimnet.measure_latency(model, torch.zeros(1), seconds=0.01, bursts=5).repeats == 3
+    assert len(model.calls) <= 1 + 2 * 3
 
 
 def test_deployed_networks_are_folded_where_they_can_be() -> None:
