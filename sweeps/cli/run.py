@@ -85,7 +85,7 @@ def run_command(
     folder = _make_folders(runs, settings.study)
 
     with hold(folder), watch_signals() as interruption:
-        check_config(folder, settings)
+        settings = check_config(folder, settings)
         study = make_study(folder, settings, *_fixed(prepared))
         _log_to(folder / "driver.log")
         state, sampling, database = resume(study, settings, runs)

@@ -31,7 +31,7 @@ def plan_command(
     extra = [f"search.trials={trials}"] if trials is not None else []
     settings = load_config(config, [*overrides, *extra])
     studies.check_goal(settings)
-    check_config(runs / settings.study, settings)
+    settings = check_config(runs / settings.study, settings)
     state = studies.state_of(settings, runs)
     counts, left = count_states(state.stages()), state.epochs_ahead()
     points = count_points(settings.search.space)

@@ -43,15 +43,20 @@ def kept_config(folder: Path) -> Config:
         ) from error
 
 
-def check_config(folder: Path, config: Config) -> None:
+def check_config(folder: Path, config: Config) -> Config:
     """Check that a config fits the study in `folder`, if there is one.
+
+    Returns:
+        The config, with its searched fields and objectives in the order that they had when the study began:
+        the points that a sampler draws depend on it.
 
     Raises:
         ConfigError: it differs from the study's config in a field that affects results.
     """
     if not (folder / "config.yaml").exists():
-        return
-    before, now = _flat(kept_config(folder)), _flat(config)
+        return config
+    kept = kept_config(folder)
+    before, now = _flat(kept), _flat(config)
     changes = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
@@ -62,6 +67,8 @@ def check_config(folder: Path, config: Config) -> None:
             f"the study {config.study} began with another config: {'; '.join(changes)}. "
             f"Give this one another name (--set study=NAME), or move {folder} away"
         )
+    ordered = {"space": kept.search.space, "objectives": kept.search.objectives}
+    return config.model_copy(update={"search": config.search.model_copy(update=ordered)})
 
 
 def _flat(config: Config) -> dict[str, Any]:
