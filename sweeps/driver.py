@@ -194,10 +194,12 @@ class Driver:
         self._clock.forget(stage)
         folder = self._state.store.folder(stage)
         fails = event.kind == "failed"
-        if event.kind == "lost":
+        if event.kind in ("lost", "blocked"):
             self._lost[stage.key] = self._lost.get(stage.key, 0) + 1
             fails = self._lost[stage.key] >= STARTS
-            if not fails:
+            if event.kind == "blocked":
+                self._compute_again(stage.inputs[event.detail], event.reason)
+            elif not fails:
                 self._console.event(
                     f"{stage.name} {stage.key}: {event.reason}; it goes on from its last epoch"
                 )
@@ -205,6 +207,13 @@ class Driver:
             folder.fail(event.reason, event.detail)
             self._console.event(f"{stage.name} {stage.key} failed: {event.reason}")
         self._publish(self._state.reload(stage))
+
+    def _compute_again(self, stage: Stage, reason: str) -> None:
+        """Have a finished stage whose network cannot be read computed anew."""
+        for told in self._state.store.folder(stage).give_up_network(reason):
+            logger.warning("%s %s: %s", stage.name, stage.key, told)
+            self._console.event(f"{stage.name} {stage.key}: {told}")
+        self._state.reload(stage)
 
     # Interruption and display
 
@@ -261,10 +270,13 @@ class Driver:
 def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, Database]:
     """What a driver starts from: the study's state, and its sampler and Optuna study brought up to date.
 
+    Damaged files of stages are set aside; `State.damage` tells of them.
+
     Raises:
-        SlimnetError: a file is damaged, naming it.
+        SlimnetError: a file of the study is damaged, naming it.
     """
-    state, sampling, entries = State(config, study, Store(runs)), Sampling(config.search, config.seed), []
+    state = State(config, study, Store(runs), mend=True)
+    sampling, entries = Sampling(config.search, config.seed), []
     told = state.ended_in_order()
     for number, point in enumerate(study.points):
         trial = state.trial(number)

@@ -6,9 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimnet.errors import SlimnetError
 from sweeps.config import Config
 from sweeps.records import Row
 from sweeps.stages import Stage, Store
+
+
+class DamagedInputError(SlimnetError):
+    """The network of an input cannot be read.
+
+    Attributes:
+        role: the input, by the field of the spec that names it.
+    """
+
+    def __init__(self, message: str, role: str) -> None:
+        super().__init__(message)
+        self.role = role
 
 
 @dataclass(frozen=True)

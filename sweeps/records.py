@@ -237,6 +237,7 @@ class StudyRecord:
             pruned; without those of failed sparse stages.
         latencies: the measurements of networks on the study's machine, by the key of the stage that made the
             network; their metrics are also among those of that stage.
+        damage: a sentence on each file of a stage that cannot be used.
     """
 
     name: str
@@ -249,6 +250,7 @@ class StudyRecord:
     contenders: list[ContenderRecord] = field(default_factory=list)
     curves: dict[str, StageRecord] = field(default_factory=dict)
     latencies: dict[str, StageRecord] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:

@@ -27,7 +27,16 @@ from sweeps.records import (
     TrialState,
     best_trial,
 )
-from sweeps.stages import KINDS, Stage, Store, chain, curve_stage, dense_stage, latency_stage
+from sweeps.stages import (
+    KINDS,
+    DamagedStageError,
+    Stage,
+    Store,
+    chain,
+    curve_stage,
+    dense_stage,
+    latency_stage,
+)
 from sweeps.stages.training import TrainingSpec
 from sweeps.study import Point, Study, open_study
 
@@ -40,13 +49,23 @@ TRAINING_KINDS = tuple(name for name, spec in KINDS.items() if issubclass(spec, 
 class State:
     """The trials of a study and the stages that they need.
 
-    Raises:
-        SlimnetError: a file of a stage is damaged, naming it.
+    A stage with a damaged file counts as if its folder were empty.
+
+    Args:
+        config: the study's config.
+        study: its trials.
+        store: the folders of all stages.
+        mend: set damaged files aside, so that they are computed again; for the driver alone.
+
+    Attributes:
+        damage: a sentence on each damaged file, and what became of it.
     """
 
-    def __init__(self, config: Config, study: Study, store: Store) -> None:
+    def __init__(self, config: Config, study: Study, store: Store, *, mend: bool = False) -> None:
         self.config = config
         self.store = store
+        self.damage: list[str] = []
+        self._mends = mend
         self._study = study
         self._stages: dict[str, StageRecord] = {}
         self._trials: list[TrialRecord] = []
@@ -208,7 +227,7 @@ class State:
 
     def reload(self, stage: Stage) -> list[TrialRecord]:
         """Read a stage's folder again; returns the trials that have ended with it."""
-        return self._put(stage, self.store.folder(stage).read(stage))
+        return self._put(stage, self._read(stage))
 
     # The whole study
 
@@ -225,6 +244,7 @@ class State:
             contenders=self._known_contenders(),
             curves=dict(self._curves),
             latencies={key: self._stages[stage.key] for key, stage in self._latencies.items()},
+            damage=tuple(self.damage),
         )
 
     @property
@@ -314,9 +334,8 @@ class State:
 
     def _size(self, stage: Stage) -> int | None:
         """The parameters of a stage's network; None until it is finished."""
-        known = self._stages.get(stage.key)
-        result = known.result if known else self.store.folder(stage).result()
-        return int(result["metrics"]["params"]) if result else None
+        known = self._stages.get(stage.key) or self._read(stage)
+        return int(known.metrics["params"]) if known.result else None
 
     def _epochs_of_unsized(self) -> float:
         """The epochs of uniform controls that wait for the size of a repeat."""
@@ -358,9 +377,20 @@ class State:
     def _look_up(self, stage: Stage) -> StageRecord:
         """The record of a stage, read from its folder if it is not known yet."""
         if stage.key not in self._stages:
-            self._stages[stage.key] = record = self.store.folder(stage).read(stage)
+            self._stages[stage.key] = record = self._read(stage)
             self._epochs_done += record.epochs_done
         return self._stages[stage.key]
+
+    def _read(self, stage: Stage) -> StageRecord:
+        """A stage as its folder holds it now."""
+        folder = self.store.folder(stage)
+        if self._mends:
+            self.damage += folder.mend(stage)
+        try:
+            return folder.read(stage)
+        except DamagedStageError as error:
+            self.damage.append(str(error))
+            return folder.blank(stage)
 
     def _is_ready(self, stage: Stage) -> bool:
         waits = self._stages[stage.key].state in ("missing", "partial")
@@ -447,7 +477,7 @@ def read_study(runs: Path, config: Config) -> StudyRecord:
     """A study as its folders hold it; changes nothing.
 
     Raises:
-        SlimnetError: a file is missing or damaged, naming it.
+        SlimnetError: a file of the study is missing or damaged, naming it.
     """
     return State(config, open_study(runs / config.study, config), Store(runs)).record()
 

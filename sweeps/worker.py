@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.checkpoint import build, read
+from slimnet.checkpoint import DamagedFileError, build, read
 from slimnet.data import Splits
 from slimnet.devices import device_name, peak_memory
 from slimnet.errors import SlimnetError
@@ -25,7 +25,7 @@ from slimnet.models.source import source_hash
 from slimnet.training.determinism import make_deterministic
 from slimnet.training.recovery import previous
 from sweeps.data import open_splits
-from sweeps.jobs import Job, Place, Watch
+from sweeps.jobs import DamagedInputError, Job, Place, Watch
 from sweeps.records import Row
 from sweeps.stages import StageFolder
 from sweeps.stages.spec import Computed, Context, ModelSpec
@@ -134,7 +134,13 @@ def _save(job: Job, folder: StageFolder, model: nn.Module, computed: Computed) -
 
 def _input_network(job: Job, role: str, device: str) -> nn.Module:
     """The network of an input of the stage."""
-    return load_network(job, job.store.folder(job.stage.inputs[role])).to(device)
+    folder = job.store.folder(job.stage.inputs[role])
+    if not folder.checkpoint.is_file():
+        raise DamagedInputError(f"{folder.checkpoint} is missing", role)
+    try:
+        return load_network(job, folder).to(device)
+    except DamagedFileError as error:
+        raise DamagedInputError(f"{folder.checkpoint} {error.defect}", role) from error
 
 
 def load_network(job: Job, folder: StageFolder) -> nn.Module:
@@ -147,12 +153,9 @@ def load_network(job: Job, folder: StageFolder) -> nn.Module:
     Raises:
         SlimnetError: its checkpoint is missing or damaged, or the code of the network fails.
     """
-    try:
-        saved = read(folder.checkpoint)
-        if "factory" not in (architecture := saved.architecture or {}):
-            return build(saved)
-    except SlimnetError as error:
-        raise SlimnetError(f"{error}; or delete the folder {folder.path} and it is computed again") from error
+    saved = read(folder.checkpoint)
+    if "factory" not in (architecture := saved.architecture or {}):
+        return build(saved)
     return build(saved, build_network(architecture, folder=job.model_path), source=str(folder.checkpoint))
 
 

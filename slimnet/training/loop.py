@@ -116,7 +116,7 @@ def train(
     settings |= settings.pop("augmentation")
     del settings["evaluate_every"]  # which may change on the way, as it changes no weight
     if checkpoint is not None and (saved := recover(checkpoint, on_warning)):
-        history = _continue(saved, checkpoint, model, optimizer, settings)
+        history = _continue(saved, checkpoint, model, optimizer, settings, until or recipe.epochs)
         on_resume(history)
     while len(history) < (until or recipe.epochs) and not (history and stop()):
         if sparsity.target is not None:
@@ -265,14 +265,18 @@ def _continue(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     settings: dict[str, Any],
+    wanted: int,
 ) -> list[Row]:
-    """Put model and optimiser where `saved`, of `path`, left them; returns the history up to there."""
+    """Put model and optimiser where `saved`, of `path`, left them; returns the history up to there.
+
+    Of a training that has all `wanted` epochs the optimiser may be missing.
+    """
     history: list[Row] = saved.training.get("history", [])
     try:
         model.load_state_dict(saved.state)
     except RuntimeError as error:
         raise SlimnetError(f"{path} is of another network; delete it to start again") from error
-    if len(history) >= settings["epochs"]:
+    if len(history) >= wanted:
         return history
     if "optimizer" not in saved.training:
         raise SlimnetError(f"{path} holds no training to continue; delete it to start again")

@@ -100,6 +100,9 @@ def run_command(
         _introduce(console, settings, study, machine, room)
         for note in prepared.notes if prepared else ():
             console.note(note)
+        for damage in state.damage:
+            logging.getLogger("sweeps.driver").warning(damage)
+            console.note(damage)
         if found:
             console.note(summary(found, seconds_of(state, found)))
             if not quiet:

@@ -16,7 +16,7 @@ from sweeps.outputs import CONTROLS, pareto_table, write_outputs
 from sweeps.records import FACTS, MEASURED, StageRecord, StudyRecord
 from sweeps.report.summary import how_far
 from sweeps.report.verdicts import against, with_error
-from sweeps.state import count_states
+from sweeps.state import count_states, read_study
 from sweeps.study import check_config
 
 
@@ -59,7 +59,9 @@ def plan_command(
 
 def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Show the trials of a study and how far their stages are."""
-    record = studies.read(config, runs)
+    record = read_study(runs, studies.last_config(config, runs))
+    for damage in record.damage:
+        Console().error(damage)
     rows = [
         {
             "trial": trial.number,

@@ -22,8 +22,15 @@ from sweeps.study import Facts, Study, check_unchanged, is_begun, kept_config, o
 
 
 def read(config: str, runs: Path) -> StudyRecord:
-    """A study as it stands, found by the name in `config`."""
-    return read_study(runs, last_config(config, runs))
+    """A study as it stands, found by the name in `config`.
+
+    Raises:
+        SlimnetError: there is none, or a file of one of its stages is damaged: its front would be another.
+    """
+    record = read_study(runs, last_config(config, runs))
+    if record.damage:
+        raise SlimnetError("\n".join(record.damage))
+    return record
 
 
 def last_config(config: str, runs: Path) -> Config:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from sweeps.jobs import Job
 
-EventKind = Literal["step", "epoch", "warning", "done", "stopped", "failed", "lost"]
+EventKind = Literal["step", "epoch", "warning", "done", "stopped", "failed", "lost", "blocked"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,13 @@ class Event:
     Attributes:
         key: the stage's key.
         kind: "step", "epoch" and "warning" while it runs; then one of "done", "stopped" (on request; it can
-            be resumed), "failed" (by an error that would occur again) or "lost" (its process or machine died;
-            the stage can be resumed elsewhere).
+            be resumed), "failed" (by an error that would occur again), "lost" (its process or machine died;
+            the stage can be resumed elsewhere) or "blocked" (the network of an input is damaged).
         epoch, step, steps: the current epoch, from 1, and for "step" the steps done and all steps of it.
         pace: steps per second without evaluation, for "step"; 0 before it is known.
         row: the epoch's row of the history, without its histogram, for "epoch".
-        reason, detail: one sentence for "warning", "failed" and "lost", and a traceback if there is one.
+        reason: one sentence, for "warning", "failed", "lost" and "blocked".
+        detail: a traceback, if there is one; for "blocked" the field of the spec that names the input.
     """
 
     key: str
@@ -39,7 +40,7 @@ class Event:
     @property
     def ends(self) -> bool:
         """Whether this is the last event of this start of the stage."""
-        return self.kind in ("done", "stopped", "failed", "lost")
+        return self.kind in ("done", "stopped", "failed", "lost", "blocked")
 
 
 class Executor(Protocol):

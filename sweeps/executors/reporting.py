@@ -9,7 +9,7 @@ from typing import Any
 
 from slimnet.errors import SlimnetError
 from sweeps.executors.base import Event
-from sweeps.jobs import Job, Place, Watch
+from sweeps.jobs import DamagedInputError, Job, Place, Watch
 
 REPORT_EVERY = 0.2  # seconds between reports from within an epoch
 
@@ -39,6 +39,8 @@ def report(
     try:
         finished = compute(job, place, Watch(epoch=epoch, step=steps.note, warning=warning, stop=stop))
         send(Event(job.key, "done" if finished else "stopped"))
+    except DamagedInputError as error:
+        send(Event(job.key, "blocked", reason=str(error), detail=error.role))
     except SlimnetError as error:
         send(Event(job.key, "failed", reason=str(error)))
     except Exception as error:

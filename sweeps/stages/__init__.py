@@ -6,6 +6,7 @@ A stage is a pure function of its spec. Each kind of stage has a module here: it
 from typing import Any
 
 from sweeps.stages.chain import Stage, chain, control, curve_stage, dense_stage, latency_stage
+from sweeps.stages.contents import DamagedStageError
 from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
 from sweeps.stages.folder import StageFolder, Store
@@ -16,6 +17,7 @@ from sweeps.stages.spec import Spec
 
 __all__ = [
     "KINDS",
+    "DamagedStageError",
     "Spec",
     "Stage",
     "StageFolder",

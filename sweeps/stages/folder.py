@@ -6,6 +6,7 @@ checkpoint.pt     the newest epoch of a training; the network once the stage is 
 timing.json       seconds spent on the epochs that are kept
 result.json       metrics, seconds, peak memory, environment; appears last
 failure.json      why the stage failed, until it is retried
+*.damaged         what was set aside, as it could not be read
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from slimnet.errors import SlimnetError
 from sweeps.files import write_json, write_text
 from sweeps.records import Row, StageRecord, StageState
 from sweeps.stages.chain import Stage
+from sweeps.stages.contents import DamagedStageError, failure_in, result_in, row_in
 
 LOCK_POLL = 0.2  # seconds between checks of `stop` while another process holds the folder
 
@@ -40,7 +43,8 @@ class Store:
 class StageFolder:
     """One stage's folder. Only the worker that holds it writes the files of the computation.
 
-    Methods raise SlimnetError, naming the file, if a file is damaged or cannot be written.
+    Methods raise DamagedStageError, naming the file, if one is damaged, and SlimnetError if one cannot be
+    written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,42 +68,46 @@ class StageFolder:
     def read(self, stage: Stage) -> StageRecord:
         """The stage as its folder holds it now."""
         result = self.result()
-        failure = None if result else self._read("failure")
+        failure = None if result else self._failure()
         epochs = stage.epochs if result else self.epochs_done()
+        return self._record(
+            stage,
+            state="done" if result else "failed" if failure else "partial" if epochs else "missing",
+            epochs_done=epochs,
+            result=result,
+            failure=failure,
+        )
+
+    def blank(self, stage: Stage) -> StageRecord:
+        """The stage as if its folder were empty."""
+        return self._record(stage, state="missing", epochs_done=0, result=None, failure=None)
+
+    def _record(self, stage: Stage, **found: Any) -> StageRecord:
         return StageRecord(
             name=stage.name,
             kind=stage.kind,
             key=stage.key,
             spec=stage.spec.dump(),
-            state="done" if result else "failed" if failure else "partial" if epochs else "missing",
-            epochs_done=epochs,
-            result=result,
-            failure=failure,
             source=self,
+            **found,
         )
 
     def result(self) -> dict[str, Any] | None:
         """The content of result.json without the histograms per layer; None before the stage is done."""
-        content = self._read("result")
+        content = self._whole_result()
         if content is not None:
             content["metrics"].pop("gamma_layers", None)
         return content
 
     def gamma_layers(self) -> dict[str, Any]:
         """The histogram of γ of each layer at the end of sparse training; empty for other stages."""
-        content = self._read("result")
+        content = self._whole_result()
         layers: dict[str, Any] = content["metrics"].get("gamma_layers", {}) if content else {}
         return layers
 
     def history(self) -> list[Row]:
         """A row per finished epoch."""
-        rows = []
-        for line in self._lines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise damaged(self._history, error) from error
-        return rows
+        return [row_in(self._history, line, epoch) for epoch, line in enumerate(self._lines(), 1)]
 
     def epochs_done(self) -> int:
         """How many epochs the history holds."""
@@ -107,8 +115,8 @@ class StageFolder:
 
     def seconds(self) -> float:
         """The seconds that earlier runs have spent on the epochs that are kept; 0 if unknown."""
-        with suppress(SlimnetError, KeyError, TypeError):
-            return float((self._read("timing") or {})["seconds"])
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            return float(json.loads(self._file("timing").read_bytes())["seconds"])
         return 0.0
 
     # Writing
@@ -177,19 +185,91 @@ class StageFolder:
             self.checkpoint.unlink(missing_ok=True)
         self._file("failure").unlink(missing_ok=True)
 
+    # Mending
+
+    def mend(self, stage: Stage) -> list[str]:
+        """Set aside what is damaged, so that it is computed again, from the checkpoint where that is intact.
+
+        Nothing is done while a process computes the stage.
+
+        Returns:
+            A sentence on each file that was set aside.
+        """
+        defects = self._defects(stage)
+        if not defects:
+            return []
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                return self._set_aside(self._defects(stage))
+        except Timeout:
+            return []
+
+    def give_up_network(self, reason: str) -> list[str]:
+        """Set aside the network of a finished stage, which is damaged, and its result; its epochs are lost.
+
+        Args:
+            reason: what is wrong with the network, as a sentence that names its file.
+
+        Returns:
+            As `mend`.
+        """
+        with suppress(FileNotFoundError):
+            self.checkpoint.replace(_free(self.checkpoint))
+        with suppress(FileNotFoundError):
+            self._file("result").replace(_free(self._file("result")))
+        self._history.unlink(missing_ok=True)
+        return [f"{reason}; it was set aside, and the stage is computed again"]
+
+    def _defects(self, stage: Stage) -> list[DamagedStageError]:
+        """What is wrong with the files of the stage."""
+        found: list[DamagedStageError] = []
+        for look in (self.result, self._failure, self._check_spec, self.history):
+            try:
+                look()
+            except DamagedStageError as error:
+                found.append(error)
+        if not found and self._file("result").exists() and (done := self.epochs_done()) != stage.epochs:
+            found.append(DamagedStageError(self._history, f"it has {done} of {stage.epochs} epochs"))
+        return found
+
+    def _set_aside(self, defects: list[DamagedStageError]) -> list[str]:
+        said = []
+        for defect in defects:
+            aside = _free(defect.path)
+            with suppress(FileNotFoundError):
+                defect.path.replace(aside)
+            said.append(
+                f"{defect.path} was damaged ({defect.defect}); it is {aside.name} now, "
+                "and what it held is computed again"
+            )
+            if defect.path == self._history:  # which is written anew with the result
+                self._file("result").unlink(missing_ok=True)
+        return said
+
+    def _check_spec(self) -> None:
+        """See that spec.json, if it is there, is that of a stage of this kind."""
+        path = self._file("spec")
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (ValueError, OSError) as error:
+            raise DamagedStageError(path, str(error)) from error
+        if not isinstance(content, dict) or content.get("kind") != self.path.parent.name:
+            raise DamagedStageError(path, "it is of another stage")
+
+    def _whole_result(self) -> dict[str, Any] | None:
+        path = self._file("result")
+        content = _content(path)
+        return None if content is None else result_in(path, content)
+
+    def _failure(self) -> dict[str, Any] | None:
+        path = self._file("failure")
+        content = _content(path)
+        return None if content is None else failure_in(path, content)
+
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.json"
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        """The content of a file; None if it does not exist."""
-        path = self._file(name)
-        try:
-            content: dict[str, Any] = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (ValueError, OSError) as error:
-            raise damaged(path, error) from error
-        return content
 
     @property
     def _history(self) -> Path:
@@ -197,13 +277,8 @@ class StageFolder:
 
     def _lines(self) -> list[bytes]:
         """The complete lines of the history, without a last one that a killed worker did not finish."""
-        try:
-            content = self._history.read_bytes()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise damaged(self._history, error) from error
-        return content.split(b"\n")[:-1]
+        content = _content(self._history)
+        return [] if content is None else content.split(b"\n")[:-1]
 
     def _remove_halves(self) -> None:
         for name in ("checkpoint.pt", "history.jsonl", "timing.json", "result.json"):
@@ -211,11 +286,21 @@ class StageFolder:
                 half.unlink()
 
 
-def damaged(path: Path, error: Exception) -> SlimnetError:
-    """The error for a file of a stage that cannot be read."""
-    return SlimnetError(
-        f"{path} is damaged ({error}); delete the folder {path.parent} and it is computed again"
-    )
+def _content(path: Path) -> bytes | None:
+    """What a file holds; None if it does not exist."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedStageError(path, error.strerror or str(error)) from error
+
+
+def _free(path: Path) -> Path:
+    """A free name for a damaged file."""
+    numbered = (path.with_name(f"{path.name}.damaged-{number}") for number in count(2))
+    names = chain([path.with_name(f"{path.name}.damaged")], numbered)
+    return next(name for name in names if not name.exists())
 
 
 def _line(row: Row) -> bytes:

@@ -21,7 +21,7 @@ from sweeps.driver import Driver, resume
 from sweeps.executors.inline import InlineExecutor
 from sweeps.executors.reporting import Compute
 from sweeps.interruption import Interruption
-from sweeps.jobs import Job, Place, Watch
+from sweeps.jobs import DamagedInputError, Job, Place, Watch
 from sweeps.outputs import pareto_table
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.retry import forget_failures
@@ -747,12 +747,71 @@ def test_a_lost_stage_goes_on_and_fails_when_it_is_lost_again_and_again(tmp_path
         assert starts.count("finetune") == times + expected.count("complete")
 
 
-def test_a_damaged_stage_is_named_when_a_study_is_opened(runner: Runner) -> None:
+BAD = {
+    "result.json": ["", "{", "{}", "[]", "null", '"text"', '{"metrics": 5}'],
+    "failure.json": ["{}", "[]", "5", '{"reason": 5, "detail": ""}'],
+    "history.jsonl": ["5\n", "{}\n", '{"epoch": 1}\nnonsense\n', '{"epoch": 2}\n', "", "NaN\n"],
+    "spec.json": ["", "[]", '{"kind": "prune"}'],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, text) for name, texts in BAD.items() for text in texts])
+def test_what_is_damaged_is_set_aside_and_computed_again_and_nothing_else(
+    name: str, content: str, runner: Runner
+) -> None:
     study = runner.run(config(trials=2))
-    (folder,) = (runner.runs / "stages" / "finetune").glob(study.trials[0].stages[-1].key)
-    (folder / "result.json").write_text("{")
-    with pytest.raises(SlimnetError, match=f"delete the folder {folder}"):
-        runner.run(config(trials=2))
+    whole, (first, second) = pareto_table(study), study.trials
+    folder = runner.runs / "stages" / "finetune" / first.stages[-1].key
+    if name == "failure.json":
+        (folder / "result.json").unlink()
+    (folder / name).write_text(content)
+    assert read_study(runner.runs, config(trials=2)).trials[1].metrics == second.metrics
+    runner.computed.clear()
+
+    study = runner.run(config(trials=2))
+    assert pareto_table(study) == whole
+    assert (folder / f"{name}.damaged").read_text() == content
+    assert {computed.split()[0] for computed in runner.computed} <= {first.stages[-1].key}
+    assert [row["epoch"] for row in study.trials[0].stages[-1].history] == [1]
+    assert read_study(runner.runs, config(trials=2)).damage == ()
+
+
+@pytest.mark.parametrize("other", ["kind", "key"])
+def test_a_result_of_another_stage_is_none(other: str, runner: Runner) -> None:
+    study = runner.run(config(trials=2))
+    whole, (trial, another) = pareto_table(study), study.trials
+    folder = Store(runner.runs).folder(trial.stages[-1])
+    foreign = study.dense if other == "kind" else another.stages[-1]
+    content = (Store(runner.runs).folder(foreign).path / "result.json").read_text()
+    (folder.path / "result.json").write_text(content)
+    (said,) = read_study(runner.runs, config(trials=2)).damage
+    assert f"its {other} is {getattr(foreign, other)}, not {getattr(trial.stages[-1], other)}" in said
+    assert pareto_table(runner.run(config(trials=2))) == whole
+
+
+def test_a_stage_whose_network_is_damaged_is_computed_again_for_those_that_need_it(tmp_path: Path) -> None:
+    blocked: list[str] = []
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        if job.stage.kind == "prune" and len(blocked) < times:
+            blocked.append(job.key)
+            raise DamagedInputError("its network is cut short", "parent")
+        return instant.compute(job, place, watch)
+
+    for times in (1, 2):
+        blocked.clear()
+        runner = Runner(tmp_path / str(times))
+        study = runner.run(config("search.ahead=1", trials=1), compute=compute)
+        assert [trial.state for trial in study.trials] == ["complete"]
+        sparse = study.trials[0].stages[0]
+        assert runner.computed[f"{sparse.key} 1"] == 1 + times
+        assert runner.names.count("sparse") == 2 + times  # the dense network too
+        assert (Store(runner.runs).folder(sparse).path / "result.json.damaged").exists()
+
+    times = 3
+    blocked.clear()
+    study = Runner(tmp_path / "always").run(config("search.ahead=1", trials=1), compute=compute)
+    assert study.trials[0].reason == "prune: its network is cut short"
 
 
 def test_a_study_of_an_earlier_version_goes_on_under_its_points(runner: Runner) -> None:

@@ -15,7 +15,7 @@ import slimnet
 from slimnet.errors import SlimnetError
 from sweeps.config import load_config, resolve
 from sweeps.config.sections import ControlKind
-from sweeps.jobs import Job, Place, Watch
+from sweeps.jobs import DamagedInputError, Job, Place, Watch
 from sweeps.records import Row
 from sweeps.stages import Stage, Store, chain, control, curve_stage
 from sweeps.worker import compute
@@ -208,17 +208,36 @@ def test_divergence_is_an_error_that_says_where(tmp_path: Path) -> None:
     assert store.folder(stage).state() == "missing"
 
 
-def test_a_damaged_parent_is_named_with_what_to_do(
-    tmp_path: Path, computed: tuple[Store, tuple[Stage, ...]]
+@pytest.mark.parametrize(
+    ("content", "defect"), [(b"half a file", "is not a slimnet file"), (None, "is missing")]
+)
+def test_a_damaged_parent_is_no_failure_of_the_stage(
+    content: bytes | None, defect: str, tmp_path: Path, computed: tuple[Store, tuple[Stage, ...]]
 ) -> None:
     store, (sparse, prune, _) = Store(tmp_path), computed[1]
     store.folder(sparse).prepare(sparse)
     checkpoint = store.folder(sparse).checkpoint
-    checkpoint.write_bytes(b"half a file")
-    with pytest.raises(SlimnetError) as caught:
+    if content is not None:
+        checkpoint.write_bytes(content)
+    with pytest.raises(DamagedInputError) as caught:
         run(store, prune)
+    assert caught.value.role == "parent"
     assert str(checkpoint) in str(caught.value)
-    assert f"delete the folder {checkpoint.parent}" in str(caught.value)
+    assert defect in str(caught.value)
+
+
+def test_early_epochs_are_kept_where_only_the_result_is_missing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    early = trial("sparse.epochs=3", "finetune.weights=early", "finetune.rewind_to=1")[1]
+    assert early.kind == "early"
+    assert run(store, early)
+    result = store.folder(early).path / "result.json"
+    before = json.loads(result.read_text())["metrics"]
+    result.unlink()
+    rows: list[Row] = []
+    assert run(store, early, Watch(epoch=rows.append))
+    assert json.loads(result.read_text())["metrics"] == before
+    assert rows == []
 
 
 def test_a_worker_waits_for_one_that_computes_the_same_stage(

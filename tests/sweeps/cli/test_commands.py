@@ -26,6 +26,7 @@ from sweeps.executors.inline import InlineExecutor
 from sweeps.executors.reporting import Compute
 from sweeps.jobs import Job, Place, Watch
 from sweeps.state import State
+from sweeps.worker import compute
 
 
 def copy(finished: Sweep, folder: Path) -> Sweep:
@@ -334,9 +335,9 @@ def test_a_study_is_read_and_compared_once_for_all_that_is_said_of_it(
     def counted(kind: type[Any]) -> None:
         begin = kind.__init__
 
-        def count(self: Any, *arguments: Any) -> None:
+        def count(self: Any, *arguments: Any, **options: Any) -> None:
             made[kind.__name__] += 1
-            begin(self, *arguments)
+            begin(self, *arguments, **options)
 
         monkeypatch.setattr(kind, "__init__", count)
 
@@ -581,13 +582,30 @@ def test_a_damaged_database_is_set_aside_and_made_anew(
     assert (sweep.folder / "study.db").read_bytes().startswith(b"SQLite format 3")
 
 
-def test_a_damaged_stage_is_named_with_what_to_do(finished: Sweep, tmp_path: Path, command: Command) -> None:
+@pytest.mark.parametrize("content", ["{", "{}", "[]", "5", '{"metrics": {"params": NaN}}'])
+def test_a_damaged_stage_is_named_shown_and_computed_again(
+    content: str, finished: Sweep, tmp_path: Path, command: Command, instantly: Callable[[Compute], None]
+) -> None:
     sweep = copy(finished, tmp_path)
+    whole = sweep.pareto()
     result = next((sweep.runs / "stages" / "finetune").glob("*/result.json"))
-    result.write_text("{")
-    status, _, err = command("pareto", "smoke", "--runs", sweep.runs)
-    assert status == 2
-    assert f"delete the folder {result.parent}" in err
+    result.write_text(content)
+    at = ("smoke", "--runs", sweep.runs)
+    before = snapshot(sweep.runs)
+    for name, expected in (("pareto", 2), ("report", 2), ("status", 0)):
+        status, out, err = command(name, *at)
+        assert (status, f"{result} is damaged" in " ".join(err.split())) == (expected, True)
+        assert "sets it aside" in err
+    assert snapshot(sweep.runs) == before
+    assert "running" in out  # as one of its stages is missing
+
+    instantly(compute)
+    status, out, err = command("run", *at, "--wandb", "disabled")
+    assert (status, err) == (0, "")
+    assert f"{result} was damaged" in " ".join(out.split())
+    assert result.with_name("result.json.damaged").read_text() == content
+    assert sweep.pareto() == whole
+    assert command("pareto", *at)[0] == 0
 
 
 def test_only_failed_trials_can_be_retried(finished: Sweep, command: Command) -> None:

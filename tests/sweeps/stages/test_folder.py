@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from slimnet.errors import SlimnetError
 from sweeps.config import load_config, resolve
-from sweeps.stages import Stage, StageFolder, Store, chain
+from sweeps.stages import DamagedStageError, Stage, StageFolder, Store, chain
 
 ROWS = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
 
@@ -27,6 +27,12 @@ def folder(tmp_path: Path, stage: Stage) -> StageFolder:
     folder = Store(tmp_path).folder(stage)
     folder.prepare(stage)
     return folder
+
+
+def result(stage: Stage, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": stage.kind, "key": stage.key, "metrics": metrics, "seconds": 1.0, "environment": {},
+    }  # fmt: skip
 
 
 def test_asking_makes_nothing(tmp_path: Path, stage: Stage) -> None:
@@ -53,7 +59,8 @@ def test_a_stage_passes_through_its_states(tmp_path: Path, stage: Stage, folder:
     assert (folder.state(), folder.epochs_done()) == ("partial", 1)  # its epochs are not lost
 
     layers = {"bn1": {"counts": [1], "edges": [0.0, 1.0]}}
-    folder.commit({"metrics": {"params": 5, "gamma_layers": layers}, "seconds": 1.0})
+    metrics = {"params": 5, "macs": 7, "val_accuracy": 0.5, "test_accuracy": 0.25}
+    folder.commit(result(stage, {**metrics, "gamma_layers": layers}))
     record = folder.read(stage)
     assert (record.name, record.kind, record.key, record.spec) == (
         "sparse",
@@ -62,12 +69,13 @@ def test_a_stage_passes_through_its_states(tmp_path: Path, stage: Stage, folder:
         stage.spec.dump(),
     )
     assert (record.state, record.epochs_done) == ("done", 2)
-    assert (record.metrics, record.gamma_layers, record.history) == ({"params": 5}, layers, ROWS[:1])
+    assert (record.metrics, record.gamma_layers, record.history) == (metrics, layers, ROWS[:1])
 
 
 def test_a_result_outweighs_a_failure(stage: Stage, folder: StageFolder) -> None:
     folder.fail("lost", "")
-    folder.commit({"metrics": {}})
+    metrics = {"params": 5, "macs": 7, "val_accuracy": 0.5, "test_accuracy": 0.25}
+    folder.commit(result(stage, metrics))
     assert folder.state() == "done"
     assert folder.read(stage).failure is None
 
@@ -119,12 +127,25 @@ def test_time_spent_is_kept_and_what_cannot_be_read_counts_nothing(folder: Stage
 
 
 @pytest.mark.parametrize("name", ["result.json", "failure.json", "history.jsonl"])
-def test_a_damaged_file_is_named_with_what_to_do(stage: Stage, folder: StageFolder, name: str) -> None:
+def test_a_damaged_file_is_named_with_what_happens(stage: Stage, folder: StageFolder, name: str) -> None:
     (folder.path / name).write_text('{"metrics": \n')
-    with pytest.raises(SlimnetError) as caught:
+    with pytest.raises(DamagedStageError, match="the next `run` of the study sets it aside") as caught:
         _ = folder.read(stage).history
     assert str(folder.path / name) in str(caught.value)
-    assert f"delete the folder {folder.path}" in str(caught.value)
+
+
+def test_a_folder_is_mended_once_and_not_while_a_process_holds_it(stage: Stage, folder: StageFolder) -> None:
+    assert folder.mend(stage) == []
+    folder.append(ROWS[0])
+    (folder.path / "result.json").write_text("{}")
+    with folder.hold(lambda: False):
+        assert folder.mend(stage) == []
+    (said,) = folder.mend(stage)
+    assert "result.json was damaged (kind: field required); it is result.json.damaged now" in said
+    assert folder.mend(stage) == []
+    assert folder.history() == ROWS[:1]  # intact, and left as it was
+    (folder.path / "result.json").write_text("{}")
+    assert "result.json.damaged-2 now" in folder.mend(stage)[0]
 
 
 HOLD = """
