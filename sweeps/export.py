@@ -74,7 +74,8 @@ def card_of(
         f"## How it was made\n\n{_made(study, trial)}\n\n```yaml\n{dump_config(trial.config)}```",
     )
     data = trial.config.data
-    told = f"Trained on {data.source}, of whose training images {data.validation:.0%} were held out."
+    name = data.path.name if data.path else data.source
+    told = f"Trained on {name}; {data.validation:.0%} of its training images were held out for selection."
     return partial(card, f"{study.name}, trial {trial.number}", data=told, sections=sections)
 
 

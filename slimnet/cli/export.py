@@ -97,11 +97,15 @@ def export_command(
         elif kind is not None:
             check_output(path, force)
     network, saved = open_network(file, model, parse_args(args or []))
-    needed = check or (preprocessing_of(network) is None and taken != "normalized")
-    splits = _data(file, saved, data, image_size, data_dir) if needed else None
-    if preprocessing_of(network) is None:
-        made = splits.preprocessing if splits else _of_shape(network, file, saved, input_shape)
-        attach(network, made)
+    known = preprocessing_of(network)
+    needed = check or (known is None and taken != "normalized")
+    way_out = "--no-check" if known else "--no-check --input normalized"
+    splits = _data(file, saved, data, image_size, data_dir, way_out) if needed else None
+    if known is None:
+        attach(network, splits.preprocessing if splits else _of_shape(network, file, saved, input_shape))
+    elif splits is not None and splits.image_shape != known.image_shape:
+        shapes = ("x".join(map(str, one.image_shape)) for one in (known, splits))
+        raise SlimnetError("{} takes images of {}, and the data are of {}".format(file, *shapes))
     artifact = Artifact(network, saved.metrics, saved.config, {"file": str(file)}, taken)
     test = None
     if check and splits is not None:
@@ -124,8 +128,14 @@ def export_command(
 
 
 def _data(
-    file: Path, saved: Checkpoint, data: str | None, image_size: int | None, data_dir: Path | None
+    file: Path,
+    saved: Checkpoint,
+    data: str | None,
+    image_size: int | None,
+    data_dir: Path | None,
+    way_out: str,
 ) -> Splits:
+    """The data set, whose test split the files are checked on, and which says how images are normalised."""
     import torch
 
     from slimnet.cli.datasets import recorded_data
@@ -133,10 +143,7 @@ def _data(
     try:
         return recorded_data(file, saved.config, data, image_size).load(data_dir, torch.device("cpu"))
     except SlimnetError as error:
-        advice = (
-            "Its test split is what exported files are checked on, and how it was normalised goes into them; "
-            "--no-check --input normalized needs neither."
-        )
+        advice = f"Exported files are checked on its test split; to leave that out: {way_out}"
         raise SlimnetError(f"{str(error).rstrip('.')}. {advice}") from error
 
 

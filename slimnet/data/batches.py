@@ -59,10 +59,14 @@ class Images:
 
     def first(self, count: int) -> Images:
         """The first few, held by the device."""
+        return self.part(0, count)
+
+    def part(self, start: int, stop: int) -> Images:
+        """Those from `start` to before `stop`, held by the device."""
         if self.rows is None:
-            return Images(self.x[:count], self.y[:count])
-        x = self.x.permute(0, 2, 3, 1)[self.rows[:count]].to(self.device)
-        return Images(x.permute(0, 3, 1, 2), self.y[:count])
+            return Images(self.x[start:stop], self.y[start:stop])
+        x = self.x.permute(0, 2, 3, 1)[self.rows[start:stop]].to(self.device)
+        return Images(x.permute(0, 3, 1, 2), self.y[start:stop])
 
 
 @dataclass(frozen=True, eq=False)

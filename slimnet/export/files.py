@@ -246,6 +246,6 @@ def _correct(predictor: Predictor, images: Images) -> int:
     correct = 0
     with torch.inference_mode():
         for start in range(0, len(images), CPU_BATCH):
-            x, y = (part[start : start + CPU_BATCH] for part in (images.x, images.y))
-            correct += int((predictor.scores(x).argmax(1) == y).sum())
+            part = images.part(start, start + CPU_BATCH)
+            correct += int((predictor.scores(part.x).argmax(1) == part.y).sum())
     return correct

@@ -630,7 +630,7 @@ WRONG = [
     ("export sparse.pt new.tflite", "files end in .pt, .safetensors, .onnx, .pt2"),
     ("export sparse.pt new --format tflite", "formats are pt, safetensors, onnx, pt2"),
     ("export sparse.pt new.onnx --format pt2", "new.onnx is one file"),
-    ("export sparse.pt new.onnx --data nowhere.npz", "--no-check --input normalized needs neither"),
+    ("export sparse.pt new.onnx --data nowhere.npz", "to leave that out: --no-check"),
     ("export none.pt new", "none.pt: no such file"),
     ("export sparse.pt --onnx pruned.pt", "pruned.pt is there already"),
     ("train", "--out"),

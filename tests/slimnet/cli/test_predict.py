@@ -46,7 +46,7 @@ def network(splits: Splits, tmp_path: Path) -> Path:
     made = splits.preprocessing
     attach(model, Preprocessing(made.size, 3, made.mean, made.std, NAMES, "stretch"))
     slimnet.save(tmp_path / "net.pt", model)
-    (tmp_path / "quarters.py").write_text(
+    (tmp_path / f"{module_of(tmp_path)}.py").write_text(
         "import torch\n"
         "class Quarters(torch.nn.Module):\n"
         "    def forward(self, x):\n"
@@ -74,7 +74,12 @@ def pictures(splits: Splits, tmp_path: Path) -> Path:
 
 def own(network: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(network.parent)
-    return ["--model", "quarters:Quarters"]
+    return ["--model", f"{module_of(network.parent)}:Quarters"]
+
+
+def module_of(folder: Path) -> str:
+    """A name that no other test's module has."""
+    return f"quarters_in_{folder.name}"
 
 
 def test_a_folder_is_labelled(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 import slimnet
 from slimnet.cli import main
-from slimnet.data import eval_batches, load_dataset, split
+from slimnet.data import Images, eval_batches, load_dataset, split
 from slimnet.export import aside, files
+from slimnet.export.artifact import Artifact
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,25 @@ def test_without_the_packages_of_onnx_the_others_are_written(
     assert "needs onnx; get it with: pip install 'slimnet[onnx]'" in capsys.readouterr().err
     assert give("export", str(trained), str(tmp_path / "new"), "--format", "onnx") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_the_data_must_be_of_the_networks_size(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--data", "fashion-mini", "--image-size", "7")
+    assert give("export", str(trained), str(tmp_path / "net.pt2"), *options) == 2
+    assert "takes images of 1x14x14, and the data are of 1x7x7" in capsys.readouterr().err
+
+
+def test_images_that_stream_are_those_of_the_split(trained: Path) -> None:
+    data = load_dataset("fashion-mini", image_size=14)
+    x = torch.from_numpy(np.concatenate([data.x_train, data.x_test])).permute(0, 3, 1, 2)
+    rows = torch.arange(len(data.x_train), len(x))
+    streaming = Images(x, torch.from_numpy(data.y_test), rows)
+    network = slimnet.load(trained)
+    reported = slimnet.read(trained).metrics["test_accuracy"]
+    test = files.TestSplit.of(streaming, Artifact(network), None)
+    assert abs(test.reported - reported * len(rows)) <= 2
 
 
 def test_a_network_of_an_older_file_takes_the_normalisation_of_its_data(
