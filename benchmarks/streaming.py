@@ -30,7 +30,7 @@ from slimnet.training.memory import keep_memory
 
 COUNT, SIDE = 50_000, 224
 BLOCK = 500  # images of noise that the file repeats
-BATCH, STEPS, ROUNDS = 32, 6, 5
+BATCH, STEPS, ROUNDS = 32, 3, 9
 HELD = 2_000  # images of those in memory; a step costs the same with any number
 CHANGES = Augmentation(flip=True)
 

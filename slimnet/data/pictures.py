@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from slimnet.data.catalogue import Resize
 from slimnet.errors import SlimnetError
@@ -50,6 +50,8 @@ def read_picture(path: Path, size: Size | None, channels: int = 3, resize: Resiz
             return as_pixels(image, size, channels, resize)
     except FileNotFoundError:
         raise Unreadable(f"{path} is not there.") from None
+    except UnidentifiedImageError:
+        raise Unreadable(f"{path} cannot be read as a picture: it begins like none.") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise Unreadable(f"{path} cannot be read as a picture: {reason}.") from error
