@@ -162,7 +162,7 @@ def experiment(device: str) -> dict[str, Any]:
     )
     assert trained is not None
     found["sparse"] = {k: trained.metrics[k] for k in ("loss", "val_accuracy", "near_zero")}
-    for score in ("gamma", "gamma-weight", "l1", "l2", "fpgm", "lamp", "taylor"):
+    for score in ("gamma-weight", "l1", "l2", "fpgm", "lamp", "taylor", "gamma"):
         pruned = steps.prune(
             trained.model,
             splits,
