@@ -195,30 +195,30 @@ def train_batches(
     bounds = _train_bounds(len(images), batch_size)
     crop = augmentation.crop
     order, mirrored, corners = _draws(len(images), crop, seed=seed, epoch=epoch)
-    chosen = [order[start:stop] for start, stop in bounds]
-    mirrored, corners = mirrored.to(images.device), corners.to(images.device)
+    corners = corners.to(images.device)
 
     def moved() -> Batches:
         """With nothing but crop and flip, in one pass over the pixels."""
-        for (start, stop), x, y in zip(bounds, *_selected(images, chosen), strict=True):
+        flipped = mirrored.to(images.device)
+        for (start, stop), x, y in zip(bounds, *_selected(images, order, bounds), strict=True):
             x = _normalised(x, splits)
             if crop or augmentation.flip:
-                flipped = mirrored[start:stop] if augmentation.flip else None
-                x = _moved(x, crop, corners[:, start:stop], flipped)
+                x = _moved(
+                    x, crop, corners[:, start:stop], flipped[start:stop] if augmentation.flip else None
+                )
             yield x, y
 
     def changed() -> Batches:
         from slimnet.data.changes import Changes
 
-        changes = Changes(augmentation, len(images), splits.image_shape, seed=seed, epoch=epoch)
-        for (start, stop), x, y in zip(bounds, *_selected(images, chosen), strict=True):
-            part = slice(start, stop)
-            x = _normalised(changes.colours(x, part, splits.mean), splits)
-            x = changes.shapes(x, part, mirrored[part])
+        shape = splits.image_shape
+        changes = Changes(augmentation, mirrored, shape, images.device, seed=seed, epoch=epoch)
+        for bound, x, y in zip(bounds, *_selected(images, order, bounds), strict=True):
+            part = slice(*bound)
+            x = changes.shapes(_normalised(changes.colours(x, part, splits.mean), splits), part)
             if crop:
                 x = _moved(x, crop, corners[:, part], None)
-            x = changes.cut_out(x, part)
-            yield changes.mixed(x, y, part, splits.num_classes)
+            yield changes.mixed(changes.cut_out(x, part), y, part, splits.num_classes)
 
     return moved() if augmentation.moves_only else changed()
 
@@ -239,8 +239,7 @@ def eval_batches(images: Images, splits: Splits, batch_size: int) -> Batches:
         for start, stop in bounds:
             yield _normalised(images.x[start:stop], splits), images.y[start:stop]
     else:
-        chosen = [torch.arange(start, stop) for start, stop in bounds]
-        for x, y in zip(*_selected(images, chosen), strict=True):
+        for x, y in zip(*_selected(images, torch.arange(len(images)), bounds), strict=True):
             yield _normalised(x, splits), y
 
 
@@ -357,16 +356,19 @@ def _draws(n: int, crop: int, *, seed: int, epoch: int) -> tuple[Tensor, Tensor,
     return order, mirrored, corners
 
 
-def _selected(images: Images, chosen: Sequence[Tensor]) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-    """Batches of pixels, in channels_last, and of labels: those of the images by their numbers (B,)."""
-    labels = (images.y.index_select(0, numbers.to(images.device)) for numbers in chosen)
-    if images.rows is not None:
-        pixels = images.x.permute(0, 2, 3, 1).numpy()
-        rows = [images.rows.index_select(0, numbers).numpy() for numbers in chosen]
-        return (x.permute(0, 3, 1, 2) for x in stream(pixels, rows, images.device)), labels
+def _selected(
+    images: Images, order: Tensor, bounds: Sequence[tuple[int, int]]
+) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
+    """Batches of pixels, in channels_last, and of labels: the images in an order (N,), cut at the bounds."""
+    placed = order.to(images.device)  # at once, as each transfer waits for the device
+    labels = (images.y.index_select(0, placed[start:stop]) for start, stop in bounds)
     whole = images.x.permute(0, 2, 3, 1)
-    selected = (whole.index_select(0, numbers.to(images.device)) for numbers in chosen)
-    return (x.permute(0, 3, 1, 2) for x in selected), labels
+    if images.rows is not None:
+        rows = images.rows.index_select(0, order).numpy()
+        pixels = stream(whole.numpy(), [rows[start:stop] for start, stop in bounds], images.device)
+    else:
+        pixels = (whole.index_select(0, placed[start:stop]) for start, stop in bounds)
+    return (x.permute(0, 3, 1, 2) for x in pixels), labels
 
 
 def _moved(x: Tensor, crop: int, corners: Tensor, mirrored: Tensor | None) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from slimnet.data.augmentation import Augmentation
 from slimnet.data.draws import generator_of, number_of
+from slimnet.devices import pins_memory
 
 MAGNITUDE = 9 / 30  # of RandAugment
 SHEAR, TURN, SHIFT = 0.3, 30.0, 150 / 331  # at full magnitude: tangent, degrees, fraction of the side
@@ -30,54 +31,63 @@ class Changes:
 
     Args:
         augmentation: which changes.
-        count: images in the epoch.
+        mirrored: (N,), bool, which images of the epoch a flip mirrors.
         shape: (C, H, W) of an image.
+        device: of the images; all that is drawn goes there at once, as each transfer waits for the device.
         seed, epoch: all draws follow from them.
     """
 
     def __init__(
-        self, augmentation: Augmentation, count: int, shape: tuple[int, int, int], *, seed: int, epoch: int
+        self,
+        augmentation: Augmentation,
+        mirrored: Tensor,
+        shape: tuple[int, int, int],
+        device: torch.device,
+        *,
+        seed: int,
+        epoch: int,
     ) -> None:
-        self._augmentation, self._shape = augmentation, shape
+        self._augmentation = augmentation
+        count = len(mirrored)
 
         def uniform(name: str, *size: int) -> Tensor:
             return torch.rand((count, *size), generator=generator_of("epoch", name, seed, epoch))
 
-        if augmentation.randaugment:
+        if augmentation.randaugment:  # grouped on the CPU, so these stay there
             drawn = uniform("randaugment", augmentation.randaugment, 2)
             self._operations = (drawn[..., 0] * (1 + SHAPES + len(_COLOURS))).long()
             self._signs = torch.where(drawn[..., 1] < 0.5, -1.0, 1.0)
-        self._factors = 1 + augmentation.jitter * (2 * uniform("jitter", 3) - 1)
-        self._boxes = uniform("resized_crop", 4)
-        self._upside_down = uniform("vertical_flip") < 0.5
-        self._centres = uniform("cutout", 2)
+        upside_down = uniform("vertical_flip") < 0.5
+        if augmentation.resized_crop is not None:
+            centre, scale = _crops(uniform("resized_crop", 4), augmentation.resized_crop, shape)
+            if augmentation.flip:
+                scale[:, 0] *= torch.where(mirrored, -1.0, 1.0)
+            if augmentation.vertical_flip:
+                scale[:, 1] *= torch.where(upside_down, -1.0, 1.0)
+            self._parts = torch.cat([torch.diag_embed(scale), centre[:, :, None]], dim=2).to(device)
+        self._mirrored, self._upside_down = mirrored.to(device), upside_down.to(device)
+        self._factors = (1 + augmentation.jitter * (2 * uniform("jitter", 3) - 1)).to(device)
+        self._centres = uniform("cutout", 2).to(device)
         if augmentation.mixup:
             chance = np.random.default_rng(number_of("epoch", "mixup", seed, epoch))
             weights = chance.beta(augmentation.mixup, augmentation.mixup, count)
             # Of two images that are mixed, each is once the first: the larger weight may always be its own.
-            self._weights = torch.from_numpy(np.maximum(weights, 1 - weights)).float()
+            self._weights = torch.from_numpy(np.maximum(weights, 1 - weights)).float().to(device)
 
     def colours(self, x: Tensor, part: slice, mean: Tensor) -> Tensor:
         """RandAugment and jitter of (B, C, H, W), uint8: those in `part` of the epoch; in 0..255."""
         for layer in range(self._augmentation.randaugment):
             x = _operate(x, self._operations[part, layer], self._signs[part, layer], mean)
-        return _jittered(x, self._factors[part].to(x.device)) if self._augmentation.jitter else x
+        return _jittered(x, self._factors[part]) if self._augmentation.jitter else x
 
-    def shapes(self, x: Tensor, part: slice, mirrored: Tensor) -> Tensor:
+    def shapes(self, x: Tensor, part: slice) -> Tensor:
         """Resized crop and flips of (B, C, H, W), float32, normalised."""
-        augmentation = self._augmentation
-        if augmentation.resized_crop is not None:
-            centre, scale = _crops(self._boxes[part], augmentation.resized_crop, self._shape)
-            if augmentation.flip:
-                scale[:, 0] *= torch.where(mirrored.to(scale.device), -1.0, 1.0)
-            if augmentation.vertical_flip:
-                scale[:, 1] *= torch.where(self._upside_down[part], -1.0, 1.0)
-            theta = torch.cat([torch.diag_embed(scale), centre[:, :, None]], dim=2)
-            return _warped(x, theta, "bilinear", "border")
-        if augmentation.flip:
-            x = _where(mirrored.to(x.device), x.flip(3), x)
-        if augmentation.vertical_flip:
-            x = _where(self._upside_down[part].to(x.device), x.flip(2), x)
+        if self._augmentation.resized_crop is not None:
+            return _warped(x, self._parts[part], "bilinear", "border")
+        if self._augmentation.flip:
+            x = _where(self._mirrored[part], x.flip(3), x)
+        if self._augmentation.vertical_flip:
+            x = _where(self._upside_down[part], x.flip(2), x)
         return x
 
     def cut_out(self, x: Tensor, part: slice) -> Tensor:
@@ -86,7 +96,7 @@ class Changes:
             return x
         height, width = x.shape[2:]
         side = self._augmentation.cutout * min(height, width)
-        centres = self._centres[part].to(x.device)
+        centres = self._centres[part]
         down = (torch.arange(height, device=x.device) + 0.5 - centres[:, :1] * height).abs() < side / 2
         right = (torch.arange(width, device=x.device) + 0.5 - centres[:, 1:] * width).abs() < side / 2
         return x.masked_fill_((down[:, :, None] & right[:, None, :])[:, None], 0.0)  # keeps channels_last
@@ -95,7 +105,7 @@ class Changes:
         """Mix each image with the one at its place from the end of the batch, and their labels alike."""
         if not self._augmentation.mixup:
             return x, y
-        weights = self._weights[part].to(x.device)
+        weights = self._weights[part]
         labels = functional.one_hot(y, num_classes).float()
         return (
             torch.lerp(x.flip(0), x, weights[:, None, None, None]),
@@ -115,7 +125,7 @@ def _crops(drawn: Tensor, smallest: float, shape: tuple[int, int, int]) -> tuple
 
 def _warped(x: Tensor, theta: Tensor, mode: str, padding: str) -> Tensor:
     """Images seen through affine maps (B, 2, 3) from output to input, both from -1 to 1."""
-    grid = functional.affine_grid(theta.to(x.device), list(x.shape), align_corners=False)
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
     warped = functional.grid_sample(x, grid, mode, padding, align_corners=False)
     return warped.contiguous(memory_format=torch.channels_last)
 
@@ -148,18 +158,28 @@ def _operate(x: Tensor, operations: Tensor, signs: Tensor, mean: Tensor) -> Tens
     Operation 0 leaves an image as it is; images that share another one go through it together.
     """
     x = x.clone(memory_format=torch.channels_last)
-    moving = ((operations > 0) & (operations <= SHAPES)).nonzero().flatten()
-    if len(moving):
-        theta = _thetas(operations[moving] - 1, signs[moving])
-        chosen = moving.to(x.device)
-        moved = _warped(x[chosen].float() - mean, theta, "nearest", "zeros") + mean
-        x[chosen] = moved.round_().to(x.dtype)
-    for number, change in enumerate(_COLOURS, start=SHAPES + 1):
-        for sign in (-1.0, 1.0):
-            alike = ((operations == number) & (signs == sign)).nonzero().flatten().to(x.device)
-            if len(alike):
-                x[alike] = change(x[alike], sign * MAGNITUDE)
+    kinds = 2 * operations + (signs > 0)
+    order, counts = kinds.argsort(stable=True), kinds.bincount(minlength=2 * (1 + SHAPES + len(_COLOURS)))
+    alike = torch.split(_sent(order, x.device), counts.tolist())
+    moving = slice(2, 2 * (1 + SHAPES))
+    if moved := int(counts[moving].sum()):
+        first = int(counts[:2].sum())
+        numbers = order[first : first + moved]
+        theta = _sent(_thetas(operations[numbers] - 1, signs[numbers]), x.device)
+        chosen = torch.cat(alike[moving])
+        warped = _warped(x[chosen].float() - mean, theta, "nearest", "zeros") + mean
+        x[chosen] = warped.round_().to(x.dtype)
+    for kind, chosen in enumerate(alike):
+        if kind >= moving.stop and len(chosen):
+            change, sign = _COLOURS[kind // 2 - 1 - SHAPES], 1 if kind % 2 else -1
+            x[chosen] = change(x[chosen], sign * MAGNITUDE)
     return x
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device is doing, where it can do so."""
+    pinned = pins_memory(device)
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
 
 
 def _thetas(operations: Tensor, signs: Tensor) -> Tensor:

@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from slimnet.data import Dataset, Source, fingerprint, hashes, load_dataset, split
@@ -179,6 +182,25 @@ def test_processes_share_what_one_decodes(draw: Draw, data_dir: Path) -> None:
     assert [path.name for path in (data_dir / "pictures").glob("[!.]*")] == [
         path.name for path in (data_dir / "pictures").glob("pets-*")
     ]
+
+
+def test_who_finds_another_process_decoding_waits_and_says_so(draw: Draw, data_dir: Path) -> None:
+    root = draw()
+    load(root)
+    (kept,) = (data_dir / "pictures").glob("pets-*")
+    shutil.rmtree(kept)
+    waits = threading.Event()
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what == "waiting for another process, which is decoding pets":
+            waits.set()
+
+    with ThreadPoolExecutor() as pool:
+        with FileLock(kept.with_name(f".{kept.name}.lock")):
+            loading = pool.submit(load_dataset, Source("folder", root), on_progress=tell)
+            assert waits.wait(60)
+            assert not loading.done()
+        assert len(loading.result().y_train) == 24
 
 
 def test_a_decoding_that_was_killed_leaves_nothing_behind(draw: Draw, data_dir: Path) -> None:
