@@ -388,6 +388,7 @@ def test_mixup_blends_images_as_it_blends_labels() -> None:
         other = y != y.flip(0)
         own = weights[torch.arange(len(y)), y]
         assert (own >= 0.5).all()
+        assert own[other].min() < 0.95
         blend = own[:, None, None, None] * x + (1 - own)[:, None, None, None] * x.flip(0)
         torch.testing.assert_close(mixed_x[other], blend[other])
 
