@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimnet import load, mask, plan, prune, save, trace
+from slimnet import count_params, load, mask, plan, prune, save, trace
+from slimnet.pruning.budget import cost_model
 
 
 class Attention(nn.Module):
@@ -198,3 +200,13 @@ def test_a_section_may_not_vanish() -> None:
     graph = trace(Mixed(), torch.randn(1, 3, 6, 6))
     chosen = plan(graph, ratio=0.9, score=torch.arange(graph.unit_count).double().numpy(), min_channels=1)
     assert min(chosen.setting_cuts()[f"splits[{i}]"] for i in range(2)) >= 1
+
+
+def test_the_parameters_of_fewer_heads_are_counted(attention: nn.Module) -> None:
+    graph = trace(attention, torch.randn(2, 5, 6).double())
+    chosen = plan(graph, ratio=0.5, score="random", min_channels=1)
+    smaller = prune(attention, chosen, absorb=False)
+    stays = np.ones(graph.unit_count, dtype=bool)
+    for group in graph.groups:
+        stays[np.delete(group.units, chosen.kept.get(group.name, np.arange(group.size)))] = False
+    assert cost_model(graph).params(stays) == count_params(smaller)
