@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from slimnet.export.artifact import Artifact
 from slimnet.export.files import Exported
+from slimnet.models.building import architecture_of
 from slimnet.preprocessing import Preprocessing
 from slimnet.wording import file_size
 
@@ -68,7 +69,7 @@ def card(
         _summary(artifact),
         _files(files),
         *(_without_slimnet(one, artifact) for one in files if one.format.name in _CODE),
-        _with_slimnet(files),
+        _with_slimnet(artifact, files),
         f"## Data\n\n{data}\n\n{_input(artifact)}\n\n{_classes(preprocessing)}",
         *sections,
     ]
@@ -141,12 +142,17 @@ def _prepared(artifact: Artifact) -> str:
     return f"(pixels / 255 - {mean}) / {std}"
 
 
-def _with_slimnet(files: Sequence[Exported]) -> str:
+def _with_slimnet(artifact: Artifact, files: Sequence[Exported]) -> str:
     own = [one.path.name for one in files if one.format.name in ("pt", "safetensors")]
     if not own:
         return ""
+    factory = (architecture_of(artifact.network) or {}).get("factory")
+    option, model = (
+        (f" --model {factory}", f", model={factory.rpartition(':')[2]}(…)") if factory else ("", "")
+    )
     return (
-        f'## With slimnet\n\n```sh\nslimnet predict {own[0]} picture.png\n```\n\n`slimnet.load("{own[0]}")` '
+        f"## With slimnet\n\n```sh\nslimnet predict {own[0]} picture.png{option}\n```\n\n"
+        f'`slimnet.load("{own[0]}"{model})` '
         "gives the PyTorch network, which takes normalised images, to be trained or pruned further."
     )
 

@@ -225,9 +225,10 @@ def _close(
     console.note(f"every trial:  {studies.command('status', reference)}")
     if best := best_of_front(record, comparison):
         path = Store(runs).folder(best.stages[-1]).checkpoint
-        factory = best.config.model.factory
-        own, made = (", model=made", f" by {factory}, as made is") if factory else ("", "")
-        console.note(f'load one:     slimnet.load("{path}"{own})  # trial {best.number}{made}')
+        own, made_by = "", ""
+        if factory := best.config.model.factory:  # whose code is run only where the user says so
+            own, made_by = f", model={factory.rpartition(':')[2]}(…)", f", with {factory}"
+        console.note(f'load one:     slimnet.load("{path}"{own})  # trial {best.number}{made_by}')
         console.note(f"take it:      {studies.command('export', reference)} --best OUT")
     if failed or contenders or record.dense.failure:
         raise typer.Exit(EXIT_FAILED_TRIALS)

@@ -200,3 +200,24 @@ def test_a_network_of_an_older_file_takes_the_normalisation_of_its_data(
     slimnet.save(tmp_path / "older.pt", network, metrics=saved.metrics, config=saved.config)
     assert give("export", str(tmp_path / "older.pt"), str(tmp_path / "new.pt")) == 0
     assert slimnet.load(tmp_path / "new.pt").preprocessing == saved.preprocessing
+
+
+def test_the_card_of_ones_own_network_names_what_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "nets_of_card.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes, in_channels):\n"
+        "    first = nn.Conv2d(in_channels, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU()\n"
+        "    return nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))\n"
+    )
+    own = ("--model", "nets_of_card:net")
+    assert give("train", *own, "--image-size", "7", "--epochs", "1", "--threads", "1", "--out", "net.pt") == 0
+    assert give("export", "net.pt", "out", *own, "--format", "safetensors") == 0
+    card = Path("out/README.md").read_text()
+    assert "slimnet predict model.safetensors picture.png --model nets_of_card:net" in card
+    assert 'slimnet.load("model.safetensors", model=net(…))' in card
+    assert give("evaluate", "out/model.safetensors", *own) == 0
+    assert give("evaluate", "out/model.safetensors") == 2

@@ -94,7 +94,7 @@ def test_a_factory_gets_what_it_takes_of_the_data(folder: Path) -> None:
         (own("needs"), "nets_built:needs needs the argument depth; give it in model.args"),
         (own("net", depth=3), "takes no argument depth; it takes num_classes, width, in_channels"),
         (own("nett"), "nets_built.py has no nett; did you mean nets_built:net?"),
-        (own("number"), "nets_built:number is a int; a function that makes a network is needed"),
+        (own("number"), "nets_built:number is a int; a function is needed"),
         ({"factory": "nest:net"}, "there is no module nest in "),
         ({"name": "torchvision/mobilenet_v9"}, "torchvision has no network mobilenet_v9; did you mean"),
         (
