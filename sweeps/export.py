@@ -11,13 +11,14 @@ from slimnet.export.card import card, table
 from slimnet.export.deployed import Pixels
 from slimnet.export.files import CARD, Exported, TestSplit
 from slimnet.preprocessing import attach, preprocessing_of
+from slimnet.wording import file_size
 from sweeps.comparison import Comparison, Measured
 from sweeps.config import dump_config
 from sweeps.jobs import Job
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.report.summary import headline
 from sweeps.report.verdicts import against, control_names, seeds_and_epochs, with_error
-from sweeps.report.wording import count, times
+from sweeps.report.wording import count, milliseconds, times
 from sweeps.stages import Stage, Store, parse_spec
 from sweeps.worker import load_network, load_splits
 
@@ -70,6 +71,7 @@ def card_of(
     """What writes the model card of a trial, given its artifact and files."""
     sections = (
         _accuracy(comparison, comparison.of_trial(trial)),
+        _latency(study, trial),
         _front(study, comparison, trial, lambda other: f"{other.number}"),
         f"## How it was made\n\n{_made(study, trial)}\n\n```yaml\n{dump_config(trial.config)}```",
     )
@@ -113,6 +115,26 @@ def _accuracy(comparison: Comparison, chosen: Measured) -> str:
         "seed. Selection used the validation split alone."
     )
     return f"## Accuracy\n\n{table(headings, rows)}\n\n{spread}"
+
+
+def _latency(study: StudyRecord, trial: TrialRecord) -> str:
+    """The latency of the network beside that of the dense one; nothing where it was not measured."""
+    measurement = study.latencies.get(trial.stages[-1].key)
+    if measurement is None or not measurement.metrics:
+        return ""
+    networks = (("dense network", study.dense.metrics), ("**this network**", trial.metrics))
+    rows = [
+        (
+            name,
+            milliseconds(metrics["latency_ms"]),
+            milliseconds(metrics["latency_ms_64"]),
+            file_size(metrics["file_bytes"]),
+        )
+        for name, metrics in networks
+        if "file_bytes" in metrics
+    ]
+    found = table(("network", "1 image", "64 images", "tensors"), rows)
+    return f"## Latency\n\nPyTorch on {measurement.metrics['machine']}, one thread if a processor.\n\n{found}"
 
 
 def _sizes(one: Measured) -> tuple[str, str]:

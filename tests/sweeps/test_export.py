@@ -46,6 +46,7 @@ def test_the_best_trial_is_a_folder_that_needs_no_slimnet(
     assert f"| **{point['trial']}** |" in text
     assert "| dense network |" in text
     assert "± is the standard error" in text
+    assert re.search(r"\| \*\*this network\*\* \| [\d.]+.ms \| [\d.]+.ms \| [\d.]+ kB \|", text)
     (code_of_card,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     Image.fromarray(load_dataset("fashion-mini").x_test[0, ..., 0]).save(out / "picture.png")
     alone = f"import sys\nsys.modules['slimnet'] = sys.modules['sweeps'] = None\n{code_of_card}"
