@@ -113,7 +113,7 @@ def recorded_data(
     Args:
         config: of the file; one of an earlier version keeps the augmentation with its recipe.
         data: another data set; None for the one in the file.
-        image_size: another side; None for the file's, or with `data` for the data set's own.
+        image_size: another side; None for the file's, or with another data set for its own.
 
     Raises:
         SlimnetError: neither the file nor the options name a data set, or its files are others now.
@@ -135,7 +135,11 @@ def recorded_data(
         }
     )
     if data is not None:
-        return settings.named(data, image_size)
+        other = settings.named(data, image_size)
+        if fingerprint(other.source, ProgressLine()) != record.get("fingerprint"):
+            return other
+        settings = replace(settings, path=other.path)  # the same data, whose place a sweep does not keep
+        return settings if image_size is None else replace(settings, image_size=image_size)
     if not settings.name or (settings.name in PATHS and settings.path is None):
         raise SlimnetError(f"{file} does not say which data set it was trained on; name it with --data")
     if record.get("fingerprint", (now := fingerprint(settings.source))) != now:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +128,8 @@ def _call(source: Source) -> Any:
     assert source.factory is not None, "it has none where it is not called"
     factory = import_factory(source.factory, source.path)
     try:
-        return factory(**source.args)
+        with redirect_stdout(sys.stderr):  # as stdout may be for JSON
+            return factory(**source.args)
     except SlimnetError:
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything

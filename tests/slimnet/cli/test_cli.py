@@ -545,6 +545,11 @@ def test_a_folder_of_pictures_is_trained_on(
     assert (saved.preprocessing.classes, saved.preprocessing.resize) == (("green", "red"), "pad")
     measured = json.loads(run("evaluate", "sparse.pt", "--json").out)
     assert measured["test_images"] == 12
+    swept = {**saved.config, "data": {**data, "path": None}}
+    slimnet.save(tmp_path / "swept.pt", slimnet.load(tmp_path / "sparse.pt"), config=swept)
+    assert "name it with --data" in run("evaluate", "swept.pt").err
+    again = json.loads(run("evaluate", "swept.pt", "--data", "pictures", "--json").out)
+    assert {**again, "file": "sparse.pt"} == measured
     tuned = run(
         "finetune", "sparse.pt", "--epochs", "1", "--batch-size", "16", "--mixup", "0", "--out", "t.pt"
     )

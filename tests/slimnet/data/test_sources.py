@@ -98,6 +98,11 @@ def test_an_edited_factory_is_another_data_set(write: Write) -> None:
     assert fingerprint(write(PAIRS.replace("20 *", "21 *"))) != before
 
 
+def test_what_a_factory_prints_is_kept_out_of_json(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    load_dataset(write(ARRAYS + "\nold = make\ndef make(): print('made'); return old()"))
+    assert capsys.readouterr() == ("", "made\n")
+
+
 WRONG = [
     ("def make(): raise KeyError('gone')", r"failed: KeyError: 'gone'"),
     ("def make(): import sys; sys.exit(3)", r"failed: SystemExit: 3"),
