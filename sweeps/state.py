@@ -71,6 +71,7 @@ class State:
         self._trials: list[TrialRecord] = []
         self._open: dict[int, tuple[Stage, ...]] = {}  # what trials need that have not ended
         self._latencies: dict[str, Stage] = {}  # measurements, by the key of the stage that made the network
+        self._measured: dict[str, StageRecord] = {}  # records of these measurements, by the same keys
         self._trials_of: dict[str, list[int]] = {}  # by the key of their last stage
         self._unmeasured = not config.latency or not study.facts.machine
         self._states: Counter[TrialState] = Counter()
@@ -243,7 +244,7 @@ class State:
             front=self._front.numbers(),
             contenders=self._known_contenders(),
             curves=dict(self._curves),
-            latencies={key: self._stages[stage.key] for key, stage in self._latencies.items()},
+            latencies=dict(self._measured),
             damage=tuple(self.damage),
         )
 
@@ -400,6 +401,8 @@ class State:
         """Replace a stage's record, here and in the trials that need it; returns those that have ended."""
         self._epochs_done += record.epochs_done - self._stages[stage.key].epochs_done
         self._stages[stage.key] = record
+        if stage.kind == "latency":
+            self._measured[stage.inputs["parent"].key] = record
         self._note_curve(stage, record)
         ended, is_sized = [], False
         for before in self.users(stage):
@@ -437,13 +440,13 @@ class State:
         stage = self._latencies.get(last.key)
         if stage is None:
             self._latencies[last.key] = stage = latency_stage(last, machine)
-            self._look_up(stage)
+            self._measured[last.key] = self._look_up(stage)
         return (stage,) if self.config.judges_latency else ()
 
     def _record(self, key: str) -> StageRecord:
         """A stage's record, with what was measured of its network among the metrics."""
-        record, stage = self._stages[key], self._latencies.get(key)
-        found = self._stages[stage.key].metrics if stage else {}
+        record = self._stages[key]
+        found = self._measured[key].metrics if key in self._measured else {}
         if record.result is None or not found:
             return record
         metrics = {**record.metrics, **{name: found[name] for name in MEASURED}}
