@@ -25,8 +25,11 @@ class ProgressLine:
             self._print(what, end="\n")
         elif what != self._what:
             self._what, self._began, self._said = what, now, now
-        elif done == total and self._live:
-            self._print("", end="")
+        elif done == total:
+            if self._live:
+                self._print("", end="")
+            elif now - self._began >= REPEAT_SECONDS:
+                self._print(f"{what}: all {total:,} in {duration(now - self._began)}", end="\n")
         elif now - self._said >= (REDRAW_SECONDS if self._live else REPEAT_SECONDS):
             self._said = now
             left = (now - self._began) / max(1, done) * (total - done)
