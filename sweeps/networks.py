@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -57,7 +55,7 @@ def make_networks(
     """Make every network that the trials of a study may have, check it on the data, and say what is in it.
 
     Slimnet's own families with new weights need no check, and are left out. The code of a factory is run, so
-    that a driver has this called in another process; what it prints goes to stderr.
+    that a driver has this called in another process.
 
     Args:
         config: of the study.
@@ -71,8 +69,7 @@ def make_networks(
     made: dict[str, Made] = {}
     for model in _models(config):
         if (name := name_of(model)) not in made:
-            with redirect_stdout(sys.stderr):
-                made[name] = _make(model, image_shape, num_classes, on_note)
+            made[name] = _make(model, image_shape, num_classes, on_note)
     return made
 
 

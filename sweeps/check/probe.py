@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
@@ -111,16 +110,15 @@ def probe(config: Config, data_dir: Path | None) -> Findings:
 
 
 def _network(config: Config, splits: Splits) -> nn.Module:
-    """The network of a trial; what its factory prints goes to stderr, as stdout may be for JSON."""
-    with redirect_stdout(sys.stderr):
-        return new_network(
-            config.model.description(),
-            splits.image_shape,
-            splits.num_classes,
-            seed=config.seed,
-            folder=config.model.path,
-            init=config.model.init,
-        )
+    """The network of a trial."""
+    return new_network(
+        config.model.description(),
+        splits.image_shape,
+        splits.num_classes,
+        seed=config.seed,
+        folder=config.model.path,
+        init=config.model.init,
+    )
 
 
 def _recipe(section: Section, config: Config, distill: float = 0.0, temperature: float = 4.0) -> Recipe:

@@ -163,7 +163,11 @@ def _death(exitcode: int | None) -> str:
 
 
 def _begin(work: Callable[..., None], connection: Connection, *arguments: Any) -> None:
-    """What a process runs: its work, while a thread listens."""
+    """What a process runs: its work, while a thread listens.
+
+    What the user's code prints there goes to stderr, as stdout belongs to the command: to its table or JSON.
+    """
+    sys.stdout = sys.stderr
     keep_memory()
     gc.freeze()  # else the first collection would touch, and so copy, all memory shared with the server
     stop, free = threading.Event(), threading.Event()

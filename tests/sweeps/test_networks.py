@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import PATIENCE, ROOT, Command
 
 import slimnet
 from slimnet.errors import SlimnetError
@@ -99,11 +102,8 @@ def test_slimnets_own_networks_need_no_look() -> None:
     assert made(load_config("smoke")) == {}
 
 
-def test_a_factory_is_known_by_its_source_and_its_structure(
-    folder: Path, load: LoadStudy, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_factory_is_known_by_its_source_and_its_structure(folder: Path, load: LoadStudy) -> None:
     (found,) = made(load()).values()
-    assert capsys.readouterr().out == ""  # what it prints is not for stdout
     assert found.weights is None
     (wider,) = made(load("model.args={width: 8}")).values()
     assert (wider.source, wider.structure != found.structure) == (found.source, True)
@@ -226,6 +226,26 @@ def test_weights_may_move_but_not_change(folder: Path, load: LoadStudy) -> None:
         SlimnetError, match=r"the weights in .*moved\.pth have changed since the study smoke began"
     ):
         check_networks(moved, networks)
+
+
+@pytest.mark.slow  # a sweep in a process of its own
+def test_a_sweep_ends_with_files_and_says_when_its_network_was_edited(folder: Path, command: Command) -> None:
+    study = ["run", folder / "study.yaml", "--runs", folder / "runs", "--wandb", "disabled", "--trials"]
+    status, _, err = command(*study, 1, "--set", "model.args={depth: 3}")
+    assert (status, "takes no argument depth" in err) == (2, True)
+    assert not (folder / "runs").exists()
+
+    program = [sys.executable, "-m", "sweeps", *map(str, study), "1"]
+    done = subprocess.run(program, cwd=ROOT, text=True, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert ("made\n" in done.stdout, "made\n" in done.stderr) == (False, True)  # by the factory, in workers
+    load_one = r"load one: +slimnet\.load\(.*, model=net\(…\)\)  # trial 0, with nets_\w+:net"
+    assert re.search(load_one, done.stdout)
+
+    edit(folder)
+    status, _, err = command(*study, 2)
+    assert (status, "has been edited since the study smoke began" in err) == (2, True)
+    assert len((folder / "runs/smoke/trials.jsonl").read_text().splitlines()) == 1
 
 
 # Stages
