@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from sweeps.tracking import Tracker
 
 POLL_SECONDS = 0.25
 FRONT_ROWS = 10  # of the front shown while the sweep runs; all of it is printed at the end
-STARTS = 3  # of a stage whose worker is lost again and again, before the stage fails
+ASLEEP = 60.0  # seconds between two looks at the workers, after which this process itself was stopped
 
 logger = logging.getLogger("sweeps.driver")
 
@@ -38,6 +39,8 @@ class _Running:
 
     stage: Stage
     shown: RunningStage
+    heard: float = field(default_factory=time.monotonic)  # when it last reported anything
+    stalled: bool = False
 
 
 class Driver:
@@ -81,6 +84,7 @@ class Driver:
         self._running: dict[str, _Running] = {}
         self._lost: dict[str, int] = {}  # how often the worker of a stage was lost
         self._stop_level = 0
+        self._looked = time.monotonic()
 
     def run(self) -> StudyRecord:
         """Work until the goal is reached or a signal ends it; returns the study as it is then."""
@@ -89,6 +93,7 @@ class Driver:
             while self._work():
                 for event in self._executor.poll(POLL_SECONDS):
                     self._take(event)
+                self._end_stalled()
                 self._console.show(self._progress())
         finally:
             self._executor.close()  # stages are still running after an error
@@ -170,14 +175,18 @@ class Driver:
         """Handle an event."""
         running = self._running[event.key]
         stage = running.stage
+        running.heard = time.monotonic()
         if event.ends:
+            if event.kind == "lost" and running.stalled:
+                minutes = self._state.config.stall_minutes
+                event = replace(event, reason=f"no progress for {minutes:g} minutes, so it was ended")
             del self._running[event.key]
             logger.info("%s %s %s %s", stage.name, stage.key, event.kind, event.reason)
             self._end(stage, event)
         elif event.kind == "warning":
             logger.warning("%s %s: %s", stage.name, stage.key, event.reason)
             self._console.event(f"{stage.name} {stage.key}: {event.reason}")
-        else:
+        elif event.kind != "alive":
             self._clock.note(stage, event)
             running.shown = replace(
                 running.shown, epoch=epochs_at(event), images_per_second=_images_per_second(stage, event)
@@ -196,17 +205,30 @@ class Driver:
         fails = event.kind == "failed"
         if event.kind in ("lost", "blocked"):
             self._lost[stage.key] = self._lost.get(stage.key, 0) + 1
-            fails = self._lost[stage.key] >= STARTS
+            retries = max(self._state.config.retries, event.kind == "blocked")
+            fails = self._lost[stage.key] > retries
             if event.kind == "blocked":
                 self._compute_again(stage.inputs[event.detail], event.reason)
             elif not fails:
                 self._console.event(
-                    f"{stage.name} {stage.key}: {event.reason}; it goes on from its last epoch"
+                    f"{stage.name} {stage.key}: {event.reason}; it goes on from its last epoch "
+                    f"(retry {self._lost[stage.key]} of {retries})"
                 )
         if fails and folder.state() != "done":
             folder.fail(event.reason, event.detail)
             self._console.event(f"{stage.name} {stage.key} failed: {event.reason}")
         self._publish(self._state.reload(stage))
+
+    def _end_stalled(self) -> None:
+        """End the stages that have reported nothing for too long; they are then lost, and go on."""
+        now = time.monotonic()
+        slept, self._looked = now - self._looked > ASLEEP, now
+        for key, running in self._running.items():
+            if slept:
+                running.heard = now  # they may have been stopped with this process
+            elif now - running.heard > 60 * self._state.config.stall_minutes and not running.stalled:
+                running.stalled = True
+                self._executor.kill(key)
 
     def _compute_again(self, stage: Stage, reason: str) -> None:
         """Have a finished stage whose network cannot be read computed anew."""

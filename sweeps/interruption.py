@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the closing of the terminal: what each does before, during and after a sweep."""
+"""Ctrl-C, a closed terminal and the signals of batch schedulers: before, during and after a sweep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2),  # by which batch schedulers announce the end of a job
+)
 
 
 class StoppedAtOnce(BaseException):

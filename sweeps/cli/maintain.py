@@ -50,6 +50,8 @@ def retry_command(
     with hold(runs / settings.study):
         record = read_study(runs, settings)
         again = forget_failures(Store(runs), record, trials or [])
+    if record.dense.failure:
+        Console().say("to run again: the dense baseline")
     for one in record.contenders if not trials else []:
         if one.state == "failed":
             Console().say(f"to run again: the {one.name}")

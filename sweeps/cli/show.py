@@ -13,11 +13,11 @@ from sweeps.config import load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.outputs import CONTROLS, pareto_table, write_outputs
-from sweeps.records import FACTS, MEASURED, StageRecord, StudyRecord
+from sweeps.records import FACTS, MEASURED, ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report.summary import how_far
 from sweeps.report.verdicts import against, with_error
 from sweeps.state import count_states, read_study
-from sweeps.study import check_config
+from sweeps.study import check_config, is_held
 
 
 def plan_command(
@@ -62,11 +62,12 @@ def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
     record = read_study(runs, studies.last_config(config, runs))
     for damage in record.damage:
         Console().error(damage)
+    works = is_held(runs / record.name)
     rows = [
         {
             "trial": trial.number,
             **trial.params,
-            "state": trial.state,
+            "state": _state(trial, works),
             **{stage.name: _stage_state(stage) for stage in trial.stages},
             **_reached(trial.metrics),
             **(trial.measured if as_json else {}),
@@ -75,7 +76,7 @@ def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
         for trial in record.trials
     ]
     beside = [
-        {"network": one.name, "state": one.state, **_reached(one.metrics), "reason": one.reason}
+        {"network": one.name, "state": _state(one, works), **_reached(one.metrics), "reason": one.reason}
         for one in record.contenders
     ]
     if as_json:
@@ -86,6 +87,15 @@ def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
     console.table(_without_empty_reasons(_filled(rows)))
     if beside:
         console.table(_without_empty_reasons(beside), "Controls and repeats")
+
+
+def _state(one: TrialRecord | ContenderRecord, works: bool) -> str:
+    """How far a trial or what stands beside one is, given whether the study is being run."""
+    if one.state != "running":
+        return one.state
+    if all(stage.state == "missing" for stage in one.stages):
+        return "waiting"
+    return "running" if works else "interrupted"
 
 
 def _reached(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from sweeps.jobs import Job
 
-EventKind = Literal["step", "epoch", "warning", "done", "stopped", "failed", "lost", "blocked"]
+EventKind = Literal["alive", "step", "epoch", "warning", "done", "stopped", "failed", "lost", "blocked"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Event:
 
     Attributes:
         key: the stage's key.
-        kind: "step", "epoch" and "warning" while it runs; then one of "done", "stopped" (on request; it can
-            be resumed), "failed" (by an error that would occur again), "lost" (its process or machine died;
-            the stage can be resumed elsewhere) or "blocked" (the network of an input is damaged).
+        kind: "alive", "step", "epoch" and "warning" while it runs; then one of "done", "stopped" (on request;
+            it can be resumed), "failed" (by an error that would occur again), "lost" (its process or machine
+            died; the stage can be resumed elsewhere) or "blocked" (the network of an input is damaged).
         epoch, step, steps: the current epoch, from 1, and for "step" the steps done and all steps of it.
         pace: steps per second without evaluation, for "step"; 0 before it is known.
         row: the epoch's row of the history, without its histogram, for "epoch".
@@ -54,6 +54,9 @@ class Executor(Protocol):
 
     def stop(self, key: str) -> None:
         """Ask a stage to end after the current epoch; does nothing if it is not running."""
+
+    def kill(self, key: str) -> None:
+        """End a running stage at once: its only further event is that it is lost."""
 
     def poll(self, timeout: float) -> list[Event]:
         """The new events, in order for each stage; waits up to `timeout` seconds for the first.

@@ -55,8 +55,8 @@ class InlineExecutor:
         if key in self._running:
             self._running[key][0].stop.set()
 
-    def lose(self, key: str) -> None:
-        """Treat a stage as if its process had died: its only further event is that it is lost."""
+    def kill(self, key: str) -> None:
+        """Treat a stage as if its process had died."""
         mine, thread = self._running[key]
         mine.lost = True
         mine.stop.set()

@@ -52,6 +52,10 @@ class LocalExecutor:
         if key in self._running:
             self._running[key].child.tell("stop")
 
+    def kill(self, key: str) -> None:
+        """Kill the process of a stage."""
+        self._running[key].child.process.kill()
+
     def poll(self, timeout: float) -> list[Event]:
         """The new events of all stages."""
         if not self._running:

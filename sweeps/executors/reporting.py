@@ -12,6 +12,7 @@ from sweeps.executors.base import Event
 from sweeps.jobs import DamagedInputError, Job, Place, Watch
 
 REPORT_EVERY = 0.2  # seconds between reports from within an epoch
+ALIVE_EVERY = 5.0  # seconds between signs of life where there is nothing to report
 
 Compute = Callable[[Job, Place, Watch], bool]
 
@@ -36,8 +37,13 @@ def report(
     def warning(text: str) -> None:
         send(Event(job.key, "warning", reason=text))
 
+    def stops() -> bool:
+        steps.alive()  # as it is also asked while the stage waits for another process
+        return stop()
+
+    watch = Watch(epoch=epoch, step=steps.note, warning=warning, stop=stops, alive=steps.alive)
     try:
-        finished = compute(job, place, Watch(epoch=epoch, step=steps.note, warning=warning, stop=stop))
+        finished = compute(job, place, watch)
         send(Event(job.key, "done" if finished else "stopped"))
     except DamagedInputError as error:
         send(Event(job.key, "blocked", reason=str(error), detail=error.role))
@@ -55,6 +61,13 @@ class _Steps:
         self._key, self._send = key, send
         self._told = (0.0, 0, 0)  # moment, epoch and step of the last report
         self._pace = 0.0
+        self._alive = time.monotonic()
+
+    def alive(self) -> None:
+        """Report that the stage is alive."""
+        if (now := time.monotonic()) - self._alive >= ALIVE_EVERY:
+            self._alive = now
+            self._send(Event(self._key, "alive"))
 
     def note(self, epoch: int, step: int, steps: int) -> None:
         moment, its_epoch, its_step = self._told

@@ -38,8 +38,8 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
 def how_far(study: StudyRecord) -> str:
     """How far the study is: "11 of 12 trials complete, 1 failed"."""
     parts = [f"{count(len(study.complete))} of {plural(study.goal, 'trial')} complete"]
-    for word in ("failed", "running"):
-        number = sum(trial.state == word for trial in study.trials)
+    for word, state in (("failed", "failed"), ("unfinished", "running")):
+        number = sum(trial.state == state for trial in study.trials)
         parts += [f"{count(number)} {word}"] if number else []
     if study.contenders:
         done = sum(one.state == "complete" for one in study.contenders)

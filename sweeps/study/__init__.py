@@ -4,7 +4,7 @@ What is exported here does not need Optuna; `sampling` and `database` do.
 """
 
 from sweeps.study.config_file import check_config, keep_config, kept_config
-from sweeps.study.lock import StudyBusyError, hold
+from sweeps.study.lock import StudyBusyError, hold, is_held
 from sweeps.study.record import (
     DATABASE,
     Facts,
@@ -26,6 +26,7 @@ __all__ = [
     "check_unchanged",
     "hold",
     "is_begun",
+    "is_held",
     "keep_config",
     "kept_config",
     "make_study",

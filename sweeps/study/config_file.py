@@ -16,6 +16,8 @@ FREE_TO_CHANGE = {  # fields that do not affect results, or whose content is fix
     "curves",
     "latency",
     "workers",
+    "retries",
+    "stall_minutes",
     "device",
     "wandb",
     "precision",

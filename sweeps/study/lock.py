@@ -45,6 +45,17 @@ def hold(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a study's folder; changes nothing."""
+    if not (folder / "driver.json").exists():
+        return False
+    try:
+        with FileLock(folder / "driver.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def _holder(note: Path) -> str:
     try:
         holder = json.loads(note.read_text())

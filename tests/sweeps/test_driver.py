@@ -715,13 +715,33 @@ class Losing(InlineExecutor):
         where = super().start(job)
         if job.stage.kind == self._kind and self._times:
             self._times -= 1
-            self.lose(job.key)
+            self.kill(job.key)
         return where
 
 
 def instead(executor: InlineExecutor, _: InlineExecutor) -> InlineExecutor:
     """The first executor, whatever the second."""
     return executor
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_stage_is_retried_as_often_as_the_config_says(retries: int, tmp_path: Path) -> None:
+    settings = config("search.ahead=1", f"retries={retries}", trials=1)
+    for times, state in ((retries, "complete"), (retries + 1, "failed")):
+        runner = Runner(tmp_path / str(times))
+        starts: list[str] = []
+
+        def compute(
+            job: Job, place: Place, watch: Watch, starts: list[str] = starts, times: int = times
+        ) -> bool:
+            starts.append(job.stage.kind)
+            while job.stage.kind == "finetune" and starts.count("finetune") <= times:
+                if watch.stop():
+                    return False
+            return instant.compute(job, place, watch)
+
+        study = runner.run(settings, wrap=partial(instead, Losing(compute, "finetune", times)))
+        assert study.trials[0].state == state
 
 
 def test_a_lost_stage_goes_on_and_fails_when_it_is_lost_again_and_again(tmp_path: Path) -> None:

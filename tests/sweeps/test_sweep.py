@@ -86,6 +86,24 @@ def test_a_hangup_fails_nothing_and_a_second_signal_stops_at_once(sweep: Sweep) 
     wait_until_gone(workers)
 
 
+@pytest.mark.slow  # sweeps in processes of their own
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT])
+def test_a_batch_schedulers_warning_ends_the_epochs_in_hand(
+    number: signal.Signals, sweep: Sweep, command: Command
+) -> None:
+    process = sweep.start(*LONG)
+    sweep.wait_for_epochs(1, process)
+    at = ("smoke", "--runs", sweep.runs)
+    assert "waiting" in command("status", *at)[1]
+    wait_until(lambda: "running" in command("status", *at)[1])
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (128 + number, "")
+    assert "stopping after the current epochs" in out
+    status, out, _ = command("status", *at)
+    assert (status, "running" in out, "interrupted" in out) == (0, False, True)
+
+
 def has_begun(process: subprocess.Popen[str]) -> bool:
     """Whether Python has begun to read the program."""
     return (
@@ -173,6 +191,18 @@ def test_a_killed_worker_is_replaced_and_its_stage_goes_on(sweep: Sweep) -> None
     assert "its process was killed by SIGKILL; the system may have run out of memory; it goes on" in out
     whole = 2 * 8 + (8 + 1) + 3
     assert len(sweep.epochs()) == len(set(sweep.epochs())) >= whole - 1  # one may be saved and untold
+
+
+@pytest.mark.slow  # a sweep in a process of its own, and the seconds of a stall
+def test_a_worker_that_is_stopped_is_ended_and_its_stage_goes_on(sweep: Sweep) -> None:
+    # Seconds, which a busy machine may take to start a worker too; that is then ended, and tried again.
+    process = sweep.start(*SOME, "--set", "stall_minutes=0.2", "--set", "retries=1000")
+    sweep.wait_for_epochs(1, process)
+    os.kill(children(process)[-1], signal.SIGSTOP)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    assert "no progress for 0.2 minutes, so it was ended; it goes on from its last epoch (retry 1 of" in out
+    assert len(sweep.epochs()) == len(set(sweep.epochs()))
 
 
 def test_two_passes_from_the_command_line(sweep: Sweep, command: Command) -> None:

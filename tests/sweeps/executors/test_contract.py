@@ -69,7 +69,7 @@ def local(store: Store) -> Lab:
 def inline(store: Store) -> Lab:
     """networks cannot be recorded in two threads at once, so what is computed here is made up."""
     executor = InlineExecutor(unhurried, workers=2)
-    return Lab(executor, executor.lose, store)
+    return Lab(executor, executor.kill, store)
 
 
 def unhurried(job: Job, place: Place, watch: Watch) -> bool:

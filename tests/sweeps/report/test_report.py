@@ -421,7 +421,7 @@ def test_a_study_without_a_finished_trial(make_study: MakeStudy, tmp_path: Path)
     )
     page = write(study, tmp_path)
     assert "No trial has finished yet" in page.text
-    assert "0 of 12 trials complete, 1 running" in page.text
+    assert "0 of 12 trials complete, 1 unfinished" in page.text
     assert "Pareto front" in page.sections()
     assert "The networks" not in page.sections()
     assert page.traces("finetune-0", "validation")[0]["x"] == [0, 2]
