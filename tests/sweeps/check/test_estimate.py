@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from found import FOUND
 
-from sweeps.check import Findings, seconds_of
+from sweeps.check import Findings, estimate, seconds_of
 from sweeps.cli import studies
 from sweeps.config import load_config
 
@@ -18,6 +18,13 @@ STEP, PRUNED, START = 0.1, 0.02, 0.5
 def seconds(tmp_path: Path, *overrides: str, found: Findings = FOUND) -> float:
     settings = load_config("smoke", overrides)
     return seconds_of(studies.state_of(settings, tmp_path, found), found)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes begin at once, and latencies are known."""
+    monkeypatch.setattr(estimate, "PROCESS", 0)
+    monkeypatch.setattr(estimate, "LATENCY", 0)
 
 
 @pytest.fixture
@@ -57,3 +64,15 @@ def test_stages_have_a_start_and_measurements(tmp_path: Path, found: Findings) -
     assert seconds(tmp_path, found=measured) - seconds(tmp_path, found=found) == pytest.approx(
         times * images * 0.001
     )
+
+
+def test_processes_latencies_and_curves_take_their_time(
+    tmp_path: Path, found: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = seconds(tmp_path, found=found)
+    curved = seconds(tmp_path, "curves=true", found=found)
+    assert curved - before == pytest.approx(7 / 2 * 10 * 20 * STEP / 3)  # ten ratios, twenty batches forward
+    monkeypatch.setattr(estimate, "LATENCY", 1)
+    assert seconds(tmp_path, found=found) - before == pytest.approx(3 + 1)
+    monkeypatch.setattr(estimate, "PROCESS", 1)
+    assert seconds(tmp_path, found=found) - before == pytest.approx(2 * 4 + 7 / 2 + 3 + 3)
