@@ -58,6 +58,8 @@ class DataSettings:
             return replace(other, name="npy" if arrays else "folder", path=path)
         if path.is_file():
             return replace(other, name="npz", path=path)
+        if text.startswith("torchvision/"):
+            return replace(other, name=text)  # which `Source` refuses, saying why
         if ":" in text:
             return replace(other, name="factory", factory=text, path=Path.cwd())
         raise SlimnetError(

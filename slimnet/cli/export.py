@@ -81,6 +81,7 @@ def export_command(
         folder_names,
         refuse_existing,
         target_format,
+        written_files,
     )
     from slimnet.preprocessing import attach, preprocessing_of
 
@@ -95,7 +96,8 @@ def export_command(
         elif kind is not None and formats and [kind] != chosen:
             raise SlimnetError(f"{path} is one file, {kind.name}; leave out --format, or name a folder")
         elif kind is not None:
-            check_output(path, force)
+            for target in written_files(path, kind):
+                check_output(target, force)
     network, saved = open_network(file, model, parse_args(args or []))
     known = preprocessing_of(network)
     needed = check or (known is None and taken != "normalized")

@@ -160,8 +160,6 @@ IMAGE_SIDES = {"fashion-mini": 28, **{name: entry.image_side for name, entry in 
 """The side in pixels of the images of each data set that slimnet knows by name."""
 
 TorchvisionName = Literal[
-    "torchvision/CIFAR10",
-    "torchvision/CIFAR100",
     "torchvision/Country211",
     "torchvision/DTD",
     "torchvision/FER2013",
@@ -183,7 +181,12 @@ TorchvisionName = Literal[
     "torchvision/StanfordCars",
     "torchvision/USPS",
 ]
-"""The classification sets of `torchvision.datasets` that have a train and a test part."""
+"""The classification sets of `torchvision.datasets` that have a train and a test part.
+
+Without those that it unpickles, which slimnet reads by itself.
+"""
+
+_UNPICKLED = {"torchvision/CIFAR10": "cifar10", "torchvision/CIFAR100": "cifar100"}
 
 
 def _by_split(train: str, test: str, validation: str | None = None) -> dict[str, dict[str, Any]]:
@@ -200,7 +203,7 @@ _SPECIAL = {
     "ImageNet": _by_split("train", "val"),
     "Imagenette": _by_split("train", "val"),
     "OxfordIIITPet": _by_split("trainval", "test"),
-    **dict.fromkeys(("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "QMNIST", "USPS"), _BY_TRAIN),
+    **dict.fromkeys(("FashionMNIST", "KMNIST", "MNIST", "QMNIST", "USPS"), _BY_TRAIN),
     **dict.fromkeys(("DTD", "FGVCAircraft", "Flowers102", "PCAM", "RenderedSST2"), _THREE),
 }
 
@@ -254,6 +257,8 @@ class Source:
 
     def __post_init__(self) -> None:
         name = self.name
+        if own := _UNPICKLED.get(name):
+            raise SlimnetError(f"torchvision unpickles {name}, which may run code; take slimnet's own {own}.")
         if name not in NAMES:
             close = get_close_matches(name, NAMES, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""

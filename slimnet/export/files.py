@@ -138,6 +138,11 @@ def target_format(out: Path) -> Format | None:
     return None if out.is_dir() else found
 
 
+def written_files(path: Path, kind: Format) -> list[Path]:
+    """The files that exporting one writes: a description lies beside one of safetensors."""
+    return [path, path.with_suffix(".json")] if kind.name == "safetensors" else [path]
+
+
 def chosen_formats(names: Sequence[str]) -> tuple[list[Format], str]:
     """Formats by name, or by default all that are installed; and a note on what is left out.
 
@@ -157,9 +162,8 @@ def chosen_formats(names: Sequence[str]) -> tuple[list[Format], str]:
 
 def folder_names(kinds: Iterable[Format]) -> list[str]:
     """The names of the files in a folder."""
-    files = [f"{STEM}{kind.suffix}" for kind in kinds]
-    beside = [f"{STEM}.json"] if f"{STEM}.safetensors" in files else []
-    return [*files, *beside, CARD]
+    files = [file.name for kind in kinds for file in written_files(Path(f"{STEM}{kind.suffix}"), kind)]
+    return [*files, CARD]
 
 
 def refuse_existing(folder: Path, names: Iterable[str]) -> None:
@@ -193,8 +197,8 @@ def export_file(artifact: Artifact, path: Path, kind: Format, test: TestSplit | 
             score = Score(_correct(kind.open(aside, artifact), test.images), test.reported, len(test.images))
             score.check(path)
         size = aside.stat().st_size
-    if kind.name == "safetensors":
-        with written(path.with_suffix(".json")) as aside:
+    for beside in written_files(path, kind)[1:]:
+        with written(beside) as aside:
             text = json.dumps(artifact.description_of_tensors(), indent=2, ensure_ascii=False)
             aside.write_text(f"{text}\n", encoding="utf-8")
     return Exported(path, kind, size, score)

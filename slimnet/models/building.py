@@ -131,8 +131,9 @@ def _of_torchvision(name: str, args: Mapping[str, Any], given: dict[str, Any]) -
         raise _unknown(label, "torchvision", name, known)
     complete = {**given, **args}
     passed = {key: value for key, value in complete.items() if key != "in_channels"}
+    untrained = _accepted(models.get_model_builder(name), {"weights_backbone": None})  # by default trained
     try:
-        model = models.get_model(name, weights=None, **passed)
+        model = models.get_model(name, weights=None, **{**untrained, **passed})
     except Exception as error:
         raise SlimnetError(f"{label} cannot be made with {_spelled(passed)}: {first_line(error)}") from error
     if complete.get("in_channels", 3) != 3:

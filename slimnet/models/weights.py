@@ -116,7 +116,8 @@ def _published(description: Description, init: str) -> dict[str, Tensor]:
     library, _, name = label.partition("/")
     try:
         if library == "torchvision":
-            return dict(_torchvision_weights(name, init).get_state_dict(progress=False, check_hash=True))
+            weights = _torchvision_weights(name, init)
+            return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
         timm = import_timm(label)
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except SlimnetError:

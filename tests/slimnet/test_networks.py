@@ -67,8 +67,6 @@ class Training(nn.Module):
 def test_networks_that_the_data_cannot_go_through_are_refused(
     description: dict[str, Any], shape: tuple[int, ...], message: str
 ) -> None:
-    if "fcn" in description["name"]:
-        description = {**description, "args": {"weights_backbone": None}}
     with pytest.raises(SlimnetError, match=message):
         new_network(description, shape, 4)
 

@@ -597,6 +597,7 @@ WRONG = [
     ("finetune sparse.pt --lr nan --out new.pt", "nan is not above 0"),
     ("finetune sparse.pt --epochs 0 --out new.pt", "epochs"),
     (f"{TRAIN} --data fashion-mimi", "it is one of fashion-mini"),
+    (f"{TRAIN} --data torchvision/CIFAR10", "take slimnet's own cifar10"),
     (f"{TRAIN} --data npz", "an npz file, a folder"),
     (f"{TRAIN} --validation 0.9", "validation is 0.9"),
     (f"{TRAIN} --lambda -1", "-1.0 is not at least 0"),
@@ -636,6 +637,7 @@ WRONG = [
     ("export sparse.pt new --format tflite", "formats are pt, safetensors, onnx, pt2"),
     ("export sparse.pt new.onnx --format pt2", "new.onnx is one file"),
     ("export sparse.pt new.onnx --data nowhere.npz", "to leave that out: --no-check"),
+    ("export sparse.pt new.safetensors", "new.json is there already"),
     ("export none.pt new", "none.pt: no such file"),
     ("export sparse.pt --onnx pruned.pt", "pruned.pt is there already"),
     ("train", "--out"),
@@ -656,6 +658,7 @@ def test_a_mistake_is_one_message_and_nothing_written(
     colour = np.zeros((20, 7, 7, 3), np.uint8)
     labels = np.arange(20) % 2
     np.savez(files / "colour.npz", x_train=colour, x_test=colour, y_train=labels, y_test=labels)
+    (files / "new.json").write_text("mine")
     there = {path.name: path.stat().st_mtime_ns for path in files.iterdir() if path.is_file()}
 
     outcome = run(*command.split())

@@ -185,6 +185,12 @@ def test_every_set_is_there_and_takes_what_it_is_given() -> None:
             assert given.keys() <= takes.keys() or "kwargs" in takes, name
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_sets_that_torchvision_unpickles_are_slimnets_own(name: str) -> None:
+    with pytest.raises(SlimnetError, match=f"unpickles.*slimnet's own {name}"):
+        Source(f"torchvision/{name.upper()}")
+
+
 def test_a_set_of_torchvision(tmp_path: Path, data_dir: Path) -> None:
     raw = data_dir / "KMNIST" / "raw"
     raw.mkdir(parents=True)

@@ -131,6 +131,15 @@ def test_published_weights_are_taken_by_name(monkeypatch: pytest.MonkeyPatch) ->
     assert same(model, trained)
 
 
+def test_published_weights_are_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    weights = models.MobileNet_V2_Weights.DEFAULT
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(make(), tmp_path / "checkpoints" / Path(weights.url).name)  # a pickled object
+    with pytest.raises(SlimnetError, match="Weights only load failed"):
+        give_weights(build_network(TORCHVISION), TORCHVISION, "DEFAULT", 4)
+
+
 def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Any, **options: Any) -> None:
         raise OSError("Name or service not known")
