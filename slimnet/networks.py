@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from slimnet.errors import SlimnetError
 from slimnet.models.building import Description, architecture_of, build_network
 from slimnet.models.catalogue import label_of
+from slimnet.models.stand_ins import Constant
 from slimnet.models.weights import give_weights
 from slimnet.modes import evaluating
 from slimnet.seeds import derive_seed
@@ -102,8 +103,8 @@ def _cut_from(whole: dict[str, Tensor], model: nn.Module) -> None:
         layer, _, part = name.rpartition(".")
         fresh = whole.get(name)
         if fresh is None:
-            if part == "bias":  # which absorption has added
-                tensor.zero_()
+            if part == "bias" or isinstance(model.get_submodule(layer), Constant):
+                tensor.zero_()  # absorption has added the bias, and a dropped block left the constant
         elif tensor.dim() == fresh.dim() and all(map(operator.le, tensor.shape, fresh.shape)):
             tensor.copy_(fresh[tuple(map(slice, tensor.shape))])
         else:

@@ -230,7 +230,8 @@ def export_folder(
     names = folder_names(kinds)
     if not force:
         refuse_existing(folder, names)
-    aside = folder.with_name(f".{folder.name}.part")
+    whole = folder.resolve()  # "." has no name
+    aside = whole.parent / f".{whole.name}.part"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         found = [export_file(artifact, aside / f"{STEM}{kind.suffix}", kind, test) for kind in kinds]

@@ -30,6 +30,11 @@ class Constant(nn.Module):
         super().__init__()
         self.value = nn.Parameter(value)
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Forget what the block gave: 0, as a bias begins."""
+        self.value.zero_()
+
     @property
     def out_channels(self) -> int:
         """C."""

@@ -159,6 +159,14 @@ def test_other_files_of_a_folder_stay(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "model.pt", "notes.txt"]
 
 
+def test_the_folder_one_is_in_may_be_exported_to(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert give("export", str(trained), ".", "--format", "pt", "--no-check") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "model.pt"]
+
+
 def test_without_the_packages_of_onnx_the_others_are_written(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import torchvision.models as tm
 from torch import nn
 
 import slimnet
+from slimnet.models.building import describe
+from slimnet.models.stand_ins import Constant
+from slimnet.networks import redraw
 
 Scatter = Callable[..., nn.Module]
 EXAMPLE = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -71,6 +75,23 @@ def test_widths_say_that_a_block_is_gone(scatter: Scatter) -> None:
     smaller.train()
     smaller(EXAMPLE).sum().backward()
     assert slimnet.count_params(again) < slimnet.count_params(smaller) < slimnet.count_params(model)
+
+
+def test_nothing_trained_is_left_where_a_block_was_when_weights_are_drawn_anew(
+    case: tuple[nn.Module, nn.Module, str],
+) -> None:
+    model, fresh, _ = case
+    smaller = slimnet.prune(
+        model, slimnet.plan(slimnet.trace(model, EXAMPLE), ratio=0.3, drop_blocks=True), absorb=False
+    )
+    described = [smaller]
+    if not hasattr(model, "architecture"):
+        name = "resnet18" if isinstance(fresh, tm.ResNet) else "mobilenet_v2"
+        described.append(describe(copy.deepcopy(smaller), {"name": f"torchvision/{name}"}))
+    for network in described:
+        constants = [layer for layer in redraw(network, seed=1).modules() if isinstance(layer, Constant)]
+        assert constants
+        assert not any(constant.value.any() for constant in constants)
 
 
 def test_budget_counts_a_dropped_block(scatter: Scatter) -> None:
