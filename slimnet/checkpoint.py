@@ -103,7 +103,7 @@ def save(
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "architecture": architecture_of(model),
+        "architecture": _plain(architecture_of(model), "architecture"),
         "resized": dict(getattr(model, "resized", {})),
         "dropped": dropped_layers(model),
         "state": dict(model.state_dict()),

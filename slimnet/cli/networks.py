@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,20 @@ def parse_args(texts: Sequence[str]) -> dict[str, Any]:
             raise SlimnetError(
                 f"--arg {text}: the value is no YAML; quote it, as in {name}='\"{value}\"'"
             ) from None
+        if not _is_json(found[name]):
+            raise SlimnetError(
+                f"--arg {text}: the value is a {type(found[name]).__name__} that JSON does not have; for a "
+                f"text quote it, as in {name}='\"{value}\"'"
+            )
     return found
+
+
+def _is_json(value: Any) -> bool:
+    """Whether files can hold a value; YAML has dates, sets, bytes and keys of all kinds besides."""
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except TypeError:
+        return False
 
 
 def open_network(path: Path, name: str | None, args: Mapping[str, Any]) -> tuple[nn.Module, Checkpoint]:

@@ -67,7 +67,7 @@ def source_hash(factory: str, folder: Path | None = None) -> str:
     module, _ = split_factory(factory)
     find_source(module, folder)
     top = module.partition(".")[0]
-    beside = folder is not None and PathFinder.find_spec(top, [str(folder)]) is not None
+    beside = _in_folder(top, folder) is not None
     found: dict[str, Path] = {}
     waiting = [module]
     while waiting:
@@ -91,19 +91,29 @@ def source_hash(factory: str, folder: Path | None = None) -> str:
 def _find(module: str, folder: Path | None, *, only: bool = False) -> ModuleSpec | None:
     """What an import of `module` would find, in `folder` first or `only` there."""
     top, *inner = module.split(".")
-    spec = PathFinder.find_spec(top, [str(folder)]) if folder else None
+    spec = _in_folder(top, folder)
     if spec is None and not only:
-        try:
-            spec = importlib.util.find_spec(top)
-        except ValueError:  # a module that was made by hand has no spec
-            return None
-    name = top
-    for part in inner:
+        spec = _elsewhere(top)
+    for part in inner:  # by the part alone, as a full name makes Python look for imported packages
         if spec is None or spec.submodule_search_locations is None:
             return None
-        name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     return spec
+
+
+def _in_folder(top: str, folder: Path | None) -> ModuleSpec | None:
+    """What an import finds in `folder`, where a folder without code gives way to a module elsewhere."""
+    spec = PathFinder.find_spec(top, [str(folder)]) if folder else None
+    if spec is not None and spec.origin is None and (other := _elsewhere(top)) and other.origin:
+        return None
+    return spec
+
+
+def _elsewhere(top: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(top)
+    except ValueError:  # a module that was made by hand has no spec
+        return None
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,17 @@ def test_numbers_of_numpy_become_plain(tmp_path: Path) -> None:
     found = checkpoint.read(tmp_path / "net.pt").metrics
     assert found == {"a": 0.1, "b": 3, "c": True}
     assert [type(value) for value in found.values()] == [float, int, bool]
+
+
+def test_what_a_network_is_made_of_is_plain_too(tmp_path: Path) -> None:
+    network = MyNet()
+    network.architecture = {"factory": "nets:net", "args": {"depth": np.int64(3), "size": (1, 2)}}
+    save(tmp_path / "net.pt", network)
+    found = checkpoint.read(tmp_path / "net.pt").architecture
+    assert found == {"factory": "nets:net", "args": {"depth": 3, "size": [1, 2]}}
+    network.architecture = {"factory": "nets:net", "args": {"since": date(2026, 1, 31)}}
+    with pytest.raises(SlimnetError, match=r"architecture\['args'\]\['since'\] is a date"):
+        save(tmp_path / "net.pt", network)
 
 
 @pytest.mark.parametrize("value", [Path("x"), {1, 2}, np.zeros(3), object()])

@@ -630,6 +630,10 @@ WRONG = [
     ("train --out new.pt --init gone.pth", "gone.pth cannot be read"),
     ("train --out new.pt --model nets:scaled", "nets:scaled needs the argument factor; give it"),
     ("train --out new.pt --model nets:scaled --arg factor", "--arg factor: write NAME=VALUE"),
+    (
+        "train --out new.pt --model nets:scaled --arg factor=2026-01-31",
+        "--arg factor=2026-01-31: the value is a date that JSON does not have; for a text quote it, as in",
+    ),
     ("train --out new.pt --arg factor=2", "--arg is for factories and networks of torchvision and timm"),
     ("train --out new.pt --model torchvision/alexnet --image-size 7", "does not take images of 1x7x7"),
     ("export sparse.pt", "export needs OUT: a .onnx"),

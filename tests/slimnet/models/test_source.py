@@ -57,6 +57,16 @@ def test_the_folder_comes_before_where_python_finds_modules(folder: Path) -> Non
     assert source_hash("torchvision.models:vgg11", folder).startswith("sha256:")  # of all of its package
 
 
+def test_a_module_comes_before_a_folder_without_code(folder: Path) -> None:
+    (folder / "torchvision/models").mkdir(parents=True)
+    file = find_source("torchvision.models", folder)
+    assert file == find_source("torchvision.models")
+    assert source_hash("torchvision.models:vgg11", folder) == source_hash("torchvision.models:vgg11")
+    (folder / "plain").mkdir()
+    (folder / "plain/nets.py").write_text("")
+    assert find_source("plain.nets", folder) == folder / "plain/nets.py"
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
