@@ -187,6 +187,8 @@ def _read_tensors(path: Path) -> Checkpoint:
         content = {name: json.loads(text) for name, text in texts.items() if name != "format"}
     except ValueError as error:
         raise DamagedFileError(path, f"is damaged ({error})") from error
+    if lacking := [name for name in ("dropped", "metrics", "config") if name not in content]:
+        raise DamagedFileError(path, f"is damaged: it lacks {', '.join(lacking)}")
     return _checkpoint({"training": {}, **content, "state": state})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,12 +35,13 @@ def export_program(
         torch.Size([5, 10])
     """
     with evaluating(model), torch.no_grad(), written(Path(path)) as aside:
+        content = io.BytesIO()  # as torch's own writer may end the process where a disk is full
         try:
             with quiet():
                 program = torch.export.export(model, (of_size(example_input, 2),), dynamic_shapes=any_batch())
+                for node in program.graph.nodes:
+                    node.meta.pop("stack_trace", None)  # lines and paths of the code that was traced
+                torch.export.save(program, content, extra_files=dict(extra_files or {}))
         except Exception as error:
             raise SlimnetError(f"{type(model).__name__} cannot be exported: {reason(error)}") from error
-        for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # lines and paths of the code that was traced
-        with quiet():
-            torch.export.save(program, aside, extra_files=dict(extra_files or {}))
+        aside.write_bytes(content.getbuffer())

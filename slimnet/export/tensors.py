@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from slimnet.export.deployed import as_texts
@@ -18,8 +18,12 @@ def export_tensors(model: nn.Module, path: Path, description: dict[str, Any]) ->
         model: a network, without normalisation in front.
         path: the .safetensors file.
         description: entries for its metadata.
+
+    Raises:
+        OSError: the file cannot be written; safetensors' own writer would raise something else.
     """
-    save_file(_state(model), path, {"format": "pt", **as_texts(description)})  # "format" is for other readers
+    texts = {"format": "pt", **as_texts(description)}  # "format" is for other readers
+    path.write_bytes(save(_state(model), texts))
 
 
 def file_bytes(model: nn.Module) -> int:

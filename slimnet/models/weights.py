@@ -6,6 +6,7 @@ No file is ever unpickled.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def is_plain_weights(path: Path) -> bool:
         if path.suffix == TENSORS_SUFFIX:
             with safe_open(path, framework="pt") as file:
                 return "architecture" not in (file.metadata() or {})
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(path)  # as torch's older files are not
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception:  # a damaged file is not a plain one
         return False
     return isinstance(content, dict) and content.get("format") != FORMAT

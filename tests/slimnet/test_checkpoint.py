@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import slimnet
@@ -278,6 +280,13 @@ def test_newer_version(file: Path) -> None:
     rewritten(file, version=checkpoint.VERSION + 1)
     with pytest.raises(SlimnetError, match=r"format version 2, this slimnet reads up to 1; upgrade"):
         load(file)
+
+
+def test_tensors_without_their_description(tmp_path: Path) -> None:
+    texts = {"made_by": json.dumps("slimnet"), "architecture": "null", "config": "{}"}
+    save_file({"weight": torch.zeros(3)}, tmp_path / "net.safetensors", texts)
+    with pytest.raises(checkpoint.DamagedFileError, match="is damaged: it lacks dropped, metrics"):
+        load(tmp_path / "net.safetensors")
 
 
 class Bomb:

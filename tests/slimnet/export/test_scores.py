@@ -167,6 +167,24 @@ def test_the_folder_one_is_in_may_be_exported_to(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "model.pt"]
 
 
+@pytest.mark.parametrize("kind", ["pt", "safetensors", "onnx", "pt2"])
+def test_a_full_disk_is_one_message(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    resource = pytest.importorskip("resource")
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))  # bytes, which no file may exceed
+    try:
+        code = give("export", str(trained), str(tmp_path / f"net.{kind}"), "--no-check")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2
+    assert re.search(r"cannot write .*; make room or choose another folder", capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_the_packages_of_onnx_the_others_are_written(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

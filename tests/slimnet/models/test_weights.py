@@ -39,6 +39,7 @@ FILES: dict[str, Callable[[Path, nn.Module], Any]] = {
     "net.pt": lambda path, model: slimnet.save(path, model),
     "net.safetensors": lambda path, model: save_file(state_of(model), path),
     "net.pth": lambda path, model: torch.save(model.state_dict(), path),
+    "old.pth": lambda path, model: torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False),
     "wrapped.pth": lambda path, model: torch.save(
         {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state_of(model).items()}}, path
     ),
