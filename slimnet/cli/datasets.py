@@ -42,6 +42,8 @@ class DataSettings:
     def named(self, text: str, image_size: int | None) -> Self:
         """The same split and augmentation of another data set, at its own size and in its own colours.
 
+        Of the same factory, its arguments, size and colours stay, which its name does not tell.
+
         Args:
             text: the name of a set, an npz file, a folder of npy files or of pictures, or module:function.
             image_size: another side.
@@ -61,6 +63,8 @@ class DataSettings:
         if text.startswith("torchvision/"):
             return replace(other, name=text)  # which `Source` refuses, saying why
         if ":" in text:
+            if text == self.factory:
+                other = self if image_size is None else replace(self, image_size=image_size)
             return replace(other, name="factory", factory=text, path=Path.cwd())
         raise SlimnetError(
             f"--data is {text}; it is one of {SETS}, torchvision/NAME, an npz file, a folder of "
@@ -112,6 +116,8 @@ def recorded_data(
 ) -> DataSettings:
     """The data that `file` was made from, with what the options say instead.
 
+    Code that the file names is run only if `data` names it too.
+
     Args:
         config: of the file; one of an earlier version keeps the augmentation with its recipe.
         data: another data set; None for the one in the file.
@@ -124,7 +130,7 @@ def recorded_data(
     changes = {**config.get("calibration", {}), **config.get("recipe", {}), **record}
     known = {key.name: record[key.name] for key in fields(DataSettings) if key.name in record}
     known |= {key: tuple(known[key]) for key in ("mean", "std") if known.get(key) is not None}
-    path = record.get("path") or (str(Path.cwd()) if record.get("factory") else None)
+    path = record.get("path")
     settings = DataSettings(
         **{
             **known,
@@ -140,11 +146,14 @@ def recorded_data(
         other = settings.named(data, image_size)
         if fingerprint(other.source, ProgressLine()) != record.get("fingerprint"):
             return other
-        settings = replace(settings, path=other.path)  # the same data, whose place a sweep does not keep
+        # The same data, whose place a sweep does not keep; a file may claim that of others than it names.
+        settings = replace(settings, name=other.name, path=other.path, factory=other.factory, args=other.args)
         return settings if image_size is None else replace(settings, image_size=image_size)
-    if not settings.name or (settings.name in PATHS and settings.path is None):
+    if factory := settings.factory:
+        raise SlimnetError(f"{file} was trained on data made by {factory}; name it with --data {factory}")
+    if "fingerprint" not in record or (settings.name in PATHS and settings.path is None):
         raise SlimnetError(f"{file} does not say which data set it was trained on; name it with --data")
-    if record.get("fingerprint", (now := fingerprint(settings.source))) != now:
+    if record["fingerprint"] != fingerprint(settings.source):
         raise SlimnetError(f"{settings.source} is not what {file} was trained on; name that with --data")
     return settings if image_size is None else replace(settings, image_size=image_size)
 
@@ -155,7 +164,7 @@ def recorded_shape(file: Path, config: dict[str, Any], given: str | None) -> tup
         return parse_shape(given)
     if shape := config.get("image_shape"):
         return tuple(shape)
-    if not config.get("data"):
+    if not (data := config.get("data")) or data.get("factory"):
         raise SlimnetError(
             f"{file} does not say what its images are like; say so with --input-shape, as 3x32x32"
         )

@@ -22,6 +22,8 @@ from PIL import Image
 import slimnet
 from slimnet.checkpoint import read
 from slimnet.cli import main
+from slimnet.cli.datasets import recorded_data
+from slimnet.data import Source, fingerprint
 
 ROOT = Path(slimnet.__file__).parents[1]
 SMALL = ["--image-size", "7", "--blocks", "1,1", "--width", "8"]
@@ -336,7 +338,8 @@ def test_a_second_pruning_starts_from_the_first(run: Slimnet, files: Path) -> No
 
 
 def test_a_sweeps_file_needs_no_options_either(run: Slimnet, files: Path) -> None:
-    data = {"name": "fashion-mini", "image_size": 7, "validation": 0.2}
+    which = {"name": "fashion-mini", "fingerprint": fingerprint("fashion-mini")}
+    data = {**which, "image_size": 7, "validation": 0.2}
     spec = {"kind": "sparse", "seed": 3, "data": data, "recipe": {"crop": 1, "flip": True, "epochs": 1}}
     slimnet.save(files / "checkpoint.pt", slimnet.load(files / "tuned.pt"), config=spec)
     assert run("prune", "checkpoint.pt", "--ratio", "0.2", "--out", "smaller.pt").code == 0
@@ -504,6 +507,51 @@ def test_npz_files_are_found_again_and_changes_noticed(run: Slimnet, tmp_path: P
     assert refused.code == 2
     assert "not what sparse.pt was trained on" in refused.err
     assert run("evaluate", "sparse.pt", "--data", "own.npz").code == 0
+
+
+SETS = """
+    from pathlib import Path
+    import numpy as np
+
+    def make(side=5):
+        Path("ran").touch()
+        x, y = np.random.default_rng(0).integers(0, 256, (40, side, side), np.uint8), np.arange(40) % 2
+        return {"x_train": x, "x_test": x, "y_train": y, "y_test": y}
+"""
+
+
+def test_data_of_ones_own_function_are_made_only_where_it_is_named(run: Slimnet, tmp_path: Path) -> None:
+    (tmp_path / "own_sets.py").write_text(textwrap.dedent(SETS))
+    source = Source("factory", tmp_path, "own_sets:make", {"side": 6})
+    data = {"name": "factory", "factory": "own_sets:make", "args": {"side": 6}, "image_size": 3}
+    data |= {"mean": [0.25], "std": [0.5]}
+    network = slimnet.models.vgg([1], 4, num_classes=2, in_channels=1)
+    for name, known in [
+        ("own.pt", fingerprint(source)),
+        ("claims.pt", fingerprint("fashion-mini")),
+        ("none.pt", None),
+    ]:
+        slimnet.save(tmp_path / name, network, config={"data": {**data, "fingerprint": known}})
+    for file in ("own.pt", "claims.pt", "none.pt"):
+        refused = run("evaluate", file)
+        assert refused.code == 2
+        assert "made by own_sets:make; name it with --data own_sets:make" in refused.err
+        refused = run("inspect", file)
+        assert refused.code == 2
+        assert "--input-shape" in refused.err
+    run("evaluate", "claims.pt", "--data", "fashion-mini")
+    assert not (tmp_path / "ran").exists()
+    for file in ("own.pt", "none.pt"):
+        settings = recorded_data(tmp_path / file, read(tmp_path / file).config, "own_sets:make", None)
+        assert (settings.args, settings.image_size, settings.mean) == ({"side": 6}, 3, (0.25,))
+    assert run("evaluate", "own.pt", "--data", "own_sets:make").code == 0
+
+
+def test_data_without_a_fingerprint_are_not_taken_for_the_same(run: Slimnet, tmp_path: Path) -> None:
+    network = slimnet.models.vgg([1], 4, in_channels=1)
+    slimnet.save(tmp_path / "net.pt", network, config={"data": {"name": "fashion-mini"}})
+    assert "name it with --data" in run("evaluate", "net.pt").err
+    assert run("evaluate", "net.pt", "--data", "fashion-mini").code == 0
 
 
 @pytest.mark.parametrize("command", ["train", "prune", "finetune", "evaluate", "inspect", "export"])
