@@ -182,10 +182,24 @@ def _check_classes(source: str, y_train: Array, name: str, y: Array) -> None:
         )
 
 
+def listed_classes(source: str, given: Any) -> tuple[Any, ...]:
+    """The classes that someone gives, one by one.
+
+    Raises:
+        SlimnetError: it is no list, such as their number.
+    """
+    if isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim == 1):
+        return tuple(given)
+    raise SlimnetError(
+        f"{source}: classes is a {type(given).__name__}; it should be a list, a tuple or a 1-d "
+        "array of names."
+    )
+
+
 def _class_names(source: str, given: Any, count: int) -> tuple[str, ...]:
     if given is None:
         return ()
-    names = tuple(map(str, given))
+    names = tuple(map(str, listed_classes(source, given)))
     if len(names) != count or len(set(names)) != count:
         raise SlimnetError(
             f"{source}: classes names {len(set(names))} classes, but y_train has {count} (0 to {count - 1})."

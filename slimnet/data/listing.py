@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from slimnet.errors import SlimnetError
 
@@ -71,8 +72,8 @@ def list_pictures(root: Path) -> Listing:
     class belong to it.
 
     Raises:
-        SlimnetError: no folder, no picture, a single class, a class that a part lacks, or one that train
-            lacks.
+        SlimnetError: no folder, one that may not be read, no picture, a single class, a class that a part
+            lacks, or one that train lacks.
     """
     if not root.is_dir():
         raise SlimnetError(f"{root} is not a folder; it should hold a folder of pictures per class.")
@@ -114,7 +115,7 @@ def held_out_for_test(paths: list[str]) -> set[str]:
 
 def _part_folders(root: Path) -> dict[str, Path]:
     """The folders of the parts, which hold folders themselves; none where those below `root` are classes."""
-    below = {folder.name.lower(): folder for folder in sorted(root.iterdir()) if _holds_folders(folder)}
+    below = {folder.name.lower(): folder for folder in _folders_in(root) if _folders_in(folder)}
     found = {part: below[name] for part, names in PARTS.items() for name in reversed(names) if name in below}
     if found and "train" not in found:
         there = ", ".join(folder.name for folder in found.values())
@@ -122,20 +123,31 @@ def _part_folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _holds_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.is_dir() and _is_shown(entry.name) for entry in os.scandir(folder))
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, by name, but for those that are passed over."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and _is_shown(entry.name))
+    except OSError as error:
+        _refuse(error)
+    return [folder / name for name in names]
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise SlimnetError(
+        f"{error.filename} cannot be read: {error.strerror}; allow yourself to read it, or move it elsewhere"
+    ) from error
 
 
 def _by_class(folder: Path, root: Path) -> dict[str, list[str]]:
     """The paths below `root` of the pictures of each class, which are the folders in `folder`."""
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and _is_shown(entry.name))
-    return {name: _pictures_below(folder / name, root) for name in classes}
+    return {inner.name: _pictures_below(inner, root) for inner in _folders_in(folder)}
 
 
 def _pictures_below(folder: Path, root: Path) -> list[str]:
     prefix = len(root.parts)
     paths: list[str] = []
-    for where, folders, files in os.walk(folder):
+    for where, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if _is_shown(name)]
         inner = "/".join(Path(where).parts[prefix:])
         paths += [f"{inner}/{name}" for name in files if _is_picture(name)]
@@ -143,7 +155,7 @@ def _pictures_below(folder: Path, root: Path) -> list[str]:
 
 
 def _is_shown(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+    return not name.startswith(".") and name not in ("__MACOSX", "lost+found")
 
 
 def _is_picture(name: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from slimnet.data import catalogue
-from slimnet.data.arrays import Arrays, checked
+from slimnet.data.arrays import Arrays, checked, listed_classes
 from slimnet.data.cache import Cached, Opened, Pictures, Request, decoded, find
 from slimnet.data.catalogue import ALL_ARRAYS, ARRAYS, TORCHVISION, Channels, Resize, Source
 from slimnet.data.folder import folder_request
@@ -190,7 +190,7 @@ def _opened(
     channels = channels or (1 if first.mode in ("1", "L", "I", "I;16") else 3)
     shape = (*(size or (height, width)), channels)
     given = parts.get("classes", getattr(sets["train"], "classes", None))
-    classes = tuple(map(_class_name, given)) if given is not None else None
+    classes = tuple(map(_class_name, listed_classes(name, given))) if given is not None else None
 
     def reader(part: str) -> Callable[[int], tuple[Pixels, int]]:
         def read(number: int) -> tuple[Pixels, int]:
@@ -201,7 +201,10 @@ def _opened(
                     f"{image.width}x{image.height} in {part} {number}; say to which side they are resized: "
                     "data.image_size, such as 64."
                 )
-            return as_pixels(image, shape[:2], shape[2], resize), label
+            try:
+                return as_pixels(image, shape[:2], shape[2], resize), label
+            except Exception as error:  # Pillow decodes only now
+                raise _unreadable(_where(name, part, number), error) from error
 
         return read
 
@@ -215,11 +218,11 @@ def _item(name: str, part: str, data: Any, number: int) -> tuple[Image.Image, in
         Unreadable: the data set fails to give it.
         SlimnetError: it gives something else.
     """
-    where = f"{name}: item {number} of {part}"
+    where = _where(name, part, number)
     try:
         item = data[number]
     except Exception as error:  # the user's code and its decoders may raise anything
-        raise Unreadable(f"{where} cannot be read: {type(error).__name__}: {error}") from error
+        raise _unreadable(where, error) from error
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise SlimnetError(f"{where} is {_describe(item)}; it should be a pair of a picture and a class.")
     image, label = item
@@ -230,6 +233,14 @@ def _item(name: str, part: str, data: Any, number: int) -> tuple[Image.Image, in
     if label is None or label < 0:
         raise SlimnetError(f"{where} has the label {item[1]!r}; it should be the number of a class.")
     return _as_image(where, image), label
+
+
+def _where(name: str, part: str, number: int) -> str:
+    return f"{name}: item {number} of {part}"
+
+
+def _unreadable(where: str, error: Exception) -> Unreadable:
+    return Unreadable(f"{where} cannot be read: {type(error).__name__}: {error}")
 
 
 def _as_image(where: str, image: Any) -> Image.Image:

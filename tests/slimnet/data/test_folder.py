@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -91,6 +92,7 @@ def test_what_is_no_picture_is_passed_over(draw: Draw) -> None:
         (root / "cat" / name).write_bytes(b"?")
     shutil.copytree(root / "dog", root / ".cache")
     shutil.copytree(root / "dog", root / "__MACOSX")
+    shutil.copytree(root / "dog", root / "lost+found")
     assert [len(part) for part in (list_pictures(root).train, list_pictures(root).test)] == [9, 3]
     assert list_pictures(root).classes == ("cat", "dog", "eel")
 
@@ -292,6 +294,24 @@ def test_a_folder_that_is_no_data_set_says_why(draw: Draw, tmp_path: Path) -> No
         (texts / name / "one.txt").write_text("?")
     with pytest.raises(SlimnetError, match=r"The files in it \(\.txt\) are no pictures by their names"):
         load(texts)
+
+
+@pytest.mark.parametrize("closed", [".", "cat", "cat/inner"])
+def test_a_folder_that_may_not_be_read_is_named(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    root = draw(count=3)
+    (root / "cat" / "inner").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder: Path | str) -> object:
+        if Path(folder) == root / closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # as root may read everything
+    with pytest.raises(SlimnetError, match=f"{root / closed} cannot be read: Permission denied; "):
+        list_pictures(root)
 
 
 def test_a_single_class_an_empty_one_and_one_picture(draw: Draw) -> None:

@@ -121,6 +121,9 @@ WRONG = [
     ),
     ("def make(): return {'x_train': np.zeros((2, 4, 4))}", "lacks y_train, x_test, y_test"),
     (ARRAYS + "\nold = make\ndef make(): return old(masks=1)", "gives masks; beside arrays it may give"),
+    (ARRAYS + "\nold = make\ndef make(): return old(classes=3)", "classes is a int; it should be a list"),
+    (PAIRS + "\nold = make\ndef make(): return old() | {'classes': 2}", "classes is a int; it should be a"),
+    (PAIRS + "\nold = make\ndef make(): return old() | {'classes': 'ab'}", "classes is a str; it should be"),
     (
         ARRAYS + "\nold = make\ndef make(): return old(x_test=[1])",
         "x_test is list, and must be",
@@ -170,6 +173,35 @@ def test_sizes_that_differ(write: Write) -> None:
     with pytest.raises(SlimnetError, match=r"differ in size: 4x4 at first, 5x4 in train 1; say"):
         load_dataset(write(body))
     assert load_dataset(write(body), image_size=4).image_shape == (3, 4, 4)
+
+
+BAD_PICTURE = """
+def make(bad=1):
+    kinds = [Image.new("RGB", (4, 4))] * 40 + [Image.new("F", (4, 4))] * bad
+    return [(image, n % 2) for n, image in enumerate(kinds)], [(kinds[0], n) for n in range(2)]
+"""
+
+
+def test_a_picture_that_cannot_be_decoded_is_left_out_and_named(write: Write) -> None:
+    data = load_dataset(write(BAD_PICTURE))
+    assert len(data.y_train) == 40
+    assert "item 40 of train cannot be read: ValueError: it holds floating-point numbers" in data.notes[0]
+    with pytest.raises(SlimnetError, match=r"5 of the 45 pictures of train cannot be read: .*item 40 of"):
+        load_dataset(write(BAD_PICTURE, bad=5))
+
+
+def test_a_damaged_picture_is_not_a_full_disk(write: Write) -> None:
+    body = """
+    import io
+    def cut():
+        file = io.BytesIO()
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(file, "PNG")
+        return Image.open(io.BytesIO(file.getvalue()[:5000]))
+    def make():
+        return [(cut(), n % 2) for n in range(4)], [(cut(), n % 2) for n in range(4)]
+    """
+    with pytest.raises(SlimnetError, match=r"4 of the 4 pictures of train cannot be read: .*item 0 of train"):
+        load_dataset(write(body))
 
 
 # torchvision
@@ -260,6 +292,7 @@ def test_npy_files_that_are_wrong(npy: Path) -> None:
         ),
         ("y_val", np.arange(9) % 3 + 1, "y_val holds the label 3, but y_train only goes up to 2"),
         ("y_train", np.zeros(30, int), "y_train holds a single class"),
+        ("classes", np.array(3), "classes is a ndarray; it should be a list, a tuple or"),
         ("classes", np.array(["one", "two"]), "classes names 2 classes, but y_train has 3"),
         ("x_train", np.zeros((30, 6, 6, 3), np.float32), "x_train is float32, and must be uint8"),
     ]:
