@@ -147,7 +147,7 @@ def check_fit(model: nn.Module, image_shape: Sequence[int], num_classes: int, wh
 
 def _check_training(model: nn.Module, image_shape: Sequence[int], num_classes: int, what: str) -> None:
     """The same in training mode, in which some networks return more than one output."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         _check_output(
             copy.deepcopy(model).train(), image_shape, num_classes, f"{what}, while training,", images=2
         )

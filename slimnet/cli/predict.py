@@ -11,6 +11,7 @@ import typer
 
 from slimnet.cli import options as opt
 from slimnet.cli import show
+from slimnet.data.listing import pictures_below
 from slimnet.errors import SlimnetError
 
 if TYPE_CHECKING:
@@ -76,27 +77,18 @@ def _open(file: Path, model: str | None, args: list[str]) -> Predictor:
 
 
 def _pictures(given: Sequence[Path]) -> Iterator[Path]:
-    """The files that are given, and in folders all whose names end as those of pictures do.
+    """The files that are given, and of folders those that a data set of pictures would take.
 
     Raises:
-        SlimnetError: a folder has none.
+        SlimnetError: a folder has none, or may not be read.
     """
-    from PIL import Image
-
-    endings = Image.registered_extensions()
     for path in given:
         if not path.is_dir():
             yield path
             continue
-        shown = (one for one in sorted(path.rglob("*")) if not _is_hidden(one, path))
-        inside = [one for one in shown if one.suffix.lower() in endings]
-        if not inside:
+        if not (inside := pictures_below(path, path)):
             raise SlimnetError(f"{path} is a folder without pictures; name one that has some")
-        yield from inside
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+        yield from (path / name for name in inside)
 
 
 def _label(predictor: Predictor, paths: Sequence[Path], top: int) -> list[dict[str, Any]]:

@@ -327,7 +327,7 @@ def _notes(
     if channels == 3:
         every = (np.load(folder / f"{name}.moments.npy") for name in labels)
         if all((moments == moments[:, :1]).all() for moments in every):
-            yield "all pictures are grey; channels: 1 would take a third of the memory"
+            yield "all pictures are grey; data.channels: 1 or --channels 1 would take a third of the memory"
 
 
 def _name(unreadable: Sequence[str]) -> str:

@@ -95,7 +95,8 @@ def _common_size(listing: Listing, on_progress: OnProgress) -> Size:
         smallest, largest = min(sizes, key=_area), max(sizes, key=_area)
         raise SlimnetError(
             f"the pictures in {listing.root} are of {len(set(sizes))} sizes, from {_say(smallest)} to "
-            f"{_say(largest)}; say to which side they are resized: data.image_size, such as {fitting[-1]}."
+            f"{_say(largest)}; say to which side they are resized: data.image_size or --image-size, such as "
+            f"{fitting[-1]}."
         )
     return sizes[0]
 

@@ -141,16 +141,23 @@ def _refuse(error: OSError) -> NoReturn:
 
 def _by_class(folder: Path, root: Path) -> dict[str, list[str]]:
     """The paths below `root` of the pictures of each class, which are the folders in `folder`."""
-    return {inner.name: _pictures_below(inner, root) for inner in _folders_in(folder)}
+    return {inner.name: pictures_below(inner, root) for inner in _folders_in(folder)}
 
 
-def _pictures_below(folder: Path, root: Path) -> list[str]:
+def pictures_below(folder: Path, root: Path) -> list[str]:
+    """The pictures in a folder and those within it, by their names: paths below `root`, sorted.
+
+    What is hidden is passed over.
+
+    Raises:
+        SlimnetError: a folder may not be read.
+    """
     prefix = len(root.parts)
     paths: list[str] = []
     for where, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if _is_shown(name)]
-        inner = "/".join(Path(where).parts[prefix:])
-        paths += [f"{inner}/{name}" for name in files if _is_picture(name)]
+        inner = Path(where).parts[prefix:]
+        paths += ["/".join((*inner, name)) for name in files if _is_picture(name)]
     return sorted(paths)
 
 

@@ -199,7 +199,7 @@ def _opened(
                 raise SlimnetError(
                     f"the pictures of {name} differ in size: {first.width}x{first.height} at first, "
                     f"{image.width}x{image.height} in {part} {number}; say to which side they are resized: "
-                    "data.image_size, such as 64."
+                    "data.image_size or --image-size, such as 64."
                 )
             try:
                 return as_pixels(image, shape[:2], shape[2], resize), label

@@ -87,6 +87,15 @@ def test_outputs_are_checked_while_training_too(monkeypatch: pytest.MonkeyPatch)
         new_network({"factory": "nets:it"}, (3, 8, 8), 4)
 
 
+def test_gpus_are_left_alone_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    touched: list[object] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", touched.append)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    new_network({"name": "vgg", "blocks": [1], "width": 4}, (1, 8, 8), 4)
+    assert touched == []
+
+
 def test_the_structure_is_names_and_shapes() -> None:
     first = structure(slimnet.models.vgg([1], 4))
     assert first == structure(slimnet.models.vgg([1], 4))

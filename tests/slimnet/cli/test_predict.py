@@ -58,7 +58,7 @@ def network(splits: Splits, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pictures(splits: Splits, tmp_path: Path) -> Path:
-    """A folder with a picture of each class, of other sizes and kinds, a text and a hidden file."""
+    """A folder with a picture of each class, of other sizes and kinds, texts and a hidden file."""
     folder = tmp_path / "pictures"
     (folder / "more").mkdir(parents=True)
     images = splits.test.x.permute(0, 2, 3, 1).numpy()
@@ -68,6 +68,7 @@ def pictures(splits: Splits, tmp_path: Path) -> Path:
         picture = Image.fromarray(images[index]).resize((32, 24), Image.Resampling.NEAREST)
         (picture.convert("P") if name.endswith("gif") else picture).save(folder / name)
     (folder / "notes.txt").write_text("no picture")
+    (folder / "more/notes.pdf").write_text("no picture, though Pillow could write one")
     (folder / ".hidden.png").write_text("no picture")
     return folder
 
