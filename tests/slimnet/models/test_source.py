@@ -19,8 +19,8 @@ raise RuntimeError("this is never run")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """nets.py imports parts.py, which imports a package; other.py stands beside them."""
-    (tmp_path / "nets.py").write_text(NETS)
+    """nets_read.py imports parts.py, which imports a package; other.py stands beside them."""
+    (tmp_path / "nets_read.py").write_text(NETS)
     (tmp_path / "parts.py").write_text("def block():\n    from blocks.deep import inner\n")
     (tmp_path / "other.py").write_text("")
     (tmp_path / "blocks").mkdir()
@@ -31,17 +31,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_hash_is_of_all_that_is_imported_from_beside(folder: Path) -> None:
-    before = source_hash("nets:make", folder)
-    assert source_hash("nets:make", folder) == before
-    for name in ("nets", "parts", "blocks/__init__", "blocks/deep", "blocks/wide"):
+    before = source_hash("nets_read:make", folder)
+    assert source_hash("nets_read:make", folder) == before
+    for name in ("nets_read", "parts", "blocks/__init__", "blocks/deep", "blocks/wide"):
         path = folder / f"{name}.py"
         content = path.read_text()
         path.write_text(f"{content}\n# edited")
-        assert source_hash("nets:make", folder) != before, name
+        assert source_hash("nets_read:make", folder) != before, name
         path.write_text(content)
     (folder / "other.py").write_text("edited = True")
-    assert source_hash("nets:make", folder) == before
-    assert "nets" not in sys.modules
+    assert source_hash("nets_read:make", folder) == before
+    assert "nets_read" not in sys.modules
 
 
 def test_a_module_in_a_package_depends_on_the_package(folder: Path) -> None:
@@ -70,11 +70,11 @@ def test_a_module_comes_before_a_folder_without_code(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("nets", "nets is no factory; write package.module:function"),
-        ("nets:", "is no factory"),
+        ("nets_read", "nets_read is no factory; write package.module:function"),
+        ("nets_read:", "is no factory"),
         ("my nets:make", "is no factory"),
         ("nest:make", "there is no module nest in "),
-        ("nets.inner:make", "there is no module nets.inner in "),
+        ("nets_read.inner:make", "there is no module nets_read.inner in "),
         ("sys:exit", r"the source of the module sys cannot be found \(it is built-in\)"),
         ("empty:make", r"the source of the module empty cannot be found \(it is a folder\)"),
         ("broken:make", r"broken.py, line 2: "),
