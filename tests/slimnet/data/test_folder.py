@@ -99,7 +99,7 @@ def test_what_is_no_picture_is_passed_over(draw: Draw) -> None:
 
 def test_sizes_differ_only_where_one_is_asked_for(draw: Draw) -> None:
     root = draw(odd=True)
-    with pytest.raises(SlimnetError, match=r"from 12x10 to 16x16; .*data.image_size or --image-size, such as 32"):
+    with pytest.raises(SlimnetError, match=r"from 12x10 to 16x16; .*image_size or --image-size, such as 32"):
         load(root)
     assert load(root, image_size=8).image_shape == (3, 8, 8)
     grey = load(root, image_size=8, channels=1, resize="pad")
