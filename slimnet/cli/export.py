@@ -13,12 +13,9 @@ from slimnet.cli import show
 from slimnet.errors import SlimnetError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from slimnet.checkpoint import Checkpoint
     from slimnet.data import Splits
     from slimnet.export.files import Exported
-    from slimnet.preprocessing import Preprocessing
 
 Taken = Annotated[
     Literal["float", "uint8", "normalized"],
@@ -69,6 +66,7 @@ def export_command(
 
     Each file is read back and run on the test split, and kept if it scores what FILE reports.
     """
+    from slimnet.cli.datasets import recorded_shape
     from slimnet.cli.files import check_output
     from slimnet.cli.networks import open_network, parse_args
     from slimnet.export.artifact import FORMATS, Artifact
@@ -103,12 +101,15 @@ def export_command(
     needed = check or (known is None and taken != "normalized")
     way_out = "--no-check" if known else "--no-check --input normalized"
     splits = _data(file, saved, data, image_size, data_dir, way_out) if needed else None
-    if known is None:
-        attach(network, splits.preprocessing if splits else _of_shape(network, file, saved, input_shape))
-    elif splits is not None and splits.image_shape != known.image_shape:
+    shape = None
+    if splits is None:
+        shape = None if known else recorded_shape(file, saved.config, input_shape)
+    elif known is None:
+        attach(network, splits.preprocessing)
+    elif splits.image_shape != known.image_shape:
         shapes = ("x".join(map(str, one.image_shape)) for one in (known, splits))
         raise SlimnetError("{} takes images of {}, and the data are of {}".format(file, *shapes))
-    artifact = Artifact(network, saved.metrics, saved.config, {"file": str(file)}, taken)
+    artifact = Artifact(network, saved.metrics, saved.config, {"file": str(file)}, taken, shape)
     test = None
     if check and splits is not None:
         reported = saved.metrics.get("test_accuracy") if data is None else None
@@ -147,20 +148,6 @@ def _data(
     except SlimnetError as error:
         advice = f"Exported files are checked on its test split; to leave that out: {way_out}"
         raise SlimnetError(f"{str(error).rstrip('.')}. {advice}") from error
-
-
-def _of_shape(network: nn.Module, file: Path, saved: Checkpoint, input_shape: str | None) -> Preprocessing:
-    """What is known of a network that was not trained by slimnet: the shape of its images."""
-    import torch
-
-    from slimnet.cli.datasets import recorded_shape
-    from slimnet.preprocessing import Preprocessing
-
-    channels, height, width = recorded_shape(file, saved.config, input_shape)
-    with torch.inference_mode():
-        outputs = network(torch.zeros(1, channels, height, width)).shape[1]
-    names = tuple(map(str, range(outputs)))
-    return Preprocessing((height, width), channels, (0.0,) * channels, (1.0,) * channels, names)
 
 
 def _of_data(saved: Checkpoint, data: str | None) -> str:

@@ -45,11 +45,12 @@ class Artifact:
     """A network to be written for use elsewhere.
 
     Attributes:
-        network: on the CPU, in eval mode, with a `preprocessing`.
+        network: on the CPU, in eval mode.
         metrics: what was measured of it.
         config: what it was made from.
         source: where it comes from, for people: file, study, trial.
-        pixels: what the exported graph takes.
+        pixels: what the exported graph takes; "normalized" where the network has no `preprocessing`.
+        shape: (C, H, W) of its images where it has none, which would tell.
     """
 
     network: nn.Module
@@ -57,6 +58,7 @@ class Artifact:
     config: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     pixels: Pixels = "float"
+    shape: tuple[int, ...] | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -73,6 +75,11 @@ class Artifact:
         return found
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images that it takes."""
+        return self.shape or self.preprocessing.image_shape
+
+    @property
     def graph(self) -> nn.Module:
         """The network as it is exported, with its normalisation in front unless `pixels` is "normalized"."""
         if self.pixels == "normalized":
@@ -82,23 +89,26 @@ class Artifact:
     @property
     def example(self) -> Tensor:
         """One empty image, as `graph` takes it."""
-        return example_of(self.preprocessing, self.pixels)
+        return example_of(self.image_shape, self.pixels)
 
     def description(self) -> dict[str, Any]:
         """What the files say about the network."""
-        example = torch.zeros(1, *self.preprocessing.image_shape)
+        example = torch.zeros(1, *self.image_shape)
         size = {"params": count_params(self.network), "macs": count_macs(self.network, example)}
-        return describe(self.preprocessing, self.pixels, {**size, **self.metrics}, self.source)
+        return self._described(self.pixels, {**size, **self.metrics})
 
     def description_of_tensors(self) -> dict[str, Any]:
         """The same for files that hold the tensors of the network alone, and what it takes to build it."""
         return {
-            **describe(self.preprocessing, "normalized", self.metrics, self.source),
+            **self._described("normalized", self.metrics),
             "architecture": architecture_of(self.network),
             "dropped": dropped_layers(self.network),
             "resized": dict(getattr(self.network, "resized", {})),
             "config": self.config,
         }
+
+    def _described(self, pixels: Pixels, metrics: dict[str, Any]) -> dict[str, Any]:
+        return describe(self.image_shape, preprocessing_of(self.network), pixels, metrics, self.source)
 
 
 @dataclass(frozen=True)
@@ -176,10 +186,15 @@ def open_onnx(path: Path) -> Predictor:
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         texts = session.get_modelmeta().custom_metadata_map
-        found = Preprocessing.from_record(json.loads(texts["preprocessing"]))
         pixels: Pixels = json.loads(texts["input"])["pixels"]
+        known = texts.get("preprocessing")
+        found = Preprocessing.from_record(json.loads(known)) if known else None
     except Exception as error:  # onnxruntime has a class of its own for each of its reasons
         raise SlimnetError(f"{path} is not an ONNX file that slimnet exported: {reason(error)}") from error
+    if found is None:
+        raise SlimnetError(
+            f"{path} does not say how images become the network's input; export it again with --data"
+        )
 
     def scores(images: Tensor) -> Tensor:
         taken = prepare(images, found, pixels).contiguous()

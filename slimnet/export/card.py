@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from slimnet.export.artifact import Artifact
 from slimnet.export.files import Exported
 from slimnet.models.building import architecture_of
-from slimnet.preprocessing import Preprocessing
+from slimnet.preprocessing import Preprocessing, preprocessing_of
 from slimnet.wording import file_size
 
 MOST_CLASSES = 30  # named in the card; all are in the files
@@ -63,14 +63,15 @@ def card(
         data: a sentence on what it was trained on.
         sections: further ones, before those on its making.
     """
-    preprocessing = artifact.preprocessing
+    preprocessing = preprocessing_of(artifact.network)
     parts = [
         f"# {title}",
         _summary(artifact),
         _files(files),
-        *(_without_slimnet(one, artifact) for one in files if one.format.name in _CODE),
+        *(_without_slimnet(one, artifact) for one in files if preprocessing and one.format.name in _CODE),
         _with_slimnet(artifact, files),
-        f"## Data\n\n{data}\n\n{_input(artifact)}\n\n{_classes(preprocessing)}",
+        f"## Data\n\n{data}\n\n{_input(artifact)}",
+        _classes(preprocessing) if preprocessing else "",
         *sections,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -84,12 +85,12 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _summary(artifact: Artifact) -> str:
     said, metrics = artifact.description(), artifact.metrics
-    channels, height, width = artifact.preprocessing.image_shape
+    channels, height, width = artifact.image_shape
+    purpose = f"that tells {len(said['classes'])} classes apart in" if "classes" in said else "for"
     kind = {1: "greyscale", 3: "RGB"}.get(channels, f"{channels}-channel")
     text = (
         f"A network of {said['metrics']['params']:,} parameters and {said['metrics']['macs']:,} "
-        f"multiply-accumulates that tells {len(said['classes'])} classes apart in {kind} images of "
-        f"{width}x{height} pixels."
+        f"multiply-accumulates {purpose} {kind} images of {width}x{height} pixels."
     )
     if "test_accuracy" in metrics:
         text += f" It gets {metrics['test_accuracy']:.1%} of the test split right"
@@ -150,21 +151,24 @@ def _with_slimnet(artifact: Artifact, files: Sequence[Exported]) -> str:
     option, model = (
         (f" --model {factory}", f", model={factory.rpartition(':')[2]}(…)") if factory else ("", "")
     )
+    predict = f"```sh\nslimnet predict {own[0]} picture.png{option}\n```\n\n"
     return (
-        f"## With slimnet\n\n```sh\nslimnet predict {own[0]} picture.png{option}\n```\n\n"
+        f"## With slimnet\n\n{predict if preprocessing_of(artifact.network) else ''}"
         f'`slimnet.load("{own[0]}"{model})` '
         "gives the PyTorch network, which takes normalised images, to be trained or pruned further."
     )
 
 
 def _input(artifact: Artifact) -> str:
-    p, said = artifact.preprocessing, artifact.description()
-    mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (p.mean, p.std))
-    return (
+    p, said = preprocessing_of(artifact.network), artifact.description()
+    text = (
         f"ONNX and torch.export files take {said['input']['dtype']} images in the layout N, C, H, W: "
-        f"{said['input']['values']}. The network itself takes (pixels in [0, 1] - mean) / std, with mean "
-        f"{mean} and std {std}. The output is {said['output']['values']}."
+        f"{said['input']['values']}."
     )
+    if p is not None:
+        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (p.mean, p.std))
+        text += f" The network itself takes (pixels in [0, 1] - mean) / std, with mean {mean} and std {std}."
+    return f"{text} The output is {said['output']['values']}."
 
 
 def _classes(preprocessing: Preprocessing) -> str:

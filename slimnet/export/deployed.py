@@ -49,10 +49,10 @@ class Deployed(nn.Module):
         return output
 
 
-def example_of(preprocessing: Preprocessing, pixels: Pixels) -> Tensor:
+def example_of(image_shape: tuple[int, ...], pixels: Pixels) -> Tensor:
     """One empty image as the exported network takes it."""
     dtype = torch.uint8 if pixels == "uint8" else torch.float32
-    return torch.zeros((1, *preprocessing.image_shape), dtype=dtype)
+    return torch.zeros((1, *image_shape), dtype=dtype)
 
 
 def prepare(images: Tensor, preprocessing: Preprocessing, pixels: Pixels) -> Tensor:
@@ -69,33 +69,41 @@ def prepare(images: Tensor, preprocessing: Preprocessing, pixels: Pixels) -> Ten
 
 
 def describe(
-    preprocessing: Preprocessing, pixels: Pixels, metrics: dict[str, Any], source: dict[str, Any]
+    image_shape: tuple[int, ...],
+    preprocessing: Preprocessing | None,
+    pixels: Pixels,
+    metrics: dict[str, Any],
+    source: dict[str, Any],
 ) -> dict[str, Any]:
     """What a program or a person needs in order to use an exported network, in primitives.
 
     Args:
-        preprocessing: of the network.
+        image_shape: (C, H, W), what the network takes.
+        preprocessing: of the network; None leaves out what only that tells.
         pixels: what the exported network takes.
         metrics: what was measured of it; only numbers and texts are kept.
         source: where it comes from.
     """
+    outputs, known = {}, {}
+    if preprocessing is not None:
+        outputs = {"shape": ["batch", len(preprocessing.classes)]}
+        known = {"classes": list(preprocessing.classes), "preprocessing": preprocessing.record()}
     return {
         "made_by": f"slimnet {slimnet.__version__}",
         "input": {
             "name": "input",
             "layout": "NCHW",
-            "shape": ["batch", *preprocessing.image_shape],
+            "shape": ["batch", *image_shape],
             "dtype": "uint8" if pixels == "uint8" else "float32",
             "pixels": pixels,
-            "values": _VALUES[pixels],
+            "values": _VALUES[pixels] if preprocessing else "images that the user prepares; how is not known",
         },
         "output": {
             "name": "output",
-            "shape": ["batch", len(preprocessing.classes)],
+            **outputs,
             "values": "a score per class, the highest is the answer; their softmax are probabilities",
         },
-        "classes": list(preprocessing.classes),
-        "preprocessing": preprocessing.record(),
+        **known,
         "metrics": {k: v for k, v in metrics.items() if isinstance(v, int | float | str)},
         "source": source,
     }

@@ -228,6 +228,31 @@ def test_a_network_of_an_older_file_takes_the_normalisation_of_its_data(
     assert slimnet.load(tmp_path / "new.pt").preprocessing == saved.preprocessing
 
 
+def test_what_is_not_known_of_a_network_is_not_made_up(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    network = slimnet.load(trained)
+    del network.preprocessing
+    slimnet.save(tmp_path / "bare.pt", network)
+    options = ("--no-check", "--input", "normalized", "--input-shape", "1x14x14")
+    out = tmp_path / "out"
+    assert give("export", str(tmp_path / "bare.pt"), str(out), *options) == 0
+    described = json.loads((out / "model.json").read_text())
+    assert described["input"]["shape"] == ["batch", 1, 14, 14]
+    assert not described.keys() & {"classes", "preprocessing"}
+    card = (out / "README.md").read_text()
+    assert "for greyscale images of 14x14 pixels" in card
+    assert not re.search(r"classes|\bmean\b|picture\.png", card, re.IGNORECASE)
+    for name in ("model.pt", "model.safetensors"):
+        assert slimnet.read(out / name).preprocessing is None
+    Image.new("L", (14, 14)).save(tmp_path / "a.png")
+    capsys.readouterr()
+    for name in ("model.pt", "model.safetensors", "model.onnx"):
+        assert give("predict", str(out / name), str(tmp_path / "a.png")) == 2
+        assert "does not say how images become" in capsys.readouterr().err
+
+
 def test_the_card_of_ones_own_network_names_what_makes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
