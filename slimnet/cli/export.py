@@ -81,6 +81,7 @@ def export_command(
         target_format,
         written_files,
     )
+    from slimnet.networks import check_fit
     from slimnet.preprocessing import attach, preprocessing_of
 
     outs = {path: target_format(path) for path in (out, onnx, program) if path}
@@ -102,11 +103,12 @@ def export_command(
     way_out = "--no-check" if known else "--no-check --input normalized"
     splits = _data(file, saved, data, image_size, data_dir, way_out) if needed else None
     shape = None
-    if splits is None:
-        shape = None if known else recorded_shape(file, saved.config, input_shape)
-    elif known is None:
+    if known is None and splits is not None:
         attach(network, splits.preprocessing)
-    elif splits.image_shape != known.image_shape:
+    elif known is None:
+        shape = recorded_shape(file, saved.config, input_shape)
+        check_fit(network, shape, 1, str(file))
+    elif splits is not None and splits.image_shape != known.image_shape:
         shapes = ("x".join(map(str, one.image_shape)) for one in (known, splits))
         raise SlimnetError("{} takes images of {}, and the data are of {}".format(file, *shapes))
     artifact = Artifact(network, saved.metrics, saved.config, {"file": str(file)}, taken, shape)

@@ -251,6 +251,9 @@ def test_what_is_not_known_of_a_network_is_not_made_up(
     for name in ("model.pt", "model.safetensors", "model.onnx"):
         assert give("predict", str(out / name), str(tmp_path / "a.png")) == 2
         assert "does not say how images become" in capsys.readouterr().err
+    export = ("export", str(tmp_path / "bare.pt"), str(tmp_path / "net.pt2"), *options[:-1])
+    assert give(*export, "3x14x14") == 2
+    assert "does not take images of 3x14x14" in capsys.readouterr().err
 
 
 def test_the_card_of_ones_own_network_names_what_makes_it(
