@@ -208,7 +208,7 @@ class Driver:
             retries = max(self._state.config.retries, event.kind == "blocked")
             fails = self._lost[stage.key] > retries
             if event.kind == "blocked":
-                self._compute_again(stage.inputs[event.detail], event.reason)
+                fails = fails or not self._compute_again(stage.inputs[event.detail], event.reason)
             elif not fails:
                 self._console.event(
                     f"{stage.name} {stage.key}: {event.reason}; it goes on from its last epoch "
@@ -217,7 +217,7 @@ class Driver:
         if fails and folder.state() != "done":
             folder.fail(event.reason, event.detail)
             self._console.event(f"{stage.name} {stage.key} failed: {event.reason}")
-        self._publish(self._state.reload(stage))
+        self._publish(self._reload(stage))
 
     def _end_stalled(self) -> None:
         """End the stages that have reported nothing for too long; they are then lost, and go on."""
@@ -230,12 +230,30 @@ class Driver:
                 running.stalled = True
                 self._executor.kill(key)
 
-    def _compute_again(self, stage: Stage, reason: str) -> None:
-        """Have a finished stage whose network cannot be read computed anew."""
-        for told in self._state.store.folder(stage).give_up_network(reason):
-            logger.warning("%s %s: %s", stage.name, stage.key, told)
-            self._console.event(f"{stage.name} {stage.key}: {told}")
-        self._state.reload(stage)
+    def _compute_again(self, stage: Stage, reason: str) -> bool:
+        """Have a finished stage whose network cannot be read computed anew.
+
+        Returns:
+            False if only curves and measurements need it, for which a finished trial is not trained again.
+        """
+        if not self._state.is_needed(stage):
+            return False
+        if stage.key not in self._running and self._state.stage(stage.key).state == "done":
+            self._tell_of(stage, self._state.store.folder(stage).give_up_network(reason))
+            self._reload(stage)
+        return True  # else another that needs it has said so before
+
+    def _reload(self, stage: Stage) -> list[TrialRecord]:
+        """Read a stage's folder again, and say what of it is damaged; returns the trials that have ended."""
+        known = len(self._state.damage)
+        ended = self._state.reload(stage)
+        self._tell_of(stage, self._state.damage[known:])
+        return ended
+
+    def _tell_of(self, stage: Stage, damage: Sequence[str]) -> None:
+        for sentence in damage:
+            logger.warning("%s %s: %s", stage.name, stage.key, sentence)
+            self._console.event(f"{stage.name} {stage.key}: {sentence}")
 
     # Interruption and display
 
@@ -251,7 +269,7 @@ class Driver:
         else:
             self._executor.close()
             for running in self._running.values():
-                self._state.reload(running.stage)
+                self._reload(running.stage)
             self._running.clear()
 
     def _progress(self) -> Progress:

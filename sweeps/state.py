@@ -221,6 +221,10 @@ class State:
         records = self._contender_records if key != self.dense.key else []
         return next((one.name for one in records if any(s.key == key for s in one.stages)), None)
 
+    def is_needed(self, stage: Stage) -> bool:
+        """Whether something that has not ended starts from a stage, or is it."""
+        return any(other.key == stage.key for other in self._needed())
+
     def advance(self, stage: Stage, epochs_done: int) -> None:
         """Note that a stage has finished an epoch."""
         record = self._stages[stage.key]
@@ -495,7 +499,7 @@ def _outcome(stages: Sequence[StageRecord]) -> tuple[TrialState, str | None]:
     for stage in stages:
         if stage.failure:
             return "failed", f"{stage.name}: {stage.failure['reason']}"
-    return ("complete" if stages[-1].state == "done" else "running"), None
+    return ("complete" if all(stage.state == "done" for stage in stages) else "running"), None
 
 
 def _sparse_points(config: Config) -> float:

@@ -135,7 +135,7 @@ def _save(job: Job, folder: StageFolder, model: nn.Module, computed: Computed) -
 def _input_network(job: Job, role: str, device: str) -> nn.Module:
     """The network of an input of the stage."""
     folder = job.store.folder(job.stage.inputs[role])
-    if not folder.checkpoint.is_file():
+    if not folder.checkpoint.is_file() or folder.state() != "done":  # it is being computed again
         raise DamagedInputError(f"{folder.checkpoint} is missing", role)
     try:
         return load_network(job, folder).to(device)

@@ -26,6 +26,7 @@ from slimnet.errors import SlimnetError
 from slimnet.evaluation import evaluate
 from slimnet.precision import Precision, autocast
 from slimnet.preprocessing import attach
+from slimnet.seeds import derive_seed
 from slimnet.training.kernels import quick_layers
 from slimnet.training.losses import distillation
 from slimnet.training.penalties import Penalty, histogram, near_zero, penalise
@@ -173,6 +174,7 @@ def _explain_compiler() -> Iterator[None]:
 def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
     """One pass over the training images, λ at most `strength`; nothing waits for the device until the end."""
     model, splits, recipe, optimizer, penalty = run.model, run.splits, run.recipe, run.optimizer, run.penalty
+    torch.manual_seed(derive_seed(run.seed, "epoch", str(epoch)))  # of dropout and the like
     model.train()
     device = splits.device
     steps = train_batch_count(len(splits.train), recipe.batch_size)

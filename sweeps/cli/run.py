@@ -84,7 +84,7 @@ def run_command(
     prepared: Prepared | None = found
     folder = _make_folders(runs, settings.study)
 
-    with hold(folder), watch_signals() as interruption:
+    with hold(folder):
         settings = check_config(folder, settings)
         study = make_study(folder, settings, *_fixed(prepared))
         _log_to(folder / "driver.log")
@@ -112,12 +112,13 @@ def run_command(
         console.note(mode.why)
         tracker = Tracker(folder, mode)
         executor = LocalExecutor(room)
-        with console:
-            record = Driver(
-                state, study, sampling, database, executor, tracker, console, interruption, data_dir
-            ).run()
-        comparison = Comparison(record)
-        page = _wind_up(folder, record, comparison, tracker, interruption, console)
+        with watch_signals() as interruption:  # until now there was nothing to save
+            with console:
+                record = Driver(
+                    state, study, sampling, database, executor, tracker, console, interruption, data_dir
+                ).run()
+            comparison = Comparison(record)
+            page = _wind_up(folder, record, comparison, tracker, interruption, console)
     if page is None or (interruption.signals and not record.ended):
         console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {command_line()}")
         raise typer.Exit(interruption.exit_status)

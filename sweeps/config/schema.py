@@ -197,7 +197,7 @@ class Config(Section):
         2, ge=0, description="how often a stage whose process is lost goes on from its checkpoint"
     )
     stall_minutes: float = Field(
-        30.0, gt=0, description="minutes without progress after which a process counts as lost"
+        60.0, gt=0, description="minutes without progress after which a process counts as lost"
     )
     device: DeviceWish = Field(
         "auto", description="where stages are computed; auto takes a CUDA, Apple or Intel GPU if there is one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -28,48 +29,54 @@ def report(
         stop: whether to end after the current epoch.
         send: called with each event; the last one says how the stage ended.
     """
-    steps = _Steps(job.key, send)
+    reporter = _Reporter(job.key, send)
 
     def epoch(row: Mapping[str, Any]) -> None:
         plain = {name: value for name, value in row.items() if name != "gamma"}
-        send(Event(job.key, "epoch", int(row["epoch"]), row=plain))
+        reporter.tell(Event(job.key, "epoch", int(row["epoch"]), row=plain))
 
     def warning(text: str) -> None:
-        send(Event(job.key, "warning", reason=text))
+        reporter.tell(Event(job.key, "warning", reason=text))
 
     def stops() -> bool:
-        steps.alive()  # as it is also asked while the stage waits for another process
+        reporter.alive()  # as it is also asked while the stage waits for another process
         return stop()
 
-    watch = Watch(epoch=epoch, step=steps.note, warning=warning, stop=stops, alive=steps.alive)
+    threading.Thread(target=reporter.beat, daemon=True).start()
+    watch = Watch(epoch=epoch, step=reporter.step, warning=warning, stop=stops, alive=reporter.alive)
     try:
         finished = compute(job, place, watch)
-        send(Event(job.key, "done" if finished else "stopped"))
+        reporter.tell(Event(job.key, "done" if finished else "stopped"))
     except DamagedInputError as error:
-        send(Event(job.key, "blocked", reason=str(error), detail=error.role))
+        reporter.tell(Event(job.key, "blocked", reason=str(error), detail=error.role))
     except SlimnetError as error:
-        send(Event(job.key, "failed", reason=str(error)))
+        reporter.tell(Event(job.key, "failed", reason=str(error)))
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        send(Event(job.key, "failed", reason=reason, detail=traceback.format_exc()))
+        reporter.tell(Event(job.key, "failed", reason=reason, detail=traceback.format_exc()))
 
 
-class _Steps:
-    """Reports steps and their pace, at most every REPORT_EVERY seconds."""
+class _Reporter:
+    """Reports one event after the other, from any thread, and none after the last."""
 
     def __init__(self, key: str, send: Callable[[Event], None]) -> None:
         self._key, self._send = key, send
-        self._told = (0.0, 0, 0)  # moment, epoch and step of the last report
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._told = (0.0, 0, 0)  # moment, epoch and step of the last report of steps
         self._pace = 0.0
         self._alive = time.monotonic()
 
-    def alive(self) -> None:
-        """Report that the stage is alive."""
-        if (now := time.monotonic()) - self._alive >= ALIVE_EVERY:
-            self._alive = now
-            self._send(Event(self._key, "alive"))
+    def tell(self, event: Event) -> None:
+        """Report an event."""
+        with self._lock:
+            if not self._over.is_set():
+                self._send(event)
+                if event.ends:
+                    self._over.set()
 
-    def note(self, epoch: int, step: int, steps: int) -> None:
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """Report steps and their pace, at most every REPORT_EVERY seconds."""
         moment, its_epoch, its_step = self._told
         now = time.monotonic()
         if now - moment < REPORT_EVERY:
@@ -77,4 +84,15 @@ class _Steps:
         if epoch == its_epoch:
             self._pace = (step - its_step) / (now - moment)
         self._told = (now, epoch, step)
-        self._send(Event(self._key, "step", epoch, step, steps, pace=self._pace))
+        self.tell(Event(self._key, "step", epoch, step, steps, pace=self._pace))
+
+    def alive(self) -> None:
+        """Report that the stage is alive, at most every ALIVE_EVERY seconds."""
+        if (now := time.monotonic()) - self._alive >= ALIVE_EVERY:
+            self._alive = now
+            self.tell(Event(self._key, "alive"))
+
+    def beat(self) -> None:
+        """Report so until the stage ends or trains, by whose steps it is judged then."""
+        while not self._told[0] and not self._over.wait(ALIVE_EVERY):
+            self.alive()

@@ -217,7 +217,8 @@ class StageFolder:
             self.checkpoint.replace(_free(self.checkpoint))
         with suppress(FileNotFoundError):
             self._file("result").replace(_free(self._file("result")))
-        self._history.unlink(missing_ok=True)
+        for path in (self._history, self._file("timing")):
+            path.unlink(missing_ok=True)
         return [f"{reason}; it was set aside, and the stage is computed again"]
 
     def _defects(self, stage: Stage) -> list[DamagedStageError]:

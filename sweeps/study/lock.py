@@ -52,7 +52,7 @@ def is_held(folder: Path) -> bool:
     try:
         with FileLock(folder / "driver.lock", timeout=0):
             return False
-    except Timeout:
+    except (Timeout, OSError):  # or it is someone else's
         return True
 
 

@@ -796,6 +796,32 @@ def test_what_is_damaged_is_set_aside_and_computed_again_and_nothing_else(
     assert read_study(runner.runs, config(trials=2)).damage == ()
 
 
+@pytest.mark.parametrize("kind", ["sparse", "prune"])
+def test_a_complete_trial_whose_earlier_stage_is_damaged_gets_it_back(kind: str, runner: Runner) -> None:
+    study = runner.run(config(trials=2))
+    whole, stage = pareto_table(study), study.trials[0].first(kind)
+    (Store(runner.runs).folder(stage).path / "result.json").write_text("{}")
+    assert read_study(runner.runs, config(trials=2)).trials[0].state == "running"
+    study = runner.run(config(trials=2))
+    assert pareto_table(study) == whole
+    assert study.trials[0].first(kind).state == "done"
+
+
+def test_a_curve_of_a_damaged_network_fails_and_no_finished_trial_with_it(runner: Runner) -> None:
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        if job.stage.kind == "curve":
+            raise DamagedInputError("its network is cut short", "parent")
+        return instant.compute(job, place, watch)
+
+    study = runner.run(config("curves=true", "search.ahead=1", trials=1), compute=compute, workers=1)
+    assert [trial.state for trial in study.trials] == ["complete"]
+    assert [curve.failure and curve.failure["reason"] for curve in study.curves.values()] == [
+        "its network is cut short"
+    ]
+    assert study.trials[0].first("sparse").state == "done"
+    assert runner.names.count("curve") == 1
+
+
 @pytest.mark.parametrize("other", ["kind", "key"])
 def test_a_result_of_another_stage_is_none(other: str, runner: Runner) -> None:
     study = runner.run(config(trials=2))

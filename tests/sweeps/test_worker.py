@@ -209,7 +209,8 @@ def test_divergence_is_an_error_that_says_where(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "defect"), [(b"half a file", "is not a slimnet file"), (None, "is missing")]
+    ("content", "defect"),
+    [(b"half a file", "is not a slimnet file"), (None, "is missing"), (b"", "is missing")],
 )
 def test_a_damaged_parent_is_no_failure_of_the_stage(
     content: bytes | None, defect: str, tmp_path: Path, computed: tuple[Store, tuple[Stage, ...]]
@@ -219,6 +220,8 @@ def test_a_damaged_parent_is_no_failure_of_the_stage(
     checkpoint = store.folder(sparse).checkpoint
     if content is not None:
         checkpoint.write_bytes(content)
+    if content:  # else it is not done
+        store.folder(sparse).commit({"kind": "sparse"})
     with pytest.raises(DamagedInputError) as caught:
         run(store, prune)
     assert caught.value.role == "parent"

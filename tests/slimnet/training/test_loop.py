@@ -325,6 +325,22 @@ def assert_taken_up(splits: Splits, tmp_path: Path, recipe: Recipe, **options: A
             torch.testing.assert_close(value, states[1][index][name], rtol=0, atol=0)
 
 
+def test_dropout_is_taken_up_bit_for_bit(splits: Splits, tmp_path: Path) -> None:
+    def dropping() -> nn.Module:
+        torch.manual_seed(0)  # as a worker does when it starts, at whatever epoch
+        layers = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+        return nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(32, 4))
+
+    recipe = Recipe(epochs=3, lr=0.01, batch_size=32)
+    whole, parts = dropping(), dropping()
+    history = run(splits, recipe, whole)
+    file = tmp_path / "parts.pt"
+    assert len(run(splits, recipe, parts, checkpoint=file, stop=stop_after(1))) == 1
+    parts = dropping()
+    assert run(splits, recipe, parts, checkpoint=file) == history
+    assert all(torch.equal(v, parts.state_dict()[name]) for name, v in whole.state_dict().items())
+
+
 def stop_after(epochs: int) -> Any:
     asked = iter(range(1, 100))
     return lambda: next(asked) >= epochs
