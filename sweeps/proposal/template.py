@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimnet.wording import duration
+from sweeps.config.yaml_source import parse_value
 
 if TYPE_CHECKING:
     from sweeps.proposal.choices import Proposal
@@ -23,7 +24,7 @@ def render(proposal: Proposal) -> str:
         f"# About {duration(p.seconds)} on the machine where it was written ({p.machine}).",
         "# Every key can be overridden: --set finetune.epochs=40",
         "",
-        f"study: {p.given.study}",
+        f"study: {_text(p.given.study)}",
         "seed: 0",
         "",
         "data:",
@@ -118,6 +119,11 @@ def _model(p: Proposal) -> list[str]:
 
 def _noted(text: str, note: str) -> str:
     return f"{text:<{COMMENT_AT}} # {note}" if note else text
+
+
+def _text(name: str) -> str:
+    """A name as YAML, in quotes where it would be a number or a truth value without them, as 2024 would."""
+    return name if isinstance(parse_value(name, name), str) else json.dumps(name)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -109,6 +109,14 @@ def test_factories_of_data_and_of_a_network_are_found_beside_the_config(here: Pa
     assert "path:" not in (here / "noise.yaml").read_text()
 
 
+@pytest.mark.parametrize("name", ["2024", "1e5", "true", "null"])
+def test_data_may_be_named_like_a_number(name: str, here: Path, command: Command) -> None:
+    arrays(here / f"{name}.npz")
+    status, _, err = command("init", f"{name}.npz")
+    assert status == 0, err
+    assert load_config(f"{name}.yaml").study == name
+
+
 def test_a_config_that_is_there_stays(here: Path, command: Command) -> None:
     arrays(here / "own.npz")
     (here / "own.yaml").write_text("mine")
