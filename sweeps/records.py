@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from sweeps.config import Config
+from sweeps.config.schema import MEASURED as MEASURED  # for those who read records
 
 StageState = Literal["missing", "partial", "done", "failed"]
 TrialState = Literal["running", "complete", "failed"]
@@ -16,9 +17,6 @@ Histogram = dict[str, list[Any]]
 
 FACTS = ("params", "macs", "val_accuracy", "test_accuracy")
 """The metrics of a network that tables, files and fronts show."""
-
-MEASURED = ("latency_ms", "latency_ms_64", "file_bytes")
-"""The metrics that are measured on one machine, once a network is finished."""
 
 POINT = 0.01  # accuracy within one point of the dense network's counts as near
 _ROUNDING = 1e-9  # an accuracy of exactly one point less is within one point

@@ -23,6 +23,7 @@ from sweeps.cli.show import print_json
 from sweeps.config import Config, load_config
 from sweeps.console import Console
 from sweeps.executors import processes
+from sweeps.report.wording import milliseconds, plural
 from sweeps.state import State
 from sweeps.study import check_config
 
@@ -80,20 +81,20 @@ def _print(console: Console, config: Config, found: Findings, state: State, seco
     machine, times = found.machine, found.times
     precision = machine.precision if config.precision == "auto" else config.precision
     console.say(
-        f"machine: {machine.kind} ({machine.name}), {_count(found.workers, 'worker')} with "
-        f"{_count(found.threads, 'thread')} each, {precision}"
+        f"machine: {machine.kind} ({machine.name}), {plural(found.workers, 'worker')} with "
+        f"{plural(found.threads, 'thread')} each, {precision}"
     )
     for lacking in machine.shortcomings:
         console.say(f"  {lacking}")
     console.say(
-        f"a training step: {_milliseconds(times.step)} for {config.sparse.batch_size} images, and "
-        f"{_milliseconds(times.pruned_step)} for {config.finetune.batch_size} once pruned to "
+        f"a training step: {milliseconds(1000 * times.step)} for {config.sparse.batch_size} images, and "
+        f"{milliseconds(1000 * times.pruned_step)} for {config.finetune.batch_size} once pruned to "
         f"{times.pruned_params:,} parameters"
     )
     left = sum(state.epochs_ahead().values())
     done = f" ({state.asked} of them sampled)" if state.asked else ""
     console.say(
-        f"sweep: {_count(state.goal, 'trial')}{done}, at most {left:,.0f} epochs left with all controls and "
+        f"sweep: {plural(state.goal, 'trial')}{done}, at most {left:,.0f} epochs left with all controls and "
         f"seeds: about {duration(seconds)} on this machine"
     )
 
@@ -101,8 +102,8 @@ def _print(console: Console, config: Config, found: Findings, state: State, seco
 def _print_data(console: Console, data: DataFacts) -> None:
     channels, height, width = data.image_shape
     console.say(
-        f"data: {data.name}, {_count(len(data.classes), 'class')}, images of {height}x{width} in "
-        f"{_count(channels, 'channel')}"
+        f"data: {data.name}, {plural(len(data.classes), 'class')}, images of {height}x{width} in "
+        f"{plural(channels, 'channel')}"
     )
     parts = (("train", data.train), ("validation", data.validation), ("test", data.test))
     for name, counts in parts:
@@ -144,12 +145,3 @@ def _names(names: list[str]) -> str:
 def _spread(counts: list[int] | tuple[int, ...]) -> str:
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _count(number: int, what: str) -> str:
-    plural = f"{what}{'es' if what.endswith('s') else 's'}"
-    return f"{number:,} {what if number == 1 else plural}"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.1f} s"

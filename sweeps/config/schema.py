@@ -41,8 +41,8 @@ from sweeps.config.space import Choices, Entry, count_points, parse_entry
 from sweeps.config.yaml_source import KeyPath, dotted
 
 Metric = Literal["val_accuracy", "params", "macs", "latency_ms", "latency_ms_64", "file_bytes"]
-MEASURED: tuple[Metric, ...] = ("latency_ms", "latency_ms_64", "file_bytes")
-"""The metrics that are measured on the study's machine, after a trial's last stage."""
+MEASURED = ("latency_ms", "latency_ms_64", "file_bytes")
+"""The metrics that are measured on the study's machine, once a network is finished."""
 
 Direction = Literal["maximize", "minimize"]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="all random draws depend on it")]

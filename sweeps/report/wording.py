@@ -28,8 +28,10 @@ def percent(fraction: float | None) -> str:
 
 
 def milliseconds(number: float | None) -> str:
-    """0.4123 -> "0.412 ms"."""
-    return UNKNOWN if number is None else f"{number:.3g}{_SPACE}ms"
+    """0.4123 -> "0.412 ms", 1234 -> "1.2 s"."""
+    if number is None:
+        return UNKNOWN
+    return f"{number:.3g}{_SPACE}ms" if number < 1000 else f"{number / 1000:.1f}{_SPACE}s"
 
 
 def times(factor: float) -> str:
@@ -56,5 +58,6 @@ def hours_minutes_seconds(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """(1, "trial") -> "1 trial", (3, "trial") -> "3 trials"."""
-    return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+    """(1, "trial") -> "1 trial", (3, "trial") -> "3 trials", (2, "class") -> "2 classes"."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count(number)} {noun}{ending}"
