@@ -77,7 +77,9 @@ def card_of(
     )
     data = trial.config.data
     name = data.path.name if data.path else data.source
-    told = f"Trained on {name}; {data.validation:.0%} of its training images were held out for selection."
+    images = trial.metrics.get("val_images")  # not known of an older study's networks
+    selected = f"{count(images)} validation images" if images else "validation images"
+    told = f"Trained on {name}; selected on {selected}."
     return partial(card, f"{study.name}, trial {trial.number}", data=told, sections=sections)
 
 

@@ -15,8 +15,9 @@ from sweeps.cli.show import print_json
 from sweeps.comparison import Comparison, best_of_front
 from sweeps.console import Console
 from sweeps.records import StudyRecord, TrialRecord
+from sweeps.report.summary import limits_unmet
 from sweeps.stages import Store
-from sweeps.study import check_unchanged, open_study
+from sweeps.study import check_data, open_study
 
 if TYPE_CHECKING:
     from slimnet.export.files import Exported
@@ -87,7 +88,8 @@ def export_command(
             refuse_existing(folder, folder_names(chosen))
         refuse_existing(out, [CARD])
     if check:
-        check_unchanged(open_study(runs / record.name, record.config), record.config)
+        # Of the networks' code, the score on these data tells whether it still makes what was trained.
+        check_data(open_study(runs / record.name, record.config), record.config)
     console = Console()
     found: list[tuple[int, Exported]] = []
     for trial in trials:
@@ -125,6 +127,8 @@ def _trials(
     """The trials to export, all of them complete."""
     if number is None:
         best = best_of_front(record, comparison)
+        if unmet := limits_unmet(record):
+            raise SlimnetError(f"{unmet}; choose one by its number, as `status` shows them")
         if best is None:
             raise SlimnetError(
                 f"no trial of {record.name} is complete yet; go on with: {studies.command('run', reference)}"

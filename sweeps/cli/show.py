@@ -7,14 +7,22 @@ from typing import Any
 
 from slimnet.wording import file_size
 from sweeps.cli import studies
-from sweeps.cli.options import RUNS, ConfigArgument, JsonOption, RunsOption, SetOption, TrialsOption
+from sweeps.cli.options import (
+    RUNS,
+    ConfigArgument,
+    DataOption,
+    JsonOption,
+    RunsOption,
+    SetOption,
+    TrialsOption,
+)
 from sweeps.comparison import Comparison, Measured
 from sweeps.config import load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.outputs import CONTROLS, pareto_table, write_outputs
 from sweeps.records import FACTS, MEASURED, ContenderRecord, StageRecord, StudyRecord, TrialRecord
-from sweeps.report.summary import how_far
+from sweeps.report.summary import how_far, limits_unmet
 from sweeps.report.verdicts import against, with_error
 from sweeps.state import count_states, read_study
 from sweeps.study import check_config, is_held
@@ -25,14 +33,18 @@ def plan_command(
     trials: TrialsOption = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads it as the default and copies it
     runs: RunsOption = RUNS,
+    data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what `run` would do: trials, stages, what is already computed, epochs left. Changes nothing."""
+    """Show what `run` would do: trials, stages, what is already computed, epochs left.
+
+    Writes nothing but data it downloads, where the network has to be made to know.
+    """
     extra = [f"search.trials={trials}"] if trials is not None else []
     settings = load_config(config, [*overrides, *extra])
     studies.check_goal(settings)
     settings = check_config(runs / settings.study, settings)
-    state = studies.state_of(settings, runs)
+    state = studies.state_of(settings, runs, data_dir=data_dir)
     counts, left = count_states(state.stages()), state.epochs_ahead()
     points = count_points(settings.search.space)
     if as_json:
@@ -138,7 +150,8 @@ def report_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
 def print_front(console: Console, record: StudyRecord, comparison: Comparison) -> None:
     """Print the front as a table, with the dense network below it, and the controls as another."""
     if not record.front:
-        console.say(f"study {record.name} has no finished trial yet")
+        unmet = limits_unmet(record)
+        console.say(f"study {record.name}{f': {unmet}' if unmet else ' has no finished trial yet'}")
         return
     rows = [_front_row(record, comparison, point) for point in comparison.points]
     if dense := comparison.dense:

@@ -64,14 +64,17 @@ def check_goal(config: Config) -> None:
         )
 
 
-def state_of(config: Config, runs: Path, prepared: Prepared | None = None) -> State:
-    """The state of a study that has begun, or as it will be when it begins; changes nothing.
+def state_of(
+    config: Config, runs: Path, prepared: Prepared | None = None, data_dir: Path | None = None
+) -> State:
+    """The state of a study that has begun, or as it will be when it begins; changes nothing in `runs`.
 
     Args:
         config: of the study.
         runs: the folder of the studies.
         prepared: what is known of the machine and the networks; found out, which takes a while, if it is
             needed and not given.
+        data_dir: the folder of the data sets, which are fetched or decoded there if they are looked at.
 
     Raises:
         SlimnetError: a file is damaged, or the data or the networks have changed.
@@ -83,7 +86,7 @@ def state_of(config: Config, runs: Path, prepared: Prepared | None = None) -> St
     else:
         data = fingerprint(config.data.source)
         if prepared is None and needs_making(config):
-            prepared = processes.ask(prepare, config, None)
+            prepared = processes.ask(prepare, config, data_dir)
         study = Study(folder, Facts("", _precision(config, prepared), data, _networks(prepared)), [])
     return State(config, study, Store(runs))
 

@@ -16,6 +16,8 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
     complete = study.complete
     if not complete:
         return "No trial has finished yet, so there is nothing to choose from."
+    if unmet := limits_unmet(study):
+        return f"{unmet[0].upper()}{unmet[1:]}, so there is nothing to choose from."
     comparison = comparison or Comparison(study)
     if comparison.dense is None:
         best = max(complete, key=lambda trial: float(trial.metrics["val_accuracy"]))
@@ -33,6 +35,18 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
     sentences = [_found(study, comparison, comparison.dense, chosen), _on_test(comparison.dense, chosen)]
     sentences += [_beside_uniform(comparison, chosen), _answer(comparison, chosen)]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def limits_unmet(study: StudyRecord) -> str:
+    """What to say where trials are complete but none may be chosen, without a capital; else ""."""
+    search = study.config.search
+    if not study.complete or any(search.allows(trial.metrics) for trial in study.complete):
+        return ""
+    limits = ", ".join(
+        f"{name} at {'least' if name == 'val_accuracy' else 'most'} {limit:,.10g}"
+        for name, limit in search.limits.items()
+    )
+    return f"no trial is within search.limits ({limits})"
 
 
 def how_far(study: StudyRecord) -> str:

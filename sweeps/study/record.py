@@ -156,12 +156,21 @@ def check_unchanged(study: Study, config: Config) -> None:
     Raises:
         SlimnetError: they have changed, or a file cannot be read.
     """
+    check_data(study, config)
+    check_networks(config, study.facts.networks)
+
+
+def check_data(study: Study, config: Config) -> None:
+    """Check that the data are those that the study began with.
+
+    Raises:
+        SlimnetError: they have changed, or a file cannot be read.
+    """
     if study.facts.data != fingerprint(config.data.source):
         raise SlimnetError(
             f"the data of {config.data.source} have changed since the study {config.study} "
             "began; give this one another name (--set study=NAME)"
         )
-    check_networks(config, study.facts.networks)
 
 
 def _read_facts(path: Path) -> Facts:

@@ -43,6 +43,7 @@ def test_the_best_trial_is_a_folder_that_needs_no_slimnet(
     assert said["metrics"]["test_accuracy"] == point["test_accuracy"]
 
     text = (out / "README.md").read_text()
+    assert "Trained on fashion-mini; selected on 1,000 validation images." in text
     assert f"| **{point['trial']}** |" in text
     assert "| dense network |" in text
     assert "± is the standard error" in text

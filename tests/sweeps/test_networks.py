@@ -247,6 +247,15 @@ def test_a_sweep_ends_with_files_and_says_when_its_network_was_edited(folder: Pa
     assert (status, "has been edited since the study smoke began" in err) == (2, True)
     assert len((folder / "runs/smoke/trials.jsonl").read_text().splitlines()) == 1
 
+    (parts,) = folder.glob("parts_*.py")  # what was trained is exported as long as the code still makes it
+    export = ["export", folder / "study.yaml", 0, "--runs", folder / "runs", folder / "net.safetensors"]
+    status, out, err = command(*export)
+    assert (status, "as reported" in out) == (0, True), err
+    parts.write_text(parts.read_text().replace("nn.ReLU()", "nn.Identity()"))
+    program = [sys.executable, "-m", "sweeps", *map(str, export), "--force"]
+    other = subprocess.run(program, cwd=ROOT, text=True, capture_output=True, timeout=PATIENCE)
+    assert (other.returncode, "it was not written" in other.stderr) == (2, True), other.stderr
+
 
 # Stages
 

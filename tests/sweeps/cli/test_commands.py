@@ -142,12 +142,48 @@ def test_the_same_facts_for_people(finished: Sweep, command: Command) -> None:
     assert "the curves and the controls known so far: 9 done, 0 partial, 0 missing, 0 failed" in plan
 
 
+def test_limits_that_no_trial_meets_are_told_as_such(
+    finished: Sweep, tmp_path: Path, command: Command
+) -> None:
+    sweep = copy(finished, tmp_path)
+    kept = sweep.folder / "config.yaml"
+    limits = "{params: 1000, val_accuracy: 0.99}"
+    kept.write_text(kept.read_text().replace("  limits: {}", f"  limits: {limits}"))
+    unmet = "o trial is within search.limits (params at most 1,000, val_accuracy at least 0.99)"
+    at = ("smoke", "--runs", sweep.runs)
+    assert f"study smoke: n{unmet}\n" in command("pareto", *at)[1]
+    status, _, err = command("export", *at, "--best", tmp_path / "net.pt")
+    assert (status, err) == (2, f"Error: n{unmet}; choose one by its number, as `status` shows them\n")
+    assert command("report", *at)[0] == 0
+    assert (
+        f"N{unmet}, so there is nothing to choose from."
+        in (sweep.folder / "report" / "index.html").read_text()
+    )
+
+
 def test_a_plan_of_a_study_that_is_not_begun_writes_nothing(tmp_path: Path, command: Command) -> None:
     status, out, _ = command("plan", "smoke", "--runs", tmp_path / "runs", "--json")
     facts = json.loads(out)
     assert (status, facts["asked"]) == (0, 0)
     assert facts["epochs_left"] == {"sparse": 2 * 2 + 3, "early": 0, "finetune": 3}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_has_to_make_a_network_decodes_pictures_where_it_is_told(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.executors.processes.ask", lambda question, *arguments: question(*arguments))
+    monkeypatch.setenv("SLIMNET_DATA", str(tmp_path / "cache"))
+    for number in range(10):
+        picture = tmp_path / "animals" / "cd"[number % 2] / f"{number}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(picture)
+    data = f"data={{name: folder, path: {tmp_path / 'animals'}, image_size: 32, validation: 0.5}}"
+    model = "model={name: torchvision/squeezenet1_1}"
+    options = ("--runs", tmp_path / "runs", "--data-dir", tmp_path / "data", "--set", data, "--set", model)
+    status, _, err = command("plan", "smoke", *options)
+    assert status == 0, err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["animals", "data"]
 
 
 def test_doctor_finds_what_a_sweep_needs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
