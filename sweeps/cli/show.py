@@ -38,7 +38,7 @@ def plan_command(
 ) -> None:
     """Show what `run` would do: trials, stages, what is already computed, epochs left.
 
-    Writes nothing but data it downloads, where the network has to be made to know.
+    Writes nothing but data it downloads, which it needs where a network is not slimnet's own.
     """
     extra = [f"search.trials={trials}"] if trials is not None else []
     settings = load_config(config, [*overrides, *extra])
