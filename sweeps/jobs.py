@@ -80,11 +80,9 @@ class Watch:
         step: called with (epoch, steps done, steps) within an epoch.
         warning: called with a sentence on what was damaged and how the stage continues.
         stop: whether to end after the current epoch, or while waiting for another process.
-        alive: called now and then where there are no steps to report.
     """
 
     epoch: Callable[[Row], None] = lambda row: None
     step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
     warning: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
-    alive: Callable[[], None] = lambda: None

@@ -424,7 +424,7 @@ class State:
             self._show_latency(stage.inputs["parent"])
         for place, contender in enumerate(self._contender_records):
             if any(other.key == stage.key for other in contender.stages):
-                state, reason = _outcome([self._stages[other.key] for other in contender.stages])
+                state, reason = self._outcome(contender.stages)
                 self._contender_records[place] = replace(
                     contender, state=state, reason=reason, stages=self._again(contender.stages)
                 )
@@ -463,8 +463,13 @@ class State:
         """The records of the same stages as they are now."""
         return tuple(self._record(record.key) for record in before)
 
-    def _outcome(self, needed: Sequence[Stage]) -> tuple[TrialState, str | None]:
-        return _outcome([self._stages[stage.key] for stage in needed])
+    def _outcome(self, needed: Sequence[Stage | StageRecord]) -> tuple[TrialState, str | None]:
+        """The state of what needs these stages, as they are now, and why it failed."""
+        stages = [self._stages[stage.key] for stage in needed]
+        for stage in stages:
+            if stage.failure:
+                return "failed", f"{stage.name}: {stage.failure['reason']}"
+        return ("complete" if all(stage.state == "done" for stage in stages) else "running"), None
 
     def _show_latency(self, last: Stage) -> None:
         """Update the trials and contenders whose network has been measured."""
@@ -493,13 +498,6 @@ def count_states(stages: list[StageRecord]) -> dict[StageState, int]:
     """How many stages are in each state."""
     found = Counter(stage.state for stage in stages)
     return {state: found[state] for state in ("done", "partial", "missing", "failed")}
-
-
-def _outcome(stages: Sequence[StageRecord]) -> tuple[TrialState, str | None]:
-    for stage in stages:
-        if stage.failure:
-            return "failed", f"{stage.name}: {stage.failure['reason']}"
-    return ("complete" if all(stage.state == "done" for stage in stages) else "running"), None
 
 
 def _sparse_points(config: Config) -> float:

@@ -62,7 +62,7 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
 
     keeper = _Keeper(folder, seconds, watch.epoch)
     context = Context(
-        splits=load_splits(job, place.device, watch.warning, watch.alive),
+        splits=load_splits(job, place.device, watch.warning),
         device=place.device,
         network=lambda role: _input_network(job, role, place.device),
         checkpoint=folder.checkpoint,
@@ -175,19 +175,13 @@ def _check_network(job: Job) -> None:
         raise SlimnetError(f"the weights in {job.init} have changed since the study began; {undo}")
 
 
-def load_splits(
-    job: Job,
-    device: str,
-    on_note: Callable[[str], None] = lambda text: None,
-    alive: Callable[[], None] = lambda: None,
-) -> Splits:
+def load_splits(job: Job, device: str, on_note: Callable[[str], None] = lambda text: None) -> Splits:
     """The images of a stage, on a device.
 
     Args:
         job: of the stage.
         device: of the images.
         on_note: told, in a sentence, of what was decided about pictures, and of waiting for another process.
-        alive: called now and then while pictures are read.
 
     Raises:
         SlimnetError: the data set is missing, damaged or of another kind.
@@ -200,7 +194,7 @@ def load_splits(
         seed=spec.seed,
         device=device,
         fingerprint=spec.data.fingerprint,
-        on_progress=lambda what, done, total: alive() if total else on_note(what),
+        on_progress=lambda what, done, total: None if total else on_note(what),
     )
 
 

@@ -38,14 +38,9 @@ def report(
     def warning(text: str) -> None:
         reporter.tell(Event(job.key, "warning", reason=text))
 
-    def stops() -> bool:
-        reporter.alive()  # as it is also asked while the stage waits for another process
-        return stop()
-
     threading.Thread(target=reporter.beat, daemon=True).start()
-    watch = Watch(epoch=epoch, step=reporter.step, warning=warning, stop=stops, alive=reporter.alive)
     try:
-        finished = compute(job, place, watch)
+        finished = compute(job, place, Watch(epoch=epoch, step=reporter.step, warning=warning, stop=stop))
         reporter.tell(Event(job.key, "done" if finished else "stopped"))
     except DamagedInputError as error:
         reporter.tell(Event(job.key, "blocked", reason=str(error), detail=error.role))
@@ -65,7 +60,6 @@ class _Reporter:
         self._over = threading.Event()
         self._told = (0.0, 0, 0)  # moment, epoch and step of the last report of steps
         self._pace = 0.0
-        self._alive = time.monotonic()
 
     def tell(self, event: Event) -> None:
         """Report an event."""
@@ -86,13 +80,7 @@ class _Reporter:
         self._told = (now, epoch, step)
         self.tell(Event(self._key, "step", epoch, step, steps, pace=self._pace))
 
-    def alive(self) -> None:
-        """Report that the stage is alive, at most every ALIVE_EVERY seconds."""
-        if (now := time.monotonic()) - self._alive >= ALIVE_EVERY:
-            self._alive = now
-            self.tell(Event(self._key, "alive"))
-
     def beat(self) -> None:
-        """Report so until the stage ends or trains, by whose steps it is judged then."""
+        """Report every ALIVE_EVERY seconds, until the stage ends or trains; then its steps are judged."""
         while not self._told[0] and not self._over.wait(ALIVE_EVERY):
-            self.alive()
+            self.tell(Event(self._key, "alive"))

@@ -724,23 +724,27 @@ def instead(executor: InlineExecutor, _: InlineExecutor) -> InlineExecutor:
     return executor
 
 
+def stuck(starts: list[str], times: int) -> Compute:
+    """Notes which kinds of stages start; the first fine-tunings do nothing until they are ended."""
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        starts.append(job.stage.kind)
+        while job.stage.kind == "finetune" and starts.count("finetune") <= times:
+            if watch.stop():
+                return False
+        return instant.compute(job, place, watch)
+
+    return compute
+
+
 @pytest.mark.parametrize("retries", [0, 3])
 def test_a_stage_is_retried_as_often_as_the_config_says(retries: int, tmp_path: Path) -> None:
     settings = config("search.ahead=1", f"retries={retries}", trials=1)
     for times, state in ((retries, "complete"), (retries + 1, "failed")):
         runner = Runner(tmp_path / str(times))
         starts: list[str] = []
-
-        def compute(
-            job: Job, place: Place, watch: Watch, starts: list[str] = starts, times: int = times
-        ) -> bool:
-            starts.append(job.stage.kind)
-            while job.stage.kind == "finetune" and starts.count("finetune") <= times:
-                if watch.stop():
-                    return False
-            return instant.compute(job, place, watch)
-
-        study = runner.run(settings, wrap=partial(instead, Losing(compute, "finetune", times)))
+        losing = Losing(stuck(starts, times), "finetune", times)
+        study = runner.run(settings, wrap=partial(instead, losing))
         assert study.trials[0].state == state
 
 
@@ -749,17 +753,7 @@ def test_a_lost_stage_goes_on_and_fails_when_it_is_lost_again_and_again(tmp_path
     for times, expected in ((2, ["complete"] * 3), (3, ["failed", "complete", "complete"])):
         runner = Runner(tmp_path / str(times))
         starts: list[str] = []
-
-        def compute(
-            job: Job, place: Place, watch: Watch, starts: list[str] = starts, times: int = times
-        ) -> bool:
-            starts.append(job.stage.kind)
-            while job.stage.kind == "finetune" and starts.count("finetune") <= times:
-                if watch.stop():
-                    return False
-            return instant.compute(job, place, watch)
-
-        losing = Losing(compute, "finetune", times)
+        losing = Losing(stuck(starts, times), "finetune", times)
         study = runner.run(settings, wrap=partial(instead, losing))
         assert [trial.state for trial in study.trials] == expected
         reason = study.trials[0].reason
