@@ -214,7 +214,8 @@ def prune(
 
     Returns:
         The metrics are params, macs, val_accuracy, test_accuracy, threshold, kept and prunable (channels),
-        and widths (None for a network that has no such list).
+        widths (None for a network that has no such list), and layers: the output channels [before, after]
+        of every layer that produces channels, by name.
 
     Raises:
         SlimnetError: as `slimnet.trace` and `slimnet.plan`.
@@ -235,6 +236,7 @@ def prune(
         "kept": plan.prunable_channels - plan.removed_channels,
         "prunable": plan.prunable_channels,
         "widths": getattr(smaller, "widths", None),
+        "layers": {name: [before, after] for name, before, after in plan.table()},
     }
     return Pruned(smaller, plan, metrics)
 

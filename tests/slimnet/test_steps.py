@@ -64,10 +64,14 @@ def test_each_step_leaves_its_metrics_in_order(splits: Splits) -> None:
     assert all(sum(layer["counts"]) > 0 for layer in dense.metrics["gamma_layers"].values())
 
     pruned = prune(dense.model, splits, seed=0, ratio=0.5, recalibrate=2, batch_size=32)
-    assert list(pruned.metrics) == [*size, "threshold", "kept", "prunable", "widths"]
+    assert list(pruned.metrics) == [*size, "threshold", "kept", "prunable", "widths", "layers"]
     assert pruned.metrics["params"] == count_params(pruned.model) < dense.metrics["params"]
     assert pruned.metrics["kept"] == pruned.plan.prunable_channels - pruned.plan.removed_channels
     assert pruned.metrics["widths"] == pruned.model.widths
+    weights = pruned.model.state_dict()
+    assert {name: after for name, (_, after) in pruned.metrics["layers"].items()} == {
+        name: len(weights[f"{name}.weight"]) for name in pruned.metrics["layers"]
+    }
 
     tuned = finetune(pruned.model, splits, QUICK, seed=0)
     assert tuned is not None
