@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sweeps.comparison import Comparison, Measured
+from sweeps.config import MEASURED
 from sweeps.config.sections import ControlKind
 from sweeps.files import write_json, write_text
 from sweeps.pareto import hypervolume
-from sweeps.records import FACTS, MEASURED, StudyRecord, TrialRecord
+from sweeps.records import FACTS, StudyRecord, TrialRecord
 
 CONTROLS: tuple[ControlKind, ...] = get_args(ControlKind)
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from sweeps.config import Config
-from sweeps.config.schema import MEASURED as MEASURED  # for those who read records
+from sweeps.config import MEASURED, Config
 
 StageState = Literal["missing", "partial", "done", "failed"]
 TrialState = Literal["running", "complete", "failed"]

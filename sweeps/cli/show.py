@@ -17,11 +17,11 @@ from sweeps.cli.options import (
     TrialsOption,
 )
 from sweeps.comparison import Comparison, Measured
-from sweeps.config import load_config
+from sweeps.config import MEASURED, load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.outputs import CONTROLS, pareto_table, write_outputs
-from sweeps.records import FACTS, MEASURED, ContenderRecord, StageRecord, StudyRecord, TrialRecord
+from sweeps.records import FACTS, ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report.summary import how_far, limits_unmet
 from sweeps.report.verdicts import against, with_error
 from sweeps.state import count_states, read_study

@@ -1,10 +1,11 @@
 """The config of a study: schema, search space, reading and writing."""
 
 from sweeps.config.loading import dump_config, load_config, resolve, shipped_configs
-from sweeps.config.schema import Config, Search
+from sweeps.config.schema import MEASURED, Config, Search
 from sweeps.config.yaml_source import ConfigError
 
 __all__ = [
+    "MEASURED",
     "Config",
     "ConfigError",
     "Search",

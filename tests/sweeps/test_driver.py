@@ -236,7 +236,7 @@ def test_trials_that_differ_in_pruning_alone_share_a_curve(runner: Runner) -> No
 def test_of_many_sparse_networks_the_first_have_curves(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.state.MOST_CURVES", 3)
+    monkeypatch.setattr("sweeps.state.curves.MOST_CURVES", 3)
     space = "search.space={sparse.lambda: {log: [0.001, 0.008]}, prune.ratio: [0.5]}"
     study = runner.run(config("curves=true", space, trials=6))
     assert list(study.curves) == [trial.first("sparse").key for trial in study.trials[:3]]
@@ -362,7 +362,7 @@ def test_a_failed_measurement_fails_the_trials_that_are_judged_by_it(runner: Run
 def test_of_many_networks_those_of_the_front_are_measured(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.state.MOST_MEASURED", 11)
+    monkeypatch.setattr("sweeps.state.state.MOST_MEASURED", 11)
     study = measured(runner).run(config())
     done = {key for key, stage in study.latencies.items() if stage.state == "done"}
     assert done == {study.dense.key} | {study.trials[number].stages[-1].key for number in study.front}

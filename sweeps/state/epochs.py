@@ -1,0 +1,37 @@
+"""How many training epochs trials need that are not sampled yet."""
+
+from __future__ import annotations
+
+from sweeps.config import Config
+from sweeps.config.space import count_points
+
+SPARSE_FIELDS = ("data", "model", "sparse", "seed", "prune.streams")  # what the first sparse stage depends on
+
+
+def epochs_of_unsampled(config: Config, trials: int, sparse_stages: int) -> dict[str, float]:
+    """At most how many training epochs the trials need that are not sampled yet, by kind of stage.
+
+    Args:
+        config: the study's config.
+        trials: how many have been sampled.
+        sparse_stages: how many different first sparse stages these have.
+    """
+    unsampled = max(0, config.search.trials - trials)
+    fresh = min(unsampled, _sparse_points(config) - sparse_stages)
+    trainings = fresh + unsampled * (config.passes - 1)
+    return {
+        "sparse": trainings * config.sparse.epochs,
+        "early": trainings * config.finetune.rewind_to * config.rewinds,
+        "finetune": unsampled * config.passes * config.finetune.epochs,
+    }
+
+
+def is_of_sparse(path: str) -> bool:
+    """Whether the first sparse stage depends on a field."""
+    return path in SPARSE_FIELDS or path.split(".")[0] in SPARSE_FIELDS
+
+
+def _sparse_points(config: Config) -> float:
+    """How many different first sparse stages the space has; infinite if it is continuous."""
+    entries = {path: entry for path, entry in config.search.space.items() if is_of_sparse(path)}
+    return count_points(entries) or float("inf") if entries else 1
