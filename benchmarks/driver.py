@@ -119,11 +119,11 @@ class _Run:
         folder.mkdir(exist_ok=True)
         keep_config(folder, config)
         study = make_study(folder, config, "float32")
-        state, self.sampling, database = resume(study, config, runs)
+        state, self.sampling, mirror = resume(study, config, runs)
         self.executor = _Counting()
         tracker = Tracker(folder, Mode("disabled", ""))
         self.driver = Driver(
-            state, study, self.sampling, database, self.executor, tracker, Console(quiet=True), Interruption()
+            state, study, self.sampling, mirror, self.executor, tracker, Console(quiet=True), Interruption()
         )
 
 

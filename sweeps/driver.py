@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ from sweeps.stages.sparse import SparseSpec
 from sweeps.stages.training import TrainingSpec
 from sweeps.state import State
 from sweeps.study import DATABASE, Study
-from sweeps.study.database import FACTS, Database, Entry
+from sweeps.study.database import Entry
+from sweeps.study.mirror import Mirror
 from sweeps.study.sampling import Sampling
 from sweeps.tracking import Tracker
 
@@ -50,7 +52,7 @@ class Driver:
         state: the study's state.
         study: the record that new trials are added to.
         sampling: draws the points of new trials; up to date with the study, as `resume` returns it.
-        database: the Optuna study, likewise.
+        mirror: passes the study on to study.db.
         executor: computes stages.
         tracker: passes the study on to W&B.
         console: shows progress.
@@ -63,7 +65,7 @@ class Driver:
         state: State,
         study: Study,
         sampling: Sampling,
-        database: Database,
+        mirror: Mirror,
         executor: Executor,
         tracker: Tracker,
         console: Console,
@@ -73,7 +75,7 @@ class Driver:
         self._state = state
         self._study = study
         self._sampling = sampling
-        self._database = database
+        self._mirror = mirror
         self._executor = executor
         self._tracker = tracker
         self._console = console
@@ -89,14 +91,17 @@ class Driver:
     def run(self) -> StudyRecord:
         """Work until the goal is reached or a signal ends it; returns the study as it is then."""
         self._tracker.update(self._state.record())
+        self._say(self._mirror.update())
         try:
             while self._work():
                 for event in self._executor.poll(POLL_SECONDS):
                     self._take(event)
                 self._end_stalled()
+                self._say(self._mirror.update())
                 self._console.show(self._progress())
         finally:
             self._executor.close()  # stages are still running after an error
+        self._say(self._mirror.close())
         self._tracker.update(self._state.record())
         return self._state.record()
 
@@ -132,13 +137,13 @@ class Driver:
                 return
             values = objective_values(trial)
             self._sampling.tell(trial.number, values)
-            self._database.tell(trial.number, values)
+            self._mirror.tell(trial.number, values)
             self._told += 1
 
     def _ask(self) -> None:
         point = self._sampling.ask()
         number = self._study.add(point)
-        self._database.add(Entry(number, point, None, "running"))
+        self._mirror.add(Entry(number, point, None, "running"))
         trial = self._state.add(point)
         self._publish([trial] if trial.state != "running" else [])
 
@@ -250,6 +255,11 @@ class Driver:
         self._tell_of(stage, self._state.damage[known:])
         return ended
 
+    def _say(self, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            logger.info(sentence)
+            self._console.event(sentence)
+
     def _tell_of(self, stage: Stage, damage: Sequence[str]) -> None:
         for sentence in damage:
             logger.warning("%s %s: %s", stage.name, stage.key, sentence)
@@ -307,13 +317,10 @@ class Driver:
         return seconds / max(1, len(self._running))
 
 
-def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, Database]:
-    """What a driver starts from: the study's state, and its sampler and Optuna study brought up to date.
+def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, Mirror]:
+    """What a driver starts from: the study's state, its sampler, and the mirror of its record.
 
     Damaged files of stages are set aside; `State.damage` tells of them.
-
-    Raises:
-        SlimnetError: a file of the study is damaged, naming it.
     """
     state = State(config, study, Store(runs), mend=True)
     sampling, entries = Sampling(config.search, config.seed), []
@@ -326,8 +333,8 @@ def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, D
             entries.append(Entry(number, point, objective_values(trial), trial.state))
         else:
             entries.append(Entry(number, point, None, "running"))
-    facts = {name: value for name, value in asdict(study.facts).items() if name in FACTS}
-    return state, sampling, Database.open(study.folder / DATABASE, config, facts, entries)
+    facts = json.loads(json.dumps(asdict(study.facts)))  # as study.db gives them back
+    return state, sampling, Mirror(study.folder / DATABASE, config, facts, entries)
 
 
 def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:

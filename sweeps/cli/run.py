@@ -70,7 +70,7 @@ def run_command(
     )
     console = Console(quiet=quiet)
     studies.check_goal(settings)
-    begun = is_begun(runs / settings.study)
+    begun = is_begun(runs / settings.study, settings)
     if not begun:
         processes.warm_up()  # meanwhile the imports, which take a while
 
@@ -88,7 +88,7 @@ def run_command(
         settings = check_config(folder, settings)
         study = make_study(folder, settings, *_fixed(prepared))
         _log_to(folder / "driver.log")
-        state, sampling, database = resume(study, settings, runs)
+        state, sampling, mirror = resume(study, settings, runs)
         if prepared is None and not state.is_idle:
             prepared = processes.ask(prepare, settings, data_dir)
             check_networks(settings, study.facts.networks, prepared.networks)
@@ -107,15 +107,13 @@ def run_command(
             console.note(summary(found, seconds_of(state, found)))
             if not quiet:
                 print_warnings(console, warnings_about(settings, found))
-        if database.replaced:
-            console.note(database.replaced)
         console.note(mode.why)
         tracker = Tracker(folder, mode)
         executor = LocalExecutor(room)
         with watch_signals() as interruption:  # until now there was nothing to save
             with console:
                 record = Driver(
-                    state, study, sampling, database, executor, tracker, console, interruption, data_dir
+                    state, study, sampling, mirror, executor, tracker, console, interruption, data_dir
                 ).run()
             comparison = Comparison(record)
             page = _wind_up(folder, record, comparison, tracker, interruption, console)

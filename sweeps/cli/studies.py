@@ -80,7 +80,7 @@ def state_of(
         SlimnetError: a file is damaged, or the data or the networks have changed.
     """
     folder = runs / config.study
-    if is_begun(folder):
+    if is_begun(folder, config):
         study = open_study(folder, config)
         check_unchanged(study, config)
     else:

@@ -30,8 +30,9 @@ from sweeps.config import Config
 from sweeps.study.optuna_space import OptunaSpace
 from sweeps.study.record import Point
 
-WAIT = 60.0  # seconds, while another program holds the file
-FACTS = ("uid", "precision", "data")
+WAIT = 0.2  # seconds before a file that another program holds counts as locked
+HOLD = 10.0  # seconds that one of Optuna's steps waits, should the file be locked just then
+FACTS = ("uid", "precision", "data", "networks", "machine")
 COMPANIONS = (
     "",
     "-journal",
@@ -54,6 +55,10 @@ class Entry:
     point: Point
     values: tuple[float, ...] | None
     state: Literal["running", "complete", "failed"]
+
+
+class LockedError(SlimnetError):
+    """Another program holds the file."""
 
 
 class _UnfitError(Exception):
@@ -88,9 +93,10 @@ class Database:
         self._study = optuna.load_study(study_name=config.study, storage=storage, sampler=RandomSampler())
         self._study_id = storage.get_study_id_from_name(config.study)
         self._ids: dict[int, int] = {}  # of running trials added by this object, by number
+        self._count = 0  # of trials in the file
 
     @classmethod
-    def open(cls, path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]) -> Database:
+    def open(cls, path: Path, config: Config, facts: Mapping[str, Any], entries: Sequence[Entry]) -> Database:
         """Open the study and update it to the record, or make it.
 
         A file that cannot be updated (damaged, of another study or schema, with trials that differ from the
@@ -99,11 +105,12 @@ class Database:
         Args:
             path: study.db.
             config: the study's config.
-            facts: uid, precision and data, which become user attributes of the study.
+            facts: those in FACTS, which become user attributes of the study.
             entries: all trials, by number.
 
         Raises:
-            SlimnetError: the file is locked for longer than WAIT, or cannot be written.
+            LockedError: another program holds the file.
+            SlimnetError: it cannot be written.
         """
         reason = "was no Optuna study"
         with _translating(path):
@@ -114,36 +121,24 @@ class Database:
                     reason = str(error)
             kept = _make(path, config, facts, entries)
             database = cls(path, config, _connect(path))
+            database._count = len(entries)
             if kept is not None:
                 database.replaced = f"{path} {reason}; it was set aside as {kept.name} and made anew"
             return database
 
-    def add(self, entry: Entry) -> None:
-        """Add the next trial.
-
-        Args:
-            entry: its number must be the number of trials so far.
+    def put(self, entry: Entry) -> None:
+        """Add the next trial, or end one that is running; one that has ended stays as it is.
 
         Raises:
-            SlimnetError: the file is locked for longer than WAIT, or cannot be written.
+            LockedError: another program holds the file.
+            SlimnetError: it cannot be written.
         """
         with _translating(self._path):
-            _wait_for(self._path)
-            self._add(entry)
-
-    def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """End a trial.
-
-        Args:
-            number: of a running trial.
-            values: in the order of the objectives; None if it failed.
-
-        Raises:
-            SlimnetError: the file is locked for longer than WAIT, or cannot be written.
-        """
-        with _translating(self._path):
-            _wait_for(self._path)
-            self._tell(number, values)
+            _check_free(self._path)
+            if entry.number == self._count:
+                self._add(entry)
+            elif entry.state != "running":
+                self._tell(entry.number, entry.values)
 
     def close(self) -> None:
         """Close the file."""
@@ -152,26 +147,23 @@ class Database:
 
     @classmethod
     def _continue(
-        cls, path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]
+        cls, path: Path, config: Config, facts: Mapping[str, Any], entries: Sequence[Entry]
     ) -> Database:
         """Open a study and update it to the record; _UnfitError, and no change, if that is impossible."""
         with _judging():
-            _wait_for(path)
+            _check_free(path)
             storage = _connect(path)
             if config.study not in optuna.get_all_study_names(storage):
                 raise _UnfitError(f"had no study {config.study}")
             database = cls(path, config, storage)
             trials = database._compare(facts, entries)
-        database._bring_up(trials, entries)
+        database._bring_up(facts, trials, entries)
         return database
 
-    def _compare(self, facts: Mapping[str, str], entries: Sequence[Entry]) -> list[FrozenTrial]:
+    def _compare(self, facts: Mapping[str, Any], entries: Sequence[Entry]) -> list[FrozenTrial]:
         """All trials of the database; _UnfitError if it differs from the record."""
         directions = [direction.name.lower() for direction in self._study.directions]
-        if (
-            directions != list(self._objectives.values())
-            or not facts.items() <= self._study.user_attrs.items()
-        ):
+        if directions != list(self._objectives.values()) or facts["uid"] != self._study.user_attrs.get("uid"):
             raise _UnfitError("was of another study")
         trials = self._study.get_trials(deepcopy=False)
         if len(trials) > len(entries):
@@ -191,7 +183,12 @@ class Database:
             and entry.point.attributes.items() <= trial.system_attrs.items()
         )
 
-    def _bring_up(self, trials: Sequence[FrozenTrial], entries: Sequence[Entry]) -> None:
+    def _bring_up(
+        self, facts: Mapping[str, Any], trials: Sequence[FrozenTrial], entries: Sequence[Entry]
+    ) -> None:
+        for name, fact in facts.items():
+            if self._study.user_attrs.get(name) != fact:
+                self._study.set_user_attr(name, fact)
         names: list[str] = list(self._objectives)
         if self._study.metric_names != names:
             with warnings.catch_warnings():
@@ -200,6 +197,7 @@ class Database:
         for trial, entry in zip(trials, entries, strict=False):
             if trial.state is TrialState.RUNNING and entry.state != "running":
                 self._tell(entry.number, entry.values)
+        self._count = len(trials)
         for entry in entries[len(trials) :]:
             self._add(entry)
 
@@ -214,6 +212,7 @@ class Database:
             system_attrs=entry.point.attributes,
         )
         trial_id = self._storage.create_new_trial(self._study_id, trial)
+        self._count += 1
         if entry.state == "running":
             self._ids[entry.number] = trial_id
 
@@ -230,8 +229,8 @@ class Database:
         return {path: value for path, value in point.params.items() if self._space.fields[path].coded}
 
 
-def read_database(path: Path, config: Config) -> tuple[dict[str, str], list[Entry]]:
-    """Read a study of an earlier version, whose only record is study.db.
+def read_database(path: Path, config: Config) -> tuple[dict[str, Any], list[Entry]]:
+    """Read a study whose only record is study.db, as study.json is lost or of a version before it.
 
     The values of a geometric grid were categories then, and are indices now; either is read.
 
@@ -240,7 +239,7 @@ def read_database(path: Path, config: Config) -> tuple[dict[str, str], list[Entr
         config: the study's config.
 
     Returns:
-        uid, precision and data; and the trials that have been sampled, by number.
+        The FACTS that it holds; and the trials that have been sampled, by number.
 
     Raises:
         SlimnetError: the file cannot be read, or the study in it is not of this config.
@@ -256,7 +255,7 @@ def read_database(path: Path, config: Config) -> tuple[dict[str, str], list[Entr
         storage.engine.dispose()
         space = OptunaSpace(config.search.space)
         return (
-            {fact: attributes[fact] for fact in FACTS},
+            {fact: attributes[fact] for fact in FACTS if fact in attributes},
             [_entry(trial, space) for trial in trials if trial.params.keys() == space.fields.keys()],
         )
 
@@ -286,18 +285,16 @@ def _can_become(trial: FrozenTrial, entry: Entry) -> bool:
     return (STATES.get(trial.state), values) == (entry.state, entry.values)
 
 
-def _make(path: Path, config: Config, facts: Mapping[str, str], entries: Sequence[Entry]) -> Path | None:
+def _make(path: Path, config: Config, facts: Mapping[str, Any], entries: Sequence[Entry]) -> Path | None:
     """Make a study in a temporary file and move it to `path`; returns where the old file is now."""
     aside = path.with_name(f"{path.name}.new")
     for leftover in _with_companions(aside):
         leftover.unlink(missing_ok=True)
     storage = _connect(aside, new=True)
     directions = list(config.search.objectives.values())
-    study = optuna.create_study(storage=storage, study_name=config.study, directions=directions)
-    for key, value in facts.items():
-        study.set_user_attr(key, value)
+    optuna.create_study(storage=storage, study_name=config.study, directions=directions)
     database = Database(aside, config, storage)
-    database._bring_up([], entries)
+    database._bring_up(facts, [], entries)
     database.close()
     with aside.open("rb") as file:
         os.fsync(file.fileno())
@@ -329,7 +326,7 @@ def _connect(path: Path, *, new: bool = False) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def connect() -> sqlite3.Connection:
-        connection = _sqlite(path, "rwc" if new else "rw", check_same_thread=False)
+        connection = _sqlite(path, "rwc" if new else "rw", HOLD, check_same_thread=False)
         connection.execute("PRAGMA synchronous=OFF")
         if new:
             connection.execute("PRAGMA journal_mode=MEMORY")  # an unfinished file is never read
@@ -339,15 +336,15 @@ def _connect(path: Path, *, new: bool = False) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage("sqlite:///study.db", engine, skip_table_creation=not new)
 
 
-def _sqlite(path: Path, mode: str, **options: Any) -> sqlite3.Connection:
+def _sqlite(path: Path, mode: str, wait: float, **options: Any) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection: sqlite3.Connection = sqlite3.connect(uri, uri=True, timeout=WAIT, **options)
+    connection: sqlite3.Connection = sqlite3.connect(uri, uri=True, timeout=wait, **options)
     return connection
 
 
-def _wait_for(path: Path) -> None:
-    """Wait until no other program holds a file. Optuna by itself gives up or waits five times as long."""
-    with closing(_sqlite(path, "rw", isolation_level=None)) as connection:
+def _check_free(path: Path) -> None:
+    """See that no other program holds a file. Optuna by itself would wait for it, or give up midway."""
+    with closing(_sqlite(path, "rw", WAIT, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("ROLLBACK")
 
@@ -373,10 +370,7 @@ def _translating(path: Path) -> Iterator[None]:
         yield
     except FAULTS as error:
         if _sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise SlimnetError(
-                f"{path} is locked by another program; close what reads it, such as optuna-dashboard, "
-                "and run again"
-            ) from error
+            raise LockedError(f"{path} is locked by another program, perhaps optuna-dashboard") from error
         raise SlimnetError(
             f"{path} cannot be used ({_cause(error)}); fix its permissions or make room, or move it away "
             "and the next `run` makes it anew"

@@ -109,7 +109,7 @@ def make_study(
         SlimnetError: a file is damaged, or the study began with other data, another network or in another
             precision.
     """
-    if is_begun(folder):
+    if is_begun(folder, config):
         study = open_study(folder, config)
         if config.precision not in ("auto", study.facts.precision):
             raise SlimnetError(
@@ -133,9 +133,9 @@ def make_study(
     return study
 
 
-def is_begun(folder: Path) -> bool:
-    """Whether there is a record of the study, including study.db, the record of an earlier version."""
-    return (folder / FACTS).exists() or (folder / DATABASE).exists()
+def is_begun(folder: Path, config: Config) -> bool:
+    """Whether there is a record of the study in its folder; if study.json is lost, study.db holds it too."""
+    return (folder / FACTS).exists() or _in_database(folder, config) is not None
 
 
 def open_study(folder: Path, config: Config) -> Study:
@@ -144,8 +144,8 @@ def open_study(folder: Path, config: Config) -> Study:
     Raises:
         SlimnetError: a file is missing or damaged.
     """
-    if not (folder / FACTS).exists() and (folder / DATABASE).exists():
-        return _of_earlier_version(folder, config)
+    if not (folder / FACTS).exists() and (study := _in_database(folder, config)) is not None:
+        return study
     facts = _read_facts(folder / FACTS)
     return Study(folder, facts, _read_points(folder / TRIALS, config))
 
@@ -175,8 +175,7 @@ def check_data(study: Study, config: Config) -> None:
 
 def _read_facts(path: Path) -> Facts:
     try:
-        content = json.loads(path.read_bytes())
-        return Facts(**{**content, "networks": networks_from(content.get("networks", {}))})
+        return _facts(json.loads(path.read_bytes()))
     except FileNotFoundError:
         raise SlimnetError(f"{path} is missing; the next `run` rebuilds it from the stages") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -201,11 +200,22 @@ def _read_points(path: Path, config: Config) -> list[Point]:
     return points
 
 
-def _of_earlier_version(folder: Path, config: Config) -> Study:
+def _in_database(folder: Path, config: Config) -> Study | None:
+    """The record that study.db holds; None if there is none that can be read."""
+    if not (folder / DATABASE).exists():
+        return None
     from sweeps.study.database import read_database
 
-    facts, entries = read_database(folder / DATABASE, config)
-    return Study(folder, Facts(**facts), [entry.point for entry in entries])  # type: ignore[arg-type]
+    try:
+        facts, entries = read_database(folder / DATABASE, config)
+        return Study(folder, _facts(facts), [entry.point for entry in entries])
+    except (SlimnetError, TypeError):
+        return None
+
+
+def _facts(content: dict[str, Any]) -> Facts:
+    """Facts from the content of study.json."""
+    return Facts(**{**content, "networks": networks_from(content.get("networks", {}))})
 
 
 def _damaged(path: Path, error: Exception | str) -> SlimnetError:

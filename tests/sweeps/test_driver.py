@@ -61,11 +61,11 @@ class Runner:
         folder = self.runs / settings.study
         folder.mkdir(parents=True, exist_ok=True)
         study = make_study(folder, settings, "float32", machine=self.machine)
-        state, sampling, database = resume(study, settings, self.runs)
+        state, sampling, mirror = resume(study, settings, self.runs)
         executor = wrap(InlineExecutor(self._counted(compute), workers))
         quiet, off = Console(quiet=True), Tracker(folder, Mode("disabled", ""))
         interruption = interruption or Interruption()
-        return Driver(state, study, sampling, database, executor, off, quiet, interruption).run()
+        return Driver(state, study, sampling, mirror, executor, off, quiet, interruption).run()
 
     def _counted(self, compute: Compute) -> Compute:
         def count(job: Job, place: Place, watch: Watch) -> bool:
@@ -148,6 +148,29 @@ def test_a_study_without_its_record_and_database_is_rebuilt_from_its_stages(
     assert points(again) == points(before)
     assert pareto_table(again) == pareto_table(before)
     assert runner.names == []
+
+
+@pytest.mark.parametrize("damaged", ["study.json", "study.db"])
+def test_what_a_study_fixed_when_it_began_is_in_two_files(runner: Runner, damaged: str) -> None:
+    runner.machine = "a processor"
+    before = pareto_table(runner.run(config()))
+    facts = open_study(runner.runs / "smoke", config()).facts
+    path = runner.runs / "smoke" / damaged
+    path.unlink() if damaged == "study.json" else path.write_bytes(b"garbage" * 1000)
+    runner.names.clear()
+    assert pareto_table(runner.run(config())) == before
+    assert open_study(runner.runs / "smoke", config()).facts == facts  # its uid names the W&B runs
+    assert runner.names == []
+
+
+def test_a_study_with_neither_file_begins_anew_from_its_stages(runner: Runner) -> None:
+    before = pareto_table(runner.run(config()))
+    (runner.runs / "smoke" / "study.json").unlink()
+    (runner.runs / "smoke" / "study.db").write_bytes(b"garbage" * 1000)
+    runner.names.clear()
+    assert pareto_table(runner.run(config())) == before
+    assert runner.names == []
+    assert (runner.runs / "smoke" / "study.db.old").exists()
 
 
 def test_optuna_has_every_trial_with_its_values(runner: Runner) -> None:

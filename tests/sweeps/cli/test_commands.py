@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import sqlite3
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -616,6 +618,37 @@ def test_a_damaged_database_is_set_aside_and_made_anew(
     assert "it was set aside as study.db.old and made anew" in out
     assert (sweep.folder / "study.db.old").read_bytes() == content
     assert (sweep.folder / "study.db").read_bytes().startswith(b"SQLite format 3")
+
+
+def test_nothing_waits_for_a_locked_database(
+    finished: Sweep, tmp_path: Path, command: Command, instantly: Callable[[Compute], None]
+) -> None:
+    sweep = copy(finished, tmp_path)
+    script = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "c.execute('BEGIN EXCLUSIVE'); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(sweep.folder / "study.db")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for name in ("status", "pareto", "plan", "report"):
+            assert command(name, "smoke", "--runs", sweep.runs)[0] == 0
+        instantly(compute)
+        options = ("smoke", "--runs", sweep.runs, "--wandb", "disabled", "--trials", 4)
+        status, out, err = command("run", *options)
+        assert (status, err) == (0, "")
+        assert "study.db is locked by another program" in out
+        assert "4 of 4 trials complete" in out
+        other.communicate("")
+    assert "made anew" not in command("run", *options)[1]
+    with sqlite3.connect(sweep.folder / "study.db") as connection:
+        states = connection.execute("SELECT state FROM trials").fetchall()
+    assert states == [("COMPLETE",)] * 4
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", "5", '{"metrics": {"params": NaN}}'])

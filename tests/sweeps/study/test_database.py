@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -22,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, load_config
 from sweeps.study import Point, database
-from sweeps.study.database import Database, Entry, read_database
+from sweeps.study.database import Database, Entry, LockedError, read_database
 
 FACTS = {"uid": "abc", "precision": "float32", "data": "123"}
 SPACE = (
@@ -103,15 +102,15 @@ def test_a_study_is_made_that_other_tools_can_read(path: Path) -> None:
 def test_trials_are_added_and_told(path: Path) -> None:
     study = Database.open(path, config(), FACTS, [])
     for number in range(3):
-        study.add(entry(number, "running"))
-    study.tell(2, None)
-    study.tell(0, (0.5, 1000))
+        study.put(entry(number, "running"))
+    study.put(entry(2, "failed"))
+    study.put(entry(0))
 
     assert read_database(path, config()) == (FACTS, [entry(0), entry(1, "running"), entry(2, "failed")])
 
     again = Database.open(path, config(), FACTS, [entry(0), entry(1, "running"), entry(2, "failed")])
-    again.tell(1, (0.51, 999))
-    again.add(entry(3, "running"))
+    again.put(entry(1))
+    again.put(entry(3, "running"))
     assert again.replaced is None
     assert read_database(path, config())[1] == [entry(0), entry(1), entry(2, "failed"), entry(3, "running")]
 
@@ -154,7 +153,7 @@ def test_a_study_with_other_trials_is_made_anew(begun: Path, now: list[Entry], r
     assert "study.db.old" in study.replaced
     assert read_database(begun, config()) == (FACTS, now)
     assert read_database(begun.with_name("study.db.old"), config()) == (FACTS, ENTRIES)
-    study.add(entry(len(now), "running"))
+    study.put(entry(len(now), "running"))
 
 
 @pytest.mark.parametrize(
@@ -306,27 +305,15 @@ def test_a_file_that_stays_locked_is_named(
     monkeypatch.setattr(database, "WAIT", 0.1)
     with another_process(begun, statement):
         for work in (
-            lambda: study.add(entry(5, "running")),
-            lambda: study.tell(3, None),
+            lambda: study.put(entry(5, "running")),
+            lambda: study.put(entry(3, "failed")),
             lambda: Database.open(begun, config(), FACTS, ENTRIES),
         ):
-            with pytest.raises(SlimnetError, match=r"study\.db is locked by another program; close"):
+            with pytest.raises(LockedError, match=r"study\.db is locked by another program"):
                 work()
-    study.add(entry(5, "running"))
+    study.put(entry(5, "running"))
     assert read_database(begun, config()) == (FACTS, [*ENTRIES, entry(5, "running")])
     assert names(begun.parent) == ["study.db"]
-
-
-def test_a_file_that_is_locked_for_a_moment_is_waited_for(begun: Path) -> None:
-    study = Database.open(begun, config(), FACTS, ENTRIES)
-    with another_process(begun, "SELECT * FROM trials") as process:
-        thread = threading.Thread(target=study.tell, args=(3, (0.5, 1.0)))
-        thread.start()
-        thread.join(0.3)
-        assert thread.is_alive()
-        process.communicate("")
-    thread.join()
-    assert read_database(begun, config())[1][3].values == (0.5, 1.0)
 
 
 def test_a_file_that_cannot_be_opened_is_named_and_left_alone(path: Path) -> None:
@@ -340,7 +327,7 @@ def test_a_trial_that_someone_else_has_ended_is_an_error_that_names_the_file(beg
     study = Database.open(begun, config(), FACTS, ENTRIES)
     optuna_study(begun).tell(3, [0.5, 1.0])
     with pytest.raises(SlimnetError, match=r"study\.db cannot be used .* move it away"):
-        study.tell(3, None)
+        study.put(entry(3, "failed"))
 
 
 def test_a_path_may_hold_any_characters(tmp_path: Path) -> None:
@@ -348,7 +335,7 @@ def test_a_path_may_hold_any_characters(tmp_path: Path) -> None:
     path.parent.mkdir()
     Database.open(path, config(), FACTS, ENTRIES[:3]).close()
     study = Database.open(path, config(), FACTS, ENTRIES)
-    study.tell(3, None)
+    study.put(entry(3, "failed"))
     assert [entry.state for entry in read_database(path, config())[1]][3] == "failed"
     assert names(tmp_path) == [path.parent.name]
     assert names(path.parent) == ["study.db"]
