@@ -28,6 +28,7 @@ TEXTS = (
     "comparison",
     "group",
     "kept whole because",
+    "what",
 )  # columns of words
 HEADINGS = {
     "trial": "trial",

@@ -11,6 +11,7 @@ from sweeps.cli.check import check_command
 from sweeps.cli.export import export_command
 from sweeps.cli.init import init_command
 from sweeps.cli.maintain import doctor_command, retry_command, sync_command
+from sweeps.cli.remove import gc_command, rm_command
 from sweeps.cli.run import run_command
 from sweeps.cli.show import pareto_command, plan_command, report_command, status_command
 from sweeps.console import Console
@@ -33,6 +34,8 @@ app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("sync")(sync_command)
 app.command("retry")(retry_command)
+app.command("rm")(rm_command)
+app.command("gc")(gc_command)
 app.command("doctor")(doctor_command)
 
 

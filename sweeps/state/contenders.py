@@ -53,7 +53,7 @@ class Contenders:
 
     def find_earlier(self, front: Sequence[TrialRecord]) -> None:
         """Find the complete ones from a time when the goal was lower, while trials are open."""
-        made = self._of(front)
+        made = self.of(front)
         self._earlier = [
             self._record(one) for one in made if self._store.folder(one.stages[-1]).state() == "done"
         ]
@@ -70,6 +70,14 @@ class Contenders:
         for contender, record in zip(self._listed, self.records, strict=True):
             if record.state == "running":
                 yield from contender.stages
+
+    def of(self, points: Sequence[TrialRecord]) -> list[Contender]:
+        """Those that some points have or would have."""
+        facts = self._facts
+        made = contenders(
+            self._config, points, facts.precision, facts.data, facts.networks, self._stages.size
+        )
+        return list(made)
 
     def users(self, stage: Stage) -> list[ContenderRecord]:
         """Those that have not ended and need a stage."""
@@ -119,17 +127,10 @@ class Contenders:
     def _list(self) -> None:
         """List those of the points that are known; again when a repeat has its network."""
         known = {(one.kind, one.trial, one.seed): one for one in self.records}
-        self._listed = self._of(self._points or [])
+        self._listed = self.of(self._points or [])
         self.records = [
             known.get((one.kind, one.trial, one.seed)) or self._record(one) for one in self._listed
         ]
-
-    def _of(self, points: Sequence[TrialRecord]) -> list[Contender]:
-        facts = self._facts
-        made = contenders(
-            self._config, points, facts.precision, facts.data, facts.networks, self._stages.size
-        )
-        return list(made)
 
     def _record(self, one: Contender) -> ContenderRecord:
         for stage in one.stages:

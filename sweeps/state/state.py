@@ -225,6 +225,12 @@ class State:
             damage=tuple(self.damage),
         )
 
+    def folders(self) -> set[Path]:
+        """The folders of all stages that the study has, or comes back to if its front stays as it is."""
+        beside = self._contenders.of([self._trials[number] for number in self._front.numbers()])
+        stages = [*self._stages, *(stage for one in beside for stage in one.stages)]
+        return {self.store.folder(stage).path for stage in stages}
+
     @property
     def goal(self) -> int:
         """How many trials the study is to have: those of the config, or those that it has if more."""

@@ -4,7 +4,7 @@ What is exported here does not need Optuna; `sampling` and `database` do.
 """
 
 from sweeps.study.config_file import check_config, keep_config, kept_config
-from sweeps.study.lock import StudyBusyError, hold, is_held
+from sweeps.study.lock import StudyBusyError, check_free, hold, is_held, removal_lock
 from sweeps.study.record import (
     DATABASE,
     Facts,
@@ -25,6 +25,7 @@ __all__ = [
     "StudyBusyError",
     "check_config",
     "check_data",
+    "check_free",
     "check_unchanged",
     "hold",
     "is_begun",
@@ -33,4 +34,5 @@ __all__ = [
     "kept_config",
     "make_study",
     "open_study",
+    "removal_lock",
 ]

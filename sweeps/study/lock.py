@@ -1,4 +1,8 @@
-"""One driver per study: a lock that is released when its holder dies, and a note on who holds it."""
+"""One driver per study: a lock that is released when its holder dies, and a note on who holds it.
+
+A second lock, of the whole runs folder, keeps studies from being begun or continued while something is
+deleted there; a driver holds it for the moment in which it takes the first.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from filelock import FileLock, Timeout
 from slimnet.errors import SlimnetError
 from sweeps.files import write_json
 
+NOTE = "driver.json"
+
 
 class StudyBusyError(SlimnetError):
     """Another process holds the study."""
@@ -22,23 +28,20 @@ class StudyBusyError(SlimnetError):
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold a study's folder for this process.
+    """Hold a study's folder for this process, once nothing is being deleted in the runs folder.
 
     Raises:
         StudyBusyError: naming the process that holds it.
     """
-    note = folder / "driver.json"
+    note = folder / NOTE
     lock = FileLock(folder / "driver.lock")
+    with removal_lock(folder.parent):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise _busy(folder) from None
+        _write(note)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StudyBusyError(
-            f"{folder.name} is being run by {_holder(note)}; wait for it, or stop it"
-        ) from None
-    try:
-        write_json(
-            note, {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        )
         yield
     finally:
         note.unlink(missing_ok=True)
@@ -47,13 +50,39 @@ def hold(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether a process holds a study's folder; changes nothing."""
-    if not (folder / "driver.json").exists():
+    if not (folder / NOTE).exists():
         return False
     try:
         with FileLock(folder / "driver.lock", timeout=0):
             return False
     except (Timeout, OSError):  # or it is someone else's
         return True
+
+
+def check_free(folder: Path) -> None:
+    """Check that no process holds a study's folder; changes nothing.
+
+    Raises:
+        StudyBusyError: naming the process that holds it.
+    """
+    if is_held(folder):
+        raise _busy(folder)
+
+
+def removal_lock(runs: Path) -> FileLock:
+    """The lock that keeps studies in a runs folder from being begun or continued."""
+    return FileLock(runs / ".lock")
+
+
+def _write(note: Path) -> None:
+    """Note that this process holds a study."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_json(note, {"pid": os.getpid(), "host": platform.node(), "since": since})
+
+
+def _busy(folder: Path) -> StudyBusyError:
+    holder = _holder(folder / NOTE)
+    return StudyBusyError(f"{folder.name} is being run by {holder}; wait for it, or stop it")
 
 
 def _holder(note: Path) -> str:

@@ -66,6 +66,11 @@ class Ledger:
             file.write(f"\n{json.dumps({'run': run_id, 'entry': fields})}")
 
 
+def count_unsent(wandb_dir: Path) -> int:
+    """How many runs are kept in folders alone."""
+    return sum(entry.home == "folder" for _, entry in Ledger(wandb_dir).items())
+
+
 def _read(path: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:

@@ -24,7 +24,6 @@ import slimnet
 from benchmarks import instant
 from slimnet.errors import SlimnetError
 from sweeps.comparison import Comparison
-from sweeps.executors.inline import InlineExecutor
 from sweeps.executors.reporting import Compute
 from sweeps.jobs import Job, Place, Watch
 from sweeps.state import State
@@ -270,17 +269,6 @@ def test_a_terminal_that_knows_no_greek_and_a_folder_with_a_question_mark(tmp_pa
 # Controls and repeats, on stages that take no time
 
 BESIDE = "controls={uniform: true, scratch: true, random: true}"
-
-
-@pytest.fixture
-def instantly(monkeypatch: pytest.MonkeyPatch) -> Callable[[Compute], None]:
-    """Has stages computed in this process, by what is given."""
-
-    def use(compute: Compute) -> None:
-        monkeypatch.setattr("sweeps.executors.local.LocalExecutor", lambda room: InlineExecutor(compute, 2))
-        monkeypatch.setattr("sweeps.executors.processes.ask", lambda question, *args: question(*args))
-
-    return use
 
 
 def run_instantly(sweep: Sweep, command: Command, *overrides: str) -> tuple[int, str, str]:

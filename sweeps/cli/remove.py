@@ -1,0 +1,173 @@
+"""Commands that delete: rm, gc. They show what would go, with its size, and ask first."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimnet.errors import SlimnetError
+from slimnet.wording import file_size
+from sweeps.cli import studies
+from sweeps.cli.options import RUNS, JsonOption, RunsOption
+from sweeps.cli.show import print_json
+from sweeps.config import load_config, shipped_configs
+from sweeps.console import Console
+from sweeps.report.wording import plural
+
+EXIT_REFUSED = 1
+
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
+
+
+def rm_command(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="The name of a study in the runs folder, or its config.")
+    ],
+    runs: RunsOption = RUNS,
+    yes: YesOption = False,
+) -> None:
+    """Delete a study and the stages that no other study refers to; show them with their sizes, and ask.
+
+    Single trials cannot be deleted, as the points of later trials follow from them.
+
+    Exit status: 0 it is deleted; 1 you said no; 2 there is none, or no terminal to ask on; 3 it is being run.
+    """
+    from sweeps import removal
+    from sweeps.study import check_free
+    from sweeps.tracking.ledger import count_unsent
+
+    folder = _find(study, runs)
+    check_free(folder)
+    console = Console()
+    stages, why_not = _stages_to_delete(folder)
+    console.say(f"{folder}: {file_size(removal.size_of(folder))}")
+    console.say(why_not or f"{plural(len(stages), 'stage')} that no other study refers to: {_size(stages)}")
+    if unsent := count_unsent(folder / "wandb"):
+        sync = studies.command("sync", shlex.join([str(folder / "config.yaml"), "--runs", str(runs)]))
+        console.say(f"{plural(unsent, 'W&B run')} in it, not on the server yet; to upload first: {sync}")
+    _ask(f"Delete the study {folder.name}?", yes)
+    with removal.removing(runs, [folder]):
+        still, why_not = _stages_to_delete(folder)  # others may have begun to use some
+        removal.delete_study(folder)
+        gone = list(removal.delete_stages(stage for stage in stages if stage in still))
+    console.say(f"deleted: {folder} and {plural(len(gone), 'stage')}")
+
+
+def gc_command(
+    runs: RunsOption = RUNS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what no study needs: stages that none refers to, and damaged files and databases set aside.
+
+    A study refers to the stages of its trials, and of the controls and repeats that its config asks for now.
+
+    Exit status: 0 nothing is left of it; 1 you said no; 2 no terminal to ask on; 3 a study is being run.
+    """
+    from sweeps import removal
+
+    if as_json and not (dry_run or yes):
+        raise SlimnetError("--json asks nothing, so it needs --dry-run or --yes")
+    console = Console()
+    items = _unneeded(runs)
+    if as_json:
+        print_json(
+            [{"what": what, "path": str(path), "bytes": removal.size_of(path)} for what, path in items]
+        )
+    elif items:
+        console.table(_by_kind(items))
+        console.say(f"in all: {_size([path for _, path in items])}")
+    else:
+        console.say(f"nothing to delete in {runs}: every stage belongs to a study")
+    if dry_run or not items:
+        return
+    _ask("Delete all of it?", yes)
+    with removal.removing(runs, removal.studies_in(runs)):
+        still = {path for _, path in _unneeded(runs)}
+        chosen = [path for _, path in items if path in still]
+        stages = set(removal.stages_in(runs))
+        gone = list(removal.delete_stages(path for path in chosen if path in stages))
+        removal.delete_rest(path for path in chosen if path not in stages)
+    if not as_json:
+        left = len(stages.intersection(chosen)) - len(gone)
+        console.say(
+            "deleted" + (f", but for {plural(left, 'stage')} that a process still holds" if left else "")
+        )
+
+
+def _find(study: str, runs: Path) -> Path:
+    """The folder of a study, by its name or the config that it is of."""
+    from sweeps import removal
+
+    found = {folder.name: folder for folder in removal.studies_in(runs)}
+    name = study
+    if study not in found and (Path(study).is_file() or study in shipped_configs()):
+        name = load_config(study).study
+    if name not in found:
+        raise SlimnetError(f"{runs} has no study {name}; it has: {', '.join(found) or 'none'}")
+    return found[name]
+
+
+def _stages_to_delete(study: Path) -> tuple[list[Path], str]:
+    """The stages that only this study refers to; or none, and why they have to stay."""
+    from sweeps import removal
+    from sweeps.study import is_held
+
+    runs = study.parent
+    others = [other for other in removal.studies_in(runs) if other != study]
+    stay, later = f"the stages of {study.name} stay", "; `gc` can delete them later"
+    if running := [other.name for other in others if is_held(other)]:
+        return [], f"{stay}, as {running[0]} is being run and may come to share them{later}"
+    try:
+        own = sorted(folder for folder in removal.stages_of(study) if folder.is_dir())
+        return removal.unused(own, others), ""
+    except SlimnetError as error:
+        return [], f"{stay}, as {error}{later}"
+
+
+def _unneeded(runs: Path) -> list[tuple[str, Path]]:
+    """What no study needs, each with what it is."""
+    from sweeps import removal
+
+    listed = removal.stages_in(runs)
+    stages = removal.unused(listed, removal.studies_in(runs))
+    aside = [path for path in removal.set_aside(runs) if path.parent not in set(stages)]
+    return [
+        *((f"{path.parent.name} stages of no study", path) for path in stages),
+        *(("damaged files and databases set aside", path) for path in aside),
+        *(("remains of earlier deletions", path) for path in removal.leftovers(runs)),
+    ]
+
+
+def _by_kind(items: Sequence[tuple[str, Path]]) -> list[dict[str, str | int]]:
+    kinds = dict.fromkeys(what for what, _ in items)
+    groups = {kind: [path for what, path in items if what == kind] for kind in kinds}
+    return [{"what": kind, "count": len(paths), "size": _size(paths)} for kind, paths in groups.items()]
+
+
+def _size(paths: Sequence[Path]) -> str:
+    from sweeps import removal
+
+    return file_size(sum(map(removal.size_of, paths)))
+
+
+def _ask(question: str, yes: bool) -> None:
+    """Ask whether to go on, unless the user has said so.
+
+    Raises:
+        SlimnetError: there is no terminal to ask on.
+        typer.Exit: the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SlimnetError("nothing was deleted, as there is no terminal to ask on; say yes with --yes")
+    if not typer.confirm(question):
+        Console().say("nothing was deleted")
+        raise typer.Exit(EXIT_REFUSED)

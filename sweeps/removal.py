@@ -1,0 +1,151 @@
+"""What of a runs folder can be deleted, and its deletion.
+
+    studies         runs/<study>/
+    stages          runs/stages/<kind>/<key>/, if no study in the folder refers to them
+    set aside       files that were damaged (*.damaged), and databases that were made anew (study.db.old)
+
+A folder that is deleted gets another name first, which no command reads. So there is never half a study or
+half a stage, and `leftovers` finds what a deletion that was killed has left.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from slimnet.errors import SlimnetError
+from sweeps.config import Config
+from sweeps.stages import Store
+from sweeps.state import State
+from sweeps.study import DATABASE, check_free, is_begun, kept_config, open_study, removal_lock
+
+GONE = ".removed-"  # before the name of a folder that is being deleted
+
+
+def studies_in(runs: Path) -> list[Path]:
+    """The folders of the studies in a runs folder, by name."""
+    return [folder for folder in _folders(runs) if is_study(folder)]
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder is that of a study."""
+    return (folder / "config.yaml").exists() or is_begun(folder)
+
+
+def stages_in(runs: Path) -> list[Path]:
+    """The folders of all stages in a runs folder."""
+    return [stage for kind in _folders(Store(runs).root) for stage in _folders(kind)]
+
+
+def stages_of(study: Path) -> set[Path]:
+    """The folders of the stages that a study refers to; some of them may not exist.
+
+    Args:
+        study: its folder.
+
+    Raises:
+        SlimnetError: the study cannot be read, so that this is not known.
+    """
+    runs = study.parent
+    try:
+        config = kept_config(study)
+        folders = State(config, open_study(study, config), Store(runs)).folders()
+    except SlimnetError as error:
+        raise SlimnetError(f"it is not known which stages are those of {study.name}: {error}") from error
+    return folders | {path.parent for path in _weights(config)}
+
+
+def unused(stages: Iterable[Path], studies: Iterable[Path]) -> list[Path]:
+    """Those stages that none of some studies refers to.
+
+    Args:
+        stages: their folders, listed before this is called: then a stage that a running study has just
+            begun is known to be its own.
+        studies: the folders of all studies that may refer to them.
+
+    Raises:
+        SlimnetError: a study cannot be read, so that this is not known.
+    """
+    used = set[Path]().union(*map(stages_of, studies))
+    return [stage for stage in stages if stage not in used]
+
+
+def set_aside(runs: Path) -> list[Path]:
+    """The files that were damaged, and the databases that were made anew."""
+    damaged = (path for stage in stages_in(runs) for path in sorted(stage.glob("*.damaged*")))
+    databases = (path for study in studies_in(runs) for path in sorted(study.glob(f"{DATABASE}.old*")))
+    return [*damaged, *databases]
+
+
+def leftovers(runs: Path) -> list[Path]:
+    """What a deletion that was killed has left."""
+    return [
+        path for folder in (runs, *_folders(Store(runs).root)) for path in sorted(folder.glob(f"{GONE}*"))
+    ]
+
+
+def size_of(path: Path) -> int:
+    """The bytes in a file or a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
+
+
+@contextmanager
+def removing(runs: Path, studies: Iterable[Path]) -> Iterator[None]:
+    """Keep every study of a runs folder from being begun or continued while something is deleted.
+
+    Raises:
+        StudyBusyError: one of `studies` is being run.
+    """
+    with removal_lock(runs):
+        for study in studies:
+            check_free(study)
+        yield
+
+
+def delete_study(study: Path) -> None:
+    """Delete the folder of a study, but not its stages; while `removing`."""
+    shutil.rmtree(_renamed(study))
+
+
+def delete_stages(stages: Iterable[Path]) -> Iterator[Path]:
+    """Delete stages, while `removing`; yields each that is gone. One that is still being computed stays."""
+    for stage in stages:
+        try:
+            with FileLock(stage / ".lock", timeout=0):
+                moved = _renamed(stage)
+        except Timeout:
+            continue
+        shutil.rmtree(moved)
+        yield stage
+
+
+def delete_rest(paths: Iterable[Path]) -> None:
+    """Delete files that were set aside, and what a deletion that was killed has left."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _renamed(folder: Path) -> Path:
+    return folder.rename(folder.with_name(f"{GONE}{folder.name}-{secrets.token_hex(4)}"))
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders in a folder that are not being deleted, by name; none where it does not exist."""
+    found = sorted(parent.iterdir()) if parent.is_dir() else []
+    return [folder for folder in found if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def _weights(config: Config) -> set[Path]:
+    """The files that a study's networks may start from, which may be those of a stage."""
+    entry = config.search.space.get("model.init")
+    values = [config.model.init, *((entry.values() or []) if entry else [])]
+    return {Path(value) for value in values if value is not None}
