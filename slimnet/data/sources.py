@@ -123,7 +123,7 @@ def _torchvision(name: str, data_dir: Path) -> dict[str, Any]:
 
 
 def _call(source: Source) -> Any:
-    from slimnet.models.building import import_factory
+    from slimnet.models.factory import import_factory
 
     assert source.factory is not None, "it has none where it is not called"
     factory = import_factory(source.factory, source.path)

@@ -12,12 +12,7 @@ A complete one, with the number of classes and channels, is what a network carri
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import operator
-import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -26,8 +21,8 @@ import torch
 from torch import nn
 
 from slimnet.errors import SlimnetError
+from slimnet.models.factory import accepted, call, first_line, import_factory
 from slimnet.models.families import FAMILIES
-from slimnet.models.source import find_source, split_factory
 
 Description = Mapping[str, Any]
 NAME, OTHER_NAME = (
@@ -74,48 +69,11 @@ def build_network(
     raise SlimnetError(f"the network {name} is one that this slimnet does not know; upgrade slimnet")
 
 
-def import_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]:
-    """The function that "package.module:function" names; its module is imported.
-
-    Raises:
-        SlimnetError: there is no such module or function, or the import fails.
-    """
-    module_name, name = split_factory(factory)
-    file = find_source(module_name, folder)
-    if folder is not None and str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise SlimnetError(f"{module_name} cannot be imported: {_reason(error, file)}") from error
-    loaded = getattr(module, "__file__", None)
-    if loaded is None or not file.samefile(loaded):
-        raise SlimnetError(
-            f"{module_name} is in {file}, but Python has already imported another module of that name, "
-            f"{loaded}; rename the file"
-        )
-    try:
-        function: Callable[..., Any] = operator.attrgetter(name)(module)
-    except AttributeError:
-        close = get_close_matches(name, dir(module), n=1)
-        hint = f"; did you mean {module_name}:{close[0]}?" if close else ""
-        raise SlimnetError(f"{file} has no {name}{hint}") from None
-    if not callable(function):
-        raise SlimnetError(f"{factory} is a {type(function).__name__}; a function is needed")
-    return function
-
-
 def _own(factory: str, args: Mapping[str, Any], given: dict[str, Any], folder: Path | None) -> nn.Module:
     function = import_factory(factory, folder)
-    complete = {**_accepted(function, given), **args}
-    _check_arguments(factory, function, complete)
-    try:
-        model = function(**complete)
-    except SlimnetError:
-        raise
-    except (Exception, SystemExit) as error:
-        file = find_source(split_factory(factory)[0], folder)
-        raise SlimnetError(f"{factory} failed: {_reason(error, file)}") from error
+    complete = {**accepted(function, given), **args}
+    where = "in model.args of a config, or with --arg NAME=VALUE on the command line"
+    model = call(factory, function, complete, where)
     if not isinstance(model, nn.Module):
         raise SlimnetError(f"{factory} returns a {type(model).__name__}; a torch.nn.Module is needed")
     return describe(model, {"factory": factory, "args": complete})
@@ -131,7 +89,7 @@ def _of_torchvision(name: str, args: Mapping[str, Any], given: dict[str, Any]) -
         raise _unknown(label, "torchvision", name, known)
     complete = {**given, **args}
     passed = {key: value for key, value in complete.items() if key != "in_channels"}
-    untrained = _accepted(models.get_model_builder(name), {"weights_backbone": None})  # by default trained
+    untrained = accepted(models.get_model_builder(name), {"weights_backbone": None})  # by default trained
     try:
         model = models.get_model(name, weights=None, **{**untrained, **passed})
     except Exception as error:
@@ -196,44 +154,6 @@ def describe(model: nn.Module, architecture: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that a function names among its own."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {
-        name: value for name, value in given.items() if name in parameters and parameters[name].kind in named
-    }
-
-
-def _check_arguments(factory: str, function: Callable[..., Any], args: Mapping[str, Any]) -> None:
-    """Refuse arguments that a function does not take, and the lack of those that it needs."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return
-    parameters = signature.parameters.values()
-    try:
-        signature.bind(**args)
-    except TypeError:
-        required = [
-            p.name
-            for p in parameters
-            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
-        missing = [name for name in required if name not in args]
-        where = "in model.args of a config, or with --arg NAME=VALUE on the command line"
-        if missing:
-            raise SlimnetError(
-                f"{factory} needs the argument {', '.join(missing)}; give it {where}"
-            ) from None
-        unknown = [name for name in args if name not in signature.parameters]
-        takes = ", ".join(signature.parameters) or "none"
-        raise SlimnetError(f"{factory} takes no argument {', '.join(unknown)}; it takes {takes}") from None
-
-
 def _unknown(label: str, library: str, name: str, known: list[str]) -> SlimnetError:
     close = get_close_matches(name, known, n=3)
     hint = f"; did you mean {' or '.join(f'{library}/{one}' for one in close)}?" if close else ""
@@ -242,17 +162,3 @@ def _unknown(label: str, library: str, name: str, known: list[str]) -> SlimnetEr
 
 def _spelled(args: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in args.items()) or "no arguments"
-
-
-def _reason(error: BaseException, file: Path) -> str:
-    """What went wrong in the user's code, and where."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
-    if isinstance(error, SyntaxError):
-        return f"{error.msg} ({error.filename}, line {error.lineno})"
-    where = f" ({file}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {first_line(error)}{where}"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -46,7 +46,7 @@ def check_command(
     settings = load_config(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
-    studies.check_goal(settings)
+    studies.check_search(settings)
     check_config(runs / settings.study, settings)
     found = processes.ask(examine, settings, data_dir)
     state = studies.state_of(settings, runs, found)

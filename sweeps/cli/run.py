@@ -69,7 +69,7 @@ def run_command(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
     console = Console(quiet=quiet)
-    studies.check_goal(settings)
+    studies.check_search(settings)
     begun = is_begun(runs / settings.study, settings)
     if not begun:
         processes.warm_up()  # meanwhile the imports, which take a while

@@ -42,7 +42,7 @@ def plan_command(
     """
     extra = [f"search.trials={trials}"] if trials is not None else []
     settings = load_config(config, [*overrides, *extra])
-    studies.check_goal(settings)
+    studies.check_search(settings)
     settings = check_config(runs / settings.study, settings)
     state = studies.state_of(settings, runs, data_dir=data_dir)
     counts, left = count_states(state.stages()), state.epochs_ahead()

@@ -54,8 +54,12 @@ def command(name: str, reference: str) -> str:
     return f"{shlex.join([sys.orig_argv[0], '-m', 'sweeps', name])} {reference}"
 
 
-def check_goal(config: Config) -> None:
-    """Refuse a goal that is larger than the search space."""
+def check_search(config: Config) -> None:
+    """Refuse a sampler that cannot be made, and a goal that is larger than the search space."""
+    if config.search.sampler not in ("tpe", "random", "grid") or config.search.args:
+        from sweeps.study.samplers import check_sampler
+
+        check_sampler(config.search)
     points = count_points(config.search.space)
     if points is not None and config.search.trials > points:
         raise SlimnetError(

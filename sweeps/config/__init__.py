@@ -1,7 +1,8 @@
 """The config of a study: schema, search space, reading and writing."""
 
 from sweeps.config.loading import dump_config, load_config, resolve, shipped_configs
-from sweeps.config.schema import MEASURED, Config, Search
+from sweeps.config.schema import Config
+from sweeps.config.search import MEASURED, Search
 from sweeps.config.yaml_source import ConfigError
 
 __all__ = [

@@ -12,15 +12,17 @@ from pydantic import ValidationError
 
 from slimnet.models.catalogue import names_weights
 from sweeps.config.messages import Schema, cut, explain
-from sweeps.config.schema import SEARCHABLE, SECTIONS, Config, unsearchable
+from sweeps.config.schema import Config
+from sweeps.config.search import SEARCHABLE, SECTIONS, unsearchable
 from sweeps.config.yaml_source import ConfigError, Source, parse_document, parse_value, to_yaml
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """The config in a file, or the shipped one of that name, with `key=value` overrides applied in order.
 
-    Values of overrides are YAML. A relative path (data.path, model.path, model.init) is relative to the
-    file's folder, or to the working directory where an override gives it. So is a factory's module.
+    Values of overrides are YAML. A relative path (data.path, model.path, model.init, search.path) is
+    relative to the file's folder, or to the working directory where an override gives it. So is the module of
+    a factory or a sampler.
 
     Raises:
         ConfigError: with a line for each mistake in the file and the overrides.
@@ -118,7 +120,7 @@ def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
     def absolute(path: str) -> str:
         return str((folder / Path(path).expanduser()).resolve())
 
-    data, model = values.get("data"), values.get("model")
+    data, model, search = values.get("data"), values.get("model"), values.get("search")
     if isinstance(data, dict) and (isinstance(path := data.get("path"), str) or data.get("factory")):
         data["path"] = absolute(path or ".")
     if isinstance(model, dict):
@@ -127,6 +129,10 @@ def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
             model["init"] = absolute(init)
         if isinstance(path := model.get("path"), str) or model.get("factory"):
             model["path"] = absolute(path or ".")
+    if isinstance(search, dict) and (
+        isinstance(path := search.get("path"), str) or ":" in str(search.get("sampler"))
+    ):
+        search["path"] = absolute(path or ".")
 
 
 def _apply(override: str, source: Source) -> None:

@@ -6,27 +6,16 @@ value of the search space must be valid for its field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
-from functools import partial
 from itertools import combinations, product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from slimnet.devices import DeviceWish
 from slimnet.precision import PrecisionWish
-from sweeps.config.messages import describe, refusal, show
+from sweeps.config.messages import refusal, show
+from sweeps.config.search import MEASURED, SECTIONS, Metric, Passes, Search, Seed
 from sweeps.config.sections import (
-    STRICT,
     Confirm,
     Controls,
     Data,
@@ -37,140 +26,8 @@ from sweeps.config.sections import (
     Sparse,
     Wandb,
 )
-from sweeps.config.space import Choices, Entry, count_points, parse_entry
+from sweeps.config.space import Choices, Entry
 from sweeps.config.yaml_source import KeyPath, dotted
-
-Metric = Literal["val_accuracy", "params", "macs", "latency_ms", "latency_ms_64", "file_bytes"]
-MEASURED = ("latency_ms", "latency_ms_64", "file_bytes")
-"""The metrics that are measured on the study's machine, once a network is finished."""
-
-Direction = Literal["maximize", "minimize"]
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="all random draws depend on it")]
-Passes = Annotated[
-    int,
-    Field(
-        ge=1,
-        le=100,
-        description="rounds of sparse training, pruning and fine-tuning; each removes part of the ratio",
-    ),
-]
-
-SECTIONS: dict[str, type[Section]] = {
-    "data": Data,
-    "model": Model,
-    "sparse": Sparse,
-    "prune": Prune,
-    "finetune": Finetune,
-}
-"""The sections whose fields can be searched."""
-
-
-def _field_type(annotation: Any, *constraints: Any) -> TypeAdapter[Any]:
-    annotated: Any = Annotated[annotation, *constraints] if constraints else annotation
-    # Built on first use, as a study uses few of them and building all takes a tenth of a second.
-    return TypeAdapter(annotated, config=ConfigDict(**STRICT, defer_build=True))
-
-
-SEARCHABLE: dict[str, TypeAdapter[Any]] = {
-    "seed": _field_type(Seed),
-    "passes": _field_type(Passes),
-    **{
-        f"{section}.{field.alias or name}": _field_type(field.annotation, *field.metadata)
-        for section, model in SECTIONS.items()
-        for name, field in model.model_fields.items()
-    },
-}
-"""The types of the fields that a search space may name, by dotted path."""
-
-for path in ("data.path", "data.factory", "data.args", "model.path", "model.init"):
-    del SEARCHABLE[path]  # which data is fixed when the study begins, and paths when the config is read
-
-
-def _grid_points(known: dict[str, Any]) -> int:
-    """The default of `trials`: all points of a grid; 0, which is refused later, where there is no default."""
-    return (count_points(known["space"]) or 0) if known["sampler"] == "grid" else 0
-
-
-class Search(Section):
-    """Which points are tried, and the objectives by which they are compared.
-
-    `ahead` makes the points of a study the same on every machine: when trial n is sampled, the sampler has
-    seen the results of the trials up to n - ahead and no others, whatever the number of workers and their
-    speed.
-    """
-
-    sampler: Literal["tpe", "nsga2", "random", "grid"] = Field("tpe", description="how points are chosen")
-    space: dict[str, Entry] = Field(description="searched fields by dotted path")
-    trials: int = Field(default_factory=_grid_points, ge=1, description="points to try")
-    ahead: int = Field(4, ge=1, description="trials that may be unfinished at once")
-    objectives: dict[Metric, Direction] = Field(
-        {"val_accuracy": "maximize", "params": "minimize"},
-        min_length=1,
-        description="metrics traded against each other",
-    )
-    limits: dict[Metric, Annotated[float, Field(gt=0)]] = Field(
-        {}, description="the most of a metric that a trial on the front may have; the least of val_accuracy"
-    )
-
-    @field_validator("space", mode="plain")
-    @classmethod
-    def _parse_space(cls, raw: Any) -> dict[str, Entry]:
-        if not isinstance(raw, dict) or not raw:
-            raise refusal(
-                ((), f"is {show(raw)}; it takes at least one field, such as `prune.ratio: [0.5, 0.9]`.")
-            )
-        space: dict[str, Entry] = {}
-        problems: list[tuple[KeyPath, str]] = []
-        for path, spelling in raw.items():
-            if path not in SEARCHABLE:
-                problems.append(((path,), unsearchable(path)))
-                continue
-            try:
-                space[path] = parse_entry(spelling, partial(_field_value, path))
-            except ValueError as error:
-                problems.append(((path,), f"is {show(spelling)}; {error}."))
-        if problems:
-            raise refusal(*problems)
-        return space
-
-    @field_serializer("space")
-    def _spell_space(self, space: dict[str, Entry]) -> dict[str, Any]:
-        return {path: entry.to_yaml() for path, entry in space.items()}
-
-    @field_validator("objectives", mode="before")
-    @classmethod
-    def _never_search_on_test(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and "test_accuracy" in raw:
-            clause = (
-                "is refused: the test split is measured and reported, never searched on; use val_accuracy."
-            )
-            raise refusal((("test_accuracy",), clause))
-        return raw
-
-    def allows(self, facts: Mapping[str, Any]) -> bool:
-        """Whether a trial with these metrics is within all limits."""
-        return all(
-            facts[name] >= limit if name == "val_accuracy" else facts[name] <= limit
-            for name, limit in self.limits.items()
-        )
-
-    @model_validator(mode="after")
-    def _trials_fit_the_sampler(self) -> Self:
-        points = count_points(self.space)
-        if self.sampler != "grid":
-            if not self.trials:
-                raise refusal(
-                    (("trials",), f"is missing; sampler {self.sampler} needs a number of points to try.")
-                )
-        elif points is None:
-            continuous = ", ".join(path for path, entry in self.space.items() if entry.values() is None)
-            clause = f"is continuous in {continuous}; a grid needs steps, a step or choices there."
-            raise refusal((("space",), clause))
-        elif self.trials > points:
-            raise refusal(
-                (("trials",), f"is {self.trials}, but the grid has {points} points; use at most {points}.")
-            )
-        return self
 
 
 class Config(Section):
@@ -381,19 +238,3 @@ def _few(entry: Entry) -> list[Any]:
 def _highest(entry: Entry) -> list[Any]:
     """The value that is checked for a continuous interval: its high end."""
     return [] if isinstance(entry, Choices) else [entry.high]
-
-
-def unsearchable(path: str) -> str:
-    """The clause for a path that cannot be searched, with a suggestion."""
-    close = get_close_matches(path, SEARCHABLE, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"use seed, passes, or a field of {', '.join(SECTIONS)}."
-    return f"cannot be searched; {hint}"
-
-
-def _field_value(path: str, value: Any) -> Any:
-    """The value as the field at `path` holds it; ValueError, with a clause for the user, if invalid."""
-    field = SEARCHABLE[path]
-    try:
-        return field.validate_python(value)
-    except ValidationError:
-        raise ValueError(f"{path} takes {describe(field.json_schema())}, not {show(value)}") from None

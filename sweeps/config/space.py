@@ -120,6 +120,14 @@ def count_points(space: Mapping[str, Entry]) -> int | None:
     return None if None in lists else math.prod(len(values) for values in lists if values is not None)
 
 
+def contains(entry: Entry, value: Any) -> bool:
+    """Whether a searched field may take a value."""
+    values = entry.values()
+    if values is not None or isinstance(entry, Choices):
+        return value in (values or [])
+    return isinstance(value, int | float) and entry.low <= value <= entry.high
+
+
 def _choices(choices: list[Any] | tuple[Any, ...], check: Callable[[Any], Any]) -> Choices:
     values = [check(choice) for choice in choices]
     if not values:

@@ -23,6 +23,7 @@ FREE_TO_CHANGE = {  # fields that do not affect results, or whose content is fix
     "precision",
     "data.path",
     "model.path",
+    "search.path",
 }
 
 

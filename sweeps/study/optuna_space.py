@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,13 +17,14 @@ from optuna.distributions import (
 )
 
 from slimnet.errors import SlimnetError
-from sweeps.config.space import Entry, Log, Range
+from sweeps.config.space import Choices, Entry, Log, Range
 
 
 def distributions(space: Mapping[str, Entry]) -> dict[str, BaseDistribution]:
     """The distribution from which Optuna draws each searched field.
 
-    Ordered values stay ordered: those of a geometric grid are drawn by their index.
+    Ordered values stay ordered: those of a geometric grid, and numbers that are listed, are drawn by their
+    rank.
 
     Args:
         space: entries by dotted path.
@@ -30,7 +32,7 @@ def distributions(space: Mapping[str, Entry]) -> dict[str, BaseDistribution]:
     Returns:
         Distributions by dotted path, in the order of the space.
     """
-    return {path: _distribution(entry) for path, entry in space.items()}
+    return {path: _distribution(path, entry) for path, entry in space.items()}
 
 
 class OptunaSpace:
@@ -92,6 +94,10 @@ class OptunaSpace:
             params[path] = field.stored[digit]
         return params
 
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+        """How far apart two points are, as Optuna stores them: the fractions of the ranges, added up."""
+        return sum(_distance(d, one[path], other[path]) for path, d in self.distributions.items())
+
 
 class Field:
     """One searched field: its values in the config, and what Optuna stores for them.
@@ -99,7 +105,7 @@ class Field:
     Attributes:
         size: how many values it has; None for a continuous interval.
         stored: what Optuna stores for each value, in the order of the entry; empty for an interval.
-        coded: whether Optuna stores something else than the values: their indices, or JSON.
+        coded: whether Optuna stores something else than the values: their ranks, or JSON.
     """
 
     def __init__(self, path: str, entry: Entry) -> None:
@@ -111,11 +117,12 @@ class Field:
         """
         self._path = path
         self._step = entry.step if isinstance(entry, Range) else None
+        self._ends = None if isinstance(entry, Choices) else (entry.low, entry.high)
         values = entry.values()
         self.size = None if values is None else len(values)
         self._values = [_primitive(value) for value in values or []]
         self._index = {_hashable(value): index for index, value in enumerate(self._values)}
-        self.stored = list(range(len(self._values))) if _is_ordinal(entry) else list(self._index)
+        self.stored: list[Any] = _ranks(path, entry) or list(self._index)
         self.coded = self.stored != self._values
         self._index_stored = {stored: index for index, stored in enumerate(self.stored)}
 
@@ -125,8 +132,10 @@ class Field:
         Raises:
             SlimnetError: the field has no such value.
         """
-        if self.size is None and isinstance(value, int | float):
-            return value
+        if self.size is None:
+            if isinstance(value, int | float) and self._ends and self._ends[0] <= value <= self._ends[1]:
+                return value
+            raise self._unknown(value)
         with suppress(KeyError):
             return self._index[_hashable(value)]
         raise self._unknown(value)
@@ -162,11 +171,11 @@ class Field:
         )
 
 
-def _distribution(entry: Entry) -> BaseDistribution:
+def _distribution(path: str, entry: Entry) -> BaseDistribution:
     values = entry.values()
+    if ranks := _ranks(path, entry):
+        return IntDistribution(0, len(ranks) - 1)
     match entry:
-        case Log() if values is not None:
-            return IntDistribution(0, len(values) - 1)
         case Log(low, high) if isinstance(low, int):
             return IntDistribution(low, int(high), log=True)
         case Log(low, high):
@@ -180,9 +189,32 @@ def _distribution(entry: Entry) -> BaseDistribution:
     return CategoricalDistribution([_hashable(_primitive(value)) for value in values or []])
 
 
-def _is_ordinal(entry: Entry) -> bool:
-    """Whether Optuna stores the indices of the values."""
-    return isinstance(entry, Log) and entry.steps is not None
+def _ranks(path: str, entry: Entry) -> list[int] | None:
+    """The ranks of values that Optuna is to see as ordered, though not by their distances; else None."""
+    values = entry.values()
+    if isinstance(entry, Range) or values is None:
+        return None
+    sizes = [_size(value) for value in values]
+    kinds = {kind for kind, _ in sizes}
+    if path == "seed" or len(kinds) != 1 or None in kinds:
+        return None
+    ordered = sorted(sizes)
+    return [ordered.index(size) for size in sizes]
+
+
+def _size(value: Any) -> tuple[str | None, float]:
+    """What a value is ordered by, after its kind: a number, or a percentage such as "50%"."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9.]+%", value):
+        return "percentage", float(value[:-1])
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number", value
+    return None, 0.0
+
+
+def _distance(distribution: BaseDistribution, one: Any, other: Any) -> float:
+    if isinstance(distribution, IntDistribution | FloatDistribution) and not distribution.single():
+        return abs(float(one) - float(other)) / (distribution.high - distribution.low)
+    return float(one != other)
 
 
 def _primitive(value: Any) -> Any:

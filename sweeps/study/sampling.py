@@ -8,24 +8,31 @@ cannot be stored, so each draw here uses a new sampler.
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 import time
 from bisect import bisect_right, insort
-from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from slimnet.errors import SlimnetError
+from slimnet.models.factory import first_line
 from sweeps.config import Search
 from sweeps.study.optuna_space import OptunaSpace
 from sweeps.study.record import Point
+from sweeps.study.samplers import make_sampler
 
-DRAWS = 50  # attempts to draw a new point, before one is picked from those that are left
+QUICK = ("tpe", "nsga2", "nsga3", "random")
+DRAWS = 50  # attempts of a quick sampler to draw a new point, before any that is left is taken
+FEW_DRAWS = 3  # attempts of others, before the nearest point that is left is taken
+MOST_NEAR = 10_000  # points of a space that is searched for the nearest
+logger = logging.getLogger("sweeps.driver")
+
 STUDY_ATTRIBUTES = "study"  # the key, among a point's attributes, of what the sampler noted on the study
 
 
@@ -42,7 +49,7 @@ class Sampling:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._ahead = search.ahead
         self._space = OptunaSpace(search.space)
-        self._sampler = _Unrepeated(self._space, search.sampler, seed)
+        self._sampler = _Unrepeated(self._space, search, seed)
         self._storage = optuna.storages.InMemoryStorage()
         self._study = optuna.create_study(
             storage=self._storage,
@@ -77,7 +84,7 @@ class Sampling:
         """Draw the next trial's point.
 
         Returns:
-            A point that no trial has; in a continuous space, a repeated one after DRAWS attempts.
+            A point that no trial has; in a continuous space, a repeated one after many attempts.
 
         Raises:
             SlimnetError: every point of the space has been tried.
@@ -88,7 +95,7 @@ class Sampling:
                 "for more, start a study with a wider space (--set study=NAME)"
             )
         self._show(last=self._count - self._ahead)
-        noted = self._storage.get_study_system_attrs(self._study_id).keys()
+        noted = dict(self._storage.get_study_system_attrs(self._study_id))
         trial = self._study.ask(self._space.distributions)
         params = self._space.decode(trial.params)
         self._sampler.taken.add(self._space.key(params))
@@ -134,12 +141,12 @@ class Sampling:
             )
         )
 
-    def _attributes(self, number: int, noted: Set[str]) -> dict[str, Any]:
+    def _attributes(self, number: int, noted: Mapping[str, Any]) -> dict[str, Any]:
         """What the sampler noted on a trial, and on the study apart from what was `noted` before."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         attributes = dict(self._storage.get_trial(trial_id).system_attrs)
         of_study = self._storage.get_study_system_attrs(self._study_id)
-        if new := {key: of_study[key] for key in of_study if key not in noted}:
+        if new := {key: value for key, value in of_study.items() if noted.get(key) != value}:
             attributes[STUDY_ATTRIBUTES] = new
         return attributes
 
@@ -171,15 +178,27 @@ class _Taken:
         before = bisect_right(range(len(taken)), place, key=lambda index: taken[index] - index)
         return self._space.at(place + before)
 
+    def nearest(self, point: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The point nearest to another among those that no trial has; None if there are too many to look.
+
+        Args:
+            point: as Optuna stores it, as is what is returned.
+        """
+        if self._space.size is None or self._space.size > MOST_NEAR:
+            return None
+        taken = set(self._indices)
+        free = (self._space.at(index) for index in range(self._space.size) if index not in taken)
+        return min(free, key=lambda other: self._space.distance(point, other))
+
 
 class _Unrepeated(BaseSampler):
     """Draws a point from a new sampler, again and again until no other trial has the point."""
 
-    def __init__(self, space: OptunaSpace, name: str, seed: int) -> None:
+    def __init__(self, space: OptunaSpace, search: Search, seed: int) -> None:
         self.taken = _Taken(space)
         self.seconds = 0.0
         self._space = space
-        self._name = name
+        self._search = search
         self._seed = seed
 
     def infer_relative_search_space(
@@ -190,52 +209,59 @@ class _Unrepeated(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if self._name == "grid":
-            return self.taken.free(0)
-        for attempt in range(DRAWS):
-            sampler = _sampler(self._name, _seed(self._seed, trial.number, attempt))
-            with self._timing():
-                drawn = _draw(sampler, study, trial, search_space)
-            params = self._space.decode(drawn)
+        first = self._search.points[trial.number : trial.number + 1]
+        if self._search.sampler == "grid":
+            return self._space.encode(first[0]) if first else self.taken.free(0)
+        quick = self._search.sampler in QUICK
+        for attempt in range(DRAWS if quick else FEW_DRAWS):
+            drawn = self._draw(_seed(self._seed, trial.number, attempt), study, trial)
+            params = first[0] if first else self._space.decode(drawn)
             if self._space.key(params) not in self.taken:
                 break
         else:
+            if not quick and (nearest := self.taken.nearest(drawn)):
+                return nearest
             if left := self.taken.left():
                 place = random.Random(_seed(self._seed, trial.number, DRAWS)).randrange(left)
                 return self.taken.free(place)
         return self._space.encode(params)  # without the draw's rounding, as in a rebuilt study
+
+    def _draw(self, seed: int, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """What a new sampler draws."""
+        sampler = make_sampler(self._search, seed)
+        began = time.perf_counter()
+        try:
+            return _draw(sampler, study, trial, self._space.distributions)
+        except Exception as error:  # the user's code may raise anything
+            logger.exception("the sampler %s failed at trial %d", self._search.sampler, trial.number)
+            raise SlimnetError(
+                f"the sampler {self._search.sampler} cannot choose trial {trial.number}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+        finally:
+            self.seconds += time.perf_counter() - began
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         raise AssertionError(f"{param_name} is in the space, which is drawn as a whole")
 
-    @contextmanager
-    def _timing(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - began
-
-
-def _sampler(name: str, seed: int) -> BaseSampler:
-    match name:
-        case "tpe":
-            return TPESampler(seed=seed)
-        case "nsga2":
-            return NSGAIISampler(seed=seed)
-    return RandomSampler(seed=seed)
-
 
 def _draw(
-    sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution]
+    sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
 ) -> dict[str, Any]:
     """One point: first what the sampler draws jointly, then the rest one by one."""
+    sampler.before_trial(study, trial)
     together = sampler.infer_relative_search_space(study, trial)
     params = sampler.sample_relative(study, trial, together)
     for path, distribution in space.items():
         if path not in params:
             params[path] = sampler.sample_independent(study, trial, path, distribution)
-    return params
+    # As Optuna stores them: a sampler may have drawn other numbers than Python's.
+    return {
+        path: distribution.to_external_repr(distribution.to_internal_repr(params[path]))
+        for path, distribution in space.items()
+    }
 
 
 def _seed(*parts: int) -> int:

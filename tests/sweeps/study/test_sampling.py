@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from own_sampler import own as own
 
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, load_config
@@ -17,7 +19,7 @@ from sweeps.study import Point
 from sweeps.study.optuna_space import distributions
 from sweeps.study.sampling import Sampling
 
-SAMPLERS = ["tpe", "nsga2", "random", "grid"]
+SAMPLERS = ["tpe", "nsga2", "nsga3", "random", "grid", "optuna.samplers:TPESampler"]
 SMALL = "{sparse.lambda: [0.001, 0.002, 0.004, 0.008], prune.ratio: {range: [0.3, 0.8], step: 0.1}}"
 LARGE = "{sparse.lambda: {log: [0.001, 0.1], steps: 500}, prune.ratio: {range: [0.3, 0.8], step: 0.01}}"
 
@@ -251,3 +253,80 @@ def test_another_seed_asks_other_points_and_no_one_elses_random_numbers_are_draw
     assert Recorded(config("tpe", LARGE, 12)).run(12)
     assert random.getstate() == state
     assert np.random.get_state()[1].tolist() == numpy_state  # type: ignore[index]
+
+
+# Samplers
+
+
+def test_gp_asks_the_same_points_when_it_is_killed_and_no_point_twice() -> None:
+    pytest.importorskip("scipy")
+    settings = config("gp", SMALL, 14, args="{n_startup_trials: 6}", ahead=2)
+    whole = Recorded(settings).run(14)
+
+    killed = Recorded(settings)
+    while killed.step(14):
+        killed.kill()
+
+    assert killed.points == whole
+    assert len({str(point.params) for point in whole}) == 14
+    flat = Recorded(settings, lambda point: (0.5, 1.0)).run(14)
+    assert flat[:6] == whole[:6]
+    assert flat != whole
+
+
+def test_nsga3_evolves_from_generation_to_generation() -> None:
+    settings = config("nsga3", LARGE, 40, args="{population_size: 10}")
+    whole = Recorded(settings).run(40)
+    assert {point.attributes["NSGAIIISampler:generation"] for point in whole} == {0, 1, 2, 3}
+    killed = Recorded(settings)
+    while killed.step(40):
+        killed.kill()
+    assert killed.points == whole
+
+
+def test_arguments_of_a_sampler_change_its_points() -> None:
+    few = config("nsga2", LARGE, 30, args="{population_size: 4}")
+    assert Recorded(few).run(30)[12:] != Recorded(config("nsga2", LARGE, 30)).run(30)[12:]
+
+
+def test_a_sampler_of_the_users_own_is_found_beside_the_config(own: Path) -> None:
+    settings = config("own_samplers:lowest", trials=12, path=own)
+    points = Recorded(settings).run(12)
+    assert {point.params["prune.ratio"] for point in points} == {0.3, 0.4, 0.5}
+    study = Recorded(settings)
+    while study.step(12):
+        study.kill()
+    assert study.points == points
+    higher = Recorded(config("own_samplers:lowest", path=own, args="{most: 0.8}")).run(12)
+    assert max(point.params["prune.ratio"] for point in higher) > 0.5
+
+
+def test_a_sampler_of_the_users_own_whose_points_are_taken_gets_the_nearest(own: Path) -> None:
+    settings = config("own_samplers:lowest", trials=14, path=own, args="{most: 0.3}", ahead=1)
+    ratios = [point.params["prune.ratio"] for point in Recorded(settings).run(14)]
+    assert sorted(ratios) == [0.3] * 4 + [0.4] * 4 + [0.5] * 4 + [0.6] * 2
+
+
+def test_a_sampler_that_fails_is_told_with_its_trial(own: Path) -> None:
+    with pytest.raises(
+        SlimnetError, match=r"own_samplers:Breaks cannot choose trial 0: RuntimeError: no idea"
+    ):
+        Recorded(config("own_samplers:Breaks", path=own)).run(1)
+
+
+# A list of points
+
+LIST = "[{sparse.lambda: 0.002, prune.ratio: 0.5}, {sparse.lambda: 0.008, prune.ratio: 0.3}]"
+LISTED = [{"sparse.lambda": 0.002, "prune.ratio": 0.5}, {"sparse.lambda": 0.008, "prune.ratio": 0.3}]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_listed_points_come_first(sampler: str) -> None:
+    settings = config(sampler, points=LIST, trials=24)
+    points = Recorded(settings).run(24)
+    assert [point.params for point in points[:2]] == LISTED
+    assert len({str(point.params) for point in points}) == 24
+    killed = Recorded(settings)
+    while killed.step(24):
+        killed.kill()
+    assert killed.points == points

@@ -1,0 +1,255 @@
+"""The search section of a config: what is searched, by which sampler, and how trials are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+
+from sweeps.config.messages import describe, refusal, show
+from sweeps.config.sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse
+from sweeps.config.space import Choices, Entry, contains, count_points, parse_entry
+from sweeps.config.yaml_source import KeyPath
+
+Metric = Literal["val_accuracy", "params", "macs", "latency_ms", "latency_ms_64", "file_bytes"]
+MEASURED = ("latency_ms", "latency_ms_64", "file_bytes")
+"""The metrics that are measured on the study's machine, once a network is finished."""
+
+Direction = Literal["maximize", "minimize"]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="all random draws depend on it")]
+Passes = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=100,
+        description="rounds of sparse training, pruning and fine-tuning; each removes part of the ratio",
+    ),
+]
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": Data,
+    "model": Model,
+    "sparse": Sparse,
+    "prune": Prune,
+    "finetune": Finetune,
+}
+"""The sections whose fields can be searched."""
+
+
+def _field_type(annotation: Any, *constraints: Any) -> TypeAdapter[Any]:
+    annotated: Any = Annotated[annotation, *constraints] if constraints else annotation
+    # Built on first use, as a study uses few of them and building all takes a tenth of a second.
+    return TypeAdapter(annotated, config=ConfigDict(**STRICT, defer_build=True))
+
+
+SEARCHABLE: dict[str, TypeAdapter[Any]] = {
+    "seed": _field_type(Seed),
+    "passes": _field_type(Passes),
+    **{
+        f"{section}.{field.alias or name}": _field_type(field.annotation, *field.metadata)
+        for section, model in SECTIONS.items()
+        for name, field in model.model_fields.items()
+    },
+}
+"""The types of the fields that a search space may name, by dotted path."""
+
+for path in ("data.path", "data.factory", "data.args", "model.path", "model.init"):
+    del SEARCHABLE[path]  # which data is fixed when the study begins, and paths when the config is read
+
+
+SamplerName = (
+    Literal["tpe", "nsga2", "nsga3", "gp", "random", "grid"]
+    | Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$"), WithJsonSchema({"const": "package.module:function"})]
+)
+
+
+def _all_points(known: dict[str, Any]) -> int:
+    """The default of `trials`: all points of a grid or a list; 0, refused later, where there is none."""
+    if known["sampler"] == "grid":
+        return count_points(known["space"]) or 0
+    return len(known["points"])
+
+
+def _space_of_points(known: dict[str, Any]) -> dict[str, Entry]:
+    """The default of `space`: the values that are listed in `points`."""
+    values: dict[str, list[Any]] = {}
+    for point in known["points"]:
+        for path, value in point.items():
+            if value not in values.setdefault(path, []):
+                values[path].append(value)
+    return {path: Choices(tuple(found)) for path, found in values.items()}
+
+
+class Search(Section):
+    """Which points are tried, and the objectives by which they are compared.
+
+    `ahead` makes the points of a study the same on every machine: when trial n is sampled, the sampler has
+    seen the results of the trials up to n - ahead and no others, whatever the number of workers and their
+    speed.
+    """
+
+    sampler: SamplerName = Field(
+        "tpe", description="how points are chosen; a function of yours gives a sampler of Optuna"
+    )
+    args: dict[str, JsonValue] = Field({}, description="arguments of the sampler, by name")
+    path: Path | None = Field(
+        None,
+        strict=False,
+        description="folder in which a sampler of yours is looked for first; by default that of the config",
+    )
+    points: list[dict[str, JsonValue]] = Field(
+        [], description="points to try before the sampler chooses any: values by dotted path"
+    )
+    space: dict[str, Entry] = Field(
+        default_factory=_space_of_points, description="searched fields by dotted path"
+    )
+    trials: int = Field(default_factory=_all_points, ge=1, description="points to try")
+    ahead: int = Field(4, ge=1, description="trials that may be unfinished at once")
+    objectives: dict[Metric, Direction] = Field(
+        {"val_accuracy": "maximize", "params": "minimize"},
+        min_length=1,
+        description="metrics traded against each other",
+    )
+    limits: dict[Metric, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="the most of a metric that a trial on the front may have; the least of val_accuracy"
+    )
+
+    @field_validator("space", mode="plain")
+    @classmethod
+    def _parse_space(cls, raw: Any) -> dict[str, Entry]:
+        if not isinstance(raw, dict) or not raw:
+            raise refusal(
+                ((), f"is {show(raw)}; it takes at least one field, such as `prune.ratio: [0.5, 0.9]`.")
+            )
+        space: dict[str, Entry] = {}
+        problems: list[tuple[KeyPath, str]] = []
+        for path, spelling in raw.items():
+            if path not in SEARCHABLE:
+                problems.append(((path,), unsearchable(path)))
+                continue
+            try:
+                space[path] = parse_entry(spelling, partial(_field_value, path))
+            except ValueError as error:
+                problems.append(((path,), f"is {show(spelling)}; {error}."))
+        if problems:
+            raise refusal(*problems)
+        return space
+
+    @field_validator("points")
+    @classmethod
+    def _check_points(cls, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        problems: list[tuple[KeyPath, str]] = []
+        checked: list[dict[str, Any]] = []
+        for number, point in enumerate(points):
+            checked.append({})
+            for path, value in point.items():
+                if path not in SEARCHABLE:
+                    problems.append(((number, path), unsearchable(path)))
+                    continue
+                try:
+                    checked[-1][path] = _field_value(path, value)
+                except ValueError as error:
+                    problems.append(((number, path), f"is {show(value)}; {error}."))
+        if problems:
+            raise refusal(*problems)
+        return checked
+
+    @field_serializer("space")
+    def _spell_space(self, space: dict[str, Entry]) -> dict[str, Any]:
+        return {path: entry.to_yaml() for path, entry in space.items()}
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _never_search_on_test(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and "test_accuracy" in raw:
+            clause = (
+                "is refused: the test split is measured and reported, never searched on; use val_accuracy."
+            )
+            raise refusal((("test_accuracy",), clause))
+        return raw
+
+    def allows(self, facts: Mapping[str, Any]) -> bool:
+        """Whether a trial with these metrics is within all limits."""
+        return all(
+            facts[name] >= limit if name == "val_accuracy" else facts[name] <= limit
+            for name, limit in self.limits.items()
+        )
+
+    @model_validator(mode="after")
+    def _arguments_fit_the_sampler(self) -> Self:
+        if self.args and self.sampler == "grid":
+            raise refusal((("args",), f"is {show(self.args)}, but a grid takes none; remove it."))
+        if "seed" in self.args:
+            raise refusal((("args", "seed"), "is not needed: all draws depend on the seed of the config."))
+        if self.path is not None and ":" not in self.sampler:
+            clause = f"is {show(self.path)}, but only a sampler of yours is looked for; remove it."
+            raise refusal((("path",), clause))
+        return self
+
+    @model_validator(mode="after")
+    def _points_are_in_the_space(self) -> Self:
+        if not self.space:
+            raise refusal((("space",), "is missing; it takes at least one field, or give points."))
+        for number, point in enumerate(self.points):
+            if missing := [path for path in self.space if path not in point]:
+                clause = f"has no {missing[0]}; a point has a value of each field that is searched."
+                raise refusal((("points", number), clause))
+            for path, value in point.items():
+                if path not in self.space:
+                    clause = "is not in search.space; add it there, or remove it here."
+                    raise refusal((("points", number, path), clause))
+                if not contains(self.space[path], value):
+                    clause = f"is {show(value)}, which search.space.{path} does not have; widen it."
+                    raise refusal((("points", number, path), clause))
+            if point in self.points[:number]:
+                clause = f"is the same point as {self.points.index(point)}; keep one."
+                raise refusal((("points", number), clause))
+        return self
+
+    @model_validator(mode="after")
+    def _trials_fit_the_sampler(self) -> Self:
+        points = count_points(self.space)
+        if self.sampler != "grid":
+            if not self.trials:
+                raise refusal(
+                    (("trials",), f"is missing; sampler {self.sampler} needs a number of points to try.")
+                )
+        elif points is None:
+            continuous = ", ".join(path for path, entry in self.space.items() if entry.values() is None)
+            clause = f"is continuous in {continuous}; a grid needs steps, a step or choices there."
+            raise refusal((("space",), clause))
+        elif self.trials > points:
+            raise refusal(
+                (("trials",), f"is {self.trials}, but the grid has {points} points; use at most {points}.")
+            )
+        return self
+
+
+def unsearchable(path: str) -> str:
+    """The clause for a path that cannot be searched, with a suggestion."""
+    close = get_close_matches(path, SEARCHABLE, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"use seed, passes, or a field of {', '.join(SECTIONS)}."
+    return f"cannot be searched; {hint}"
+
+
+def _field_value(path: str, value: Any) -> Any:
+    """The value as the field at `path` holds it; ValueError, with a clause for the user, if invalid."""
+    field = SEARCHABLE[path]
+    try:
+        return field.validate_python(value)
+    except ValidationError:
+        raise ValueError(f"{path} takes {describe(field.json_schema())}, not {show(value)}") from None

@@ -1,0 +1,109 @@
+"""The search section: samplers, lists of points, and what does not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sweeps.config import Config, ConfigError, dump_config, load_config
+
+POINTS = "[{sparse.lambda: 0.01, prune.ratio: 0.5}, {sparse.lambda: 0.002, prune.ratio: 0.9}]"
+CONFIG = """\
+data: {name: fashion-mini, image_size: 14}
+model: {name: resnet, blocks: [1]}
+search:
+"""
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a config with lines of its search section, and returns the file."""
+
+    def write(*lines: str) -> Path:
+        file = tmp_path / "searched.yaml"
+        file.write_text(CONFIG + "".join(f"  {line}\n" for line in lines))
+        return file
+
+    return write
+
+
+def refused(file: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    return str(caught.value).replace(f"{file.parent}/", "").splitlines()
+
+
+def again(config: Config, folder: Path) -> Config:
+    """The config after it has been written and read."""
+    (folder / "again.yaml").write_text(dump_config(config))
+    return load_config(folder / "again.yaml")
+
+
+def test_a_list_of_points_needs_neither_space_nor_trials(write: Write, tmp_path: Path) -> None:
+    config = load_config(write(f"points: {POINTS}"))
+    assert config.search.trials == 2
+    values = {path: entry.values() for path, entry in config.search.space.items()}
+    assert values == {"sparse.lambda": [0.01, 0.002], "prune.ratio": [0.5, 0.9]}
+    assert again(config, tmp_path) == config
+
+
+def test_a_list_of_points_may_be_the_beginning(write: Write) -> None:
+    space = "space: {sparse.lambda: {log: [0.001, 0.1]}, prune.ratio: [0.5, 0.7, 0.9]}"
+    assert load_config(write(f"points: {POINTS}", space, "trials: 9")).search.trials == 9
+    grid = "space: {sparse.lambda: [0.01, 0.002], prune.ratio: [0.5, 0.7, 0.9]}"
+    assert load_config(write("sampler: grid", f"points: {POINTS}", grid)).search.trials == 6
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["points: []"], "search.space is missing; it takes at least one field, or give points."),
+        (["points: [{prune.ratio: 0.5}, {prune.ratio: 0.5}]"], "points.1 is the same point as 0; keep one."),
+        (["points: [{prune.ratio: 1.5}]"], "points.0.prune.ratio is 1.5; prune.ratio takes a number"),
+        (["points: [{prune.rato: 0.5}]"], "prune.rato cannot be searched; did you mean prune.ratio?"),
+        (
+            ["points: [{prune.ratio: 0.5}, {sparse.lambda: 0.1}]"],
+            "points.0 has no sparse.lambda; a point has",
+        ),
+        (
+            ["points: [{prune.ratio: 0.95}]", "space: {prune.ratio: {range: [0.5, 0.9]}}"],
+            "points.0.prune.ratio is 0.95, which search.space.prune.ratio does not have; widen it.",
+        ),
+        (
+            ["points: [{prune.ratio: 0.5, sparse.lambda: 0.1}]", "space: {prune.ratio: [0.5]}"],
+            "points.0.sparse.lambda is not in search.space; add it there, or remove it here.",
+        ),
+        (["points: 5"], "search.points is 5; it takes a list"),
+    ],
+)
+def test_points_are_of_the_space(write: Write, lines: list[str], message: str) -> None:
+    (line,) = refused(write(*lines))
+    assert message in line
+
+
+SPACE = "space: {prune.ratio: [0.5, 0.9]}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["sampler: tep", "trials: 2"], 'search.sampler is "tep"; it takes tpe, nsga2, nsga3, gp, random or'),
+        (["sampler: grid", "args: {a: 1}"], 'search.args is {"a": 1}, but a grid takes none; remove it.'),
+        (["args: {seed: 1}", "trials: 2"], "search.args.seed is not needed: all draws depend on the seed"),
+        (["path: .", "trials: 2"], "but only a sampler of yours is looked for; remove it."),
+        (["sampler: gp"], "search.trials is missing; sampler gp needs a number of points to try."),
+    ],
+)
+def test_what_does_not_go_with_a_sampler_is_refused(write: Write, lines: list[str], message: str) -> None:
+    (line,) = refused(write(SPACE, *lines))
+    assert message in line
+
+
+def test_a_sampler_of_the_users_own_is_beside_the_config(write: Write, tmp_path: Path) -> None:
+    config = load_config(write(SPACE, "trials: 2", "sampler: mine:quick", "args: {depth: [1, 2]}"))
+    assert config.search.path == tmp_path
+    assert again(config, tmp_path).search == config.search
