@@ -22,8 +22,9 @@ from slimnet.errors import SlimnetError
 from sweeps.config import Config
 from sweeps.stages import Store
 from sweeps.state import State
-from sweeps.study import DATABASE, check_free, is_begun, kept_config, open_study, removal_lock
+from sweeps.study import DATABASE, check_free, kept_config, open_study, removal_lock
 
+RECORD = ("config.yaml", "study.json", DATABASE)  # at least one of which every study has
 GONE = ".removed-"  # before the name of a folder that is being deleted
 
 
@@ -34,7 +35,7 @@ def studies_in(runs: Path) -> list[Path]:
 
 def is_study(folder: Path) -> bool:
     """Whether a folder is that of a study."""
-    return (folder / "config.yaml").exists() or is_begun(folder)
+    return any((folder / name).exists() for name in RECORD)
 
 
 def stages_in(runs: Path) -> list[Path]:
