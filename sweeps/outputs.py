@@ -13,6 +13,7 @@ from sweeps.config.sections import ControlKind
 from sweeps.files import write_json, write_text
 from sweeps.pareto import hypervolume
 from sweeps.records import FACTS, StudyRecord, TrialRecord
+from sweeps.report import write_report
 
 CONTROLS: tuple[ControlKind, ...] = get_args(ControlKind)
 
@@ -101,8 +102,6 @@ def write_outputs(folder: Path, study: StudyRecord, comparison: Comparison | Non
     Raises:
         SlimnetError: a file cannot be written.
     """
-    from sweeps.report import write_report  # plotly takes a while to import
-
     comparison = comparison or Comparison(study)
     table = pareto_table(study, comparison)
     write_json(folder / "pareto.json", table)

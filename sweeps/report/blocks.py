@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sweeps.report.drawing import Figure
@@ -80,7 +81,38 @@ class Table:
     sortable: bool = False
 
 
-Block = Paragraph | Code | Facts | Table | Figure
+@dataclass(frozen=True)
+class Card:
+    """All about one thing, such as a trial.
+
+    Attributes:
+        anchor: its address in the page, which links and clicks on points lead to.
+        title: its name.
+        state: how far it is, in words.
+        facts: pairs of a name and a value.
+        layers: the output channels of its layers, before and after, by name.
+        link: the address of its file, if any.
+        colour: of a swatch before its name, as #rrggbb.
+    """
+
+    anchor: str
+    title: str
+    state: str
+    facts: tuple[tuple[str, str], ...]
+    layers: Mapping[str, tuple[int, int]]
+    link: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards, of which one is shown at a time; at first that with the anchor `first`."""
+
+    cards: tuple[Card, ...]
+    first: str
+
+
+Block = Paragraph | Code | Facts | Table | Figure | Cards
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import PurePath
 
 from sweeps.comparison import Comparison
 from sweeps.records import StudyRecord
 from sweeps.report.beside import simpler_ways
 from sweeps.report.blocks import Block, Code, Paragraph, Report, Section
+from sweeps.report.cards import trial_cards
 from sweeps.report.figures.finetuning import fine_tuning
 from sweeps.report.figures.front import pareto
 from sweeps.report.figures.gamma import scaling_factors
@@ -18,7 +20,7 @@ from sweeps.report.figures.pairs import before_and_after
 from sweeps.report.figures.ratios import over_the_ratio, ratio_curves
 from sweeps.report.figures.sparse import SparsePass, changing, read_pass, sparse_training, steering
 from sweeps.report.provenance import how_it_was_run
-from sweeps.report.runs import three_lambdas
+from sweeps.report.runs import a_few_lambdas
 from sweeps.report.shading import Shading
 from sweeps.report.summary import headline, how_far
 from sweeps.report.trials import all_trials, networks
@@ -38,12 +40,15 @@ _METRICS = {
 MOST_DETAILS = 20  # failures shown in detail; of a thousand with one cause, a few are enough
 
 
-def report(study: StudyRecord, stages: PurePath, comparison: Comparison | None = None) -> Report:
+def report(
+    study: StudyRecord, offered: Mapping[int, str], folder: PurePath, comparison: Comparison | None = None
+) -> Report:
     """The whole content.
 
     Args:
         study: what is reported.
-        stages: the folder of the stages, as a program that loads a network would name it.
+        offered: the address of the networks that lie beside the report, by trial.
+        folder: the report's, as a program that loads a network would name it.
         comparison: the study's comparison; made if not given.
     """
     view = StudyView(study, comparison)
@@ -58,7 +63,8 @@ def report(study: StudyRecord, stages: PurePath, comparison: Comparison | None =
         _before_and_after(view, shading),
         _fine_tuning(view, shading),
         all_trials(view, shading),
-        networks(view, shading, stages),
+        trial_cards(view, shading, offered),
+        networks(view, shading, offered, folder),
         how_it_was_run(study),
         _failures(view),
     )
@@ -93,7 +99,8 @@ def _sparse_training(passes: list[SparsePass], shading: Shading) -> Section:
 
 
 def _scaling_factors(view: StudyView, first: SparsePass) -> Section:
-    blocks = (scaling_factors(view, first),) if three_lambdas(first.courses) else ()
+    chosen = a_few_lambdas(first.courses, view.best.first("sparse").key if view.best else None)
+    blocks = (scaling_factors(view, first, chosen),) if chosen else ()
     return Section("gamma", "Scaling factors", blocks)
 
 

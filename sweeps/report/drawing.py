@@ -1,8 +1,8 @@
 """The parts of the report's figures, and their common style.
 
-A drawing is the input of plotly.js, {"data": [...], "layout": {...}}, as plain dictionaries. The page fills
-in two kinds of placeholders, so that nothing is stored twice: `by_choice` for what depends on the reader's
-choices, and `texts_of` for the texts of trials.
+A drawing is the input of plotly.js, {"data": [...], "layout": {...}}, as plain dictionaries, and "labels",
+which the page places where they overlap nothing. The page fills in two kinds of placeholders, so that nothing
+is stored twice: `by_choice` for what depends on the reader's choices, and `texts_of` for the texts of trials.
 
 Drawings set no colours of text, background or grid: the page's style sheet does, for light and dark.
 """
@@ -10,6 +10,7 @@ Drawings set no colours of text, background or grid: the page's style sheet does
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ def axes(x: Any, y: Any, *, height: int) -> Drawing:
             "xaxis": x,
             "yaxis": y,
         },
+        "labels": [],
     }
 
 
@@ -119,19 +121,29 @@ def accuracy_axis(title: Any, **options: Any) -> dict[str, Any]:
     return axis(title, ticksuffix=" %", **options)
 
 
-def epoch_axis(title: str, **options: Any) -> dict[str, Any]:
-    """An axis of epochs: whole numbers."""
-    return axis(title, tickformat="d", **options)
+def whole_axis(title: str, last: float, **options: Any) -> dict[str, Any]:
+    """An axis of whole numbers up to `last`, such as epochs: at most ten ticks, none between two numbers."""
+    steps = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    step = next(step for step in steps if last / step <= 10)
+    return axis(title, tickformat="d", tick0=0, dtick=step, **options)
+
+
+def add_label(drawing: Drawing, text: str, x: Any, y: Any, *, group: str = "") -> None:
+    """Add a label to a point of a drawing; it is hidden with the traces of its `group` in the legend.
+
+    The page puts it close to the point, or a little away with a line to it. Where everything around is taken,
+    it is left out; labels that are added first are placed first.
+    """
+    drawing["labels"].append({"text": text, "x": x, "y": y, **({"group": group} if group else {})})
 
 
 def level_line(drawing: Drawing, y: Any, *, label: str = "") -> None:
-    """Add a horizontal dotted line to a drawing at y, with a label at its right end."""
+    """Add a horizontal dotted line to a drawing at y, with a label somewhere along it."""
     across = {"x0": 0, "x1": 1, "xref": "x domain", "y0": y, "y1": y, "yref": "y"}
     line = {"dash": "dot", "width": 1, "color": NEUTRAL}
     drawing["layout"]["shapes"] = [{"type": "line", **across, "line": line}]
     if label:
-        end = {"x": 1, "xref": "x domain", "xanchor": "right", "y": y, "yref": "y", "yanchor": "bottom"}
-        drawing["layout"]["annotations"] = [{"text": label, "showarrow": False, **end}]
+        drawing["labels"].append({"text": label, "y": y, "along": True})
 
 
 def legend_of(shading: Shading) -> tuple[tuple[Key, ...], Scale | None]:
@@ -148,14 +160,27 @@ def log_ticks(values: Sequence[float]) -> dict[str, Any]:
         return {}
     low, high = math.log10(min(values)), math.log10(max(values))
     margin = max(0.08 * (high - low), 0.05)
-    digits = (1, 2, 5) if high - low < 1.7 else (1, 3) if high - low < 3 else (1,)
-    ticks = [digit * 10.0**power for power in range(int(low) - 1, int(high) + 2) for digit in digits]
+    low, high = low - margin, high + margin
+    ticks = _ticks_between(10**low, 10**high)
     return {
-        "range": [round(low - margin, 4), round(high + margin, 4)],
+        "range": [round(low, 4), round(high, 4)],
         "tickvals": ticks,
         "ticktext": [wording.short_count(tick) for tick in ticks],
         "tickangle": 0,
     }
+
+
+def _ticks_between(low: float, high: float) -> list[float]:
+    """Round numbers for a log axis: four at least, and no more than can stand side by side."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) >= 4:
+            return inside
+    size = 10.0 ** math.floor(math.log10(high - low))
+    step = next(size * part for part in (0.5, 0.2, 0.1) if (high - low) / (size * part) >= 4)
+    return [float(f"{step * k:.6g}") for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def padded(values: Sequence[float]) -> list[float] | None:

@@ -15,17 +15,33 @@ from sweeps.comparison import Comparison
 from sweeps.files import write_text
 from sweeps.records import StudyRecord
 from sweeps.report import content
-from sweeps.report.blocks import Block, Cell, Code, Column, Facts, Paragraph, Report, Row, Section, Table
+from sweeps.report.blocks import (
+    Block,
+    Cards,
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Paragraph,
+    Report,
+    Row,
+    Section,
+    Table,
+)
+from sweeps.report.copies import offer_networks
 from sweeps.report.drawing import Drawing, Figure, Plot
 from sweeps.report.shading import RAMP
 
+SCRIPTS = ("labels.js", "page.js", "tables.js", "cards.js", "saving.js")
+MOST_OPEN_KEYS = 16  # of a legend; more are behind a line to click
+
 
 def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None = None) -> Path:
-    """Write `folder`/index.html, of 5 to 6 MB, in one step.
+    """Write `folder`/index.html, of 2 to 5 MB, in one step, and put the networks of the front beside it.
 
     Args:
         study: what is reported.
-        folder: runs/<study>/report; the page's links and code refer to the stages in runs/stages.
+        folder: runs/<study>/report; the networks are those of the stages in runs/stages.
         comparison: the study's comparison; made if not given.
 
     Returns:
@@ -35,17 +51,13 @@ def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None
         SlimnetError: the file cannot be written.
     """
     page = folder / "index.html"
-    text = render(content.report(study, folder.parent.parent / "stages", comparison))
-    write_text(page, text)
+    offered = offer_networks(study, folder, folder.parent.parent / "stages")
+    write_text(page, render(content.report(study, offered, folder, comparison)))
     return page
 
 
 def render(report: Report) -> str:
     """The HTML of the page."""
-    from plotly.offline import (
-        get_plotlyjs,
-    )  # here, as not every command that imports this module writes a page
-
     return Template(_file("page.html")).substitute(
         title=escape(report.title),
         headline=escape(report.headline),
@@ -55,9 +67,11 @@ def render(report: Report) -> str:
         ),
         sections="\n".join(map(_section, report.sections)),
         style=_file("page.css"),
-        figures=_embedded({"drawings": _drawings(report), "trials": report.trial_texts}),
-        plotly=get_plotlyjs(),
-        script=_file("page.js"),
+        figures=_embedded(
+            {"drawings": _drawings(report), "trials": report.trial_texts, "cards": _card_data(report)}
+        ),
+        plotly=_file("plotly-cartesian.min.js"),
+        script="\n".join(map(_file, SCRIPTS)),
     )
 
 
@@ -108,6 +122,8 @@ def _block(block: Block) -> str:
             return _table(block)
         case Figure():
             return _figure(block)
+        case Cards():
+            return _cards(block)
 
 
 def _figure(figure: Figure) -> str:
@@ -118,7 +134,8 @@ def _figure(figure: Figure) -> str:
     )
     return (
         f'<figure class="drawing" id="figure-{figure.name}">{_choices(figure)}{_legend(figure)}'
-        f'<div class="columns">{columns}</div><figcaption>{escape(figure.caption)}</figcaption></figure>'
+        f'<div class="columns">{columns}</div><figcaption>{escape(figure.caption)}</figcaption>'
+        f"{_save('SVG', 'PNG')}</figure>"
     )
 
 
@@ -129,6 +146,45 @@ def _plot(name: str, plot: Plot) -> str:
         f'{title}<div class="plot" data-plot="{name}" role="img" aria-label="{escape(plot.alt)}" '
         f'style="min-height:{height}px"></div>'
     )
+
+
+def _cards(block: Cards) -> str:
+    """The place of a card; the page's script fills it."""
+    options = "".join(
+        f'<option value="{card.anchor}"{" selected" if card.anchor == block.first else ""}>'
+        f"{escape(card.title)}</option>"
+        for card in block.cards
+    )
+    return (
+        f'<div class="cards"><p class="pick"><select aria-label="Trial">{options}</select>'
+        '<button type="button" data-step="-1">previous</button>'
+        '<button type="button" data-step="1">next</button></p><article></article></div>'
+    )
+
+
+def _card_data(report: Report) -> dict[str, Any]:
+    """What the script makes cards of; names of layers, which most cards share, are stored once."""
+    found = [
+        card
+        for section in report.sections
+        for block in section.blocks
+        if isinstance(block, Cards)
+        for card in block.cards
+    ]
+    names: dict[tuple[str, ...], int] = {}
+    cards = {
+        card.anchor: {
+            "title": card.title,
+            "state": card.state,
+            "colour": card.colour,
+            "facts": card.facts,
+            "link": card.link,
+            "names": names.setdefault(tuple(card.layers), len(names)),
+            "widths": list(card.layers.values()),
+        }
+        for card in found
+    }
+    return {"names": list(names), "cards": cards}
 
 
 def _choices(figure: Figure) -> str:
@@ -153,7 +209,14 @@ def _legend(figure: Figure) -> str:
         f"{' checked' if key.shown else ''}>{escape(key.name)}</label>"
         for key in figure.legend
     )
-    return f'<div class="legend" role="group" aria-label="Shown in the figure">{keys}</div>' if keys else ""
+    if not keys:
+        return ""
+    legend = f'<div class="legend" role="group" aria-label="Shown in the figure">{keys}</div>'
+    if len(figure.legend) <= MOST_OPEN_KEYS:
+        return legend
+    shown = sum(key.shown for key in figure.legend)
+    count = f"{shown} of {len(figure.legend)} lines are shown: choose others"
+    return f'<details class="keys"><summary>{count}</summary>{legend}</details>'
 
 
 def _table(table: Table) -> str:
@@ -165,8 +228,16 @@ def _table(table: Table) -> str:
         f"<thead>{_groups(table)}<tr>{_heads(table)}</tr></thead>"
         f"{f'<tbody>{pinned}</tbody>' if pinned else ''}"
         f"<tbody{' data-sortable' if table.sortable else ''}>{others}</tbody></table></div>"
-        f"<figcaption>{caption}</figcaption></figure>"
+        f'<p class="swipe">The table is wider than the screen: swipe it sideways.</p>'
+        f"<figcaption>{caption}</figcaption>{_save('CSV')}</figure>"
     )
+
+
+def _save(*formats: str) -> str:
+    buttons = "".join(
+        f'<button type="button" data-format="{name.lower()}">{name}</button>' for name in formats
+    )
+    return f'<p class="save">Save as {buttons}</p>'
 
 
 def _groups(table: Table) -> str:
@@ -202,14 +273,21 @@ def _row(row: Row, columns: Sequence[Column]) -> str:
     mark = (
         f'<span class="mark" title="{escape(row.mark)}" role="img" aria-label="{escape(row.mark)}">●</span>'
     )
-    head = f'<th scope="row"{_data_value(first)}>{colour}{escape(first.text)}{mark if row.mark else ""}</th>'
+    head = f'<th scope="row"{_data_value(first)}>{colour}{_text(first)}{mark if row.mark else ""}</th>'
     cells = "".join(_cell(cell, column) for cell, column in zip(others, columns[1:], strict=True))
     return f"<tr{' class=marked' if row.mark else ''}>{head}{cells}</tr>"
 
 
 def _cell(cell: Cell, column: Column) -> str:
-    text = f'<a href="{escape(cell.link)}">{escape(cell.text)}</a>' if cell.link else escape(cell.text)
-    return f"<td{_side(column)}{_sort_key(cell)}>{text}</td>"
+    return f"<td{_side(column)}{_sort_key(cell)}>{_text(cell)}</td>"
+
+
+def _text(cell: Cell) -> str:
+    """What a cell shows; a link to a file saves it."""
+    if not cell.link:
+        return escape(cell.text)
+    save = "" if cell.link.startswith("#") else " download"
+    return f'<a href="{escape(cell.link)}"{save}>{escape(cell.text)}</a>'
 
 
 def _side(column: Column) -> str:

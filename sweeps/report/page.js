@@ -1,6 +1,4 @@
-"use strict";
-
-const { drawings, trials } = JSON.parse(document.getElementById("drawings").textContent);
+const { drawings, trials, cards } = JSON.parse(document.getElementById("drawings").textContent);
 const coarse = matchMedia("(pointer: coarse)").matches; // there a drag scrolls the page
 
 // A copy of a part of a drawing, with what depends on the reader's choices and what is said of trials filled in.
@@ -16,11 +14,29 @@ function draw(figure) {
   const chosen = Array.from(figure.querySelectorAll(".choice input:checked"), (input) => input.value);
   const hidden = new Set(Array.from(figure.querySelectorAll(".legend input:not(:checked)"), (input) => input.value));
   for (const plot of figure.querySelectorAll(".plot")) {
-    const { data, layout } = filled(drawings[plot.dataset.plot], chosen);
+    const { data, layout, labels } = filled(drawings[plot.dataset.plot], chosen);
     for (const trace of data) trace.visible = !hidden.has(trace.legendgroup);
     const options = { displayModeBar: false, responsive: true };
+    plot.labels = labels.filter((one) => !hidden.has(one.group));
+    plot.labelled = undefined;
     Plotly.react(plot, data, { ...layout, dragmode: coarse ? false : "zoom" }, options);
+    if (!plot.heard) listen(plot);
+    drawnAnew(plot);
   }
+}
+
+function listen(plot) {
+  plot.heard = true;
+  plot.on("plotly_afterplot", () => drawnAnew(plot));
+  plot.on("plotly_click", ({ points }) => {
+    const trial = points.map((point) => point.id ?? point.data.meta).find((id) => id);
+    if (trial) location.hash = trial;
+  });
+}
+
+function drawnAnew(plot) {
+  scalable(plot);
+  label(plot, plot.labels);
 }
 
 // A drawing has the size in pixels of its place on the screen; a view box lets it shrink to its place on paper.
@@ -30,37 +46,18 @@ function scalable(plot) {
   }
 }
 
-for (const figure of document.querySelectorAll("figure.drawing")) {
+// Figures are drawn when they come near the screen, or onto paper.
+const waiting = new Set(document.querySelectorAll("figure.drawing"));
+const near = new IntersectionObserver((seen) => {
+  for (const { target, isIntersecting } of seen) if (isIntersecting) drawFirst(target);
+}, { rootMargin: "800px" });
+
+function drawFirst(figure) {
+  if (!waiting.delete(figure)) return;
+  near.unobserve(figure);
   figure.addEventListener("change", () => draw(figure));
   draw(figure);
-  for (const plot of figure.querySelectorAll(".plot")) {
-    scalable(plot);
-    plot.on("plotly_afterplot", () => scalable(plot));
-  }
 }
 
-// Empty cells come last, whichever way the rest is turned.
-function compare(a, b, turn) {
-  if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
-  const [x, y] = [Number(a), Number(b)];
-  if (Number.isNaN(x) || Number.isNaN(y)) return turn * a.localeCompare(b);
-  return turn * (x - y);
-}
-
-function sortKey(cell) {
-  const said = cell.textContent.replaceAll(",", "");
-  return cell.dataset.value ?? (said === "–" ? undefined : said);
-}
-
-function sort(head) {
-  const descending = head.ariaSort === "ascending";
-  for (const other of head.parentNode.cells) other.ariaSort = "none";
-  head.ariaSort = descending ? "descending" : "ascending";
-  const body = head.closest("table").querySelector("[data-sortable]");
-  const value = (row) => sortKey(row.cells[head.cellIndex]);
-  body.append(...Array.from(body.rows).sort((a, b) => compare(value(a), value(b), descending ? -1 : 1)));
-}
-
-for (const button of document.querySelectorAll("thead button")) {
-  button.addEventListener("click", () => sort(button.parentNode));
-}
+for (const figure of waiting) near.observe(figure);
+addEventListener("beforeprint", () => [...waiting].forEach(drawFirst));

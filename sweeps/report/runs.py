@@ -12,6 +12,7 @@ from sweeps.report.shading import NEUTRAL, RAMP, Shading
 from sweeps.report.view import LAMBDA, StudyView, stage_of_pass
 
 Points = list[tuple[int, float]]
+MOST_LAMBDAS = 4  # side by side
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,20 @@ def _is_finite(histogram: dict[str, Any]) -> bool:
     return all(map(math.isfinite, histogram["edges"]))
 
 
-def three_lambdas(courses: Sequence[Course]) -> list[SparseRun]:
-    """The searched runs with the lowest, a middle and the highest λ, of those that have histograms of γ."""
+def a_few_lambdas(courses: Sequence[Course], headline: str | None) -> list[SparseRun]:
+    """The searched runs that have histograms of γ, by λ: all of up to four, else four of them.
+
+    Args:
+        courses: of all runs that are drawn.
+        headline: the key of the sparse training that the headline's trial began with, which is always chosen.
+    """
     seen = [course.run for course in courses if course.run.searched and course.has_histograms]
     by_lambda = {run.lambda_: run for run in reversed(seen)}
-    chosen = sorted(by_lambda.values(), key=lambda run: run.lambda_) if len(by_lambda) > 1 else seen
-    return chosen if len(chosen) <= 3 else [chosen[0], chosen[len(chosen) // 2], chosen[-1]]
+    by_lambda |= {run.lambda_: run for run in seen if run.stage.key == headline}
+    found = sorted(by_lambda.values(), key=lambda run: run.lambda_) if len(by_lambda) > 1 else seen
+    if len(found) <= MOST_LAMBDAS:
+        return found
+    named = next((index for index, run in enumerate(found) if run.stage.key == headline), len(found) // 3)
+    others = [0, len(found) - 1, len(found) // 2, len(found) // 3, 2 * len(found) // 3]
+    chosen = list(dict.fromkeys([named, *others]))[:MOST_LAMBDAS]
+    return [found[index] for index in sorted(chosen)]

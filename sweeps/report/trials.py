@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 from slimnet.wording import file_size
-from sweeps.comparison import recommended
 from sweeps.records import TrialRecord
 from sweeps.report.blocks import Cell, Code, Column, Paragraph, Row, Section, Table
+from sweeps.report.figures.marks import trial_id
 from sweeps.report.shading import NEUTRAL, Shading
 from sweeps.report.view import StudyView, path_name
 from sweeps.report.wording import UNKNOWN, count, milliseconds, percent, searched_value, times
 
-STAGES_FROM_REPORT = PurePath("../../stages")
 _MEASURED = ("1 image", "64 images", "file")
 _SPLITS = ("validation", "test")
 
@@ -57,7 +57,7 @@ def _trial_row(view: StudyView, trial: TrialRecord, shading: Shading) -> Row:
     name = f"{trial.number}" if trial.state == "complete" else f"{trial.number} ({trial.state})"
     values = [view.value(trial, path) for path in view.paths]
     cells = (
-        Cell(name, trial.number),
+        Cell(name, trial.number, link=f"#{trial_id(trial)}"),
         *(Cell(searched_value(value), value) for value in values),
         *_size_cells(tuned or pruned, view.study.dense.metrics),
         *_measured_cells(view, tuned),
@@ -99,44 +99,52 @@ def _accuracy_cells(metrics: dict[str, Any]) -> tuple[Cell, Cell]:
     return Cell(percent(val), val), Cell(percent(test), test)
 
 
-def networks(view: StudyView, shading: Shading, stages: PurePath) -> Section:
-    """Where the networks of the front are, and how to load one in a program."""
+def networks(view: StudyView, shading: Shading, offered: Mapping[int, str], folder: PurePath) -> Section:
+    """The networks of the front as files, and how to load one in a program.
+
+    Args:
+        view: the study.
+        shading: its colours.
+        offered: the address of the networks that lie beside the report, by trial.
+        folder: the report's, as a program that loads a network would name it.
+    """
     front = sorted(
         (trial for trial in view.complete if trial.number in view.front),
         key=lambda trial: float(trial.metrics["params"]),
     )
     if not front:
         return Section("networks", "The networks", ())
-    chosen = recommended(view.study, view.comparison) or front[0]
     columns = (
         Column("trial"),
         Column("from", text=True),
         Column("parameters"),
         Column("validation"),
-        Column("checkpoint", text=True),
+        Column("file", text=True),
     )
     table = Table(
-        "The networks of the Pareto front, by size; paths are relative to this page.",
+        "The networks of the Pareto front, by size; the files lie in a folder beside this page.",
         columns,
-        tuple(_network_row(view, trial, shading) for trial in front),
+        tuple(_network_row(view, trial, shading, offered.get(trial.number)) for trial in front),
     )
-    load = f'import slimnet\nmodel = slimnet.load("{(stages / _checkpoint(chosen)).as_posix()}")'
-    use = Paragraph(f"To use one in a program, here trial {chosen.number}:")
-    return Section("networks", "The networks", (table, use, Code(load)))
+    chosen = view.best or front[0]
+    if chosen.number not in offered:
+        return Section("networks", "The networks", (table,))
+    path = (folder / offered[chosen.number]).as_posix()
+    factory = chosen.config.model.factory
+    own = f", model={factory.rpartition(':')[2]}(...)" if factory else ""
+    made = f", with the network that {factory} makes" if factory else ""
+    use = Paragraph(f"To use one in a program, here trial {chosen.number}{made}:")
+    return Section(
+        "networks", "The networks", (table, use, Code(f'import slimnet\nmodel = slimnet.load("{path}"{own})'))
+    )
 
 
-def _network_row(view: StudyView, trial: TrialRecord, shading: Shading) -> Row:
-    checkpoint = (STAGES_FROM_REPORT / _checkpoint(trial)).as_posix()
+def _network_row(view: StudyView, trial: TrialRecord, shading: Shading, address: str | None) -> Row:
     cells = (
-        Cell(f"{trial.number}"),
+        Cell(f"{trial.number}", link=f"#{trial_id(trial)}"),
         Cell(view.trial_label(trial)),
-        Cell(count(trial.metrics["params"])),
-        Cell(percent(trial.metrics["val_accuracy"])),
-        Cell(checkpoint, link=checkpoint),
+        Cell(count(trial.metrics["params"]), trial.metrics["params"]),
+        Cell(percent(trial.metrics["val_accuracy"]), trial.metrics["val_accuracy"]),
+        Cell(PurePath(address).name, link=address) if address else Cell("not on this disk"),
     )
     return Row(cells, colour=shading.colour(trial))
-
-
-def _checkpoint(trial: TrialRecord) -> PurePath:
-    last = trial.stages[-1]
-    return PurePath(last.kind, last.key, "checkpoint.pt")

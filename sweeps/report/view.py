@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sweeps.comparison import Comparison
+from sweeps.comparison import Comparison, recommended
 from sweeps.records import StageRecord, StudyRecord, TrialRecord
 from sweeps.report.wording import searched_value
 
@@ -28,6 +28,7 @@ class StudyView:
         distinct: the trials by number, without those with the same stages as an earlier one.
         front: numbers of the trials that no other trial dominates.
         comparison: the dense network, the front's points and their controls, over seeds.
+        best: the trial that the headline names, if it names one.
         paths: λ, ratio, and the other fields that the study searches.
         passes: of multi-pass slimming, in the trial with the most.
     """
@@ -38,6 +39,7 @@ class StudyView:
         self.distinct = list({trial.stages[-1].key: trial for trial in reversed(study.trials)}.values())[::-1]
         self.front = frozenset(study.front)
         self.comparison = comparison or Comparison(study)
+        self.best = recommended(study, self.comparison)
         self.paths = [LAMBDA, RATIO, *(path for path in study.config.search.space if path not in _NAMES)]
         self.passes = max((trial.stages[-1].pass_number for trial in study.trials), default=1)
         self._lambdas = _lambdas(study.trials)

@@ -15,11 +15,11 @@ def count(number: float | None) -> str:
 
 
 def short_count(number: float) -> str:
-    """20000 -> "20k", 3665475 -> "3.67M": for the ticks of an axis."""
+    """20000 -> "20k", 1250000 -> "1.25M": for the ticks of an axis."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
+            return f"{number / size:.6g}{letter}"
+    return f"{number:.6g}"
 
 
 def percent(fraction: float | None) -> str:

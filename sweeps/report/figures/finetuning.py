@@ -15,14 +15,15 @@ from sweeps.report.drawing import (
     Plot,
     Trace,
     accuracy_axis,
+    add_label,
     axes,
     by_choice,
-    epoch_axis,
     escaped,
     in_percent,
     spread,
+    whole_axis,
 )
-from sweeps.report.figures.marks import LABEL_GAP, MOST_LABELS, SPLITS
+from sweeps.report.figures.marks import MOST_LABELS, SPLITS, trial_id
 from sweeps.report.runs import Points, curve
 from sweeps.report.shading import Shading
 from sweeps.report.view import StudyView
@@ -94,30 +95,37 @@ def _read(trial: TrialRecord) -> _Tuning:
 
 def _drawing(view: StudyView, shading: Shading, tunings: Sequence[_Tuning], *, numbered: bool) -> Drawing:
     last = max((tuning.epochs for tuning in tunings), default=1)
-    ticks = {"tickvals": list(range(last + 1))} if last <= 12 else {}
     titles = {split: f"{split} accuracy" for split in SPLITS}
     drawing = axes(
-        epoch_axis("epoch of fine-tuning", range=[-0.12 * last, 1.02 * last], **ticks),  # room for numbers
+        whole_axis("epoch of fine-tuning", last, range=[-0.1 * last, 1.02 * last]),  # room for numbers
         accuracy_axis(by_choice(_ACCURACY, titles)),
         height=400,
     )
-    drawing["data"] = [_line(view, shading, tuning, numbered=numbered) for tuning in tunings]
+    drawing["data"] = [_line(view, shading, tuning) for tuning in tunings]
+    for tuning in tunings if numbered else ():
+        starts = {split: points[0] if points else (0, None) for split, points in tuning.curves.items()}
+        add_label(
+            drawing,
+            f"{tuning.trial.number}",
+            by_choice(_ACCURACY, {split: epoch for split, (epoch, _) in starts.items()}),
+            by_choice(_ACCURACY, {split: y and in_percent(y) for split, (_, y) in starts.items()}),
+            group=view.trial_name(tuning.trial),
+        )
     return drawing
 
 
-def _line(view: StudyView, shading: Shading, tuning: _Tuning, *, numbered: bool) -> Trace:
+def _line(view: StudyView, shading: Shading, tuning: _Tuning) -> Trace:
     name = view.trial_name(tuning.trial)
     curves = tuning.curves.items()
     return {
         "type": "scatter",
         "x": by_choice(_ACCURACY, {split: [epoch for epoch, _ in points] for split, points in curves}),
         "y": by_choice(_ACCURACY, {split: [in_percent(y) for _, y in points] for split, points in curves}),
-        "mode": "lines+markers+text",
+        "mode": "lines+markers",
         "line": {"color": shading.colour(tuning.trial), "width": 2},
         "marker": {"size": 5},
-        "text": [f"{tuning.trial.number}{LABEL_GAP}"] if numbered else [],  # at the first point only
-        "textposition": "middle left",
         "hovertemplate": f"{escaped(name)}<br>epoch %{{x}}: %{{y:.1f}} %<extra></extra>",
         "name": escaped(name),
         "legendgroup": name,
+        "meta": trial_id(tuning.trial),
     }

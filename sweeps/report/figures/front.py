@@ -14,6 +14,7 @@ from sweeps.report.drawing import (
     Plot,
     Trace,
     accuracy_axis,
+    add_label,
     axes,
     axis,
     by_choice,
@@ -26,10 +27,10 @@ from sweeps.report.drawing import (
 )
 from sweeps.report.figures.marks import (
     HELD_OUT,
-    LABEL_GAP,
     MEASURED,
     MOST_LABELS,
     SIZES,
+    ids_of,
     marker,
     result_lines,
 )
@@ -92,13 +93,21 @@ def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Dra
         *_controls(comparison, sizes),
         *_points(view, shading, sizes),
         *_means(comparison, shading, view, sizes),
-        *([_numbers(front, sizes)] if len(front) <= MOST_LABELS else []),
         *([_dense_point(dense, sizes)] if dense else []),
     ]
     if dense:
         below = {split: in_percent(dense[metric] - 0.01) for split, metric in HELD_OUT.items()}
         level_line(drawing, by_choice(_ACCURACY, below))
+        _label(drawing, "dense", dense, sizes)
+    for trial in front if len(front) <= MOST_LABELS else ():
+        _label(drawing, f"{trial.number}", trial.metrics, sizes)
     return drawing
+
+
+def _label(drawing: Drawing, text: str, network: Mapping[str, Any], sizes: Mapping[str, str]) -> None:
+    x = by_choice(_SIZE, {size: network.get(metric) for size, metric in sizes.items()})
+    y = by_choice(_ACCURACY, {split: in_percent(network[metric]) for split, metric in HELD_OUT.items()})
+    add_label(drawing, text, x, y)
 
 
 def _known(networks: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
@@ -142,6 +151,7 @@ def _points(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> list
             **_places([trial.metrics for trial in part], sizes),
             "mode": "markers",
             "marker": marker(shade.colour, filled=filled),
+            "ids": ids_of(part),
             "hovertext": texts_of(part),
             "hoverinfo": "text",
             "name": escaped(shade.label),
@@ -151,19 +161,6 @@ def _points(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> list
         for filled in (False, True)
         if (part := [trial for trial in shade.trials if (trial.number in view.front) == filled])
     ]
-
-
-def _numbers(front: Sequence[TrialRecord], sizes: Mapping[str, str]) -> Trace:
-    return {
-        "type": "scatter",
-        **_places([trial.metrics for trial in front], sizes),
-        "mode": "text",
-        "text": [f"{trial.number}{LABEL_GAP}" for trial in front],
-        "textposition": "middle left",
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-        "name": "trial numbers",
-    }
 
 
 def _controls(comparison: Comparison, sizes: Mapping[str, str]) -> list[Trace]:
@@ -230,11 +227,8 @@ def _dense_point(dense: Mapping[str, Any], sizes: Mapping[str, str]) -> Trace:
     return {
         "type": "scatter",
         **_places([dense], sizes),
-        "mode": "markers+text",
+        "mode": "markers",
         "marker": {"color": NEUTRAL, "size": 14, "symbol": "diamond"},
-        "text": ["dense"],
-        "textposition": "bottom center",
-        "cliponaxis": False,
         "hovertext": ["<br>".join(["<b>dense network</b>", *result_lines(dense)])],
         "hoverinfo": "text",
         "name": "dense",

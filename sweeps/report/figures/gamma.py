@@ -1,4 +1,4 @@
-"""The figure of the scaling factors: their distribution for three λ, and how it developed."""
+"""The figure of the scaling factors: their distribution for a few λ, and how it developed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from sweeps.records import Row
 from sweeps.report import wording
-from sweeps.report.drawing import Figure, Plot, Trace, axes, axis, epoch_axis, escaped
+from sweeps.report.drawing import Figure, Plot, Trace, axes, axis, escaped, whole_axis
 from sweeps.report.figures.sparse import SparsePass
-from sweeps.report.runs import SparseRun, three_lambdas, with_histograms
+from sweeps.report.runs import SparseRun, with_histograms
 from sweeps.report.shading import NEUTRAL, rgb
 from sweeps.report.view import StudyView
 
@@ -20,9 +20,8 @@ Edges = Sequence[float]
 _BINS = 50  # if histograms have different bins
 
 
-def scaling_factors(view: StudyView, sparse: SparsePass) -> Figure:
-    """For three λ the distribution of γ at the end of sparse training, and over its epochs."""
-    chosen = three_lambdas(sparse.courses)
+def scaling_factors(view: StudyView, sparse: SparsePass, chosen: Sequence[SparseRun]) -> Figure:
+    """For a few λ the distribution of γ at the end of sparse training, and over its epochs."""
     rows = {run.stage.key: with_histograms(run.stage.history) for run in chosen}
     dense = rows.get(view.study.dense.key) or with_histograms(view.study.dense.history)
     edges = _common_edges([row["gamma"] for part in (*rows.values(), dense) for row in part])
@@ -95,7 +94,7 @@ def _over_epochs(run: SparseRun, rows: Sequence[Row], edges: Edges) -> Plot:
     by_bin = list(zip(*(_counts(row["gamma"], edges) for row in rows), strict=True))
     red, green, blue = rgb(run.colour)
     drawing = axes(
-        epoch_axis("epoch of sparse training", showgrid=False),
+        whole_axis("epoch of sparse training", rows[-1]["epoch"], showgrid=False),
         axis(_gamma_name(edges), showgrid=False),
         height=260,
     )
@@ -132,11 +131,10 @@ def _last_filled(histogram: Mapping[str, Any]) -> float:
     return float(max(filled, default=first))
 
 
-def _counts(histogram: Mapping[str, Any], edges: Edges) -> list[float]:
-    """A histogram's counts between other edges, as if they were spread evenly inside each bin."""
+def _counts(histogram: Mapping[str, Any], edges: Edges) -> list[int]:
+    """A histogram's counts between other edges, as if spread evenly inside each bin, in whole numbers."""
     own, below = histogram["edges"], [0, *accumulate(histogram["counts"])]
-    counts = (high - low for low, high in pairwise(_at(edge, own, below) for edge in edges))
-    return [int(count) if float(count).is_integer() else round(count, 2) for count in counts]
+    return [high - low for low, high in pairwise(round(_at(edge, own, below)) for edge in edges)]
 
 
 def _at(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slimnet.wording import file_size
@@ -20,8 +20,18 @@ MEASURED = {
     "file size, bytes": "file_bytes",
 }
 """Sizes that only finished networks on the study's machine have."""
-LABEL_GAP = "\N{NO-BREAK SPACE}" * 3  # between a point and the number on its left
-MOST_LABELS = 15  # with more, trials are not numbered and ratios have no tick each
+MOST_LABELS = 40  # with more, trials are not numbered
+MOST_TICKS = 12  # side by side, of one axis
+
+
+def trial_id(trial: TrialRecord) -> str:
+    """The anchor of a trial's part of the page; a click on what has this id leads there."""
+    return f"trial-{trial.number}"
+
+
+def ids_of(trials: Iterable[TrialRecord]) -> list[str]:
+    """The ids of the points of some trials."""
+    return [trial_id(trial) for trial in trials]
 
 
 def marker(colour: str, *, filled: bool) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from sweeps.report.drawing import (
     legend_of,
     level_line,
     texts_of,
+    whole_axis,
 )
-from sweeps.report.figures.marks import HELD_OUT, MOST_LABELS, marker
+from sweeps.report.figures.marks import HELD_OUT, MOST_TICKS, ids_of, marker
 from sweeps.report.shading import Shade, Shading
 from sweeps.report.view import StudyView
 from sweeps.report.wording import searched_value
@@ -73,13 +74,15 @@ def _drawing(view: StudyView, trials: Sequence[TrialRecord], shading: Shading, *
 
 def _ratio_axis(trials: Sequence[TrialRecord]) -> dict[str, Any]:
     ratios = sorted({trial.ratio for trial in trials})
-    ticks = {"tickvals": ratios, "ticktext": list(map(searched_value, ratios))}
-    title = "ratio: fraction of the prunable channels removed"
-    return axis(title, **(ticks if len(ratios) <= MOST_LABELS else {}))
+    gap = min(high - low for low, high in itertools.pairwise(ratios))
+    even = gap * MOST_TICKS >= ratios[-1] - ratios[0]  # else their texts would overlap, or be the same
+    ticks = {"tickvals": ratios, "ticktext": list(map(searched_value, ratios))} if even else {}
+    return axis("ratio: fraction of the prunable channels removed", **ticks)
 
 
 def _number_axis(trials: Sequence[TrialRecord]) -> dict[str, Any]:
-    return axis("trial", range=[-0.5, trials[-1].number + 0.5], tickformat="d", nticks=len(trials) + 1)
+    last = trials[-1].number
+    return whole_axis("trial", last, range=[-0.5, last + 0.5])
 
 
 def _beside_each_other(trials: Sequence[TrialRecord], shading: Shading) -> dict[int, float]:
@@ -130,6 +133,7 @@ def _ends(trials: Sequence[TrialRecord], shade: Shade, places: dict[int, float],
         "y": _accuracies([trial.metrics if filled else trial.last("prune").metrics for trial in trials]),
         "mode": "markers",
         "marker": marker(shade.colour, filled=filled),
+        "ids": ids_of(trials),
         "hovertext": texts_of(trials),
         "hovertemplate": f"{moment}: %{{y:.1f}} %<br>%{{hovertext}}<extra></extra>",
         "name": moment,

@@ -16,12 +16,12 @@ from sweeps.report.drawing import (
     accuracy_axis,
     axes,
     axis,
-    epoch_axis,
     escaped,
     in_percent,
     legend_of,
     padded,
     spread,
+    whole_axis,
 )
 from sweeps.report.figures.marks import SPLITS
 from sweeps.report.runs import Course, SparseRun, read_courses, sparse_runs
@@ -52,9 +52,15 @@ class SparsePass:
 
 
 def read_pass(view: StudyView, shading: Shading, number: int) -> SparsePass:
-    """Read the histories of a pass, each once."""
+    """Read the histories of a pass, each once; of too many, an even selection and the headline's."""
     begun = [run for run in sparse_runs(view, shading, number) if run.stage.epochs_done]
-    return SparsePass(number, view.passes, len(begun), read_courses(spread(begun, MOST_CURVES)))
+    named = {stage.key for stage in view.best.stages} if view.best else set()
+    fixed = [run for run in begun if run.stage.key in named]
+    others = spread([run for run in begun if run.stage.key not in named], MOST_CURVES - len(fixed))
+    drawn = {run.stage.key for run in (*fixed, *others)}
+    return SparsePass(
+        number, view.passes, len(begun), read_courses(run for run in begun if run.stage.key in drawn)
+    )
 
 
 def sparse_training(sparse: SparsePass, shading: Shading) -> Figure:
@@ -66,7 +72,9 @@ def sparse_training(sparse: SparsePass, shading: Shading) -> Figure:
     columns = []
     for split in ("training", "validation", "test"):
         drawing = axes(
-            epoch_axis(_EPOCHS, range=[0, 1.03 * last]),  # the same, whatever the first measured epoch is
+            whole_axis(
+                _EPOCHS, last, range=[0, 1.03 * last]
+            ),  # the same, whatever the first measured epoch is
             accuracy_axis("accuracy", range=padded(shown)),
             height=300,
         )
@@ -83,11 +91,14 @@ def steering(sparse: SparsePass, shading: Shading) -> Figure:
     """Where λ changes between epochs: its path, and the resulting fraction of γ near zero."""
     courses = changing(sparse)
     legend = legend_of_runs([course.run for course in courses], shading)
+    last = max(course.last_epoch for course in courses)
     strengths = axes(
-        epoch_axis(_EPOCHS), axis("λ, log scale", type="log", tickformat="~g", dtick="D2"), height=300
+        whole_axis(_EPOCHS, last), axis("λ, log scale", type="log", tickformat="~g", dtick="D2"), height=300
     )
     fractions = axes(
-        epoch_axis(_EPOCHS), axis("fraction of γ near zero", range=[-2, 102], ticksuffix=" %"), height=300
+        whole_axis(_EPOCHS, last),
+        axis("fraction of γ near zero", range=[-2, 102], ticksuffix=" %"),
+        height=300,
     )
     for course in courses:
         path = [(epoch, _on_log_scale(lambda_)) for epoch, lambda_ in course.curves["lambda"]]

@@ -240,8 +240,14 @@ def _prune(config: Config, sparse: StageRecord) -> StageRecord:
         "kept": round(976 * (1 - ratio)),
         "prunable": 976,
         "widths": None,
+        "layers": {"conv": [_kept(sparse, 64), _kept(sparse, 64, 1 - ratio)], "fc": [10, 10]},
     }
     return _stage("prune", key, "done", [], metrics, 0.8, pass_number=sparse.pass_number)
+
+
+def _kept(network: StageRecord, width: int, fraction: float = 1.0) -> int:
+    """The channels of a layer, narrower from pass to pass."""
+    return round(width * fraction * float(network.metrics["params"]) / DENSE_PARAMS)
 
 
 def _finetune(config: Config, prune: StageRecord, state: StageState, reason: str) -> StageRecord:
