@@ -11,7 +11,7 @@ import numpy as np
 from cifar10.markdown import millions, percent, table
 from sweeps.records import Histogram, Row, StageRecord, StudyRecord, TrialRecord, epochs_trained
 from sweeps.report.figures.sparse import read_pass
-from sweeps.report.runs import SparseRun, three_lambdas, with_histograms
+from sweeps.report.runs import SparseRun, a_few_lambdas, with_histograms
 from sweeps.report.shading import Shading
 from sweeps.report.summary import how_far
 from sweeps.report.view import LAMBDA, StudyView
@@ -99,7 +99,7 @@ def _sparse_training(view: StudyView) -> str:
 
 
 def _scaling_factors(view: StudyView) -> str:
-    chosen = three_lambdas(read_pass(view, Shading.of(view), 1).courses)
+    chosen = a_few_lambdas(read_pass(view, Shading.of(view), 1).courses)
     header = ["sparse training", "epoch", "below 0.01", *(f"{100 * q:g} % below" for q in QUANTILES)]
     return (
         "The report plots the distribution of γ for three λ. Here |γ| of all prunable channels at the end, "

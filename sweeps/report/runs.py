@@ -109,7 +109,7 @@ def _is_finite(histogram: dict[str, Any]) -> bool:
     return all(map(math.isfinite, histogram["edges"]))
 
 
-def a_few_lambdas(courses: Sequence[Course], headline: str | None) -> list[SparseRun]:
+def a_few_lambdas(courses: Sequence[Course], headline: str | None = None) -> list[SparseRun]:
     """The searched runs that have histograms of γ, by λ: all of up to four, else four of them.
 
     Args:

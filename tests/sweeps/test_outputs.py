@@ -75,7 +75,7 @@ def test_controls_stand_by_kind_and_size() -> None:
 
 
 def test_the_files_hold_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.report.write_report", lambda study, folder, comparison: folder)
+    monkeypatch.setattr("sweeps.outputs.write_report", lambda study, folder, comparison: folder)
     study = Made([0.8, 0.8], [[0.8, 0.81], [0.7]], {("uniform", 0): [0.7]}).study()
     write_outputs(tmp_path, study)
     table = pareto_table(study)
