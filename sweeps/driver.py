@@ -22,7 +22,7 @@ from sweeps.stages import Stage, Store
 from sweeps.stages.sparse import SparseSpec
 from sweeps.stages.training import TrainingSpec
 from sweeps.state import State
-from sweeps.study import DATABASE, Study
+from sweeps.study import DATABASE, Point, Study
 from sweeps.study.database import Entry
 from sweeps.study.mirror import Mirror
 from sweeps.study.sampling import Sampling
@@ -135,16 +135,15 @@ class Driver:
             trial = self._state.trial(self._told)
             if trial.state == "running":
                 return
-            values = objective_values(trial)
-            self._sampling.tell(trial.number, values)
-            self._mirror.tell(trial.number, values)
+            self._sampling.tell(trial.number, objective_values(trial), violations(trial))
+            self._mirror.tell(_entry(trial, self._study.points[trial.number]))
             self._told += 1
 
     def _ask(self) -> None:
         point = self._sampling.ask()
-        number = self._study.add(point)
-        self._mirror.add(Entry(number, point, None, "running"))
+        self._study.add(point)
         trial = self._state.add(point)
+        self._mirror.add(_open_entry(trial, point))
         self._publish([trial] if trial.state != "running" else [])
 
     def _publish(self, ended: Sequence[TrialRecord] = ()) -> None:
@@ -329,10 +328,10 @@ def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, M
         trial = state.trial(number)
         sampling.add(point)
         if number < told:
-            sampling.tell(number, objective_values(trial))
-            entries.append(Entry(number, point, objective_values(trial), trial.state))
+            sampling.tell(number, objective_values(trial), violations(trial))
+            entries.append(_entry(trial, point))
         else:
-            entries.append(Entry(number, point, None, "running"))
+            entries.append(_open_entry(trial, point))
     facts = json.loads(json.dumps(asdict(study.facts)))  # as study.db gives them back
     return state, sampling, Mirror(study.folder / DATABASE, config, facts, entries)
 
@@ -343,6 +342,33 @@ def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
         return None
     facts = trial.facts()
     return tuple(float(facts[name]) for name in trial.config.search.objectives)
+
+
+def violations(trial: TrialRecord) -> dict[str, float]:
+    """How far a trial is off each constraint; empty unless it is complete."""
+    return trial.config.search.violations(trial.facts()) if trial.state == "complete" else {}
+
+
+def _entry(trial: TrialRecord, point: Point) -> Entry:
+    """A trial that has ended, as the Optuna study holds it."""
+    notes = trial.facts() if trial.state == "complete" else {"reason": trial.reason}
+    return replace(
+        _open_entry(trial, point),
+        values=objective_values(trial),
+        state=trial.state,
+        violations=violations(trial),
+        notes={**_keys(trial), **notes},
+    )
+
+
+def _open_entry(trial: TrialRecord, point: Point) -> Entry:
+    """A trial that the sampler has not seen the end of."""
+    return Entry(trial.number, point, None, "running", notes=_keys(trial))
+
+
+def _keys(trial: TrialRecord) -> dict[str, str]:
+    """The keys of a trial's stages, by which their folders are found."""
+    return {f"stage.{stage.name}": stage.key for stage in trial.stages}
 
 
 def _shown(stage: Stage, state: State) -> RunningStage:

@@ -168,7 +168,7 @@ class TrialRecord:
         The latency is left out otherwise: it is the only fact that another run would not reproduce.
         """
         search = self.config.search
-        judged = [name for name in MEASURED if name in search.objectives or name in search.limits]
+        judged = [name for name in MEASURED if name in search.objectives or name in search.constraints]
         return {name: self.metrics[name] for name in (*FACTS, *judged)}
 
     @property

@@ -15,7 +15,7 @@ from sweeps.cli.show import print_json
 from sweeps.comparison import Comparison, best_of_front
 from sweeps.console import Console
 from sweeps.records import StudyRecord, TrialRecord
-from sweeps.report.summary import limits_unmet
+from sweeps.report.summary import constraints_unmet
 from sweeps.stages import Store
 from sweeps.study import check_data, open_study
 
@@ -127,7 +127,7 @@ def _trials(
     """The trials to export, all of them complete."""
     if number is None:
         best = best_of_front(record, comparison)
-        if unmet := limits_unmet(record):
+        if unmet := constraints_unmet(record):
             raise SlimnetError(f"{unmet}; choose one by its number, as `status` shows them")
         if best is None:
             raise SlimnetError(

@@ -22,7 +22,7 @@ from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.outputs import CONTROLS, pareto_table, write_outputs
 from sweeps.records import FACTS, ContenderRecord, StageRecord, StudyRecord, TrialRecord
-from sweeps.report.summary import how_far, limits_unmet
+from sweeps.report.summary import constraints_unmet, how_far
 from sweeps.report.verdicts import against, with_error
 from sweeps.state import count_states, read_study
 from sweeps.study import check_config, is_held
@@ -150,7 +150,7 @@ def report_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
 def print_front(console: Console, record: StudyRecord, comparison: Comparison) -> None:
     """Print the front as a table, with the dense network below it, and the controls as another."""
     if not record.front:
-        unmet = limits_unmet(record)
+        unmet = constraints_unmet(record)
         console.say(f"study {record.name}{f': {unmet}' if unmet else ' has no finished trial yet'}")
         return
     rows = [_front_row(record, comparison, point) for point in comparison.points]

@@ -143,7 +143,7 @@ class Config(Section):
 
     @property
     def _judged_by(self) -> set[Metric]:
-        return {*self.search.objectives, *self.search.limits}
+        return {*self.search.objectives, *self.search.constraints}
 
     @property
     def rewinds(self) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -40,6 +41,13 @@ Passes = Annotated[
     ),
 ]
 
+
+def _above_0(bound: str) -> str:
+    if not 0 < float(bound[2:]) < float("inf"):
+        raise ValueError(bound)
+    return bound
+
+
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "model": Model,
@@ -70,6 +78,13 @@ SEARCHABLE: dict[str, TypeAdapter[Any]] = {
 for path in ("data.path", "data.factory", "data.args", "model.path", "model.init"):
     del SEARCHABLE[path]  # which data is fixed when the study begins, and paths when the config is read
 
+
+Bound = Annotated[
+    str,
+    Field(pattern=r"^(<=|>=) *(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
+    AfterValidator(_above_0),
+    WithJsonSchema({"const": 'a bound above 0 such as ">= 0.85" or "<= 1e6"'}),
+]
 
 SamplerName = (
     Literal["tpe", "nsga2", "nsga3", "gp", "random", "grid"]
@@ -124,8 +139,13 @@ class Search(Section):
         min_length=1,
         description="metrics traded against each other",
     )
+    constraints: dict[Metric, Bound] = Field(
+        {}, description="what a trial on the front must keep to; the sampler learns how far others are off"
+    )
     limits: dict[Metric, Annotated[float, Field(gt=0)]] = Field(
-        {}, description="the most of a metric that a trial on the front may have; the least of val_accuracy"
+        {},
+        exclude=True,
+        description="the earlier form of constraints: the most of a metric, the least of val_accuracy",
     )
 
     @field_validator("space", mode="plain")
@@ -172,7 +192,22 @@ class Search(Section):
     def _spell_space(self, space: dict[str, Entry]) -> dict[str, Any]:
         return {path: entry.to_yaml() for path, entry in space.items()}
 
-    @field_validator("objectives", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _limits_are_constraints(cls, values: Any) -> Any:
+        """Constraints for limits, unless one of them is wrong, which is then said of the limits."""
+        limits = values.get("limits") if isinstance(values, dict) else None
+        given = values.get("constraints", {}) if limits else None
+        if not (isinstance(limits, dict) and isinstance(given, dict)):
+            return values
+        if not all(name in get_args(Metric) and _is_above_0(limit) for name, limit in limits.items()):
+            return values
+        if both := [name for name in limits if name in given]:
+            raise refusal((("limits", both[0]), "is given in constraints too; keep that one."))
+        bounds = {name: f"{'>=' if name == 'val_accuracy' else '<='} {limits[name]}" for name in limits}
+        return {**values, "limits": {}, "constraints": {**bounds, **given}}
+
+    @field_validator("objectives", "constraints", mode="before")
     @classmethod
     def _never_search_on_test(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and "test_accuracy" in raw:
@@ -182,12 +217,18 @@ class Search(Section):
             raise refusal((("test_accuracy",), clause))
         return raw
 
+    def violations(self, facts: Mapping[str, Any]) -> dict[str, float]:
+        """How far metrics are off each constraint, as a fraction of its bound; 0 or less where it is met."""
+        found: dict[str, float] = {}
+        for name, constraint in self.constraints.items():
+            sign, bound = constraint[:2], float(constraint[2:])
+            excess = bound - facts[name] if sign == ">=" else facts[name] - bound
+            found[name] = excess / bound
+        return found
+
     def allows(self, facts: Mapping[str, Any]) -> bool:
-        """Whether a trial with these metrics is within all limits."""
-        return all(
-            facts[name] >= limit if name == "val_accuracy" else facts[name] <= limit
-            for name, limit in self.limits.items()
-        )
+        """Whether a trial with these metrics meets all constraints."""
+        return all(violation <= 0 for violation in self.violations(facts).values())
 
     @model_validator(mode="after")
     def _arguments_fit_the_sampler(self) -> Self:
@@ -237,6 +278,10 @@ class Search(Section):
                 (("trials",), f"is {self.trials}, but the grid has {points} points; use at most {points}.")
             )
         return self
+
+
+def _is_above_0(limit: Any) -> bool:
+    return isinstance(limit, int | float) and not isinstance(limit, bool) and 0 < limit < float("inf")
 
 
 def unsearchable(path: str) -> str:

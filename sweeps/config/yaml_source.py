@@ -143,6 +143,9 @@ def _compose(text: str, locate: Callable[[int], str]) -> yaml.Node | None:
         where = locate(error.problem_mark.line + 1 if error.problem_mark else 1)
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         hint = "; indent with spaces" if "'\\t'" in problem else ""
+        hint = (
+            '; put a text that begins with > in quotes, such as ">= 0.85"' if "found '='" in problem else hint
+        )
         raise ConfigError(f"{where}: not valid YAML: {problem}{hint}.") from None
     except RecursionError:
         raise ConfigError(f"{locate(1)}: nested too deeply to be a config.") from None

@@ -16,7 +16,7 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
     complete = study.complete
     if not complete:
         return "No trial has finished yet, so there is nothing to choose from."
-    if unmet := limits_unmet(study):
+    if unmet := constraints_unmet(study):
         return f"{unmet[0].upper()}{unmet[1:]}, so there is nothing to choose from."
     comparison = comparison or Comparison(study)
     if comparison.dense is None:
@@ -37,16 +37,13 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def limits_unmet(study: StudyRecord) -> str:
+def constraints_unmet(study: StudyRecord) -> str:
     """What to say where trials are complete but none may be chosen, without a capital; else ""."""
     search = study.config.search
     if not study.complete or any(search.allows(trial.metrics) for trial in study.complete):
         return ""
-    limits = ", ".join(
-        f"{name} at {'least' if name == 'val_accuracy' else 'most'} {limit:,.10g}"
-        for name, limit in search.limits.items()
-    )
-    return f"no trial is within search.limits ({limits})"
+    wanted = ", ".join(f"{name} {bound}" for name, bound in search.constraints.items())
+    return f"no trial meets search.constraints ({wanted})"
 
 
 def how_far(study: StudyRecord) -> str:

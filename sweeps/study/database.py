@@ -13,7 +13,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from sweeps.study.record import Point
 WAIT = 0.2  # seconds before a file that another program holds counts as locked
 HOLD = 10.0  # seconds that one of Optuna's steps waits, should the file be locked just then
 FACTS = ("uid", "precision", "data", "networks", "machine")
+FORMAT = 2  # of the trials: which attributes they have, and which values are drawn by their rank
 COMPANIONS = (
     "",
     "-journal",
@@ -49,12 +50,23 @@ STATES: dict[TrialState, Literal["running", "complete", "failed"]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial as the database should hold it; `values` are in the order of the objectives."""
+    """A trial as the database should hold it.
+
+    Attributes:
+        number: from 0.
+        point: where it is.
+        values: in the order of the objectives; None unless it is complete.
+        state: how far it is.
+        violations: how far a complete trial is off each constraint, 0 or less where it is met.
+        notes: what else a person may want to see of it, as user attributes; some only once it has ended.
+    """
 
     number: int
     point: Point
     values: tuple[float, ...] | None
     state: Literal["running", "complete", "failed"]
+    violations: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LockedError(SlimnetError):
@@ -138,7 +150,7 @@ class Database:
             if entry.number == self._count:
                 self._add(entry)
             elif entry.state != "running":
-                self._tell(entry.number, entry.values)
+                self._tell(entry)
 
     def close(self) -> None:
         """Close the file."""
@@ -165,6 +177,8 @@ class Database:
         directions = [direction.name.lower() for direction in self._study.directions]
         if directions != list(self._objectives.values()) or facts["uid"] != self._study.user_attrs.get("uid"):
             raise _UnfitError("was of another study")
+        if self._study.user_attrs.get("format") != FORMAT:
+            raise _UnfitError("was written by another version of slimnet")
         trials = self._study.get_trials(deepcopy=False)
         if len(trials) > len(entries):
             raise _UnfitError(f"had {len(trials)} trials, and the record of the study has {len(entries)}")
@@ -180,13 +194,14 @@ class Database:
             and trial.params == self._space.encode(entry.point.params)
             and trial.distributions == self._space.distributions
             and self._legible(entry.point).items() <= trial.user_attrs.items()
+            and (trial.state is TrialState.RUNNING or entry.notes.items() <= trial.user_attrs.items())
             and entry.point.attributes.items() <= trial.system_attrs.items()
         )
 
     def _bring_up(
         self, facts: Mapping[str, Any], trials: Sequence[FrozenTrial], entries: Sequence[Entry]
     ) -> None:
-        for name, fact in facts.items():
+        for name, fact in {**facts, "format": FORMAT}.items():
             if self._study.user_attrs.get(name) != fact:
                 self._study.set_user_attr(name, fact)
         names: list[str] = list(self._objectives)
@@ -196,7 +211,7 @@ class Database:
                 self._study.set_metric_names(names)
         for trial, entry in zip(trials, entries, strict=False):
             if trial.state is TrialState.RUNNING and entry.state != "running":
-                self._tell(entry.number, entry.values)
+                self._tell(entry)
         self._count = len(trials)
         for entry in entries[len(trials) :]:
             self._add(entry)
@@ -208,21 +223,28 @@ class Database:
             values=entry.values,
             params=self._space.encode(entry.point.params),
             distributions=self._space.distributions,
-            user_attrs=self._legible(entry.point),
-            system_attrs=entry.point.attributes,
+            user_attrs={**self._legible(entry.point), **entry.notes},
+            system_attrs=dict(entry.point.attributes),  # to which Optuna adds the constraints
+            constraints=dict(entry.violations),
         )
         trial_id = self._storage.create_new_trial(self._study_id, trial)
         self._count += 1
         if entry.state == "running":
             self._ids[entry.number] = trial_id
 
-    def _tell(self, number: int, values: Sequence[float] | None) -> None:
+    def _tell(self, entry: Entry) -> None:
         # Optuna's `tell` reads the whole trial twice, which doubles the time.
-        trial_id = self._ids.pop(number, None)
+        trial_id = self._ids.pop(entry.number, None)
         if trial_id is None:
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        state = TrialState.FAIL if values is None else TrialState.COMPLETE
-        self._storage.set_trial_state_values(trial_id, state, values)
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, entry.number)
+        for name, note in entry.notes.items():
+            self._storage.set_trial_user_attr(trial_id, name, note)
+        if entry.violations:
+            trial = optuna.Trial(self._study, trial_id)
+            for name in entry.violations.keys() - trial.constraints.keys():
+                trial.set_constraint(name, entry.violations[name])
+        state = next(state for state, name in STATES.items() if name == entry.state)
+        self._storage.set_trial_state_values(trial_id, state, entry.values)
 
     def _legible(self, point: Point) -> dict[str, Any]:
         """The config's values of the fields for which Optuna stores others."""
@@ -265,9 +287,13 @@ def _entry(trial: FrozenTrial, space: OptunaSpace) -> Entry:
     for path, distribution in trial.distributions.items():
         if isinstance(distribution, CategoricalDistribution) and not _is_categorical(space, path):
             stored[path] = space.fields[path].encode(stored[path])
+    noted = create_trial(
+        state=TrialState.FAIL, constraints=trial.constraints
+    ).system_attrs  # beside the point
+    attributes = {name: value for name, value in trial.system_attrs.items() if name not in noted}
     return Entry(
         trial.number,
-        Point(space.decode(stored), dict(trial.system_attrs)),
+        Point(space.decode(stored), attributes),
         tuple(trial.values) if trial.state is TrialState.COMPLETE else None,
         STATES.get(trial.state, "running"),
     )
@@ -282,7 +308,8 @@ def _can_become(trial: FrozenTrial, entry: Entry) -> bool:
     if trial.state is TrialState.RUNNING:
         return True
     values = None if trial.values is None else tuple(trial.values)
-    return (STATES.get(trial.state), values) == (entry.state, entry.values)
+    found = (STATES.get(trial.state), values, trial.constraints)
+    return found == (entry.state, entry.values, dict(entry.violations))
 
 
 def _make(path: Path, config: Config, facts: Mapping[str, Any], entries: Sequence[Entry]) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +45,10 @@ class Mirror:
         self._entries.append(entry)
         self._changed[entry.number] = None
 
-    def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """Note the end of a trial; `values` are in the order of the objectives, None if it failed."""
-        before = self._entries[number]
-        self._entries[number] = (
-            replace(before, state="failed")
-            if values is None
-            else replace(before, state="complete", values=tuple(values))
-        )
-        self._changed[number] = None
+    def tell(self, entry: Entry) -> None:
+        """Note the end of a trial."""
+        self._entries[entry.number] = entry
+        self._changed[entry.number] = None
 
     def update(self) -> list[str]:
         """Write what is new, if the file can be written now; returns sentences for the user."""

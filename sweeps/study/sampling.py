@@ -13,7 +13,7 @@ import random
 import time
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -34,6 +34,17 @@ MOST_NEAR = 10_000  # points of a space that is searched for the nearest
 logger = logging.getLogger("sweeps.driver")
 
 STUDY_ATTRIBUTES = "study"  # the key, among a point's attributes, of what the sampler noted on the study
+
+
+class _Result(NamedTuple):
+    """What came of a trial; see `Sampling.tell`."""
+
+    values: Sequence[float] | None
+    violations: Mapping[str, float]
+
+    @property
+    def state(self) -> TrialState:
+        return TrialState.FAIL if self.values is None else TrialState.COMPLETE
 
 
 class Sampling:
@@ -59,7 +70,7 @@ class Sampling:
         )
         self._study_id = self._storage.get_study_id_from_name("sampling")
         self._unseen: list[Point] = []  # added, but not in the Optuna study yet
-        self._results: dict[int, Sequence[float] | None] = {}  # told, but not shown to the sampler yet
+        self._results: dict[int, _Result] = {}  # told, but not shown to the sampler yet
         self._count = 0
 
     @property
@@ -102,14 +113,17 @@ class Sampling:
         self._count += 1
         return Point(params, self._attributes(trial.number, noted))
 
-    def tell(self, number: int, values: Sequence[float] | None) -> None:
+    def tell(
+        self, number: int, values: Sequence[float] | None, violations: Mapping[str, float] | None = None
+    ) -> None:
         """Record the result of a trial, in any order and at any time.
 
         Args:
             number: of a trial that has been added or drawn.
             values: in the order of the objectives; None if the trial failed.
+            violations: how far it is off each constraint, 0 or less where it is met.
         """
-        self._results[number] = values
+        self._results[number] = _Result(values, violations or {})
 
     def _show(self, last: int) -> None:
         """Let the sampler see all trials and the results of those up to `last`."""
@@ -118,23 +132,24 @@ class Sampling:
             self._insert(point, number, ended=number <= last and number in self._results)
         self._unseen.clear()
         for number in sorted(number for number in self._results if number <= last):
-            values = self._results.pop(number)
-            state = TrialState.FAIL if values is None else TrialState.COMPLETE
-            self._study.tell(number, values, state)
+            result = self._results.pop(number)
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+            trial = optuna.Trial(self._study, trial_id)
+            for name, violation in result.violations.items():
+                trial.set_constraint(name, violation)
+            self._study.tell(trial, result.values, result.state)
 
     def _insert(self, point: Point, number: int, *, ended: bool) -> None:
         """Put a trial into the Optuna study, with its result if the sampler may see it."""
-        values = self._results.pop(number) if ended else None
-        state = TrialState.RUNNING
-        if ended:
-            state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        result = self._results.pop(number) if ended else None
         attributes = dict(point.attributes)
         for key, value in attributes.pop(STUDY_ATTRIBUTES, {}).items():
             self._storage.set_study_system_attr(self._study_id, key, value)
         self._study.add_trial(
             create_trial(
-                state=state,
-                values=values,
+                state=result.state if result else TrialState.RUNNING,
+                values=result.values if result else None,
+                constraints=dict(result.violations) if result else None,
                 params=self._space.encode(point.params),
                 distributions=self._space.distributions,
                 system_attrs=attributes,

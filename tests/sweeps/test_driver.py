@@ -180,6 +180,20 @@ def test_optuna_has_every_trial_with_its_values(runner: Runner) -> None:
     assert [tuple(trial.values) for trial in found.trials] == [
         (trial.metrics["val_accuracy"], trial.metrics["params"]) for trial in study.trials
     ]
+    assert found.metric_names == ["val_accuracy", "params"]
+    for shown, trial in zip(found.trials, study.trials, strict=True):
+        keys = {f"stage.{stage.name}": stage.key for stage in trial.stages}
+        assert keys.items() <= shown.user_attrs.items()
+        assert trial.facts().items() <= shown.user_attrs.items()
+        assert shown.user_attrs["test_accuracy"] == trial.metrics["test_accuracy"]
+        assert shown.constraints == {}
+
+
+def test_optuna_has_the_reason_of_a_failure(runner: Runner) -> None:
+    study = runner.run(config(trials=4), compute=failing("prune"))
+    found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
+    assert [trial.state.name for trial in found.trials] == ["FAIL"] * 4
+    assert [trial.user_attrs["reason"] for trial in found.trials] == [trial.reason for trial in study.trials]
 
 
 def test_two_passes_prune_twice(runner: Runner) -> None:
@@ -361,6 +375,23 @@ def test_a_limit_keeps_trials_off_the_front(runner: Runner) -> None:
     assert sorted(study.trials[number].metrics["params"] for number in study.front) == [
         size for size in sizes if size <= middle
     ]
+
+
+def test_constraints_keep_trials_off_the_front_and_reach_optuna(runner: Runner) -> None:
+    wanted = "search.constraints={params: <= 20000, val_accuracy: '>= 0.84'}"
+    settings = config(wanted, sampler="tpe")
+    study = runner.run(settings)
+    facts = [trial.facts() for trial in study.trials]
+    kept = [one["params"] <= 20_000 and one["val_accuracy"] >= 0.84 for one in facts]
+    assert 0 < sum(kept) < 12
+    assert {number for number in range(12) if kept[number]} >= set(study.front) != set()
+    found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
+    assert [all(v <= 0 for v in trial.constraints.values()) for trial in found.trials] == kept
+    assert {trial.number for trial in found.best_trials} == set(study.front)
+
+    halves = Runner(runner.runs.with_name("halves"))
+    halves.run(config(wanted, sampler="tpe", trials=6))
+    assert points(halves.run(settings, workers=1)) == points(study)
 
 
 def test_a_failed_measurement_fails_no_trial_that_is_not_judged_by_it(runner: Runner) -> None:

@@ -143,14 +143,14 @@ def test_the_same_facts_for_people(finished: Sweep, command: Command) -> None:
     assert "the curves and the controls known so far: 9 done, 0 partial, 0 missing, 0 failed" in plan
 
 
-def test_limits_that_no_trial_meets_are_told_as_such(
+def test_constraints_that_no_trial_meets_are_told_as_such(
     finished: Sweep, tmp_path: Path, command: Command
 ) -> None:
     sweep = copy(finished, tmp_path)
     kept = sweep.folder / "config.yaml"
-    limits = "{params: 1000, val_accuracy: 0.99}"
-    kept.write_text(kept.read_text().replace("  limits: {}", f"  limits: {limits}"))
-    unmet = "o trial is within search.limits (params at most 1,000, val_accuracy at least 0.99)"
+    bounds = "{params: <= 1000, val_accuracy: '>= 0.99'}"
+    kept.write_text(kept.read_text().replace("  constraints: {}", f"  constraints: {bounds}"))
+    unmet = "o trial meets search.constraints (params <= 1000, val_accuracy >= 0.99)"
     at = ("smoke", "--runs", sweep.runs)
     assert f"study smoke: n{unmet}\n" in command("pareto", *at)[1]
     status, _, err = command("export", *at, "--best", tmp_path / "net.pt")

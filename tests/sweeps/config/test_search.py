@@ -107,3 +107,63 @@ def test_a_sampler_of_the_users_own_is_beside_the_config(write: Write, tmp_path:
     config = load_config(write(SPACE, "trials: 2", "sampler: mine:quick", "args: {depth: [1, 2]}"))
     assert config.search.path == tmp_path
     assert again(config, tmp_path).search == config.search
+
+
+SEARCH = (SPACE, "trials: 2")
+
+
+def test_constraints_are_bounds_of_metrics(write: Write, tmp_path: Path) -> None:
+    config = load_config(write(*SEARCH, "constraints: {val_accuracy: '>= 0.8', params: <=1e5}"))
+    search = config.search
+    assert search.violations({"val_accuracy": 0.6, "params": 150_000}) == pytest.approx(
+        {"val_accuracy": 0.25, "params": 0.5}
+    )
+    assert search.allows({"val_accuracy": 0.8, "params": 100_000})
+    assert not search.allows({"val_accuracy": 0.8, "params": 100_001})
+    assert not search.allows({"val_accuracy": 0.7999, "params": 1})
+    assert again(config, tmp_path).search == search
+
+
+def test_limits_of_earlier_configs_are_constraints(write: Write) -> None:
+    limits = load_config(write(*SEARCH, "limits: {params: 100000, val_accuracy: 0.8, latency_ms: 2.5}"))
+    bounds = "{params: <= 100000, val_accuracy: '>= 0.8', latency_ms: <= 2.5}"
+    assert limits == load_config(write(*SEARCH, f"constraints: {bounds}"))
+    assert limits.judges_latency
+    assert "limits" not in dump_config(limits)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "constraints: {val_accuracy: 0.8}",
+            '"val_accuracy": 0.8}; it takes one or more of the keys val_acc',
+        ),
+        ("constraints: {params: < 5}", 'each with a bound above 0 such as ">= 0.85" or "<= 1e6"'),
+        ("constraints: {params: <= 0}", "each with a bound above 0"),
+        ("constraints: {params: <= 1e999}", "each with a bound above 0"),
+        (
+            "constraints: {speed: <= 5}",
+            "it takes one or more of the keys val_accuracy, params, macs, latency",
+        ),
+        ("constraints: {test_accuracy: '>= 0.8'}", "constraints.test_accuracy is refused: the test split is"),
+        (
+            "limits: {speed: 2}",
+            'search.limits is {"speed": 2}; it takes one or more of the keys val_accuracy',
+        ),
+        ("limits: {params: -1}", 'search.limits is {"params": -1}; it takes one or more of the keys'),
+    ],
+)
+def test_what_is_no_constraint_is_refused(write: Write, line: str, message: str) -> None:
+    (found,) = refused(write(*SEARCH, line))
+    assert message in found
+
+
+def test_a_bound_that_yaml_cannot_read_is_told_to_be_quoted(write: Write) -> None:
+    (found,) = refused(write(*SEARCH, "constraints:", "  val_accuracy: >= 0.8"))
+    assert 'put a text that begins with > in quotes, such as ">= 0.85"' in found
+
+
+def test_a_limit_and_a_constraint_of_one_metric_are_refused(write: Write) -> None:
+    (line,) = refused(write(*SEARCH, "limits: {params: 5}", "constraints: {params: <= 6}"))
+    assert "search.limits.params is given in constraints too; keep that one." in line

@@ -21,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, load_config
 from sweeps.study import Point, database
-from sweeps.study.database import Database, Entry, LockedError, read_database
+from sweeps.study.database import FORMAT, Database, Entry, LockedError, read_database
 
 FACTS = {"uid": "abc", "precision": "float32", "data": "123"}
 SPACE = (
@@ -83,7 +83,7 @@ def test_a_study_is_made_that_other_tools_can_read(path: Path) -> None:
     assert Database.open(path, config(), FACTS, ENTRIES).replaced is None
 
     study = optuna_study(path)
-    assert study.user_attrs == FACTS
+    assert study.user_attrs == {**FACTS, "format": FORMAT}
     assert study.metric_names == ["val_accuracy", "params"]
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert [trial.state.name for trial in study.trials] == [
@@ -130,7 +130,38 @@ def test_a_study_that_lags_behind_is_brought_up(path: Path, had: Sequence[Entry]
 def test_what_others_note_on_a_study_stays(begun: Path) -> None:
     optuna_study(begun).set_user_attr("remark", "good")
     Database.open(begun, config(), FACTS, [*ENTRIES, entry(5)])
-    assert optuna_study(begun).user_attrs == {**FACTS, "remark": "good"}
+    assert optuna_study(begun).user_attrs == {**FACTS, "format": FORMAT, "remark": "good"}
+
+
+def test_what_people_look_for_is_shown_with_each_trial(path: Path) -> None:
+    keys = {"stage.sparse": "abc", "stage.prune": "def"}
+    entries = [
+        entry(0, notes={**keys, "test_accuracy": 0.9}, violations={"params": 0.25, "val_accuracy": -0.5}),
+        entry(1, notes={**keys, "test_accuracy": 0.8}, violations={"params": -0.25, "val_accuracy": 0}),
+        entry(2, "running", notes=keys),
+    ]
+    study = Database.open(path, config(), FACTS, [entries[0]])
+    for number, now in enumerate(entries[1:], 1):
+        study.put(replace(entry(number, "running"), notes=keys))
+        study.put(now)
+    found = optuna_study(path)
+    shown = [
+        {name: trial.user_attrs.get(name) for name in (*keys, "test_accuracy")} for trial in found.trials
+    ]
+    assert shown == [{**keys, "test_accuracy": accuracy} for accuracy in (0.9, 0.8, None)]
+    assert [trial.constraints for trial in found.trials] == [one.violations for one in entries]
+    assert [trial.number for trial in found.best_trials] == [1]  # the other one violates a constraint
+    assert Database.open(path, config(), FACTS, entries).replaced is None
+    assert [known.point for known in read_database(path, config())[1]] == [one.point for one in entries]
+
+    other = [entries[0], replace(entries[1], notes={**keys, "test_accuracy": 0.7}), entries[2]]
+    assert "another trial 1" in str(Database.open(path, config(), FACTS, other).replaced)
+
+
+def test_a_study_of_another_version_is_made_anew(begun: Path) -> None:
+    optuna_study(begun).set_user_attr("format", 1)
+    replaced = Database.open(begun, config(), FACTS, ENTRIES).replaced
+    assert "was written by another version of slimnet; it was set aside as study.db.old" in str(replaced)
 
 
 @pytest.mark.parametrize(

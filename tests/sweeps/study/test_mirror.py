@@ -44,10 +44,10 @@ def test_what_is_noted_is_written_at_the_next_update(path: Path) -> None:
     study = opened(path, [complete(0), entry(1)])
     assert not path.exists()
     assert study.update() == []
-    study.tell(1, (0.5, 100.0))
+    study.tell(complete(1))
     study.add(entry(2))
     study.add(entry(3))
-    study.tell(3, None)
+    study.tell(replace(entry(3), state="failed"))
     assert read_database(path, CONFIG) == (FACTS, [complete(0), entry(1)])
     assert study.close() == []
     now = [complete(0), complete(1), entry(2), replace(entry(3), state="failed")]
@@ -59,7 +59,7 @@ def test_a_lock_is_told_once_and_what_is_noted_meanwhile_is_written_after_it(pat
     study.update()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    study.tell(0, (0.5, 100.0))
+    study.tell(complete(0))
     study.add(entry(1))
     (said,) = study.update()
     assert "study.db is locked by another program" in said
@@ -98,7 +98,7 @@ def test_a_file_that_is_damaged_while_the_sweep_runs_is_made_anew(
     study = opened(path, [entry(0)])
     study.update()
     damage(path)
-    study.tell(0, (0.5, 100.0))
+    study.tell(complete(0))
     said = study.update()
     assert [" set aside as study.db.old and made anew" in text for text in said] == [True] * kept
     assert read_database(path, CONFIG)[1] == [complete(0)]

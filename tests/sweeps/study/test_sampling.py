@@ -42,9 +42,15 @@ def result(point: Point) -> Result:
 class Recorded:
     """A study that keeps a record of itself, and can be killed and made again from it."""
 
-    def __init__(self, settings: Config, tell: Callable[[Point], Result] = result) -> None:
+    def __init__(
+        self,
+        settings: Config,
+        tell: Callable[[Point], Result] = result,
+        violations: Callable[[Point], dict[str, float]] = lambda point: {},
+    ) -> None:
         self._settings = settings
         self._result = tell
+        self._violations = violations
         self.points: list[Point] = []
         self.told: dict[int, Result] = {}
         self.sampling = Sampling(settings.search, settings.seed)
@@ -58,7 +64,7 @@ class Recorded:
             self.points.append(self.sampling.ask())
         elif opened := self.open():
             self.told[opened[0]] = self._result(self.points[opened[0]])
-            self.sampling.tell(opened[0], self.told[opened[0]])
+            self._tell(opened[0])
         else:
             return False
         return True
@@ -74,8 +80,12 @@ class Recorded:
         self.sampling = Sampling(self._settings.search, self._settings.seed)
         for point in self.points:
             self.sampling.add(point)
-        for number, values in self.told.items():
-            self.sampling.tell(number, values)
+        for number in self.told:
+            self._tell(number)
+
+    def _tell(self, number: int) -> None:
+        violations = {} if self.told[number] is None else self._violations(self.points[number])
+        self.sampling.tell(number, self.told[number], violations)
 
 
 @pytest.mark.parametrize("objectives", ["{val_accuracy: maximize, params: minimize}", "{params: minimize}"])
@@ -253,6 +263,45 @@ def test_another_seed_asks_other_points_and_no_one_elses_random_numbers_are_draw
     assert Recorded(config("tpe", LARGE, 12)).run(12)
     assert random.getstate() == state
     assert np.random.get_state()[1].tolist() == numpy_state  # type: ignore[index]
+
+
+# Constraints
+
+
+def over(point: Point) -> dict[str, float]:
+    """Only strong pruning meets the constraint, which both objectives of `shallow` speak against."""
+    return {"params": 0.6 - point.params["prune.ratio"]}
+
+
+def shallow(point: Point) -> Result:
+    ratio = point.params["prune.ratio"]
+    return 1 - ratio, 1000 * ratio
+
+
+@pytest.mark.parametrize(
+    ("sampler", "args", "goal"),
+    [
+        ("tpe", "{}", 40),
+        ("nsga2", "{population_size: 8}", 64),
+        ("nsga3", "{population_size: 8}", 64),
+        ("gp", "{n_startup_trials: 8}", 14),
+    ],
+)
+def test_constraints_steer_the_sampler(sampler: str, args: str, goal: int) -> None:
+    if sampler == "gp":
+        pytest.importorskip("scipy")
+    settings = config(sampler, LARGE, goal, args=args)
+    late = slice(goal // 2, goal)
+    steered = Recorded(settings, shallow, over)
+    met = [point.params["prune.ratio"] >= 0.6 for point in steered.run(goal)[late]]
+    free = [point.params["prune.ratio"] >= 0.6 for point in Recorded(settings, shallow).run(goal)[late]]
+    assert sum(met) >= sum(free) + len(met) / 3
+
+    killed = Recorded(settings, shallow, over)
+    killed.run(goal - 3)
+    while killed.step(goal):
+        killed.kill()
+    assert killed.points == steered.points
 
 
 # Samplers
