@@ -124,12 +124,20 @@ class State:
     # Stages
 
     def ready(self) -> list[Stage]:
-        """Stages that can be computed: the baseline first, then in the order of their trials.
+        """Stages that can be computed: the baseline first, then those for which most open trials wait.
 
-        Controls and repeats come last. Stages that are already being computed are included.
+        Of equals, what has been begun comes first, then the stages of the earlier trial. Controls and repeats
+        come last. Stages that are already being computed are included.
         """
         ready = {stage.key: stage for stage in self._needed() if self._stages.is_ready(stage)}
-        return list(ready.values())
+        baseline = {stage.key for stage in self._baseline()}
+        waiting = Counter(key for stages in self._open.values() for key in {stage.key for stage in stages})
+
+        def urgency(stage: Stage) -> tuple[bool, int, bool]:
+            is_begun = self._stages[stage.key].state == "partial"
+            return stage.key not in baseline, -waiting[stage.key], not is_begun
+
+        return sorted(ready.values(), key=urgency)
 
     def ready_curves(self) -> Iterator[Stage]:
         """The curves that can be computed; they are less urgent than all other stages."""
@@ -265,11 +273,14 @@ class State:
         known = sum(stage.epochs - self._stages[key].epochs_done for key, stage in needed.items())
         return known + self._contenders.narrow_epochs_to_come()
 
-    def _needed(self) -> Iterator[Stage]:
-        """The stages of the baseline and of all trials and contenders that have not ended, by priority."""
+    def _baseline(self) -> Iterator[Stage]:
         yield self.dense
         if self.config.judges_latency and self.dense.key in self._latencies.stages:
             yield self._latencies.stages[self.dense.key]
+
+    def _needed(self) -> Iterator[Stage]:
+        """The stages of the baseline and of all trials and contenders that have not ended, in this order."""
+        yield from self._baseline()
         for stages in self._open.values():
             yield from stages
         yield from self._contenders.needed()

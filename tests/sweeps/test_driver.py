@@ -15,17 +15,17 @@ import pytest
 
 from benchmarks import instant
 from slimnet.errors import SlimnetError
-from sweeps.config import Config, load_config
+from sweeps.config import Config, load_config, resolve
 from sweeps.console import Console
 from sweeps.driver import Driver, resume
-from sweeps.executors.inline import InlineExecutor
+from sweeps.executors.inline import PLACE, InlineExecutor
 from sweeps.executors.reporting import Compute
 from sweeps.interruption import Interruption
 from sweeps.jobs import DamagedInputError, Job, Place, Watch
 from sweeps.outputs import pareto_table
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.retry import forget_failures
-from sweeps.stages import Stage, StageFolder, Store
+from sweeps.stages import Stage, StageFolder, Store, chain
 from sweeps.state import State, read_study
 from sweeps.study import make_study, open_study
 from sweeps.tracking import Tracker
@@ -194,6 +194,27 @@ def test_optuna_has_the_reason_of_a_failure(runner: Runner) -> None:
     found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
     assert [trial.state.name for trial in found.trials] == ["FAIL"] * 4
     assert [trial.user_attrs["reason"] for trial in found.trials] == [trial.reason for trial in study.trials]
+
+
+def test_what_most_trials_wait_for_comes_first_and_what_is_begun_before_the_rest(tmp_path: Path) -> None:
+    listed = [(0.001, 0.2), (0.002, 0.2), (0.004, 0.2), (0.004, 0.5), (0.008, 0.2)]
+    trials = ", ".join(f"{{sparse.lambda: {strength}, prune.ratio: {ratio}}}" for strength, ratio in listed)
+    settings = config(f"search.points=[{trials}]", "search.ahead=5", trials=5)
+    starts: list[float] = []
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        if job.stage.kind == "sparse":
+            starts.append(job.stage.spec.strength)  # type: ignore[attr-defined]
+        return instant.compute(job, place, watch)
+
+    runner, seen = Runner(tmp_path / "runs"), list[Any]()
+    begun, *_ = chain(resolve(settings, {"sparse.lambda": 0.008}), "float32")
+    Store(runner.runs).folder(begun).prepare(begun)
+    job = Job.of(begun, Store(runner.runs), settings, None)
+    instant.compute(job, PLACE, Watch(epoch=seen.append, stop=lambda: bool(seen)))  # one of its epochs
+    study = runner.run(settings, workers=1, compute=compute)
+    assert starts == [0.0, 0.004, 0.008, 0.001, 0.002]
+    assert points(study) == listed
 
 
 def test_two_passes_prune_twice(runner: Runner) -> None:
