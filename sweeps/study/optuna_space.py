@@ -190,9 +190,12 @@ def _distribution(path: str, entry: Entry) -> BaseDistribution:
 
 
 def _ranks(path: str, entry: Entry) -> list[int] | None:
-    """The ranks of values that Optuna is to see as ordered, though not by their distances; else None."""
+    """The ranks of values that Optuna is to see as ordered, though not by their distances; else None.
+
+    Of two values in a list, none is between the others.
+    """
     values = entry.values()
-    if isinstance(entry, Range) or values is None:
+    if isinstance(entry, Range) or values is None or (isinstance(entry, Choices) and len(values) < 3):
         return None
     sizes = [_size(value) for value in values]
     kinds = {kind for kind, _ in sizes}
