@@ -98,6 +98,8 @@ class Driver:
                     self._take(event)
                 self._end_stalled()
                 self._say(self._mirror.update())
+                for warning in self._tracker.news():
+                    self._console.error(warning)
                 self._console.show(self._progress())
         finally:
             self._executor.close()  # stages are still running after an error

@@ -30,15 +30,23 @@ def pareto_table(study: StudyRecord, comparison: Comparison | None = None) -> di
         "front": [_front_row(study.trials[number], points[number]) for number in study.front],
         "controls": [_control_row(one) for kind in CONTROLS for one in comparison.of_kind(kind)],
     }
-    dense = table["dense"]
-    if dense is not None and all(dense.get(name) is not None for name in study.config.search.objectives):
-        # The reference is a network of accuracy 0 with the size of the dense network.
-        worst = {
-            str(metric): 0.0 if direction == "maximize" else float(dense[metric])
-            for metric, direction in study.config.search.objectives.items()
-        }
-        table["hypervolume"] = hypervolume(table["front"], study.config.search.objectives, worst)
+    if (reference := worst(study)) is not None:
+        table["hypervolume"] = hypervolume(table["front"], study.config.search.objectives, reference)
     return table
+
+
+def worst(study: StudyRecord) -> dict[str, float] | None:
+    """The reference of hypervolumes: a network of accuracy 0 with the size of the dense network.
+
+    None if the dense network, or one of its objectives, is not measured.
+    """
+    objectives, dense = study.config.search.objectives, study.dense.metrics
+    if any(dense.get(name) is None for name in objectives):
+        return None
+    return {
+        str(metric): 0.0 if direction == "maximize" else float(dense[metric])
+        for metric, direction in objectives.items()
+    }
 
 
 def dense_row(study: StudyRecord, comparison: Comparison) -> dict[str, Any] | None:

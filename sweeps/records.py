@@ -27,6 +27,12 @@ class StageSource(Protocol):
     def history(self) -> list[Row]:
         """A row per finished epoch."""
 
+    def times(self) -> list[float]:
+        """When each epoch ended, in seconds since 1970; fewer than there are epochs where it is not known."""
+
+    def seconds(self) -> float:
+        """The seconds spent on the epochs so far; 0 if unknown."""
+
     def gamma_layers(self) -> dict[str, Histogram]:
         """The histogram of γ of each layer at the end of sparse training; empty for other stages."""
 
@@ -44,7 +50,8 @@ class StageRecord:
         epochs_done: epochs that need not be computed again.
         result: the content of result.json without the histograms per layer: metrics (params, macs,
             val_accuracy, test_accuracy and what the kind adds; for a curve only its rows), seconds,
-            environment; None before the stage is done.
+            environment, and when it ended, in seconds since 1970 (not in results of earlier versions); None
+            before the stage is done.
         failure: reason and detail; None unless the stage failed.
         source: reads the rest.
     """
@@ -73,6 +80,11 @@ class StageRecord:
         {"counts": [n], "edges": [n + 1]}.
         """
         return self.source.history()
+
+    @property
+    def times(self) -> list[float]:
+        """When each epoch ended, in seconds since 1970, read at each call; fewer where it is not known."""
+        return self.source.times()
 
     @property
     def gamma_layers(self) -> dict[str, Histogram]:

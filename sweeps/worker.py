@@ -86,6 +86,7 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
             "key": job.key,
             "metrics": computed.metrics,
             "seconds": seconds(),
+            "ended": time.time(),
             "peak_bytes": peak_memory(place.device),
             "environment": _environment(job, place),
         }
@@ -117,7 +118,7 @@ class _Keeper:
         self._note(history[-1])
 
     def _note(self, row: Row) -> None:
-        self._folder.note_seconds(self._seconds())
+        self._folder.note_epoch(row["epoch"], self._seconds())
         self._tell(row)
 
 

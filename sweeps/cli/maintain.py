@@ -11,24 +11,38 @@ from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, DataOption, JsonOption, RunsOption
 from sweeps.cli.show import print_json
 from sweeps.console import Console
+from sweeps.interruption import command_line
 from sweeps.study import hold
 
 
-def sync_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Upload the offline W&B runs of a study one by one, and verify each. Exit status 1 if any failed."""
+def sync_command(
+    config: ConfigArgument,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Upload again, as new runs, what was deleted on the server or is not the same there.",
+        ),
+    ] = False,
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload what the W&B server lacks of a study, and ask it for every run. Exit status 1 if any failed."""
     from sweeps.tracking import sync
 
     record = studies.read(config, runs)
     console, results = Console(), []
     with hold(runs / record.name):
-        for result in sync(runs / record.name, record):
+        for result in sync(runs / record.name, record, force=force):
             results.append(result)
             if not as_json:
                 console.say(f"{result.run_id}: {'uploaded' if result.ok else f'failed: {result.reason}'}")
     if as_json:
         print_json([asdict(result) for result in results])
     elif not results:
-        console.say("nothing to upload: every run of this study is on the server, or none was tracked")
+        console.say("nothing to upload: the server has every run of this study, complete")
+    if any(result.gone for result in results) and not as_json:
+        console.say(f"upload them again, as new runs, with: {command_line()} --force")
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 

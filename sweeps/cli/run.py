@@ -108,7 +108,7 @@ def run_command(
             if not quiet:
                 print_warnings(console, warnings_about(settings, found))
         console.note(mode.why)
-        tracker = Tracker(folder, mode)
+        tracker = Tracker(folder, mode, studies.command("sync", reference))
         executor = LocalExecutor(room)
         with watch_signals() as interruption:  # until now there was nothing to save
             with console:
@@ -175,14 +175,16 @@ def _wind_up(
     """Bring W&B, the front and the report up to date; None if a second signal cut that short."""
     interruption.closing = True
     try:
-        warnings = tracker.close(timeout=60.0 if interruption.level < 2 else 2.0)
+        tracker.close(timeout=60.0 if interruption.level < 2 else 2.0)
         page = write_outputs(folder, record, comparison)
     except StoppedAtOnce:
         return None
     finally:
         interruption.closing = False
-    for warning in warnings:
+    for warning in tracker.news():
         console.error(warning)
+    if tracker.page:
+        console.note(f"W&B: {tracker.page}")
     return page
 
 

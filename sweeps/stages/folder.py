@@ -3,7 +3,7 @@
 spec.json         what the result depends on
 history.jsonl     a row per finished epoch, appended
 checkpoint.pt     the newest epoch of a training; the network once the stage is done
-timing.json       seconds spent on the epochs that are kept
+timing.json       seconds spent on the epochs that are kept, and when each ended
 result.json       metrics, seconds, peak memory, environment; appears last
 failure.json      why the stage failed, until it is retried
 *.damaged         what was set aside, as it could not be read
@@ -12,6 +12,7 @@ failure.json      why the stage failed, until it is retried
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, count
@@ -119,6 +120,12 @@ class StageFolder:
             return float(json.loads(self._file("timing").read_bytes())["seconds"])
         return 0.0
 
+    def times(self) -> list[float]:
+        """When each epoch ended, in seconds since 1970; fewer than there are epochs where it is not known."""
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            return list(map(float, json.loads(self._file("timing").read_bytes())["ended"]))
+        return []
+
     # Writing
 
     def prepare(self, stage: Stage) -> None:
@@ -163,9 +170,11 @@ class StageFolder:
         if not same:
             write_text(self._history, content.decode())
 
-    def note_seconds(self, seconds: float) -> None:
-        """Record the seconds spent so far."""
-        write_json(self._file("timing"), {"seconds": seconds})
+    def note_epoch(self, epoch: int, seconds: float) -> None:
+        """Record that an epoch, numbered from 1, has ended now, and the seconds spent so far."""
+        known, now = self.times()[: epoch - 1], time.time()
+        unknown = [now] * (epoch - 1 - len(known))  # of an earlier version, or lost
+        write_json(self._file("timing"), {"seconds": seconds, "ended": [*known, *unknown, now]})
 
     def commit(self, result: dict[str, Any]) -> None:
         """Write the result, after which the stage is done."""

@@ -1,78 +1,97 @@
-"""The small file in which a study notes what it has logged to W&B."""
+"""The small file in which a study notes what it has logged to W&B, and where."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 FILE = "projection.jsonl"
+FOLDER = "folder"  # the place of offline runs
+UNKNOWN = "?"  # a server that was not noted: `wandb sync` by hand, or an earlier version
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a run is kept.
-
-    A run is kept in an offline folder, which may be replaced as a whole, until its first row is on a server;
-    from then on it is only continued there, as rows uploaded twice would be shown twice.
+    """What is known of a run at one place.
 
     Attributes:
-        home: whether it is kept in a folder or on the server.
-        mark: the mark of the view that is completely there; "" for none yet.
-        folder: the name of its offline folder, if there is one.
-        chain: the chain of the view whose rows these are; None if an earlier version did not note it.
+        mark: the mark of the view that is completely there, which a server has confirmed; "" for none yet.
+        chain: the chain of the view whose rows these are; None if it was not noted.
+        folder: the name of its offline folder; None on a server.
+        again: how often it was begun anew on this server, under another id.
     """
 
-    home: Literal["folder", "server"]
-    mark: str
-    folder: str | None = None
+    mark: str = ""
     chain: str | None = None
+    folder: str | None = None
+    again: int = 0
 
 
 class Ledger:
-    """The entries by run id, kept in `<wandb folder>/projection.jsonl`: a line per change, the last counts.
+    """The entries by place and run id, kept in `<wandb folder>/projection.jsonl`: a line per change.
 
-    A missing file counts as empty and a damaged line as missing: their content is recovered from the run
-    folders.
+    A place is the offline folder, or a server with an entity and a project. The last line counts. A missing
+    file counts as empty and a damaged line as missing: their content is recovered from the run folders and
+    from the servers.
     """
 
     def __init__(self, wandb_dir: Path) -> None:
         self._path = wandb_dir / FILE
         self._entries = _read(self._path)
+        self._places: dict[str, set[str]] = {}  # by run
+        for place, run_id in self._entries:
+            self._places.setdefault(run_id, set()).add(place)
 
-    def get(self, run_id: str) -> Entry | None:
+    def get(self, place: str, run_id: str) -> Entry | None:
         """The entry of a run; None if there is none."""
-        return self._entries.get(run_id)
+        return self._entries.get((place, run_id))
 
-    def items(self) -> list[tuple[str, Entry]]:
-        """Every run with its entry."""
-        return list(self._entries.items())
+    def items(self, place: str) -> list[tuple[str, Entry]]:
+        """Every run at a place with its entry."""
+        return [(run, entry) for (its, run), entry in self._entries.items() if its == place]
 
-    def put(self, run_id: str, entry: Entry) -> None:
-        """Note where a run is kept now."""
-        if self._entries.get(run_id) != entry:
-            self._entries[run_id] = entry
-            self._append(run_id, asdict(entry))
+    def runs(self) -> list[str]:
+        """The ids of all runs."""
+        return [run_id for run_id, places in self._places.items() if places]
 
-    def drop(self, run_id: str) -> None:
+    def servers(self, run_id: str) -> list[str]:
+        """The servers on which a run has begun."""
+        return sorted(self._places.get(run_id, set()) - {FOLDER})
+
+    def on_servers(self, run_id: str, ending: str = "") -> list[Entry]:
+        """The entries of a run on servers whose place is unknown or has this ending."""
+        places = [place for place in self.servers(run_id) if place == UNKNOWN or place.endswith(ending)]
+        return [self._entries[place, run_id] for place in places]
+
+    def put(self, place: str, run_id: str, entry: Entry) -> None:
+        """Note what is known of a run now."""
+        if self._entries.get((place, run_id)) != entry:
+            self._entries[place, run_id] = entry
+            self._places.setdefault(run_id, set()).add(place)
+            self._append(place, run_id, asdict(entry))
+
+    def drop(self, place: str, run_id: str) -> None:
         """Forget a run."""
-        if self._entries.pop(run_id, None) is not None:
-            self._append(run_id, None)
+        if self._entries.pop((place, run_id), None) is not None:
+            self._places[run_id].discard(place)
+            self._append(place, run_id, None)
 
-    def _append(self, run_id: str, fields: dict[str, str | None] | None) -> None:
+    def _append(self, place: str, run_id: str, fields: dict[str, Any] | None) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:  # starts a new line, as the last one may be incomplete
-            file.write(f"\n{json.dumps({'run': run_id, 'entry': fields})}")
+            file.write(f"\n{json.dumps({'place': place, 'run': run_id, 'entry': fields})}")
 
 
 def count_unsent(wandb_dir: Path) -> int:
-    """How many runs are kept in folders alone."""
-    return sum(entry.home == "folder" for _, entry in Ledger(wandb_dir).items())
+    """How many runs no server has confirmed."""
+    ledger = Ledger(wandb_dir)
+    return sum(not any(entry.mark for entry in ledger.on_servers(run)) for run in ledger.runs())
 
 
-def _read(path: Path) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
+def _read(path: Path) -> dict[tuple[str, str], Entry]:
+    entries: dict[tuple[str, str], Entry] = {}
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             _take(entries, json.loads(line))
@@ -81,9 +100,16 @@ def _read(path: Path) -> dict[str, Entry]:
     return entries
 
 
-def _take(entries: dict[str, Entry], change: dict[str, Any]) -> None:
+def _take(entries: dict[tuple[str, str], Entry], change: dict[str, Any]) -> None:
     """Apply one change."""
-    if change["entry"] is None:
-        entries.pop(change["run"], None)
+    run, fields = change["run"], change["entry"]
+    if "place" not in change:  # of an earlier version, which did not note where and was told by no server
+        for place in (FOLDER, UNKNOWN):
+            entries.pop((place, run), None)
+        if fields is not None:
+            place = FOLDER if fields.pop("home") == "folder" else UNKNOWN
+            entries[place, run] = Entry(**{**fields, "mark": fields["mark"] if place == FOLDER else ""})
+    elif fields is None:
+        entries.pop((change["place"], run), None)
     else:
-        entries[change["run"]] = Entry(**change["entry"])
+        entries[change["place"], run] = Entry(**fields)

@@ -22,6 +22,8 @@ _WANDB_MODES: dict[str, ModeName] = {
     "disabled": "disabled",
 }
 
+ANSWER_SECONDS = 15  # to wait for a server that must be used
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -32,7 +34,7 @@ class Mode:
 
 
 def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
-    """Decide how W&B is used. Never prompts and starts nothing.
+    """Decide how W&B is used. Never prompts; only where "online" is asked for is the server asked too.
 
     Args:
         setting: "online", "offline", "disabled" or "auto", from the config or the command line. With "auto",
@@ -44,27 +46,54 @@ def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
         The mode and why.
 
     Raises:
-        SlimnetError: WANDB_MODE is none of wandb's modes.
+        SlimnetError: WANDB_MODE is none of wandb's modes; or "online" is asked for, and there is no usable
+            key or the server does not answer.
     """
     wish, source = _explicit(setting)
     if wish == "disabled":
         return Mode("disabled", f"W&B: off ({source})")
+    later = f"Upload later with: {sys.orig_argv[0]} -m sweeps sync {config}"
+    if wish == "offline" and find_spec("wandb") is not None:
+        return Mode("offline", f"W&B: offline ({source}). {later}")
+    if wish == "online":
+        return Mode("online", f"W&B: online, {_online_host(source)} ({source})")
     if find_spec("wandb") is None:
         return Mode("disabled", "W&B: off (wandb is not installed; get it with: pip install wandb)")
-    later = f"Upload later with: {sys.orig_argv[0]} -m sweeps sync {config}"
-    if wish == "offline":
-        return Mode("offline", f"W&B: offline ({source}). {later}")
     try:
         account = sdk.find_account()
     except Exception as error:
         return Mode("offline", f"W&B: offline ({_sentence(error)}). {later}")
-    if wish is None and account.configured_mode in ("offline", "disabled"):
+    if account.configured_mode in ("offline", "disabled"):
         configured = _WANDB_MODES[account.configured_mode]
         return Mode(configured, f"W&B: {configured} (set in wandb's settings file). {later}")
     if account.has_key:
         return Mode("online", f"W&B: online, {account.host}")
-    found = f"no API key found; set one with: {sys.orig_argv[0]} -m wandb login"
-    return Mode("offline", f"W&B: offline ({found}). {later}")
+    return Mode("offline", f"W&B: offline (no API key found; {_login()}). {later}")
+
+
+def _online_host(source: str) -> str:
+    """The server that is to be used, which is asked whether it takes the key.
+
+    Raises:
+        SlimnetError: it cannot be used, and what to do.
+    """
+    otherwise = "or use --wandb offline and upload later, or --wandb auto to do so only if it must"
+    if find_spec("wandb") is None:
+        raise SlimnetError(f"{source}, and wandb is not installed: pip install wandb, {otherwise}.")
+    try:
+        account = sdk.find_account()
+        if account.has_key:
+            sdk.connect(ANSWER_SECONDS)
+            return account.host
+    except Exception as error:
+        raise SlimnetError(
+            f"{source}, and W&B cannot be used: {_sentence(error)}. Mend that, {otherwise}."
+        ) from None
+    raise SlimnetError(f"{source}, and there is no API key for {account.host}: {_login()}, {otherwise}.")
+
+
+def _login() -> str:
+    return f"set one with: {sys.orig_argv[0]} -m wandb login"
 
 
 def _explicit(setting: str) -> tuple[ModeName | None, str]:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.tracking import sdk
-from sweeps.tracking.ledger import Entry, Ledger
+from sweeps.tracking.ledger import FOLDER, UNKNOWN, Entry, Ledger
 from sweeps.tracking.offline import read_offline_run
-from sweeps.tracking.views import RunView, contender_view, dense_view, study_view, study_views, trial_view
+from sweeps.tracking.server import Held, Server
+from sweeps.tracking.study_view import study_view, study_views
+from sweeps.tracking.views import RunView, contender_view, dense_view, trial_view
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
+
+CONFIRM_SECONDS = 20.0  # how long a server may take to count what it was sent
+ASK_SECONDS = 5.0  # between two questions about runs that have ended, while the sweep runs
+
+
+class Warn(Protocol):
+    """Takes a warning."""
+
+    def __call__(self, message: str, *, again: bool = False) -> None: ...
 
 
 @dataclass
@@ -33,35 +43,53 @@ class _Live:
 class Projector:
     """Writes a study's runs, online row by row or offline one run at a time; not thread-safe.
 
-    Online, rows are sent as they come, and a resumed run continues at the step that the server names.
+    Online, rows are sent as they come, and a resumed run continues at the step that the server names. A run
+    counts as uploaded when the server, asked for it, counts all of its rows, files and artifacts; what was
+    uploaded to one server, entity or project is not thereby on another.
     Offline, a trial's run is written at once when the trial has ended, read back, and then noted in the
     ledger: a folder that is not in the ledger was left by a killed process and is made anew. If the server
     fails, the rest is written offline; runs that had begun on it wait until they can continue there.
     Rows on the server cannot be taken back: if a version trains differently from an earlier one, its training
-    gets another run, and the earlier one stays.
+    gets another run, and the earlier one stays. Runs that were deleted on the server stay deleted, unless
+    `force` is given.
 
     Records are immutable: one that is the same object as when it was last written is skipped.
+
+    Attributes:
+        gone: why a run cannot go on under its id on the server, by run id: it was deleted, or has other rows.
     """
 
-    def __init__(self, study_dir: Path, *, online: bool, warn: Callable[[str], None]) -> None:
+    def __init__(self, study_dir: Path, *, online: bool, warn: Warn, force: bool = False) -> None:
         """Begin with the content of the ledger.
 
         Args:
             study_dir: runs/<study>.
             online: whether to try the server.
-            warn: called with a line for each problem.
+            warn: called with a line for each problem, and whether only `force` mends it.
+            force: whether to begin such runs anew, under other ids.
         """
         self._study_dir = study_dir
         self._wandb_dir = study_dir / "wandb"
         self._ledger = Ledger(self._wandb_dir)
         self._online = online
         self._warn = warn
+        self._force = force
+        self._server: Server | None = None
+        self._held: dict[str, Held] = {}  # what the server said last, by its ids
+        self._asked = 0.0  # when it was last asked about runs that have ended
         self._live: dict[str, _Live] = {}
+        self._unconfirmed: dict[str, RunView] = {}
         self._reconciled = False
+        self.gone: dict[str, str] = {}
         self._dense: StageRecord | None = None  # as written last
         self._trials: dict[int, TrialRecord] = {}
         self._contenders: dict[tuple[str, int | None, int], ContenderRecord] = {}
         self._shown = 0  # complete trials in the study's run
+
+    @property
+    def page(self) -> str | None:
+        """The address of the project's page; None offline."""
+        return self._server.place if self._server and self._online else None
 
     def project(self, study: StudyRecord, *, final: bool = False) -> None:
         """Write what is new.
@@ -73,9 +101,11 @@ class Projector:
         Raises:
             OSError: even an offline run cannot be written. Errors of wandb are then raised too.
         """
-        self._reconcile(study)
+        self._begin(study)
         if study.dense is not self._dense:
             self._write(dense_view(study), final)
+            if self._dense is not None and self._dense.state != study.dense.state:
+                self._trials.clear()  # which are compared with it
             self._dense = study.dense
         for trial in study.trials:
             if self._trials.get(trial.number) is not trial:
@@ -90,11 +120,12 @@ class Projector:
             self._write(study_view(study), final)
         if final:
             self._end_all()
+        self._confirm(CONFIRM_SECONDS if final else 0.0)
 
     def _study_is_due(self, study: StudyRecord) -> bool:
         """Whether to write the study's run before the sweep ends: online, after every 10 % more trials.
 
-        Its row holds every trial: written after each of many, it would cost as much as everything else.
+        Its tables hold every trial: written after each of many, they would cost as much as everything else.
         """
         complete = len(study.complete) if self._online else 0
         due = complete > 1.1 * self._shown
@@ -103,58 +134,126 @@ class Projector:
         return due
 
     def _write(self, view: RunView, final: bool) -> None:
-        view = self._unmixed(view)
-        if self._online and not self._is_on_server(view):
-            self._stream(view)
-        if not self._online and not self._is_noted(view):
+        if self._online:
+            view = self._unmixed(view)
+            if not self._is_confirmed(view):
+                self._stream(view)
+        if not self._online:
             self._write_folder_of(view, final)
 
     def missing_on_server(self, study: StudyRecord) -> list[RunView]:
         """The runs that the server does not have, or not as they are now."""
-        self._reconcile(study)
+        self._begin(study)
         begun = [self._unmixed(view) for view in study_views(study) if view.state != "waiting"]
-        return [view for view in begun if not self._is_on_server(view)]
+        return [view for view in begun if not self._is_confirmed(view)]
 
     def cut_off(self, study: StudyRecord) -> list[RunView]:
-        """The runs that have begun on the server and can only continue there."""
-        return [view for view in self.missing_on_server(study) if self._home(view) == "server"]
+        """The runs that are on a server in part, can only continue there, and have not been warned of."""
+        told = self.gone.keys() | self._unconfirmed.keys()
+        begun = [view for view in study_views(study) if view.state != "waiting" and view.id not in told]
+        known = [(view, self._on_servers(view)) for view in begun]
+        return [
+            view for view, entries in known if entries and all(entry.mark != view.mark for entry in entries)
+        ]
+
+    def _begin(self, study: StudyRecord) -> None:
+        """Once: make the ledger agree with the folders, and connect to the server."""
+        if not self._reconciled:
+            self._reconciled = True
+            self._reconcile(study)
+        if self._online and self._server is None:
+            try:
+                self._server = Server(study.config.wandb.project, study.config.wandb.entity)
+                self._check(study)
+            except Exception as error:
+                self._go_offline(error)
+
+    # Online
+
+    def _entry(self, view: RunView) -> Entry | None:
+        """What is known of a run on this server, or on one that was not noted."""
+        assert self._server is not None
+        known = self._ledger.get(self._server.place, view.id)
+        return known or self._ledger.get(UNKNOWN, view.id)
+
+    def _note(self, view: RunView, entry: Entry) -> None:
+        """Note what is known of a run on this server."""
+        assert self._server is not None
+        self._ledger.put(self._server.place, view.id, entry)
+        self._ledger.drop(UNKNOWN, view.id)
+
+    def _is_confirmed(self, view: RunView) -> bool:
+        if self._server is None:
+            return False
+        entry = self._entry(view)
+        return entry is not None and entry.mark == view.mark
 
     def _unmixed(self, view: RunView) -> RunView:
         """The view, with another id if the run with its id has rows of other stages on the server."""
-        entry = self._ledger.get(view.id)
-        if entry is None or entry.home == "folder" or view.job_type == "study":
-            return view
-        if entry.chain is None and entry.mark == view.mark:
-            self._ledger.put(view.id, entry := replace(entry, chain=view.chain))
-        if entry.chain == view.chain:
+        entry = self._entry(view) if self._server else None
+        if entry is None or entry.chain in (None, view.chain):
             return view
         stem, _, uid = view.id.rpartition("-")
         return replace(view, id=f"{stem}-{view.chain[:6]}-{uid}")
 
-    def _home(self, view: RunView) -> str | None:
-        entry = self._ledger.get(view.id)
-        return entry.home if entry else None
+    def _kept(self, view: RunView) -> RunView:
+        """The view with the id that it has on the server, another one if it was begun again there."""
+        entry = self._entry(view)
+        if entry is None or not entry.again:
+            return view
+        stem, _, uid = view.id.rpartition("-")
+        return replace(view, id=f"{stem}-again{entry.again}-{uid}")
 
-    def _is_noted(self, view: RunView) -> bool:
-        entry = self._ledger.get(view.id)
-        return entry is not None and entry.mark == view.mark
+    def _check(self, study: StudyRecord) -> None:
+        """Ask the server for all runs, and find those that are not there as they were left."""
+        assert self._server is not None
+        views = [self._unmixed(view) for view in study_views(study)]
+        self._held = self._server.held([self._kept(view).id for view in views])
+        for view in views:
+            entry = self._ledger.get(self._server.place, view.id)
+            held = self._held.get(self._kept(view).id)
+            if entry is None:
+                continue
+            if held is None:
+                self._give_up(view, "it is not on the server any more; was it deleted there?")
+            elif entry.mark == view.mark and self._lack(view, held):
+                self._note(view, replace(entry, mark=""))
 
-    def _is_on_server(self, view: RunView) -> bool:
-        return self._home(view) == "server" and self._is_noted(view)
+    def _give_up(self, view: RunView, problem: str) -> None:
+        """Leave a run on the server as it is: begin it again under another id, or only say so."""
+        entry = self._entry(view) or Entry(chain=view.chain)
+        if self._force or view.job_type == "study":
+            self._note(view, replace(entry, mark="", again=entry.again + 1))
+        elif view.id not in self.gone:
+            self._note(view, replace(entry, mark=""))
+            self.gone[view.id] = problem
+            self._warn(f"W&B: {view.name} is left out: {problem}", again=True)
 
-    # Online
+    def _lack(self, view: RunView, held: Held | None) -> str | None:
+        """What the server lacks of a run that has ended; None if it has everything."""
+        if held is None:
+            return "it is not on the server"
+        if held.rows != (count := view.count_rows(None)):
+            return f"the server has {held.rows} of its {count} rows"
+        if held.lacking:
+            return f"the server has not received {len(held.lacking)} files, such as {held.lacking[0]}"
+        return None
 
     def _stream(self, view: RunView) -> None:
         """Log the view's new rows, and end the run if the view has ended."""
-        if view.state == "waiting":
+        if view.state == "waiting" or view.id in self.gone or view.id in self._unconfirmed:
             return
         live = self._live.get(view.id)
         if live is not None and live.view.mark == view.mark:
             return
         try:
             live = live or self._open(view)
+            if live is None:
+                return
             live.view = view
             last_step = sdk.log_rows(live.run, view.rows(live.next_step))
+            if view.job_type == "study":
+                sdk.write_summary(live.run, view)
         except Exception as error:
             self._go_offline(error)
             return
@@ -163,18 +262,33 @@ class Projector:
         if view.ended:
             self._end([self._live.pop(view.id)])
 
-    def _open(self, view: RunView) -> _Live:
-        run = sdk.open_run(view, self._study_dir, "online")
-        entry = self._ledger.get(view.id)
-        if entry is None or entry.home == "folder":
-            self._move_to_server(view, entry)
+    def _open(self, view: RunView) -> _Live | None:
+        """Open the view's run on the server; None if it cannot go on there."""
+        kept = self._kept(view)
+        held = self._held.get(kept.id)
+        try:
+            run = sdk.open_run(kept, self._study_dir, "online")
+        except Exception as error:
+            if "deleted" not in str(error):
+                raise
+            self._give_up(view, "it was deleted on the server")
+            return self._open(view) if view.id not in self.gone else None
+        rows = held.rows if held else 0
+        if rows != view.count_rows(run.starting_step):
+            sdk.close(run)
+            self._give_up(view, f"the server has {rows} rows of it, which are not those of this study")
+            return self._open(view) if view.id not in self.gone else None
+        self._move_to_server(view)
         self._live[view.id] = live = _Live(run, view, run.starting_step)
         return live
 
-    def _move_to_server(self, view: RunView, entry: Entry | None) -> None:
-        if entry is not None and entry.folder:
-            mark_synced(self._wandb_dir / entry.folder)
-        self._ledger.put(view.id, Entry("server", mark="", chain=view.chain))
+    def _move_to_server(self, view: RunView) -> None:
+        folder = self._ledger.get(FOLDER, view.id)
+        if folder is not None and folder.folder:
+            mark_synced(self._wandb_dir / folder.folder)
+            self._ledger.drop(FOLDER, view.id)
+        entry = self._entry(view) or Entry()
+        self._note(view, Entry(chain=view.chain, again=entry.again))
 
     def _end_all(self) -> None:
         runs, self._live = list(self._live.values()), {}
@@ -188,9 +302,45 @@ class Projector:
         for _ in runs:
             live, error = ends.get()
             if error is None:
-                self._ledger.put(live.view.id, Entry("server", live.view.mark, chain=live.view.chain))
+                self._unconfirmed[live.view.id] = live.view
             else:
                 self._go_offline(error)
+
+    def _confirm(self, patience: float) -> None:
+        """Note which of the ended runs are on the server; with patience, wait, and say which are not.
+
+        A server counts what it was sent a little later.
+        """
+        if not self._unconfirmed or time.monotonic() - self._asked < (0 if patience else ASK_SECONDS):
+            return
+        end, pause = time.monotonic() + patience, 0.1
+        while self._online and (lacks := self._still_lacking()) and time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+        self._asked = time.monotonic()
+        if patience and self._online and lacks:
+            run, lack = next(iter(lacks.items()))
+            self._warn(f"W&B: the upload of {len(lacks)} runs is not complete ({run}: {lack})")
+
+    def _still_lacking(self) -> dict[str, str]:
+        """Ask the server about the runs that have ended, and note those that are complete there."""
+        assert self._server is not None
+        ids = {view.id: self._kept(view).id for view in self._unconfirmed.values()}
+        lacks = {}
+        try:
+            self._held |= self._server.held(list(ids.values()))
+            for view in list(self._unconfirmed.values()):
+                held = self._held.get(ids[view.id])
+                if lack := self._lack(view, held):
+                    lacks[view.id] = lack
+                elif held is not None:
+                    self._server.set_seconds(held, view.seconds)
+                    del self._unconfirmed[view.id]
+                    entry = self._entry(view) or Entry()
+                    self._note(view, replace(entry, mark=view.mark, chain=view.chain))
+        except Exception as error:
+            self._go_offline(error)
+        return lacks
 
     def _go_offline(self, error: Exception) -> None:
         if self._online:
@@ -203,14 +353,19 @@ class Projector:
     # Offline
 
     def _write_folder_of(self, view: RunView, final: bool) -> None:
-        if self._home(view) == "server":
+        old = self._ledger.get(FOLDER, view.id)
+        if (old is not None and old.mark == view.mark) or self._on_servers(view):
             return
         if view.ended or (final and view.job_type == "study" and view.state != "waiting"):
-            old = self._ledger.get(view.id)
             folder = self._write_folder(view)
-            self._ledger.put(view.id, Entry("folder", view.mark, folder.name, view.chain))
+            self._ledger.put(FOLDER, view.id, Entry(view.mark, view.chain, folder.name))
             if old is not None and old.folder:
                 shutil.rmtree(self._wandb_dir / old.folder, ignore_errors=True)
+
+    def _on_servers(self, view: RunView) -> list[Entry]:
+        """What is known of a run on servers that it may be meant for."""
+        ending = f"/{view.entity}/{view.project}" if view.entity else f"/{view.project}"
+        return self._ledger.on_servers(view.id, ending)
 
     def _write_folder(self, view: RunView) -> Path:
         run = sdk.open_run(view, self._study_dir, "offline")
@@ -221,25 +376,23 @@ class Projector:
         return folder
 
     def _reconcile(self, study: StudyRecord) -> None:
-        """Make the ledger and the offline folders of this study agree; once."""
-        if self._reconciled:
-            return
-        self._reconciled = True
+        """Make the ledger and the offline folders of this study agree."""
         for folder in sorted(self._wandb_dir.glob("offline-run-*")):
             run_id = _run_of(folder)
             if run_id.startswith(f"{study.name}-") and run_id.endswith(f"-{study.uid[:6]}"):
                 self._reconcile_folder(folder, run_id)
-        for run_id, entry in self._ledger.items():
-            if entry.home == "folder" and not (self._wandb_dir / str(entry.folder)).is_dir():
-                self._ledger.drop(run_id)
+        for run_id, entry in self._ledger.items(FOLDER):
+            if not (self._wandb_dir / str(entry.folder)).is_dir():
+                self._ledger.drop(FOLDER, run_id)
 
     def _reconcile_folder(self, folder: Path, run_id: str) -> None:
-        entry = self._ledger.get(run_id)
+        """A folder marked as uploaded by `wandb sync` may be on some server, which will be asked."""
+        entry = self._ledger.get(FOLDER, run_id)
         noted = entry is not None and entry.folder == folder.name
         if is_synced(folder):
-            if entry is None or entry.home == "folder":  # the user ran `wandb sync`
-                mark, chain = (entry.mark, entry.chain) if entry and noted else ("", None)
-                self._ledger.put(run_id, Entry("server", mark, chain=chain))
+            if noted or not self._ledger.servers(run_id):
+                self._ledger.put(UNKNOWN, run_id, Entry(chain=entry.chain if entry and noted else None))
+                self._ledger.drop(FOLDER, run_id)
         elif not noted:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,11 +1,11 @@
-"""The calls to wandb that open, fill and end a run."""
+"""The calls to wandb: those that open, fill and end a run, and those that ask a server."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweeps.tracking.views import Histogram, Row, RunView, Table
 
 if TYPE_CHECKING:
+    from wandb import Api
     from wandb.sdk.wandb_run import Run
 
 logger = logging.getLogger("sweeps.tracking")
@@ -24,6 +25,10 @@ FINISH_TIMEOUT = 30.0  # seconds to wait for a run's upload at its end
 
 class UploadError(Exception):
     """The server refused rows."""
+
+
+class NoAnswerError(Exception):
+    """The server cannot be reached, or takes too long."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,37 @@ def find_account() -> Account:
     return Account(host=settings.base_url, has_key=found is not None, configured_mode=settings.mode)
 
 
+def connect(timeout: float) -> Api:
+    """Connect to the server whose key `find_account` has found.
+
+    Raises:
+        NoAnswerError: it does not answer within `timeout` seconds.
+        AuthenticationError: (wandb's) it refuses the key.
+    """
+    wandb = load_wandb()
+    try:
+        return wandb.Api(timeout=max(1, round(timeout)))  # type: ignore[no-any-return]
+    except Exception as error:
+        if "did not respond in time" in str(error):
+            raise NoAnswerError(f"{find_account().host} did not answer within {timeout:g} seconds") from error
+        raise
+
+
+def app_url(api: Api) -> str:
+    """The address of a server's pages."""
+    return str(api._service_api.app_url).rstrip("/")
+
+
+def ask(api: Api, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Send a GraphQL query; wandb's own methods would take a request for each run, its files and artifacts.
+
+    Raises:
+        WandbApiFailedError: (wandb's) the server does not answer, or with an error.
+    """
+    answer: dict[str, Any] = api._service_api.execute_graphql(query, variables)
+    return answer
+
+
 def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"]) -> Run:
     """Open the view's run; online, it continues the server's run of the same id at its `starting_step`.
 
@@ -96,17 +132,17 @@ def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"])
         finish_timeout_raises=True,
         stop_fn=_ignore_stop,
     )
-    config = view.config
     run: Run = wandb.init(
         mode=mode,
-        project=config["wandb"]["project"],
-        entity=config["wandb"]["entity"],
+        project=view.project,
+        entity=view.entity,
         id=view.id,
         name=view.name,
         group=view.group,
         job_type=view.job_type,
         tags=view.tags,
-        config=config,
+        notes=view.notes,
+        config=view.config,
         dir=str(study_dir),
         resume="allow" if mode == "online" else None,
         reinit="create_new",
@@ -132,11 +168,22 @@ def finish_run(run: Run, view: RunView) -> None:
         TimeoutError: the upload takes longer than FINISH_TIMEOUT.
         UploadError: the server refused it.
     """
-    run.summary.update(view.summary)
+    write_summary(run, view)
     if not view.ended:
         run.mark_preempting()
     run.finish(exit_code=0 if view.state == "complete" else 1)
     _check_upload(Path(run.dir).parent / "logs" / "debug-internal.log")
+
+
+def close(run: Run) -> None:
+    """End a run that was opened, and leave it as it was."""
+    run.mark_preempting()
+    run.finish(exit_code=1)
+
+
+def write_summary(run: Run, view: RunView) -> None:
+    """Replace the run's summary, with its tables and charts: these are no rows, as they change."""
+    run.summary.update({key: _to_wandb(value) for key, value in view.summary.items()})
 
 
 def shut_down() -> None:

@@ -10,8 +10,6 @@ from sweeps.records import StudyRecord
 from sweeps.tracking.mode import Mode
 from sweeps.tracking.projection import Projector
 
-SYNC = "python -m sweeps sync CONFIG"
-
 logger = logging.getLogger("sweeps.tracking")
 
 
@@ -19,14 +17,23 @@ class Tracker:
     """Projects a study to W&B in the background.
 
     `update` passes on the study as it is now and returns at once; a newer state replaces one that has not
-    been projected yet. Nothing here raises: an error in wandb becomes a logged warning, and `close` returns
-    all warnings. With mode "disabled" nothing is done and wandb is not imported.
+    been projected yet. Nothing here raises: an error in wandb becomes a logged warning, which `news` tells
+    once and `close` with all others. With mode "disabled" nothing is done and wandb is not imported.
     """
 
-    def __init__(self, study_dir: Path, mode: Mode) -> None:
+    def __init__(self, study_dir: Path, mode: Mode, sync: str = "python -m sweeps sync CONFIG") -> None:
+        """Begin.
+
+        Args:
+            study_dir: runs/<study>.
+            mode: how W&B is used.
+            sync: the command that completes the record, for the warnings.
+        """
         self._enabled = mode.value != "disabled"
+        self._sync = sync
         self._projector = Projector(study_dir, online=mode.value == "online", warn=self._warn)
         self._warnings: list[str] = []
+        self._told = 0  # of the warnings
         self._latest: StudyRecord | None = None
         self._closing = False
         self._wake = threading.Event()
@@ -40,6 +47,17 @@ class Tracker:
         self._wake.set()
         if self._thread.ident is None:
             self._thread.start()
+
+    @property
+    def page(self) -> str | None:
+        """The address of the project's page; None unless runs are on the server."""
+        return self._projector.page
+
+    def news(self) -> list[str]:
+        """The warnings since the last call."""
+        news = self._warnings[self._told :]
+        self._told += len(news)
+        return news
 
     def close(self, timeout: float = 60.0) -> list[str]:
         """Project the last state and end all runs.
@@ -75,9 +93,10 @@ class Tracker:
         assert study is not None
         self._projector.project(study, final=closing)
         if closing and (runs := self._projector.cut_off(study)):
-            self._warn(f"W&B: {len(runs)} runs are on the server in part; upload the rest with: {SYNC}")
+            self._warn(f"W&B: {len(runs)} runs are on the server in part")
         return closing
 
-    def _warn(self, message: str) -> None:
+    def _warn(self, message: str, *, again: bool = False) -> None:
+        message = f"{message}; complete the record with: {self._sync}{' --force' if again else ''}"
         self._warnings.append(message)
         logger.warning(message)

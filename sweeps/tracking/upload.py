@@ -1,10 +1,9 @@
-"""`sync`: uploads to the W&B server what is only on this machine."""
+"""`sync`: uploads to the W&B server what is only on this machine, and asks it whether everything is there."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
@@ -15,25 +14,36 @@ from sweeps.tracking.projection import Projector
 
 @dataclass(frozen=True)
 class SyncResult:
-    """How the upload of one run ended; `reason` says why, if it failed."""
+    """How the upload of one run ended.
+
+    Attributes:
+        run_id: of the run.
+        ok: whether the server has confirmed it.
+        reason: why not.
+        gone: whether the run cannot go on under its id, and `force` would begin it anew.
+    """
 
     run_id: str
     ok: bool
     reason: str | None = None
+    gone: bool = False
 
 
-def sync(study_dir: Path, study: StudyRecord) -> list[SyncResult]:
+def sync(study_dir: Path, study: StudyRecord, *, force: bool = False) -> list[SyncResult]:
     """Upload the runs that the server does not have, or not as they are now.
 
     The rows come from the study itself, and each run continues at the step that the server names, so that a
     run uploaded in part, or tracked online until the server failed, ends with every row once. (`wandb sync`
     would send such a run again from its start, and marks a run as uploaded even if the server refused its
-    rows.)
+    rows.) The server is asked for every run: what was deleted there, or is not complete, is not taken for
+    uploaded.
     Hold the study's lock: no other process may project it at the same time.
 
     Args:
         study_dir: runs/<study>.
         study: as it is now.
+        force: whether runs that were deleted on the server, or have other rows there, are uploaded again
+            under other ids. They are failures otherwise.
 
     Returns:
         How each of these uploads ended; an empty list if the server has all runs.
@@ -43,12 +53,19 @@ def sync(study_dir: Path, study: StudyRecord) -> list[SyncResult]:
     """
     _require_key()
     warnings: list[str] = []
-    projector = Projector(study_dir, online=True, warn=warnings.append)
+
+    def warn(message: str, *, again: bool = False) -> None:
+        warnings.append(message)
+
+    projector = Projector(study_dir, online=True, warn=warn, force=force)
     wanted = projector.missing_on_server(study)
     projector.project(study, final=True)
     missing = {view.id for view in projector.missing_on_server(study)}
-    failed = partial(SyncResult, ok=False, reason=" ".join(warnings))
-    return [failed(view.id) if view.id in missing else SyncResult(view.id, ok=True) for view in wanted]
+    results = []
+    for view in wanted:
+        ok, gone = view.id not in missing, projector.gone.get(view.id)
+        results.append(SyncResult(view.id, ok, None if ok else gone or "; ".join(warnings), gone is not None))
+    return results
 
 
 def _require_key() -> None:

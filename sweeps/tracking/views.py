@@ -1,4 +1,4 @@
-"""What W&B shows of a study: one view per run, made from the stage folders alone, without wandb.
+"""What W&B shows of a study's trainings: a view per run, made from the stage folders alone, without wandb.
 
 A run's rows are numbered by their position in the chain and not by when they were computed, so that a
 resumed projection knows which rows are there: sparse epochs 1..E are the steps 0..E-1, pruning is step E,
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from sweeps.comparison import Comparison, smallest_near
-from sweeps.outputs import pareto_table
 from sweeps.records import (
     FACTS,
+    MEASURED,
     ContenderRecord,
     StageRecord,
     StudyRecord,
@@ -28,6 +27,8 @@ from sweeps.records import (
 
 Row = dict[str, Any]
 RunState = Literal["waiting", "running", "complete", "failed"]
+
+TIME = "_timestamp"  # W&B's name for when a row was logged, in seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -53,27 +54,36 @@ class RunView:
     Attributes:
         id: the run's id, different from that in any other study of the same name.
         name: the run's name on the page.
+        project, entity: where it is to be kept; the user's own entity for None.
         group: the name of the study.
         job_type: what the run shows.
-        tags: the data set and the network.
+        tags: the data set, the network, and what the trial is.
+        notes: what it is, in a sentence.
         epoch_axes: names of the stages that have epochs, whose metrics are plotted over `<name>/epoch`.
         state: how far it is.
         mark: changes when anything in the run has changed.
         chain: the same as long as the rows are those of the same stages, however many there are so far.
+        count_rows: how many rows there are before a step, in all for None.
+        make_seconds: reads the seconds of training that the rows show.
         make_config: makes the config.
-        make_summary: makes the summary.
-        rows: yields (step, row) from a step on; values are numbers, Histograms, Tables and plotly figures.
+        make_summary: makes the summary; values are what JSON has, Tables and plotly figures.
+        rows: yields (step, row) from a step on; values are numbers and Histograms.
     """
 
     id: str
     name: str
+    project: str
+    entity: str | None
     group: str
     job_type: Literal["dense", "trial", "control", "repeat", "study"]
     tags: tuple[str, ...]
+    notes: str
     epoch_axes: tuple[str, ...]
     state: RunState
     mark: str
     chain: str
+    count_rows: Callable[[int | None], int]
+    make_seconds: Callable[[], float]
     make_config: Callable[[], dict[str, Any]]
     make_summary: Callable[[], dict[str, Any]]
     rows: Callable[[int], Iterator[tuple[int, Row]]]
@@ -89,6 +99,11 @@ class RunView:
         return self.make_summary()
 
     @property
+    def seconds(self) -> float:
+        """The seconds of training that the rows show."""
+        return self.make_seconds()
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will be added to the run."""
         return self.state in ("complete", "failed")
@@ -99,79 +114,100 @@ def run_id(study: StudyRecord, name: int | str) -> str:
     return f"{study.name}-{name}-{study.uid[:6]}"
 
 
-def study_views(study: StudyRecord) -> list[RunView]:
-    """The views of a study's runs: the dense network, all trials, controls and repeats, and the study."""
-    return [
-        dense_view(study),
-        *(trial_view(study, trial) for trial in study.trials),
-        *(contender_view(study, contender) for contender in study.contenders),
-        study_view(study),
-    ]
-
-
 def trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
     """The run of a trial."""
-    state: RunState = trial.state
-    if state == "running" and not any(stage.epochs_done for stage in trial.stages):
-        state = "waiting"
-    sparse, prune = trial.config.sparse, trial.config.prune
-    cut = f"ratio {prune.ratio:g}"
-    if prune.budget is not None:
-        most = getattr(prune, prune.budget)
-        cut = f"{most if isinstance(most, str) else format(most, ',')} {prune.budget}"
-    strength = f"λ {sparse.lambda_:g}" if sparse.target is None else f"target {sparse.target:g}"
-    return RunView(
-        id=run_id(study, trial.number),
-        name=f"trial {trial.number} · {strength} · {cut}",
-        group=study.name,
+    point, cut = _point_of(trial)
+    return _view(
+        study,
+        trial.number,
+        trial.stages,
+        state=_state(study, trial.state, trial.stages),
+        reason=trial.reason,
+        name=f"trial {trial.number} · {point} · {cut}",
         job_type="trial",
-        tags=_tags(study),
-        epoch_axes=_epoch_axes(trial.stages),
-        state=state,
-        mark=_mark(state, trial.reason, *map(_progress, trial.stages)),
-        chain=_chain(trial.stages),
+        tags=(point, cut),
+        notes=f"Trial {trial.number} of the study {study.name}: {point}, {cut}.",
         make_config=partial(_trial_config, trial),
-        make_summary=partial(_trial_summary, trial, state),
-        rows=partial(_chain_rows, trial.stages),
+        make_summary=partial(_trial_summary, study, trial),
     )
+
+
+def _point_of(trial: TrialRecord) -> tuple[str, str]:
+    """How strongly a trial is driven to sparsity, and how much is cut, in words."""
+    sparse, prune = trial.config.sparse, trial.config.prune
+    strength = f"λ {sparse.lambda_:g}" if sparse.target is None else f"target {sparse.target:g}"
+    if prune.budget is None:
+        return strength, f"ratio {prune.ratio:g}"
+    most = getattr(prune, prune.budget)
+    return strength, f"{most if isinstance(most, str) else format(most, ',')} {prune.budget}"
 
 
 def _trial_config(trial: TrialRecord) -> dict[str, Any]:
     config = trial.config.model_dump(mode="json", by_alias=True)
-    return {"trial": trial.number, "params": trial.params, **config}
+    return {"trial": trial.number, "searched": trial.params, **config}
 
 
-def _trial_summary(trial: TrialRecord, state: RunState) -> dict[str, Any]:
-    outcome = {**trial.row(), "epochs": epochs_trained(trial.stages)} if state == "complete" else {}
-    return {"state": state, "reason": trial.reason, **outcome}
+def _trial_summary(study: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
+    if trial.state != "complete":
+        return {}
+    cut = trial.last("prune")
+    facts = {
+        **trial.row(),
+        **trial.measured,
+        "epochs": epochs_trained(trial.stages),
+        "pruned_val_accuracy": cut.metrics["val_accuracy"],
+        **{name: cut.metrics[name] for name in ("threshold", "kept", "prunable") if name in cut.metrics},
+        **_environment(trial.stages[-1]),
+    }
+    if dense := study.dense.metrics:
+        facts["dense_val_accuracy"] = dense["val_accuracy"]
+        facts["difference"] = trial.metrics["val_accuracy"] - dense["val_accuracy"]
+        facts["times_smaller"] = dense["params"] / trial.metrics["params"]
+    if layers := cut.metrics.get("layers"):
+        facts["widths"] = Table(
+            ["layer", "before", "after"], [[name, *both] for name, both in layers.items()]
+        )
+        facts["widths_chart"] = _widths_chart(layers)
+    return facts
+
+
+def _environment(stage: StageRecord) -> dict[str, Any]:
+    """The device and the versions that a finished stage was computed with."""
+    known = stage.result["environment"] if stage.result else {}
+    names = {"device_name": "device", "slimnet": "slimnet", "torch": "torch", "python": "python"}
+    return {name: known[key] for key, name in names.items() if key in known}
+
+
+def _widths_chart(layers: dict[str, list[int]]) -> Any:
+    """The channels of each layer before and after pruning, as a plotly figure."""
+    import plotly.graph_objects as go
+
+    names = list(layers)
+    bars = [
+        go.Bar(name=when, x=names, y=[both[place] for both in layers.values()])
+        for place, when in enumerate(("before", "after"))
+    ]
+    figure = go.Figure(bars)
+    figure.update_layout(barmode="group", yaxis_title="channels")
+    return figure
 
 
 def contender_view(study: StudyRecord, contender: ContenderRecord) -> RunView:
     """The run of a control, or of a repeat with another seed."""
-    state: RunState = contender.state
-    if state == "running" and not any(stage.epochs_done for stage in contender.stages):
-        state = "waiting"
     about = f"{contender.kind}-{'all' if contender.trial is None else contender.trial}-{contender.seed}"
-    facts = {key: contender.metrics[key] for key in FACTS} if state == "complete" else {}
-    summary = {
-        "state": state,
-        "reason": contender.reason,
-        "epochs": contender.epochs,
-        **facts,
-    }
-    return RunView(
-        id=run_id(study, about),
+    facts = {key: contender.metrics[key] for key in FACTS} if contender.state == "complete" else {}
+    return _view(
+        study,
+        about,
+        contender.stages,
+        state=_state(study, contender.state, contender.stages),
+        reason=contender.reason,
         name=contender.name,
-        group=study.name,
         job_type="repeat" if contender.kind in ("dense", "trial") else "control",
-        tags=_tags(study),
-        epoch_axes=_epoch_axes(contender.stages),
-        state=state,
-        mark=_mark(state, contender.reason, *map(_progress, contender.stages)),
-        chain=_chain(contender.stages),
+        tags=(contender.kind,),
+        notes=f"The {contender.name} of the study {study.name}.",
         make_config=partial(_contender_config, study, contender),
-        make_summary=lambda: summary,
-        rows=partial(_chain_rows, contender.stages),
+        make_summary=lambda: {"epochs": contender.epochs, **facts},
     )
 
 
@@ -184,29 +220,23 @@ def _contender_config(study: StudyRecord, contender: ContenderRecord) -> dict[st
 def dense_view(study: StudyRecord) -> RunView:
     """The run of the unpruned baseline."""
     dense = study.dense
-    state: RunState = "waiting"
-    if dense.state == "done":
-        state = "complete"
-    elif dense.state == "failed":
-        state = "failed"
-    elif dense.epochs_done:
-        state = "running"
-    reason = dense.failure["reason"] if dense.failure else None
+    known: RunState = (
+        "complete" if dense.state == "done" else "failed" if dense.state == "failed" else "running"
+    )
     facts = {key: dense.metrics[key] for key in FACTS} if dense.metrics else {}
-    facts["epochs"] = epochs_trained([dense])
-    return RunView(
-        id=run_id(study, "dense"),
+    return _view(
+        study,
+        "dense",
+        [dense],
+        state=_state(study, known, [dense]),
+        reason=dense.failure["reason"] if dense.failure else None,
         name="dense",
-        group=study.name,
         job_type="dense",
-        tags=_tags(study),
-        epoch_axes=_epoch_axes([dense]),
-        state=state,
-        mark=_mark(state, reason, _progress(dense)),
-        chain=_chain([dense]),
+        tags=("dense",),
+        notes=f"The unpruned network of the study {study.name}, which its trials are compared with.",
         make_config=partial(_dense_config, study),
-        make_summary=lambda: {"state": state, "reason": reason, **facts},
-        rows=partial(_dense_rows, dense),
+        make_summary=lambda: {"epochs": epochs_trained([dense]), **facts},
+        histograms_at_end=True,
     )
 
 
@@ -215,58 +245,89 @@ def _dense_config(study: StudyRecord) -> dict[str, Any]:
     return {**config, "sparse": {**config["sparse"], "lambda": 0.0, "target": None}}
 
 
-def study_view(study: StudyRecord) -> RunView:
-    """The run of the study itself, which shows all of its trials, so that its size grows with them."""
-    complete = [trial.number for trial in study.complete]
-    failed = sum(trial.state == "failed" for trial in study.trials)
-    ended = len(complete) + failed
-    state: RunState = "complete" if ended >= study.goal and study.ended else "running" if ended else "waiting"
-    comparison = Comparison(study)
-    summary = {
-        "state": state,
-        "goal": study.goal,
-        "complete": len(complete),
-        "failed": failed,
-        **_headlines(study, comparison),
-    }
+def _view(
+    study: StudyRecord,
+    about: int | str,
+    stages: Sequence[StageRecord],
+    *,
+    state: RunState,
+    reason: str | None,
+    tags: tuple[str, ...],
+    make_summary: Callable[[], dict[str, Any]],
+    histograms_at_end: bool = False,
+    **fields: Any,
+) -> RunView:
+    """The view of a chain of stages. `tags` and the summary are its own, beside what every run has."""
+    measured = [stages[-1].metrics.get(name) for name in MEASURED] if state == "complete" else []
     return RunView(
-        id=run_id(study, "study"),
-        name=f"study {study.name}",
+        id=run_id(study, about),
+        project=study.config.wandb.project,
+        entity=study.config.wandb.entity,
         group=study.name,
-        job_type="study",
-        tags=_tags(study),
-        epoch_axes=(),
+        tags=tags_of(study, *tags),
+        epoch_axes=tuple(stage.name for stage in stages if stage.kind != "prune"),
         state=state,
-        mark=_mark(summary, study.front, complete, [_shown(one) for one in study.contenders]),
-        chain="",
-        make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
-        make_summary=lambda: summary,
-        rows=partial(_study_rows, study, comparison),
+        mark=mark_of(
+            study.config.wandb.project,
+            study.config.wandb.entity,
+            state,
+            reason,
+            study.dense.state,
+            measured,
+            *map(_progress, stages),
+        ),
+        chain=mark_of([stage.key for stage in stages]),
+        count_rows=partial(_count_rows, stages, histograms_at_end),
+        make_seconds=partial(_seconds, stages),
+        make_summary=lambda: {
+            "state": state,
+            "reason": reason,
+            "seconds": _seconds(stages),
+            **make_summary(),
+        },
+        rows=partial(_dense_rows if histograms_at_end else _chain_rows, stages),
+        **fields,
     )
 
 
-def _tags(study: StudyRecord) -> tuple[str, ...]:
-    return (study.config.data.name, study.config.model.label)
+def _state(study: StudyRecord, state: RunState, stages: Sequence[StageRecord]) -> RunState:
+    """The state of a run: one with no epoch waits, and one whose network is being measured still runs."""
+    if state == "running" and not any(stage.epochs_done for stage in stages):
+        return "waiting"
+    measuring = study.latencies.get(stages[-1].key)
+    if state == "complete" and measuring and measuring.state not in ("done", "failed") and not study.ended:
+        return "running"
+    return state
 
 
-def _epoch_axes(stages: Sequence[StageRecord]) -> tuple[str, ...]:
-    return tuple(stage.name for stage in stages if stage.kind != "prune")
+def tags_of(study: StudyRecord, *own: str) -> tuple[str, ...]:
+    """The tags of every run of a study, and its own; W&B takes 64 characters."""
+    tags = (study.name, study.config.data.name, study.config.model.label, *own)
+    return tuple(dict.fromkeys(tag[:64] for tag in tags))
 
 
 def _progress(stage: StageRecord) -> list[Any]:
     return [stage.key, stage.state, stage.epochs_done]
 
 
-def _shown(contender: ContenderRecord) -> list[Any]:
-    return [contender.name, contender.stages[-1].key, contender.state]
-
-
-def _chain(stages: Sequence[StageRecord]) -> str:
-    return _mark([stage.key for stage in stages])
-
-
-def _mark(*parts: Any) -> str:
+def mark_of(*parts: Any) -> str:
+    """A short hash of values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _seconds(stages: Sequence[StageRecord]) -> float:
+    """The seconds of training of a chain, as far as it is computed."""
+    return sum(stage.result["seconds"] if stage.result else stage.source.seconds() for stage in stages)
+
+
+def _count_rows(stages: Sequence[StageRecord], one_at_end: bool, before: int | None) -> int:
+    """How many rows a chain has; their steps are 0, 1, …"""
+    count = int(one_at_end and stages[-1].state == "done")
+    for stage in stages:
+        count += stage.epochs_done if stage.kind != "prune" else stage.state == "done"
+        if stage.state != "done":
+            break
+    return count if before is None else min(count, before)
 
 
 def _chain_rows(stages: Sequence[StageRecord], start: int) -> Iterator[tuple[int, Row]]:
@@ -289,24 +350,35 @@ def _chain_rows(stages: Sequence[StageRecord], start: int) -> Iterator[tuple[int
 def _prune_row(prune: StageRecord, trained: StageRecord | None) -> Row:
     """The metrics of the pruned network, and the scaling factors before pruning."""
     metrics = {f"{prune.name}/{name}": prune.metrics[name] for name in FACTS}
-    return metrics | (_layer_histograms(trained) if trained else {})
+    return metrics | _end_of(prune) | (_layer_histograms(trained) if trained else {})
 
 
-def _dense_rows(dense: StageRecord, start: int) -> Iterator[tuple[int, Row]]:
+def _dense_rows(stages: Sequence[StageRecord], start: int) -> Iterator[tuple[int, Row]]:
+    """A row per epoch, and one for the scaling factors of the layers at the end."""
+    (dense,) = stages
     yield from _epoch_rows(dense, first_step=0, start=start)
     step = dense.epochs_done
     if dense.state == "done" and step >= start:
-        yield step, _layer_histograms(dense)
+        yield step, _layer_histograms(dense) | _end_of(dense)
+
+
+def _end_of(stage: StageRecord) -> Row:
+    """When a finished stage ended, as W&B notes the time of a row; empty for those of earlier versions."""
+    ended = stage.result.get("ended") if stage.result else None
+    return {} if ended is None else {TIME: ended}
 
 
 def _epoch_rows(stage: StageRecord, *, first_step: int, start: int) -> Iterator[tuple[int, Row]]:
     if start >= first_step + stage.epochs_done:
         return  # without reading the file
+    times = dict(enumerate(stage.times, first_step))
     for step, epoch in enumerate(stage.history[max(0, start - first_step) :], max(first_step, start)):
         numbers = {name: value for name, value in epoch.items() if name not in ("epochs", "gamma")}
         row: Row = {f"{stage.name}/{name}": value for name, value in numbers.items()}
         if histogram := _histogram(epoch.get("gamma")):
             row[f"{stage.name}/gamma"] = histogram
+        if step in times:
+            row[TIME] = times[step]
         yield step, row
 
 
@@ -320,84 +392,3 @@ def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
     if raw is None or not all(map(math.isfinite, raw["edges"])):
         return None
     return Histogram(raw["counts"], raw["edges"])
-
-
-def _study_rows(study: StudyRecord, comparison: Comparison, start: int) -> Iterator[tuple[int, Row]]:
-    """One row: the tables and the chart as they are now, at a step that only grows.
-
-    The step is 1,000 for each complete trial plus 1 for each control and repeat. These may be removed or
-    replaced: if the row before had some, this one comes after it and says so.
-    """
-    contenders = sum(contender.state == "complete" for contender in study.contenders)
-    step = 1000 * len(study.complete) + min(contenders, 999)
-    had_some = start > 0 and (start - 1) % 1000 > 0
-    if not study.complete or (step < start and not had_some):
-        return
-    trials = [trial.row() for trial in study.complete]
-    found = pareto_table(study, comparison)
-    front = sorted(found["front"], key=lambda row: row["params"])
-    chart = _front_chart(study, trials, front, found["controls"])
-    row: Row = {"trials": _table(trials), "front": _table(_flat(front)), "front_chart": chart}
-    if found["controls"] or had_some:
-        row["controls"] = _table(_flat(found["controls"]))
-    yield max(step, start), row
-
-
-def _flat(rows: list[Row]) -> list[Row]:
-    """Rows whose values all fit into a cell: the number of seeds instead of their list."""
-    return [{**row, "seeds": len(row["seeds"])} for row in rows]
-
-
-def _table(rows: list[Row]) -> Table:
-    columns = list(rows[0]) if rows else []
-    return Table(columns, [[row[name] for name in columns] for row in rows])
-
-
-def _headlines(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
-    """The few numbers that summarise the study."""
-    headlines: dict[str, Any] = {}
-    if complete := study.complete:
-        headlines["best_val_accuracy"] = max(trial.metrics["val_accuracy"] for trial in complete)
-    if dense := study.dense.metrics:
-        near = smallest_near(study, comparison)
-        headlines["dense_val_accuracy"] = dense["val_accuracy"]
-        headlines["dense_params"] = dense["params"]
-        headlines["smallest_params_near_dense"] = comparison.of_trial(near).size("params") if near else None
-    return headlines
-
-
-def _front_chart(study: StudyRecord, trials: list[Row], front: list[Row], controls: list[Row]) -> Any:
-    """Validation accuracy over parameters, as a plotly figure, which needs no chart preset on the server."""
-    import plotly.graph_objects as go
-
-    def points(rows: list[Row], name: str, **style: Any) -> Any:
-        return go.Scatter(
-            x=[row["params"] for row in rows],
-            y=[row["val_accuracy"] for row in rows],
-            text=[f"trial {row['trial']} · λ {row['lambda']:g} · ratio {row['ratio']:g}" for row in rows],
-            name=name,
-            **style,
-        )
-
-    figure = go.Figure()
-    figure.add_trace(points(trials, "trials", mode="markers"))
-    figure.add_trace(points(front, "front", mode="lines+markers"))
-    for kind in dict.fromkeys(row["kind"] for row in controls):
-        of_kind = [row for row in controls if row["kind"] == kind]
-        means, errors = ([row[f"val_accuracy_{name}"] for row in of_kind] for name in ("mean", "se"))
-        figure.add_trace(
-            go.Scatter(
-                x=[row["params"] for row in of_kind],
-                y=means,
-                error_y={"array": errors},
-                name=f"{kind} control",
-                mode="lines+markers",
-                marker_symbol="square",
-            )
-        )
-    if metrics := study.dense.metrics:
-        dense = {"x": [metrics["params"]], "y": [metrics["val_accuracy"]]}
-        figure.add_trace(go.Scatter(**dense, name="dense", mode="markers", marker_symbol="star"))
-    figure.update_xaxes(title="parameters", type="log")
-    figure.update_yaxes(title="validation accuracy", tickformat=".1%")
-    return figure

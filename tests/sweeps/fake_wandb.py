@@ -1,4 +1,8 @@
-"""A W&B server on the loopback, just large enough for the real SDK to log, resume and sync against."""
+"""A W&B server on the loopback, just large enough for the real SDK to log, resume and sync against.
+
+It answers what it knows, notes in `unknown` whatever else it is asked, and counts what it was given: rows,
+files and artifacts. A file or an artifact counts when its content has arrived, not when it was announced.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,26 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, unquote
 
 API_KEY = "k" * 40
+USER = "me"
+
+
+@dataclass
+class ServerArtifact:
+    """A version of an artifact. `files` are those of its manifest, with their sizes."""
+
+    id: str
+    collection: str
+    kind: str
+    digest: str
+    logged_by: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    aliases: list[str] = field(default_factory=list)
+    state: str = "PENDING"
+    files: dict[str, int] = field(default_factory=dict)
+    used_by: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -20,13 +42,20 @@ class ServerRun:
     project: str
     attributes: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    system: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
     exit_code: int | None = None
     preempting: bool = False
+    stopped: bool = False
     opened: int = 0
 
     def steps(self) -> list[int]:
         return [row["_step"] for row in self.history]
+
+    def media(self) -> list[str]:
+        """The names of the files of tables and charts."""
+        return sorted(name for name in self.files if name.startswith("media/"))
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -39,12 +68,24 @@ class QuietServer(ThreadingHTTPServer):
 
 
 class FakeWandb:
-    """The state behind the HTTP handler: runs by id, and what went wrong."""
+    """The state behind the HTTP handler: what the server holds, and what went wrong.
+
+    Attributes:
+        projects: the runs by id, of each "entity/project".
+        artifacts: all versions, in the order in which they were created.
+        deleted: ids of runs that were deleted, which no run can have again.
+        unknown: what it was asked and does not know.
+        refuse_history, refuse_files, refuse_key: to answer rows, the content of files, or everything, with an
+            error.
+    """
 
     def __init__(self) -> None:
-        self.runs: dict[str, ServerRun] = {}
+        self.projects: dict[str, dict[str, ServerRun]] = {}
+        self.artifacts: list[ServerArtifact] = []
+        self.deleted: set[str] = set()
         self.unknown: list[str] = []
-        self.refuse_history = False
+        self.asked: list[str] = []
+        self.refuse_history = self.refuse_files = self.refuse_key = False
         self.lock = threading.Lock()
         self._http: QuietServer | None = None
         self._port = 0
@@ -52,6 +93,11 @@ class FakeWandb:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def runs(self) -> dict[str, ServerRun]:
+        """The runs of the usual project."""
+        return self.projects.get(f"{USER}/slimnet", {})
 
     def start(self) -> None:
         """Listens, on the same port as before if it had died."""
@@ -66,20 +112,38 @@ class FakeWandb:
             self._http.server_close()
             self._http = None
 
+    def delete(self, run: str) -> None:
+        """As a user does on the page of a project."""
+        del self.runs[run]
+        self.deleted.add(run)
+
+    def committed(self, kind: str) -> list[ServerArtifact]:
+        """The artifacts of a type that have arrived."""
+        return [one for one in self.artifacts if one.kind == kind and one.state == "COMMITTED"]
+
     # GraphQL: one method per operation that the SDK sends.
 
     def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         match = re.search(r"(?:query|mutation)\s+(\w+)", query)
         operation = match.group(1) if match else "?"
+        self.asked.append(operation)
         answer = getattr(self, f"on_{operation}", None)
         if answer is None:
             self.unknown.append(operation)
             return {"errors": [{"message": f"unknown operation {operation}"}]}
-        return {"data": answer(variables)}
+        try:
+            return {"data": answer(variables)}
+        except RefusedError as refusal:
+            return {"errors": [{"message": str(refusal)}]}
+        except Exception as error:
+            self.unknown.append(f"{operation}: {type(error).__name__} {error} in {json.dumps(variables)}")
+            return {"errors": [{"message": f"cannot answer {operation}"}]}
 
     def on_Viewer(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        viewer = {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}
+        viewer = {"id": "u", "entity": USER, "username": USER, "flags": "{}", "teams": {"edges": []}}
         return {"viewer": viewer}
+
+    on_GetDefaultEntity = on_Viewer  # noqa: N815
 
     def on_ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"serverInfo": {"features": []}}
@@ -88,7 +152,7 @@ class FakeWandb:
         return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
 
     def on_RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        run = self.runs.get(variables["name"])
+        run = self._project(variables).get(variables["name"])
         bucket = None
         if run is not None:
             tail = [json.dumps(run.history[-1])] if run.history else []
@@ -96,7 +160,7 @@ class FakeWandb:
                 "name": run.name,
                 "displayName": run.attributes.get("displayName"),
                 "historyLineCount": len(run.history),
-                "eventsLineCount": 0,
+                "eventsLineCount": len(run.system),
                 "logLineCount": 0,
                 "historyTail": json.dumps(tail),
                 "eventsTail": "[]",
@@ -105,54 +169,178 @@ class FakeWandb:
                 "tags": run.attributes.get("tags") or [],
                 "wandbConfig": json.dumps({"t": 1}),
             }
-        project = {"id": "p", "name": variables["project"], "entity": {"id": "e", "name": "me"}}
-        return {"model": {**project, "bucket": bucket}}
+        return {"model": {**self._named(variables), "bucket": bucket}}
 
     def on_UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        name, project = variables["name"], variables["project"]
-        inserted = name not in self.runs
-        run = self.runs.setdefault(name, ServerRun(name=name, project=project))
+        name, runs = variables["name"], self._project(variables)
+        if name in self.deleted:
+            raise RefusedError(f"run {name} was previously created and deleted; try a new run name")
+        inserted = name not in runs
+        run = runs.setdefault(name, ServerRun(name=name, project="/".join(self._path(variables))))
         run.attributes.update({key: value for key, value in variables.items() if value is not None})
         if variables.get("config"):
             run.attributes["config"] = {
                 key: item["value"] for key, item in json.loads(variables["config"]).items() if key != "_wandb"
             }
         run.opened += 1
-        entity = {"id": "e", "name": "me"}
         bucket = {
             "id": name,
             "name": name,
             "displayName": run.attributes.get("displayName"),
             "sweepName": None,
             "historyLineCount": len(run.history),
-            "project": {"id": "p", "name": project, "entity": entity},
+            "project": self._named(variables),
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
+    def on_RunStoppedStatus(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        run = self._project(variables).get(variables.get("runId") or variables.get("name") or "")
+        return {"project": {"run": {"stopped": bool(run and run.stopped)}}}
+
     def on_CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
+        entity, project = self._path(variables)
+        base = f"{self.url}/upload/{entity}/{project}/{variables['run']}"
+        files = [{"name": name, "uploadUrl": f"{base}/{quote(name)}"} for name in variables["files"]]
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
 
-    def on_ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return {"project": {"artifactType": {"name": "run_table"}, "artifact": None}}
+    # What sweeps asks of its runs.
 
-    def on_CreateArtifact(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        sequence = {"id": "s", "latestArtifact": {"id": "a", "versionIndex": 0}}
-        artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": sequence}
-        return {"createArtifact": {"artifact": artifact}}
+    def on_SweepRuns(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        names = json.loads(variables["filters"])["name"]["$in"]
+        runs = self._project(variables)
+        found = [self._described(runs[name]) for name in names if name in runs]
+        page = {"hasNextPage": False, "endCursor": None}
+        project = {"runs": {"edges": [{"node": node} for node in found], "pageInfo": page}}
+        return {"project": project if runs else None}
 
-    # The stream of history, summary and exit.
+    def on_SweepRunUpdate(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        project, _, name = variables["id"].partition("|")
+        run = self.projects[project][name]
+        run.summary = json.loads(variables["summaryMetrics"])
+        return {"upsertBucket": {"bucket": {"id": variables["id"]}}}
 
-    def file_stream(self, name: str, body: dict[str, Any]) -> None:
-        run = self.runs[name]
+    def _described(self, run: ServerRun) -> dict[str, Any]:
+        files = [{"node": {"name": name, "sizeBytes": size}} for name, size in run.files.items()]
+        logged = [one for one in self.artifacts if one.logged_by == run.name]
+        return {
+            "id": f"{run.project}|{run.name}",
+            "name": run.name,
+            "historyLineCount": len(run.history),
+            "summaryMetrics": json.dumps(run.summary),
+            "files": {"edges": files},
+            "outputArtifacts": {"edges": [{"node": _named_artifact(one)} for one in logged]},
+        }
+
+    # Artifacts.
+
+    def on_ArtifactType(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        collection = variables["name"].partition(":")[0]
+        known = next((one.kind for one in self.artifacts if one.collection == collection), None)
+        return {"project": {"artifact": {"artifactType": {"name": known}} if known else None}}
+
+    def on_CreateArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        given = variables["input"]
+        collection, digest = given["artifactCollectionName"], given["digest"]
+        aliases = [one["alias"] for one in given["aliases"] or []]
+        versions = [one for one in self.artifacts if one.collection == collection]
+        artifact = next((one for one in versions if one.digest == digest), None)
+        if artifact is None:
+            metadata = json.loads(given.get("metadata") or "{}")
+            artifact = ServerArtifact(
+                id=f"artifact-{len(self.artifacts)}",
+                collection=collection,
+                kind=given["artifactTypeName"],
+                digest=digest,
+                logged_by=given["runName"],
+                metadata=metadata,
+            )
+            self.artifacts.append(artifact)
+        for one in versions:
+            one.aliases = [alias for alias in one.aliases if alias not in aliases]
+        artifact.aliases += [alias for alias in aliases if alias not in artifact.aliases]
+        sequence = {"id": collection, "latestArtifact": {"id": versions[-1].id} if versions else None}
+        return {
+            "createArtifact": {
+                "artifact": {"id": artifact.id, "state": artifact.state, "artifactSequence": sequence}
+            }
+        }
+
+    def on_CreateArtifactManifest(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        url = f"{self.url}/manifest/{variables['artifactID']}"
+        manifest = {"id": f"manifest-{variables['artifactID']}", "file": {"id": "f"}}
+        if variables["includeUpload"]:
+            manifest["file"] = {"id": "f", "uploadUrl": url, "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": manifest}}
+
+    def on_CreateArtifactFiles(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        nodes = [
+            {
+                "id": "f",
+                "name": given["name"],
+                "displayName": given["name"],
+                "storagePath": given["name"],
+                "uploadUrl": f"{self.url}/artifact/{given['artifactID']}/{quote(given['name'])}",
+                "uploadHeaders": [],
+                "uploadMultipartUrls": None,
+                "artifact": {"id": given["artifactID"]},
+            }
+            for given in variables["input"]["artifactFiles"]
+        ]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def on_CommitArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        artifact = self._artifact(variables["artifactID"])
+        artifact.state = "COMMITTED"
+        return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
+
+    def on_UseArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        given = variables.get("input") or variables
+        artifact = self._artifact(given["artifactID"])
+        artifact.used_by.append(given["runName"])
+        return {"useArtifact": {"artifact": {"id": artifact.id}}}
+
+    def _artifact(self, name: str) -> ServerArtifact:
+        return next(one for one in self.artifacts if one.id == name)
+
+    def _path(self, variables: dict[str, Any]) -> tuple[str, str]:
+        return variables.get("entity") or variables.get("entityName") or USER, variables["project"]
+
+    def _project(self, variables: dict[str, Any]) -> dict[str, ServerRun]:
+        return self.projects.setdefault("/".join(self._path(variables)), {})
+
+    def _named(self, variables: dict[str, Any]) -> dict[str, Any]:
+        entity, project = self._path(variables)
+        return {"id": "p", "name": project, "entity": {"id": "e", "name": entity}}
+
+    # The stream of history, summary and exit, and the content of files.
+
+    def file_stream(self, path: list[str], body: dict[str, Any]) -> None:
+        entity, project, name = path
+        run = self.projects[f"{entity}/{project}"][name]
         files = body.get("files") or {}
         for line in files.get("wandb-history.jsonl", {}).get("content", []):
             run.history.append(json.loads(line))
+        for line in files.get("wandb-events.jsonl", {}).get("content", []):
+            run.system.append(json.loads(line))
         for line in files.get("wandb-summary.json", {}).get("content", []):
             run.summary = json.loads(line)
         run.preempting = run.preempting or bool(body.get("preempting"))
         if body.get("complete"):
             run.exit_code = body.get("exitcode")
+
+    def put(self, kind: str, path: list[str], content: bytes) -> bool:
+        """Take the content of a file; False if it is refused."""
+        if self.refuse_files:
+            return False
+        if kind == "upload":
+            entity, project, run, *name = path
+            self.projects[f"{entity}/{project}"][run].files["/".join(name)] = len(content)
+        elif kind == "artifact":
+            self._artifact(path[0]).files["/".join(path[1:])] = len(content)
+        elif kind != "manifest":
+            self.unknown.append(f"PUT {kind}")
+            return False
+        return True
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
@@ -162,7 +350,9 @@ class FakeWandb:
 
             def do_POST(self) -> None:
                 body = json.loads(self._body() or b"{}")
-                if self.path.startswith("/graphql"):
+                if server.refuse_key:
+                    self._reply({"errors": [{"message": "user is not logged in"}]}, status=401)
+                elif self.path.startswith("/graphql"):
                     with server.lock:
                         self._reply(server.graphql(body["query"], body.get("variables") or {}))
                 elif self.path.endswith("/file_stream"):
@@ -170,7 +360,7 @@ class FakeWandb:
                         self._reply({"error": "no"}, status=400)
                         return
                     with server.lock:
-                        server.file_stream(self.path.split("/")[-2], body)
+                        server.file_stream(self._parts()[1:4], body)
                     self._reply({})
                 elif self.path.startswith("/sdk/otel/"):  # wandb's reports of its own errors
                     self._reply({})
@@ -179,8 +369,13 @@ class FakeWandb:
                     self._reply({"error": "unknown path"}, status=404)
 
             def do_PUT(self) -> None:
-                self._body()
-                self._reply({})
+                kind, *path = self._parts()
+                with server.lock:
+                    taken = server.put(kind, path, self._body())
+                self._reply({}, status=200 if taken else 403)
+
+            def _parts(self) -> list[str]:
+                return [unquote(part) for part in self.path.partition("?")[0].strip("/").split("/")]
 
             def _body(self) -> bytes:
                 return self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -197,3 +392,11 @@ class FakeWandb:
                 pass
 
         return Handler
+
+
+def _named_artifact(artifact: ServerArtifact) -> dict[str, Any]:
+    return {"state": artifact.state, "artifactSequence": {"name": artifact.collection}}
+
+
+class RefusedError(Exception):
+    """What a GraphQL operation answers instead of data."""

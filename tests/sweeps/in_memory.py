@@ -13,11 +13,18 @@ class InMemory:
 
     rows: list[Row] = field(default_factory=list)
     layers: dict[str, Histogram] = field(default_factory=dict)
+    ended: list[float] = field(default_factory=list)
     reads: int = 0
 
     def history(self) -> list[Row]:
         self.reads += 1
         return self.rows
+
+    def times(self) -> list[float]:
+        return self.ended
+
+    def seconds(self) -> float:
+        return float(len(self.rows))
 
     def gamma_layers(self) -> dict[str, Histogram]:
         self.reads += 1

@@ -120,10 +120,25 @@ def test_forgetting_a_failure_drops_a_damaged_checkpoint(folder: StageFolder) ->
 
 def test_time_spent_is_kept_and_what_cannot_be_read_counts_nothing(folder: StageFolder) -> None:
     assert folder.seconds() == 0.0
-    folder.note_seconds(2.5)
+    folder.note_epoch(1, 2.5)
     assert folder.seconds() == 2.5
     (folder.path / "timing.json").write_text("{")
     assert folder.seconds() == 0.0
+    assert folder.times() == []
+
+
+def test_when_each_epoch_ended_is_kept_while_its_epoch_is(folder: StageFolder) -> None:
+    for epoch in (1, 2, 3):
+        folder.note_epoch(epoch, float(epoch))
+    first, second, third = folder.times()
+    assert first < second < third
+    folder.note_epoch(2, 2.5)  # computed again from an earlier checkpoint
+    assert folder.times()[0] == first
+    assert len(folder.times()) == 2
+    assert folder.times()[1] > third
+    (folder.path / "timing.json").write_text('{"seconds": 3.0}')  # by an earlier version
+    folder.note_epoch(3, 4.0)
+    assert len(folder.times()) == 3
 
 
 @pytest.mark.parametrize("name", ["result.json", "failure.json", "history.jsonl"])

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from fake_wandb import API_KEY, FakeWandb
+from projected import PATIENCE, Wait
+
+from sweeps.tracking import mode, sdk
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +53,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
     yield fake
     fake.stop()
     assert fake.unknown == [], f"the server was asked for {fake.unknown}"
+
+
+@pytest.fixture(autouse=True)
+def wait(monkeypatch: pytest.MonkeyPatch) -> Wait:
+    """Sets how long the SDK waits for a server, from seconds that no busy machine needs."""
+
+    def set_to(seconds: float) -> None:
+        monkeypatch.setattr(sdk, "INIT_TIMEOUT", seconds)
+        monkeypatch.setattr(sdk, "FINISH_TIMEOUT", seconds)
+        monkeypatch.setattr(mode, "ANSWER_SECONDS", seconds)
+
+    set_to(PATIENCE)
+    return set_to
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_wandb import API_KEY
+from fake_wandb import API_KEY, FakeWandb
+from projected import Wait
 
 from slimnet.errors import SlimnetError
 from sweeps.tracking import decide_mode
@@ -55,12 +56,54 @@ def test_the_setting_comes_before_the_environment_before_a_key(monkeypatch: pyte
 
     assert decide_mode("auto").value == "offline"
     assert "WANDB_MODE is dryrun" in decide_mode("auto").why
-    assert decide_mode("online").value == "online"
     assert decide_mode("disabled").value == "disabled"
 
 
-def test_online_without_a_key_goes_offline_instead_of_asking() -> None:
-    assert decide_mode("online").value == "offline"
+def test_online_by_name_asks_the_server(server: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    mode = decide_mode("online")
+
+    assert mode.value == "online"
+    assert server.url in mode.why
+    assert "wandb.mode is online" in mode.why
+
+
+def test_online_by_name_without_a_key_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(
+        SlimnetError, match=r"wandb.mode is online, and there is no API key for .*wandb login"
+    ):
+        decide_mode("online")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(SlimnetError, match=r"WANDB_MODE is online, .* or use --wandb offline"):
+        decide_mode("auto")
+
+
+def test_online_by_name_with_a_malformed_key_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(SlimnetError, match=r"W&B cannot be used: .*WANDB_API_KEY invalid"):
+        decide_mode("online")
+
+
+@pytest.mark.parametrize("trouble", ["the key is refused", "it does not answer"])
+def test_online_by_name_is_an_error_where_the_server_does_not_take_the_key(
+    server: FakeWandb, wait: Wait, trouble: str
+) -> None:
+    wait(2)
+    if trouble == "the key is refused":
+        server.refuse_key = True
+    else:
+        server.stop()
+    with pytest.raises(SlimnetError, match=r"W&B cannot be used: .*--wandb auto"):
+        decide_mode("online")
+
+
+def test_online_by_name_without_wandb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SlimnetError, match="wandb is not installed"):
+        decide_mode("online")
 
 
 def test_a_key_that_cannot_be_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

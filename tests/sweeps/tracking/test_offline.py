@@ -15,7 +15,7 @@ from tracked import EPOCHS, contender, failed, run_id, study, trial
 from slimnet.errors import SlimnetError
 from sweeps.records import StudyRecord
 from sweeps.tracking import Mode, OfflineRun, Tracker, read_offline_run
-from sweeps.tracking.ledger import FILE, Ledger
+from sweeps.tracking.ledger import FILE, FOLDER, Ledger
 
 OFFLINE = Mode("offline", "for the test")
 
@@ -38,7 +38,7 @@ def offline_runs(study_dir: Path) -> dict[str, OfflineRun]:
 
 def folders(study_dir: Path) -> dict[str, str]:
     """What is noted to be written: the folder of each run."""
-    return {name: str(entry.folder) for name, entry in Ledger(study_dir / "wandb").items()}
+    return {name: str(entry.folder) for name, entry in Ledger(study_dir / "wandb").items(FOLDER)}
 
 
 def assert_each_epoch_once(run: OfflineRun) -> None:
@@ -60,7 +60,7 @@ def test_a_study_reads_back(study_dir: Path) -> None:
     assert (complete.group, complete.job_type, complete.project) == ("smoke", "trial", "slimnet")
     assert complete.name == "trial 0 · λ 0.01 · ratio 0.7"
     assert complete.config["sparse"]["lambda"] == 0.01
-    assert complete.config["params"] == {"sparse.lambda": 0.01, "prune.ratio": 0.7}
+    assert complete.config["searched"] == {"sparse.lambda": 0.01, "prune.ratio": 0.7}
     assert complete.history[0]["sparse/gamma"] == {
         "_type": "histogram",
         "values": [3, 2, 1],
@@ -73,7 +73,7 @@ def test_a_study_reads_back(study_dir: Path) -> None:
     assert runs[run_id(1)].exit_code == 1
     assert runs[run_id(1)].summary["reason"] == "loss is NaN"
     assert runs[run_id("dense")].job_type == "dense"
-    tables = runs[run_id("study")].history[0]
+    tables = runs[run_id("study")].summary
     assert tables["trials"]["nrows"] == 2
     assert tables["front_chart"]["_type"] == "plotly-file"
 
@@ -103,7 +103,7 @@ def test_controls_and_repeats_read_back(study_dir: Path) -> None:
     names: list[int | str] = ["dense", 0, "study", "uniform-0-0", "random-0-0"]
     runs = offline_runs(study_dir)
     assert set(runs) == {run_id(name) for name in names}, "a repeat that runs is not written yet"
-    assert "controls" in runs[run_id("study")].history[0]
+    assert runs[run_id("study")].summary["controls"]["nrows"] == 1
 
     ended = [whole, contender("dense", None, 1), broken]
     assert track(study_dir, study(trial(0), goal=1, contenders=ended)) == []
@@ -117,7 +117,8 @@ def test_controls_and_repeats_read_back(study_dir: Path) -> None:
     assert runs[run_id("dense-all-1")].config["seed"] == 1
     assert runs[run_id("random-0-0")].exit_code == 1
     assert runs[run_id("random-0-0")].summary["reason"] == "sparse: NaN loss"
-    assert [row["_step"] for row in runs[run_id("study")].history] == [1002]
+    assert [row["_step"] for row in runs[run_id("study")].history] == [0]
+    assert runs[run_id("study")].summary["controls"]["nrows"] == 1
 
 
 def test_nothing_new_writes_nothing(study_dir: Path) -> None:

@@ -9,7 +9,8 @@ from in_memory import InMemory
 from tracked import contender, failed, run_id, stage, study, trial
 
 from sweeps.records import ContenderKind, ContenderRecord, StudyRecord
-from sweeps.tracking.views import Histogram, Row, RunView, study_views
+from sweeps.tracking.study_view import study_views
+from sweeps.tracking.views import Histogram, Row, RunView
 
 
 def view_of(record: StudyRecord, name: int | str) -> RunView:
@@ -78,7 +79,7 @@ def test_a_trial_that_has_not_begun_waits() -> None:
 def test_the_study_shows_its_front_and_how_it_stands() -> None:
     record = study(trial(0), trial(1), failed(trial(2, 1, False, 0), "NaN loss"))
     view = view_of(record, "study")
-    tables = rows(record, "study")[2000]
+    tables = view.summary
 
     assert view.state == "complete"
     assert view.summary["failed"] == 1
@@ -87,6 +88,7 @@ def test_the_study_shows_its_front_and_how_it_stands() -> None:
     assert [row[0] for row in tables["trials"].data] == [0, 1]
     assert [row[0] for row in tables["front"].data] == [1, 0]  # by size
     assert len(tables["front_chart"].data) == 3
+    assert tables["not_complete"].data == [[2, "failed", "NaN loss"]]
 
 
 CONTENDERS = (
@@ -125,8 +127,13 @@ def test_controls_and_repeats_have_runs_of_their_own_before_that_of_the_study() 
     ]
     assert {(view.group, view.epoch_axes) for view in beside} == {("smoke", ("sparse",))}
     facts = {"params": 700, "macs": 5000, "val_accuracy": 0.7, "test_accuracy": 0.79}
-    assert beside[0].summary == {"state": "complete", "reason": None, "epochs": 3, **facts}
-    assert beside[5].summary == {"state": "failed", "reason": "sparse: NaN loss", "epochs": 3}
+    assert beside[0].summary == {"state": "complete", "reason": None, "seconds": 1.0, "epochs": 3, **facts}
+    assert beside[5].summary == {
+        "state": "failed",
+        "reason": "sparse: NaN loss",
+        "seconds": 1.0,
+        "epochs": 3,
+    }
 
 
 def test_a_control_tells_whose_it_is_and_has_the_config_of_its_trial() -> None:
@@ -167,12 +174,9 @@ def test_the_study_has_ended_when_its_controls_have_and_shows_them() -> None:
         "complete",
         "running",
     ]
-    steps = [list(rows(record, "study")) for record in (before, middle, after, more)]
-    assert steps == [[2000], [2001], [2002], [3000]]
     assert len({view_of(record, "study").mark for record in (before, middle, after, more)}) == 4
-
-    assert "controls" not in rows(before, "study")[2000]
-    shown = rows(after, "study")[2002]
+    assert view_of(before, "study").summary["controls"].data == []
+    shown = view_of(after, "study").summary
     columns, cells = shown["controls"].columns, shown["controls"].data
     assert [dict(zip(columns, row, strict=True))["trial"] for row in cells] == [0, 1]
     assert all(isinstance(cell, int | float | str | None) for row in cells for cell in row)
@@ -183,45 +187,72 @@ def test_the_study_has_ended_when_its_controls_have_and_shows_them() -> None:
     assert list(traces["uniform control"].y) == [0.7, 0.7]
 
 
-def test_a_control_that_is_tried_again_gives_the_study_a_new_row() -> None:
+def test_controls_that_are_tried_again_taken_back_or_exchanged_change_the_run_of_the_study() -> None:
     ended = contender("uniform", 0, 0)
-    records = [
-        study(trial(0), goal=1, contenders=[ended, one])
-        for one in (
-            contender("uniform", 0, 1, 1, failure="sparse: NaN loss"),
-            contender("uniform", 0, 1, 1),
-            contender("uniform", 0, 1),
-        )
+    besides = [
+        [ended, contender("uniform", 0, 1, 1, failure="sparse: NaN loss")],
+        [ended, contender("uniform", 0, 1, 1)],
+        [ended, contender("uniform", 0, 1)],
+        [ended],
+        [contender("scratch", 0, 0)],
+        [],
     ]
-    assert [list(rows(record, "study")) for record in records] == [[1001], [1001], [1002]]
-    assert len({view_of(record, "study").mark for record in records}) == 3
-    (row,) = rows(records[2], "study", start=1002).values()
-    columns, (cells,) = row["controls"].columns, row["controls"].data
-    assert dict(zip(columns, cells, strict=True))["seeds"] == 2
+    records = [study(trial(0), goal=1, contenders=beside) for beside in besides]
+    assert len({view_of(record, "study").mark for record in records}) == len(records)
+    table = view_of(records[2], "study").summary["controls"]
+    assert dict(zip(table.columns, table.data[0], strict=True))["seeds"] == 2
 
 
-def test_controls_that_are_taken_back_or_exchanged_give_the_study_a_new_row() -> None:
-    """Even where there are as many or fewer: the server would go on showing those that it has."""
-    two = (contender("uniform", 0, 0), contender("uniform", 1, 0))
-    other = (contender("scratch", 0, 0), contender("scratch", 1, 0))
-    records = [study(trial(0), trial(1), goal=2, contenders=beside) for beside in (two, other, two[:1], ())]
-    assert len({view_of(record, "study").mark for record in records}) == 4
-    assert list(rows(records[0], "study")) == [2002]
-    shown = []
-    for start, record in enumerate(records[1:], 2003):
-        ((step, row),) = rows(record, "study", start).items()
-        assert step == start
-        columns, data = row["controls"].columns, row["controls"].data
-        shown.append([dict(zip(columns, cells, strict=True))["kind"] for cells in data])
-    assert shown == [["scratch"] * 2, ["uniform"], []]
+def test_the_study_has_a_row_per_complete_trial_that_later_ones_do_not_change() -> None:
+    """So that its history is the same however often it was interrupted, online and offline."""
+    first, second, third = trial(0), failed(trial(1, 1, False, 0), "NaN loss"), trial(2)
+    whole = rows(study(first, second, third), "study")
+    assert list(whole) == [0, 2]
+    assert rows(study(first), "study") == {0: whole[0]}
+    assert rows(study(first, trial(1, 2, False, 0), third), "study") == {0: whole[0]}, "trial 1 comes first"
+    assert rows(study(first, second, third), "study", start=1) == {2: whole[2]}
+    assert rows(study(first, dense=2), "study") == {}, "the volume is bounded by the dense network"
+    assert [row["trial"] for row in whole.values()] == [0, 2]
+    assert third.first("sparse").key == first.first("sparse").key, "which is trained once"
+    assert [row["epochs"] for row in whole.values()] == [3 + 3 + 2, 3 + 3 + 2 + 2]
+    assert whole[0]["hypervolume"] == pytest.approx(0.8 * (2000 - 900))
+    assert whole[2]["hypervolume"] > whole[0]["hypervolume"]
 
 
-def test_without_controls_there_is_no_row_again_and_no_table_of_them() -> None:
-    record = study(trial(0), trial(1), goal=2)
-    assert rows(record, "study", start=2001) == {}
-    assert [set(row) for row in rows(record, "study", start=1001).values()] == [
-        {"trials", "front", "front_chart"}
-    ]
+def test_a_view_knows_how_many_rows_it_has_before_a_step() -> None:
+    record = study(
+        trial(0),
+        trial(1, 2, False, 0),
+        failed(trial(2, True, True, 1), "killed"),
+        trial(3, second_pass=(True, True, 1)),
+        contenders=[contender("uniform", 0, 0, 2)],
+    )
+    for view in study_views(record):
+        steps = [step for step, _ in view.rows(0)]
+        assert view.count_rows(None) == len(steps)
+        for step in range(14):
+            assert view.count_rows(step) == sum(own < step for own in steps)
+
+
+def test_rows_carry_the_time_of_their_epoch_and_the_run_the_seconds_of_its_training() -> None:
+    sparse, prune, tuned = trial(0).stages
+    sparse = replace(sparse, source=InMemory(sparse.history, {}, [10.0, 20.0, 30.0]))
+    cut = replace(prune, result={**(prune.result or {}), "ended": 31.0})
+    record = study(replace(trial(0), stages=(sparse, cut, tuned)))
+
+    times = [row.get("_timestamp") for row in rows(record, 0).values()]
+
+    assert times == [10.0, 20.0, 30.0, 31.0, None, None], "older stages do not say"
+    assert rows(record, 0, start=1)[1]["_timestamp"] == 20.0
+    view = view_of(record, 0)
+    assert view.seconds == view.summary["seconds"] == 3.0
+
+
+def test_what_was_searched_and_the_size_have_names_of_their_own() -> None:
+    view = view_of(study(trial(0)), 0)
+    assert view.config["searched"] == {"sparse.lambda": 0.01, "prune.ratio": 0.7}
+    assert view.summary["params"] == 900
+    assert not view.config.keys() & view.summary.keys() - {"trial"}
 
 
 def test_the_histograms_at_a_cut_are_those_of_sparse_training_not_of_early_epochs() -> None:

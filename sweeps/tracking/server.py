@@ -1,0 +1,143 @@
+"""What a W&B server holds of a study's runs, which it is asked and nothing else is believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.tracking import sdk
+
+PAGE = 50  # runs asked about at once
+
+_QUERY = """
+query SweepRuns($entity: String!, $project: String!, $filters: JSONString, $first: Int!) {
+  project(name: $project, entityName: $entity) {
+    runs(filters: $filters, first: $first) {
+      edges {
+        node {
+          id
+          name
+          historyLineCount
+          summaryMetrics
+          files(first: 1000) { edges { node { name sizeBytes } } }
+          outputArtifacts(first: 1000) { edges { node { state artifactSequence { name } } } }
+        }
+      }
+    }
+  }
+}
+"""
+
+
+_UPDATE = """
+mutation SweepRunUpdate($id: String!, $summaryMetrics: JSONString) {
+  upsertBucket(input: {id: $id, summaryMetrics: $summaryMetrics}) { bucket { id } }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a server holds of a run.
+
+    Attributes:
+        id: its id among all runs of the server.
+        rows: how many rows of history.
+        summary: its summary.
+        lacking: the tables, charts and models that were announced and have not arrived.
+        models: the names of the models that have arrived.
+    """
+
+    id: str
+    rows: int
+    summary: dict[str, Any]
+    lacking: tuple[str, ...]
+    models: frozenset[str]
+
+
+class Server:
+    """A server with the entity and the project that runs go to.
+
+    Attributes:
+        place: "https://host/entity/project", which is also the address of the project's page.
+    """
+
+    def __init__(self, project: str, entity: str | None) -> None:
+        """Connect.
+
+        Raises:
+            Exception: (wandb's) the server does not answer, or refuses the key.
+        """
+        self._api = sdk.connect(sdk.INIT_TIMEOUT)
+        self._project = project
+        self._entity = entity or str(self._api.default_entity)
+        self.place = f"{sdk.app_url(self._api)}/{self._entity}/{project}"
+
+    def page(self, run_id: str) -> str:
+        """The address of a run's page."""
+        return f"{self.place}/runs/{run_id}"
+
+    def held(self, run_ids: Sequence[str]) -> dict[str, Held]:
+        """What the server holds of these runs, by id; without those that it does not know.
+
+        Raises:
+            Exception: (wandb's) the server does not answer.
+        """
+        found: dict[str, Held] = {}
+        for start in range(0, len(run_ids), PAGE):
+            names = list(run_ids[start : start + PAGE])
+            variables = {
+                "entity": self._entity,
+                "project": self._project,
+                "filters": json.dumps({"name": {"$in": names}}),
+                "first": PAGE,
+            }
+            answer = sdk.ask(self._api, _QUERY, variables)
+            project = answer.get("project") or {"runs": {"edges": []}}
+            found |= {edge["node"]["name"]: _held(edge["node"]) for edge in project["runs"]["edges"]}
+        return found
+
+    def set_seconds(self, held: Held, seconds: float) -> None:
+        """Let a run last as long as its training, and not as long as it was open.
+
+        Raises:
+            Exception: (wandb's) the server does not answer.
+        """
+        duration = round(seconds)
+        if held.summary.get("_runtime") != duration:
+            own = held.summary.get("_wandb") or {}
+            summary = {**held.summary, "_runtime": duration, "_wandb": {**own, "runtime": duration}}
+            sdk.ask(self._api, _UPDATE, {"id": held.id, "summaryMetrics": json.dumps(summary)})
+
+
+def _held(run: dict[str, Any]) -> Held:
+    summary = json.loads(run["summaryMetrics"] or "{}")
+    arrived = {node["name"] for node in _nodes(run["files"]) if int(node["sizeBytes"] or 0) > 0}
+    artifacts = [(node["artifactSequence"]["name"], node["state"]) for node in _nodes(run["outputArtifacts"])]
+    return Held(
+        id=run["id"],
+        rows=int(run["historyLineCount"] or 0),
+        summary=summary,
+        lacking=tuple(
+            sorted(
+                {path for path in _paths(summary) if path not in arrived}
+                | {name for name, state in artifacts if state != "COMMITTED"}
+            )
+        ),
+        models=frozenset(name for name, state in artifacts if state == "COMMITTED"),
+    )
+
+
+def _nodes(connection: dict[str, Any]) -> list[dict[str, Any]]:
+    return [edge["node"] for edge in connection["edges"]]
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """The files that a summary refers to: those of tables and charts."""
+    if isinstance(value, dict):
+        if isinstance(value.get("path"), str) and "_type" in value:
+            yield value["path"]
+        for inner in value.values():
+            yield from _paths(inner)

@@ -1,0 +1,207 @@
+"""What W&B shows of a study as a whole: the run of the study, and the views of all of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from sweeps.comparison import Comparison, smallest_near
+from sweeps.outputs import pareto_table, worst
+from sweeps.pareto import Front, hypervolume
+from sweeps.records import StudyRecord, TrialRecord
+from sweeps.tracking.views import (
+    TIME,
+    Row,
+    RunState,
+    RunView,
+    Table,
+    contender_view,
+    dense_view,
+    mark_of,
+    run_id,
+    tags_of,
+    trial_view,
+)
+
+
+def study_views(study: StudyRecord) -> list[RunView]:
+    """The views of a study's runs: the dense network, all trials, controls and repeats, and the study."""
+    return [
+        dense_view(study),
+        *(trial_view(study, trial) for trial in study.trials),
+        *(contender_view(study, contender) for contender in study.contenders),
+        study_view(study),
+    ]
+
+
+def study_view(study: StudyRecord) -> RunView:
+    """The run of the study itself.
+
+    Its rows are numbers, one row per complete trial. They follow from the trials in their order alone, so
+    that they are the same however the study was tracked. The tables and the chart change with every trial,
+    and are in the summary.
+    """
+    complete = [trial.number for trial in study.complete]
+    failed = [trial for trial in study.trials if trial.state == "failed"]
+    ended = len(complete) + len(failed)
+    state: RunState = "complete" if ended >= study.goal and study.ended else "running" if ended else "waiting"
+    comparison = Comparison(study)
+    numbers = {
+        "state": state,
+        "goal": study.goal,
+        "complete": len(complete),
+        "failed": len(failed),
+        **_headlines(study, comparison),
+    }
+    shown = [(one.name, one.stages[-1].key, one.state) for one in study.contenders]
+    return RunView(
+        id=run_id(study, "study"),
+        name=f"study {study.name}",
+        project=study.config.wandb.project,
+        entity=study.config.wandb.entity,
+        group=study.name,
+        job_type="study",
+        tags=tags_of(study, "study"),
+        notes=f"The study {study.name}: all of its trials, its front and its controls.",
+        epoch_axes=(),
+        state=state,
+        mark=mark_of(
+            study.config.wandb.project,
+            study.config.wandb.entity,
+            numbers,
+            study.front,
+            complete,
+            shown,
+            [trial.reason for trial in failed],
+        ),
+        chain="",
+        count_rows=lambda before: sum(before is None or trial.number < before for trial in _told(study)),
+        make_seconds=lambda: 0.0,
+        make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
+        make_summary=lambda: numbers | _tables(study, comparison),
+        rows=partial(_rows, study),
+    )
+
+
+def _told(study: StudyRecord) -> list[TrialRecord]:
+    """The complete trials, in order, before the first that still runs; none before the baseline ends."""
+    told: list[TrialRecord] = []
+    if study.dense.state not in ("done", "failed"):
+        return told
+    for trial in study.trials:
+        if trial.state == "running":
+            break
+        if trial.state == "complete":
+            told.append(trial)
+    return told
+
+
+def _rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
+    """How the front has grown, trial by trial: over the trials, and over the epochs that they have cost.
+
+    A stage that trials share counts with the first of them.
+    """
+    objectives = study.config.search.objectives
+    reference = worst(study)
+    front, facts = Front(objectives), {}
+    known = {study.dense.key: study.dense.epochs_done}
+    best = 0.0
+    for trial in _told(study):
+        row = facts[trial.number] = trial.facts()
+        if study.config.search.allows(row):
+            front.add(trial.number, row)
+        known |= {stage.key: stage.epochs_done for stage in trial.stages if stage.kind != "prune"}
+        best = max(best, row["val_accuracy"])
+        if trial.number < start:
+            continue
+        found: Row = {
+            "trial": trial.number,
+            "epochs": sum(known.values()),
+            "front_size": len(front.numbers()),
+            "best_val_accuracy": best,
+            "val_accuracy": row["val_accuracy"],
+            "params": row["params"],
+        }
+        if reference is not None:
+            found["hypervolume"] = hypervolume([facts[n] for n in front.numbers()], objectives, reference)
+        if ended := (trial.stages[-1].result or {}).get("ended"):
+            found[TIME] = ended
+        yield trial.number, found
+
+
+def _tables(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
+    """The tables and the chart of the study as it is now."""
+    trials = [trial.row() for trial in study.complete]
+    found = pareto_table(study, comparison)
+    front = sorted(found["front"], key=lambda row: row["params"])
+    unfinished = [
+        [trial.number, trial.state, trial.reason] for trial in study.trials if trial.state == "failed"
+    ]
+    return {
+        "trials": _table(trials),
+        "front": _table(_flat(front)),
+        "controls": _table(_flat(found["controls"])),
+        "not_complete": Table(["trial", "state", "reason"], unfinished),
+        "front_chart": _front_chart(study, trials, front, found["controls"]),
+    }
+
+
+def _flat(rows: list[Row]) -> list[Row]:
+    """Rows whose values all fit into a cell: the number of seeds instead of their list."""
+    return [{**row, "seeds": len(row["seeds"])} for row in rows]
+
+
+def _table(rows: list[Row]) -> Table:
+    columns = list(rows[0]) if rows else []
+    return Table(columns, [[row[name] for name in columns] for row in rows])
+
+
+def _headlines(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
+    """The few numbers that summarise the study."""
+    headlines: dict[str, Any] = {}
+    if complete := study.complete:
+        headlines["best_val_accuracy"] = max(trial.metrics["val_accuracy"] for trial in complete)
+    if dense := study.dense.metrics:
+        near = smallest_near(study, comparison)
+        headlines["dense_val_accuracy"] = dense["val_accuracy"]
+        headlines["dense_params"] = dense["params"]
+        headlines["smallest_params_near_dense"] = comparison.of_trial(near).size("params") if near else None
+    return headlines
+
+
+def _front_chart(study: StudyRecord, trials: list[Row], front: list[Row], controls: list[Row]) -> Any:
+    """Validation accuracy over parameters, as a plotly figure, which needs no chart preset on the server."""
+    import plotly.graph_objects as go
+
+    def points(rows: list[Row], name: str, **style: Any) -> Any:
+        return go.Scatter(
+            x=[row["params"] for row in rows],
+            y=[row["val_accuracy"] for row in rows],
+            text=[f"trial {row['trial']} · λ {row['lambda']:g} · ratio {row['ratio']:g}" for row in rows],
+            name=name,
+            **style,
+        )
+
+    figure = go.Figure()
+    figure.add_trace(points(trials, "trials", mode="markers"))
+    figure.add_trace(points(front, "front", mode="lines+markers"))
+    for kind in dict.fromkeys(row["kind"] for row in controls):
+        of_kind = [row for row in controls if row["kind"] == kind]
+        means, errors = ([row[f"val_accuracy_{name}"] for row in of_kind] for name in ("mean", "se"))
+        figure.add_trace(
+            go.Scatter(
+                x=[row["params"] for row in of_kind],
+                y=means,
+                error_y={"array": errors},
+                name=f"{kind} control",
+                mode="lines+markers",
+                marker_symbol="square",
+            )
+        )
+    if metrics := study.dense.metrics:
+        dense = {"x": [metrics["params"]], "y": [metrics["val_accuracy"]]}
+        figure.add_trace(go.Scatter(**dense, name="dense", mode="markers", marker_symbol="star"))
+    figure.update_xaxes(title="parameters", type="log")
+    figure.update_yaxes(title="validation accuracy", tickformat=".1%")
+    return figure
