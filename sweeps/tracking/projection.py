@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.tracking import sdk
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 
 CONFIRM_SECONDS = 20.0  # how long a server may take to count what it was sent
 ASK_SECONDS = 5.0  # between two questions about runs that have ended, while the sweep runs
-
-
-class Warn(Protocol):
-    """Takes a warning."""
-
-    def __call__(self, message: str, *, again: bool = False) -> None: ...
 
 
 @dataclass
@@ -59,13 +54,15 @@ class Projector:
         gone: why a run cannot go on under its id on the server, by run id: it was deleted, or has other rows.
     """
 
-    def __init__(self, study_dir: Path, *, online: bool, warn: Warn, force: bool = False) -> None:
+    def __init__(
+        self, study_dir: Path, *, online: bool, warn: Callable[[str], None], force: bool = False
+    ) -> None:
         """Begin with the content of the ledger.
 
         Args:
             study_dir: runs/<study>.
             online: whether to try the server.
-            warn: called with a line for each problem, and whether only `force` mends it.
+            warn: called with a line for each problem but what is `gone`.
             force: whether to begin such runs anew, under other ids.
         """
         self._study_dir = study_dir
@@ -227,7 +224,6 @@ class Projector:
         elif view.id not in self.gone:
             self._note(view, replace(entry, mark=""))
             self.gone[view.id] = problem
-            self._warn(f"W&B: {view.name} is left out: {problem}", again=True)
 
     def _lack(self, view: RunView, held: Held | None) -> str | None:
         """What the server lacks of a run that has ended; None if it has everything."""

@@ -34,6 +34,7 @@ class Tracker:
         self._projector = Projector(study_dir, online=mode.value == "online", warn=self._warn)
         self._warnings: list[str] = []
         self._told = 0  # of the warnings
+        self._gone: set[str] = set()  # runs that were warned of
         self._latest: StudyRecord | None = None
         self._closing = False
         self._wake = threading.Event()
@@ -92,11 +93,14 @@ class Tracker:
         study = self._latest
         assert study is not None
         self._projector.project(study, final=closing)
+        for run in self._projector.gone.keys() - self._gone:
+            self._gone.add(run)
+            self._warn(f"W&B: the run {run} is left out: {self._projector.gone[run]}", "--force")
         if closing and (runs := self._projector.cut_off(study)):
             self._warn(f"W&B: {len(runs)} runs are on the server in part")
         return closing
 
-    def _warn(self, message: str, *, again: bool = False) -> None:
-        message = f"{message}; complete the record with: {self._sync}{' --force' if again else ''}"
+    def _warn(self, problem: str, *options: str) -> None:
+        message = f"{problem}; complete the record with: {' '.join((self._sync, *options))}"
         self._warnings.append(message)
         logger.warning(message)

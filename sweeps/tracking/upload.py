@@ -53,11 +53,7 @@ def sync(study_dir: Path, study: StudyRecord, *, force: bool = False) -> list[Sy
     """
     _require_key()
     warnings: list[str] = []
-
-    def warn(message: str, *, again: bool = False) -> None:
-        warnings.append(message)
-
-    projector = Projector(study_dir, online=True, warn=warn, force=force)
+    projector = Projector(study_dir, online=True, warn=warnings.append, force=force)
     wanted = projector.missing_on_server(study)
     projector.project(study, final=True)
     missing = {view.id for view in projector.missing_on_server(study)}

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from sweeps.config import MEASURED
 from sweeps.records import (
     FACTS,
-    MEASURED,
     ContenderRecord,
     StageRecord,
     StudyRecord,
@@ -151,7 +151,7 @@ def _trial_summary(study: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     if trial.state != "complete":
         return {}
     cut = trial.last("prune")
-    facts = {
+    facts: dict[str, Any] = {
         **trial.row(),
         **trial.measured,
         "epochs": epochs_trained(trial.stages),
