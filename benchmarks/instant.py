@@ -14,6 +14,7 @@ from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import SparseSpec
 
 DENSE_PARAMS = 100_000
+CHANNELS = 100  # of each of three layers
 BINS = 64
 WAYS = {"copied": 2, "absorbed": 3, "recalibrated": 4}  # of pruning; accuracy falls the later
 
@@ -72,6 +73,10 @@ def metrics_of(stage: Stage) -> dict[str, Any]:
         "val_accuracy": round(accuracy - (0.2 if stage.kind == "prune" else 0.0), 6),
         "test_accuracy": round(accuracy - 0.01, 6),
     }
+    if stage.kind == "prune":
+        kept = round(CHANNELS * left)
+        metrics |= {"threshold": 0.1, "kept": 3 * kept, "prunable": 3 * CHANNELS}
+        metrics["layers"] = {f"conv{layer}": [CHANNELS, kept] for layer in range(3)}
     if stage.kind == "sparse":
         metrics["gamma_layers"] = {f"bn{layer}": _histogram(stage.epochs) for layer in range(3)}
     return metrics
