@@ -1,8 +1,9 @@
 """Training: slimnet's loop beside the plain loop that people write, on the same network, data and batches.
 
-The two take turns, so that whatever else the machine does meets both, each in a process of its own, as only
-ours holds memory in slimnet's way. How close to the limit is told by a large matrix product that takes its
-turn too: forward and backward are three times the multiply-accumulates of inference.
+On a GPU where torch finds one, else on the processor. The two take turns, so that whatever else the machine
+does meets both; on the processor each in a process of its own, as only ours holds memory in slimnet's way.
+How close to the limit is told by a large matrix product that takes its turn too: forward and backward are
+three times the multiply-accumulates of inference.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import slimnet
 from benchmarks.fashion import SEEDS, spread
 from slimnet.data import Images, Splits, load_dataset, split
 from slimnet.data.augmentation import Augmentation
+from slimnet.devices import choose_device, device_name, synchronize
 from slimnet.evaluation import evaluate
 from slimnet.models.stems import Stem
 from slimnet.precision import native_precision
@@ -54,7 +56,11 @@ COLUMNS = [
     "with torch.compile",
     "seconds to compile",
 ]
-PRODUCT = 2048  # rows and columns of the matrices that tell the limit
+DEVICE = choose_device("auto")
+ON_CPU = DEVICE.type == "cpu"
+PRODUCT = 2048 if ON_CPU else 8192  # rows and columns of the matrices that tell the limit
+IMAGES = 1 if ON_CPU else 10  # times as many on a GPU, which does them in less time than it takes to begin
+LOADERS = 0 if ON_CPU else 4  # processes of the plain loop, as most set them beside a GPU
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Case:
 def main() -> None:
     """Print the tables: speed, and what is spent beside the steps."""
     print(
-        f"λ = {STRENGTH:g}, SGD, crop and flip, {core_count()} threads, {native_precision('cpu')}; "
+        f"λ = {STRENGTH:g}, SGD, crop and flip, {device_name(DEVICE)}, {core_count()} threads, "
+        f"{native_precision(DEVICE)}; "
         f"medians of {ROUNDS} turns after one to warm up\n"
     )
     print(f"| {' | '.join(COLUMNS)} |\n" + "|---" * len(COLUMNS) + "|")
@@ -78,7 +85,7 @@ def main() -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # to see how long compiling takes the first time
         for number in range(len(_cases())):
             print(_speed(number), flush=True)
-    for measure in (_costs, _penalties):
+    for measure in (_costs, _penalties) if ON_CPU else ():
         with _process("slimnet") as process:
             print("\n" + process.submit(measure).result())
 
@@ -115,7 +122,13 @@ def train_plainly(model: nn.Module, splits: Splits, recipe: Recipe, seed: int) -
             transforms.Normalize(mean, std),
         ]
     )
-    loader = DataLoader(_Samples(splits.train, transform), batch_size=recipe.batch_size, shuffle=True)
+    loader = DataLoader(
+        _Samples(splits.train, transform),
+        batch_size=recipe.batch_size,
+        shuffle=True,
+        num_workers=LOADERS,
+        pin_memory=not ON_CPU,
+    )
     optimizer = torch.optim.SGD(
         model.parameters(),
         recipe.lr,
@@ -129,6 +142,7 @@ def train_plainly(model: nn.Module, splits: Splits, recipe: Recipe, seed: int) -
         for step, (x, y) in enumerate(loader):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr_at((epoch + step / len(loader)) / recipe.epochs)
+            x, y = x.to(DEVICE, non_blocking=True), y.to(DEVICE, non_blocking=True)
             optimizer.zero_grad()
             logits = model(x)
             loss = F.cross_entropy(logits, y)
@@ -147,7 +161,7 @@ class _Samples(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """Images one by one, as torchvision's data sets give them."""
 
     def __init__(self, images: Images, transform: Callable[[Any], Tensor]) -> None:
-        self.x = images.x.permute(0, 2, 3, 1).numpy()
+        self.x = images.x.permute(0, 2, 3, 1).cpu().numpy()
         self.y = images.y.tolist()
         self.transform = transform
 
@@ -160,7 +174,7 @@ class _Samples(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 def _train(model: nn.Module, splits: Splits, recipe: Recipe, seed: int, **more: Any) -> None:
     gammas = scaling_factors(slimnet.trace(model, splits.example))
-    more = {"precision": native_precision("cpu"), **more}
+    more = {"precision": native_precision(DEVICE), **more}
     train(model, splits, recipe, seed=seed, gammas=gammas, strength=STRENGTH, **more)
 
 
@@ -178,11 +192,13 @@ LOOPS: dict[str, Callable[..., None]] = {
 def _speed(number: int) -> str:
     """A row of the table, of the case of this number."""
     case, model = _prepared(number)
+    turns = {name: partial(_turn, name, number) for name in (*LOOPS, "product")}
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(_process(name)) for name in (*LOOPS, "product")}
-        seconds = _take_turns(
-            {name: partial(_result, process, name, number) for name, process in processes.items()}
-        )
+        if ON_CPU:
+            turns = {
+                name: partial(_result, stack.enter_context(_process(name)), name, number) for name in turns
+            }
+        seconds = _take_turns(turns)
     warm_up = {name: values.pop(0) for name, values in seconds.items()}
     images = len(case.splits.train) * case.recipe.epochs
     steps = -(-len(case.splits.train) // case.recipe.batch_size) * case.recipe.epochs
@@ -222,7 +238,8 @@ def _turn(name: str, number: int) -> float:
     """Train, or multiply, once more; returns the seconds that it took."""
     if name == "product":
         left, right = (
-            torch.randn(PRODUCT, PRODUCT).to(getattr(torch, native_precision("cpu"))) for _ in "ab"
+            torch.randn(PRODUCT, PRODUCT, device=DEVICE).to(getattr(torch, native_precision(DEVICE)))
+            for _ in "ab"
         )
         return _timed(lambda: torch.mm(left, right))
     case, model = _prepared(number)
@@ -234,12 +251,14 @@ def _turn(name: str, number: int) -> float:
 @cache
 def _prepared(number: int) -> tuple[Case, nn.Module]:
     case = _cases()[number]
-    return case, case.build()
+    return case, case.build().to(DEVICE)
 
 
 def _timed(run: Callable[[], object]) -> float:
+    synchronize(DEVICE)
     started = time.perf_counter()
     run()
+    synchronize(DEVICE)
     return time.perf_counter() - started
 
 
@@ -326,7 +345,7 @@ class _Watch:
 def _accuracy(case: Case, loop: str, seed: int) -> float:
     splits = _fashion(case.splits.image_shape[1], seed)
     torch.manual_seed(seed)
-    model = case.build()
+    model = case.build().to(DEVICE)
     LOOPS[loop](model, splits, case.recipe, seed)
     return evaluate(model, splits, splits.test)
 
@@ -389,16 +408,19 @@ def _default_network() -> nn.Module:
 
 
 def _fashion(image_size: int, seed: int) -> Splits:
-    return split(load_dataset("fashion-mini", image_size=image_size), validation=0.2, seed=seed)
+    return split(
+        load_dataset("fashion-mini", image_size=image_size), validation=0.2, seed=seed, device=DEVICE
+    )
 
 
 def _synthetic(images: int) -> Splits:
     """Noise of CIFAR's shape, for speed only."""
     generator = torch.Generator().manual_seed(0)
+    images *= IMAGES
     x = torch.randint(256, (images, 32, 32, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
-    noise = Images(x, torch.randint(10, (images,), generator=generator))
-    statistic = torch.full((1, 3, 1, 1), 127.5), torch.full((1, 3, 1, 1), 74.0)
-    return Splits(noise, noise, noise, *statistic, num_classes=10)
+    noise = Images(x.to(DEVICE), torch.randint(10, (images,), generator=generator).to(DEVICE))
+    mean, std = (torch.full((1, 3, 1, 1), value, device=DEVICE) for value in (127.5, 74.0))
+    return Splits(noise, noise, noise, mean, std, num_classes=10)
 
 
 def _first(splits: Splits, count: int) -> Images:

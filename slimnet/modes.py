@@ -70,7 +70,7 @@ def same_random(model: nn.Module) -> Iterator[None]:
     devices = sorted(places, key=str)
     states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices, device_type=devices[0].type if devices else None):
+        with torch.random.fork_rng(devices, device_type=devices[0].type if devices else "cuda"):
             yield
     finally:
         random.setstate(states[0])

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from slimnet.training.losses import distillation
 from slimnet.training.penalties import Penalty, histogram, near_zero, penalise
 from slimnet.training.recipe import Recipe
 from slimnet.training.recovery import keep, recover
+from slimnet.training.replay import Pass, Replayed, can_replay
 from slimnet.training.sparsity import PLAIN_L1, Sparsity
 from slimnet.training.steering import steer
 
@@ -110,8 +112,13 @@ def train(
     penalised = bool(strength) or sparsity.target is not None
     penalty = penalise(sparsity.penalty, factors, recipe.gain) if penalised else Penalty(factors)
     teach = teacher.eval() if teacher is not None and recipe.distill else None
-    forward = torch.compile(model, dynamic=False) if compiled else model
+    mode = "reduce-overhead" if splits.device.type == "cuda" else "default"
+    forward = torch.compile(model, dynamic=False, mode=mode) if compiled else model
     run = _Run(model, forward, splits, recipe, optimizer, penalty, sparsity, teach, precision, seed, on_step)
+    quick = splits.device.type == "cpu" and not compiled
+    compute: Pass = partial(_pass, run)
+    if not compiled and can_replay(model, *([teach] if teach is not None else [])):
+        compute = Replayed(compute, list(model.parameters()))
     history: list[Row] = []
     settings = {**asdict(recipe), **asdict(sparsity), "seed": seed, "strength": strength}
     settings |= settings.pop("augmentation")
@@ -123,8 +130,8 @@ def train(
         if sparsity.target is not None:
             steps = recipe.epochs * train_batch_count(len(splits.train), recipe.batch_size)
             strength = steer(sparsity.target, history, recipe.epochs, recipe.reach(steps))
-        with _explain_compiler(), nullcontext() if compiled else quick_layers(model):
-            row = _train_epoch(run, len(history) + 1, strength)
+        with _explain_compiler(), quick_layers(model) if quick else nullcontext():
+            row = _train_epoch(run, compute, len(history) + 1, strength)
         if recipe.measures(row["epoch"]):
             row["val_accuracy"] = evaluate(model, splits, splits.validation, precision)
             row["test_accuracy"] = evaluate(model, splits, splits.test, precision)
@@ -171,7 +178,7 @@ def _explain_compiler() -> Iterator[None]:
         raise
 
 
-def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
+def _train_epoch(run: _Run, compute: Pass, epoch: int, strength: float) -> Row:
     """One pass over the training images, λ at most `strength`; nothing waits for the device until the end."""
     model, splits, recipe, optimizer, penalty = run.model, run.splits, run.recipe, run.optimizer, run.penalty
     torch.manual_seed(derive_seed(run.seed, "epoch", str(epoch)))  # of dropout and the like
@@ -195,18 +202,15 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         lr, applied = recipe.lr_at(progress), strength * run.sparsity.fraction_at(progress)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        with autocast(device, run.precision):
-            logits = run.forward(x).float()
-        loss = _loss(run, x, logits, y)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, logits = compute(x, y)
         penalty.before_step(applied)
         optimizer.step()
         penalty.after_step(applied, lr)
-        losses.append(loss.detach())
+        losses.append(loss)
         sizes.append(len(y))
         labels = y if y.dim() == 1 else y.argmax(1)  # mixed images count as the one that they are most of
-        correct += (logits.detach().argmax(1) == labels).sum()
+        correct += (logits.argmax(1) == labels).sum()
         run.on_step(epoch, step + 1, steps)
     per_step = torch.stack(losses).cpu().double()  # Apple's GPUs have no float64
     _check_finite(per_step, recipe, epoch, steps)
@@ -219,6 +223,14 @@ def _train_epoch(run: _Run, epoch: int, strength: float) -> Row:
         "loss": float(per_step @ weights / weights.sum()),
         "train_accuracy": float(correct) / sum(sizes),
     }
+
+
+def _pass(run: _Run, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    with autocast(x.device, run.precision):
+        logits = run.forward(x).float()
+    loss = _loss(run, x, logits, y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), logits.detach()
 
 
 def _loss(run: _Run, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:

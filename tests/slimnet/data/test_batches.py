@@ -265,7 +265,7 @@ def test_a_stream_that_is_left_early_ends_its_threads(tmp_path: Path) -> None:
     batches = train_batches(streamed.train, streamed, 4, seed=0, epoch=0)
     next(batches)
     assert threading.active_count() > before
-    batches.close()  # type: ignore[attr-defined]
+    del batches
     gc.collect()
     assert threading.active_count() == before
 
