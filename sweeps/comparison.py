@@ -181,6 +181,22 @@ class Comparison:
             variance, degrees = own, len(pairs) - 1
         return Difference(mean, _t95(degrees) * math.sqrt(variance / len(pairs)))
 
+    @property
+    def pairs(self) -> int:
+        """How many comparisons have several seeds."""
+        return len(self._differences)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of a difference with one seed; None without several seeds."""
+        return math.sqrt(self._variance) if self._degrees else None
+
+    def told_apart(self, seeds: int) -> float:
+        """From which difference on two networks with so many seeds are told apart; inf if never."""
+        if not self._degrees:
+            return math.inf
+        return _t95(self._degrees) * math.sqrt(self._variance / seeds)
+
     @cached_property
     def _differences(self) -> list[list[float]]:
         """The paired differences of every comparison that has several seeds."""

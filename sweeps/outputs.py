@@ -11,7 +11,7 @@ from sweeps.comparison import Comparison, Measured
 from sweeps.config import MEASURED
 from sweeps.config.sections import ControlKind
 from sweeps.files import write_json, write_text
-from sweeps.pareto import hypervolume
+from sweeps.pareto import hypervolume, reference
 from sweeps.records import FACTS, StudyRecord, TrialRecord
 from sweeps.report import write_report
 
@@ -30,23 +30,10 @@ def pareto_table(study: StudyRecord, comparison: Comparison | None = None) -> di
         "front": [_front_row(study.trials[number], points[number]) for number in study.front],
         "controls": [_control_row(one) for kind in CONTROLS for one in comparison.of_kind(kind)],
     }
-    if (reference := worst(study)) is not None:
-        table["hypervolume"] = hypervolume(table["front"], study.config.search.objectives, reference)
+    objectives = study.config.search.objectives
+    if (bound := reference(study.dense.metrics, objectives)) is not None:
+        table["hypervolume"] = hypervolume(table["front"], objectives, bound)
     return table
-
-
-def worst(study: StudyRecord) -> dict[str, float] | None:
-    """The reference of hypervolumes: a network of accuracy 0 with the size of the dense network.
-
-    None if the dense network, or one of its objectives, is not measured.
-    """
-    objectives, dense = study.config.search.objectives, study.dense.metrics
-    if any(dense.get(name) is None for name in objectives):
-        return None
-    return {
-        str(metric): 0.0 if direction == "maximize" else float(dense[metric])
-        for metric, direction in objectives.items()
-    }
 
 
 def dense_row(study: StudyRecord, comparison: Comparison) -> dict[str, Any] | None:

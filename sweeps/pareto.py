@@ -128,6 +128,19 @@ def hypervolume(
     return _volume([cost for cost in costs if all(map(float.__lt__, cost, bound))], bound)
 
 
+def reference(dense: Mapping[str, Any], objectives: Mapping[Name, Direction]) -> dict[str, float] | None:
+    """The reference of a study's hypervolume: accuracy 0 at the dense network's cost.
+
+    None if an objective of the dense network is not known.
+    """
+    if any(dense.get(name) is None for name in objectives):
+        return None
+    return {
+        str(name): 0.0 if direction == "maximize" else float(dense[name])
+        for name, direction in objectives.items()
+    }
+
+
 def _costs(row: Mapping[str, Any], objectives: Mapping[Name, Direction]) -> tuple[float, ...]:
     """The objectives of a row in order, negated where needed so that less is better in each."""
     return tuple(

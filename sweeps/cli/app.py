@@ -8,12 +8,14 @@ import slimnet
 from slimnet.command_line import EXIT_USAGE, make_app, print_in_any_encoding
 from slimnet.errors import SlimnetError
 from sweeps.cli.check import check_command
+from sweeps.cli.compare import compare_command
 from sweeps.cli.export import export_command
 from sweeps.cli.init import init_command
 from sweeps.cli.maintain import doctor_command, retry_command, sync_command
 from sweeps.cli.remove import gc_command, rm_command
+from sweeps.cli.report import report_command
 from sweeps.cli.run import run_command
-from sweeps.cli.show import pareto_command, plan_command, report_command, status_command
+from sweeps.cli.show import pareto_command, plan_command, status_command
 from sweeps.console import Console
 from sweeps.study import StudyBusyError
 
@@ -31,6 +33,7 @@ app.command("plan")(plan_command)
 app.command("status")(status_command)
 app.command("pareto")(pareto_command)
 app.command("report")(report_command)
+app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("sync")(sync_command)
 app.command("retry")(retry_command)

@@ -1,4 +1,4 @@
-"""Commands that show a study and change nothing but its report: plan, status, pareto, report."""
+"""Commands that show a study and change nothing: plan, status, pareto."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sweeps.comparison import Comparison, Measured
 from sweeps.config import MEASURED, load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
-from sweeps.outputs import CONTROLS, pareto_table, write_outputs
+from sweeps.outputs import CONTROLS, pareto_table
 from sweeps.records import FACTS, ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report.summary import constraints_unmet, how_far
 from sweeps.report.verdicts import against, with_error
@@ -139,12 +139,6 @@ def pareto_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
         print_json(pareto_table(record))
     else:
         print_front(Console(), record, Comparison(record))
-
-
-def report_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
-    """Write the front and the HTML report of a study as it stands."""
-    record = studies.read(config, runs)
-    Console().say(f"report: {write_outputs(runs / record.name, record)}")
 
 
 def print_front(console: Console, record: StudyRecord, comparison: Comparison) -> None:

@@ -130,6 +130,7 @@ class Report:
 
     Attributes:
         title: the study's name.
+        subject: the network and the data, by name.
         headline: its result in plain words.
         state: how far it is.
         sections: in order, without empty ones.
@@ -137,6 +138,7 @@ class Report:
     """
 
     title: str
+    subject: str
     headline: str
     state: str
     sections: tuple[Section, ...]

@@ -15,28 +15,23 @@ from sweeps.report.cards import trial_cards
 from sweeps.report.figures.finetuning import fine_tuning
 from sweeps.report.figures.front import pareto
 from sweeps.report.figures.gamma import scaling_factors
+from sweeps.report.figures.hypervolume import hypervolume_grows
+from sweeps.report.figures.importance import importance
 from sweeps.report.figures.marks import trial_text
 from sweeps.report.figures.pairs import before_and_after
+from sweeps.report.figures.parallel import parallel_coordinates
 from sweeps.report.figures.ratios import over_the_ratio, ratio_curves
 from sweeps.report.figures.sparse import SparsePass, changing, read_pass, sparse_training, steering
+from sweeps.report.noise import how_sure
 from sweeps.report.provenance import how_it_was_run
 from sweeps.report.runs import a_few_lambdas
 from sweeps.report.shading import Shading
-from sweeps.report.summary import headline, how_far
+from sweeps.report.summary import headline, how_far, subject
 from sweeps.report.trials import all_trials, networks
 from sweeps.report.view import StudyView
-from sweeps.report.wording import plural
+from sweeps.report.wording import METRICS, plural
 from sweeps.stages import KINDS
 
-_METRICS = {
-    "val_accuracy": "validation accuracy",
-    "test_accuracy": "test accuracy",
-    "params": "parameters",
-    "macs": "MACs",
-    "latency_ms": "the latency of one image",
-    "latency_ms_64": "the latency of 64 images",
-    "file_bytes": "the size of the file",
-}
 MOST_DETAILS = 20  # failures shown in detail; of a thousand with one cause, a few are enough
 
 
@@ -57,6 +52,8 @@ def report(
     sections = (
         _front(view, shading),
         simpler_ways(view),
+        how_sure(view),
+        _search(view, shading),
         _sparse_training(passes, shading),
         _scaling_factors(view, passes[0]),
         _where_lambda_matters(view, shading),
@@ -70,6 +67,7 @@ def report(
     )
     return Report(
         study.name,
+        subject(study),
         headline(study, view.comparison),
         how_far(study),
         tuple(part for part in sections if part.blocks),
@@ -79,7 +77,7 @@ def report(
 
 def _front(view: StudyView, shading: Shading) -> Section:
     objectives = " and ".join(
-        f"{direction} {_METRICS.get(name, name)}"
+        f"{direction} {METRICS.get(name, name)}"
         for name, direction in view.study.config.search.objectives.items()
     )
     choice = Paragraph(
@@ -88,6 +86,11 @@ def _front(view: StudyView, shading: Shading) -> Section:
     )
     shown = pareto(view, shading) if view.complete else Paragraph("No trial has finished yet.")
     return Section("front", "Pareto front", (choice, shown))
+
+
+def _search(view: StudyView, shading: Shading) -> Section:
+    figures = (parallel_coordinates(view, shading), importance(view), hypervolume_grows(view))
+    return Section("search", "What the search found", tuple(figure for figure in figures if figure))
 
 
 def _sparse_training(passes: list[SparsePass], shading: Shading) -> Section:

@@ -179,7 +179,7 @@ def _ticks_between(low: float, high: float) -> list[float]:
         if len(inside) >= 4:
             return inside
     size = 10.0 ** math.floor(math.log10(high - low))
-    step = next(size * part for part in (0.5, 0.2, 0.1) if (high - low) / (size * part) >= 4)
+    step = next(size * part for part in (2, 1, 0.5, 0.2, 0.1) if (high - low) / (size * part) >= 4)
     return [float(f"{step * k:.6g}") for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

@@ -51,15 +51,21 @@ def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None
         SlimnetError: the file cannot be written.
     """
     page = folder / "index.html"
-    offered = offer_networks(study, folder, folder.parent.parent / "stages")
-    write_text(page, render(content.report(study, offered, folder, comparison)))
+    write_text(page, render(build(study, folder, comparison)))
     return page
 
 
-def render(report: Report) -> str:
-    """The HTML of the page."""
+def build(study: StudyRecord, folder: Path, comparison: Comparison | None = None) -> Report:
+    """The content of the page, and the networks of the front beside where it is to be; see `write_report`."""
+    offered = offer_networks(study, folder, folder.parent.parent / "stages")
+    return content.report(study, offered, folder, comparison)
+
+
+def render(report: Report, *, live: bool = False) -> str:
+    """The HTML of the page; a live one asks the server that it comes from for news, and follows them."""
     return Template(_file("page.html")).substitute(
         title=escape(report.title),
+        subject=escape(report.subject),
         headline=escape(report.headline),
         state=escape(report.state),
         contents="".join(
@@ -71,7 +77,8 @@ def render(report: Report) -> str:
             {"drawings": _drawings(report), "trials": report.trial_texts, "cards": _card_data(report)}
         ),
         plotly=_file("plotly-cartesian.min.js"),
-        script="\n".join(map(_file, SCRIPTS)),
+        script="\n".join(map(_file, (*SCRIPTS, *(["live.js"] if live else [])))),
+        connect="; connect-src 'self'" if live else "",
     )
 
 

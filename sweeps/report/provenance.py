@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from sweeps.config import dump_config
 from sweeps.records import StageRecord, StudyRecord
-from sweeps.report.blocks import Cell, Code, Column, Facts, Row, Section, Table
-from sweeps.report.wording import count, hours_minutes_seconds
+from sweeps.report.blocks import Cell, Code, Column, Facts, Paragraph, Row, Section, Table
+from sweeps.report.wording import count, hours_minutes_seconds, times
 from sweeps.stages import KINDS
 
 
@@ -28,6 +28,7 @@ def how_it_was_run(study: StudyRecord) -> Section:
                     *_memory(distinct),
                 )
             ),
+            Paragraph(_in_all(uses, distinct)),
             _times(uses, distinct),
             Code(dump_config(study.config), summary="The config, as YAML"),
         ),
@@ -49,6 +50,20 @@ def _memory(stages: Iterable[StageRecord]) -> list[tuple[str, str]]:
         stage.result["peak_bytes"] for stage in stages if stage.result and stage.result.get("peak_bytes")
     ]
     return [("peak memory of a stage", f"{max(peaks) / 1e6:,.0f} MB")] if peaks else []
+
+
+def _in_all(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> str:
+    """What the study took, and what the sharing of stages saved."""
+    spent, alone = _seconds(distinct), _seconds(uses)
+    if not spent:
+        return "Nothing has been computed yet."
+    shared = (
+        f" Equal stages were computed once: without that it would have taken {hours_minutes_seconds(alone)}, "
+        f"{times(alone / spent)} as long."
+        if alone > spent
+        else ""
+    )
+    return f"All computing together took {hours_minutes_seconds(spent)}.{shared}"
 
 
 def _times(uses: Sequence[StageRecord], distinct: Sequence[StageRecord]) -> Table:

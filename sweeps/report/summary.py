@@ -37,6 +37,21 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
+def subject(study: StudyRecord) -> str:
+    """The network and the data: "resnet (blocks 1, 1, 1, width 16) on fashion-mini at 14 pixels, …"."""
+    model, data, metrics = study.config.model, study.config.data, study.dense.metrics
+    searched = {path.partition(".")[2] for path in study.config.search.space if path.startswith("model.")}
+    sizes = {"blocks": ", ".join(map(str, model.blocks)), "width": model.width} if model.family else {}
+    shape = ", ".join(f"{name} {value}" for name, value in sizes.items() if name not in searched)
+    name = (data.factory or data.name) if data.path is None else f"{data.path.name} ({data.name})"
+    side = f" at {data.image_size} pixels" if data.image_size else ""
+    splits = (("validation", metrics.get("val_images")), ("test", metrics.get("test_images")))
+    images = " and ".join(f"{count(number)} {split} images" for split, number in splits if number)
+    start = f", from {model.init}" if model.init else ""
+    shown, counted = f" ({shape})" if shape else "", f", {images}" if images else ""
+    return f"{model.label}{shown}{start} on {name}{side}{counted}"
+
+
 def constraints_unmet(study: StudyRecord) -> str:
     """What to say where trials are complete but none may be chosen, without a capital; else ""."""
     search = study.config.search

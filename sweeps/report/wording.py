@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from slimnet.wording import file_size
+
 UNKNOWN = "–"
+METRICS = {
+    "val_accuracy": "validation accuracy",
+    "test_accuracy": "test accuracy",
+    "params": "parameters",
+    "macs": "MACs",
+    "latency_ms": "the latency of one image",
+    "latency_ms_64": "the latency of 64 images",
+    "file_bytes": "the size of the file",
+}
+"""What metrics are called in a sentence."""
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -32,6 +44,15 @@ def milliseconds(number: float | None) -> str:
     if number is None:
         return UNKNOWN
     return f"{number:.3g}{_SPACE}ms" if number < 1000 else f"{number / 1000:.1f}{_SPACE}s"
+
+
+def metric_value(metric: str, value: float) -> str:
+    """A value of a metric, with its unit: "86.9 %", "126,330", "0.412 ms"."""
+    if metric.endswith("accuracy"):
+        return percent(value)
+    if metric.startswith("latency"):
+        return milliseconds(value)
+    return file_size(round(value)) if metric == "file_bytes" else count(value)
 
 
 def times(factor: float) -> str:

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from sweeps.comparison import Comparison, smallest_near
-from sweeps.outputs import pareto_table, worst
-from sweeps.pareto import Front, hypervolume
+from sweeps.outputs import pareto_table
+from sweeps.pareto import Front, hypervolume, reference
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.tracking.views import (
     TIME,
@@ -103,7 +103,7 @@ def _rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
     A stage that trials share counts with the first of them.
     """
     objectives = study.config.search.objectives
-    reference = worst(study)
+    bound = reference(study.dense.metrics, objectives)
     front, facts = Front(objectives), {}
     known = {study.dense.key: study.dense.epochs_done}
     best = 0.0
@@ -123,8 +123,8 @@ def _rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
             "val_accuracy": row["val_accuracy"],
             "params": row["params"],
         }
-        if reference is not None:
-            found["hypervolume"] = hypervolume([facts[n] for n in front.numbers()], objectives, reference)
+        if bound is not None:
+            found["hypervolume"] = hypervolume([facts[n] for n in front.numbers()], objectives, bound)
         if ended := (trial.stages[-1].result or {}).get("ended"):
             found[TIME] = ended
         yield trial.number, found

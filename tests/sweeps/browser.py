@@ -94,6 +94,10 @@ class Browser:
         self._call("Page.navigate", url=url)
         self._wait_for("Page.loadEventFired")
 
+    def reloaded(self) -> None:
+        """Wait until the page has loaded itself anew."""
+        self._wait_for("Page.loadEventFired")
+
     def ask(self, script: str) -> Any:
         """The value of an expression in the page; promises are waited for."""
         found = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)

@@ -39,7 +39,7 @@ from sweeps.report.verdicts import control_names, seeds_and_epochs, with_error
 from sweeps.report.view import StudyView, path_name
 from sweeps.report.wording import count
 
-_SIZE, _ACCURACY = 0, 1  # the figure's choices
+SIZE, ACCURACY = 0, 1  # the figure's choices
 SYMBOLS = {"uniform": "square", "scratch": "triangle-up", "random": "x"}  # of the controls
 
 
@@ -83,11 +83,11 @@ def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Dra
     networks += [run for one in comparison.controls.values() for run in one.runs.values()]
     front = [trial for trial in view.complete if trial.number in view.front]
     size_axes = {
-        size: axis(f"{size}, log scale", type="log", **log_ticks(_known(networks, metric)))
+        size: axis(f"{size}, log scale", type="log", **log_ticks(known(networks, metric)))
         for size, metric in sizes.items()
     }
     titles = {split: f"{split} accuracy" for split in HELD_OUT}
-    drawing = axes(by_choice(_SIZE, size_axes), accuracy_axis(by_choice(_ACCURACY, titles)), height=480)
+    drawing = axes(by_choice(SIZE, size_axes), accuracy_axis(by_choice(ACCURACY, titles)), height=480)
     drawing["data"] = [
         *_staircases(front, set(view.study.config.search.objectives), sizes),
         *_controls(comparison, sizes),
@@ -97,7 +97,7 @@ def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Dra
     ]
     if dense:
         below = {split: in_percent(dense[metric] - 0.01) for split, metric in HELD_OUT.items()}
-        level_line(drawing, by_choice(_ACCURACY, below))
+        level_line(drawing, by_choice(ACCURACY, below))
         _label(drawing, "dense", dense, sizes)
     for trial in front if len(front) <= MOST_LABELS else ():
         _label(drawing, f"{trial.number}", trial.metrics, sizes)
@@ -105,40 +105,42 @@ def _drawing(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> Dra
 
 
 def _label(drawing: Drawing, text: str, network: Mapping[str, Any], sizes: Mapping[str, str]) -> None:
-    x = by_choice(_SIZE, {size: network.get(metric) for size, metric in sizes.items()})
-    y = by_choice(_ACCURACY, {split: in_percent(network[metric]) for split, metric in HELD_OUT.items()})
+    x = by_choice(SIZE, {size: network.get(metric) for size, metric in sizes.items()})
+    y = by_choice(ACCURACY, {split: in_percent(network[metric]) for split, metric in HELD_OUT.items()})
     add_label(drawing, text, x, y)
 
 
-def _known(networks: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+def known(networks: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    """The values of a metric, of the networks that have it."""
     return [network[metric] for network in networks if network.get(metric) is not None]
 
 
-def _places(networks: Sequence[Mapping[str, Any]], sizes: Mapping[str, str]) -> dict[str, Any]:
+def places(networks: Sequence[Mapping[str, Any]], sizes: Mapping[str, str]) -> dict[str, Any]:
     """The positions of networks, for every choice of the axes."""
     xs = {size: [network.get(metric) for network in networks] for size, metric in sizes.items()}
     ys = {split: [in_percent(network[metric]) for network in networks] for split, metric in HELD_OUT.items()}
-    return {"x": by_choice(_SIZE, xs), "y": by_choice(_ACCURACY, ys)}
+    return {"x": by_choice(SIZE, xs), "y": by_choice(ACCURACY, ys)}
 
 
 def _staircases(front: Sequence[TrialRecord], objectives: set[str], sizes: Mapping[str, str]) -> list[Trace]:
     """The best accuracy at or below each size, where the axes are the objectives."""
     return [
-        by_choice(_SIZE, {size: by_choice(_ACCURACY, {split: _staircase(front, x, y)})})
+        by_choice(SIZE, {size: by_choice(ACCURACY, {split: staircase(front, x, y)})})
         for size, x in sizes.items()
         for split, y in HELD_OUT.items()
         if objectives == {x, y}
     ]
 
 
-def _staircase(front: Sequence[TrialRecord], x: str, y: str) -> Trace:
+def staircase(front: Sequence[TrialRecord], x: str, y: str, colour: str = NEUTRAL) -> Trace:
+    """The line along the points of a front; x and y are metrics."""
     ordered = sorted(front, key=lambda trial: float(trial.metrics[x]))
     return {
         "type": "scatter",
         "x": [trial.metrics[x] for trial in ordered],
         "y": [in_percent(trial.metrics[y]) for trial in ordered],
         "mode": "lines",
-        "line": {"shape": "hv", "color": NEUTRAL, "width": 1.5},
+        "line": {"shape": "hv", "color": colour, "width": 1.5},
         "hoverinfo": "skip",
         "name": "front",
     }
@@ -148,7 +150,7 @@ def _points(view: StudyView, shading: Shading, sizes: Mapping[str, str]) -> list
     return [
         {
             "type": "scatter",
-            **_places([trial.metrics for trial in part], sizes),
+            **places([trial.metrics for trial in part], sizes),
             "mode": "markers",
             "marker": marker(shade.colour, filled=filled),
             "ids": ids_of(part),
@@ -202,9 +204,9 @@ def _over_seeds(networks: Sequence[Measured], sizes: Mapping[str, str]) -> Trace
     }
     return {
         "type": "scatter",
-        "x": by_choice(_SIZE, xs),
-        "y": by_choice(_ACCURACY, ys),
-        "error_y": {"array": by_choice(_ACCURACY, errors), "thickness": 1, "width": 3, "color": NEUTRAL},
+        "x": by_choice(SIZE, xs),
+        "y": by_choice(ACCURACY, ys),
+        "error_y": {"array": by_choice(ACCURACY, errors), "thickness": 1, "width": 3, "color": NEUTRAL},
         "hovertext": [_text(one) for one in networks],
         "hoverinfo": "text",
     }
@@ -226,7 +228,7 @@ def _text(one: Measured) -> str:
 def _dense_point(dense: Mapping[str, Any], sizes: Mapping[str, str]) -> Trace:
     return {
         "type": "scatter",
-        **_places([dense], sizes),
+        **places([dense], sizes),
         "mode": "markers",
         "marker": {"color": NEUTRAL, "size": 14, "symbol": "diamond"},
         "hovertext": ["<br>".join(["<b>dense network</b>", *result_lines(dense)])],

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from slimnet.errors import SlimnetError
+from sweeps.comparison import Comparison
+from sweeps.outputs import pareto_table
 from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report import write_report
 
@@ -147,6 +149,8 @@ def test_a_sweep_that_made_nothing_smaller_says_so(make_study: MakeStudy, tmp_pa
 def test_every_part_is_there_in_order(page: Page) -> None:
     assert page.sections() == [
         "Pareto front",
+        "How sure this is",
+        "What the search found",
         "Accuracy over sparse training",
         "Scaling factors",
         "Where λ matters",
@@ -446,6 +450,83 @@ def test_a_network_that_is_not_on_this_disk_has_no_link(page: Page, study: Study
     assert "slimnet.load" not in page.text
 
 
+def test_the_network_and_the_data_are_named(page: Page, make_study: MakeStudy, tmp_path: Path) -> None:
+    assert "resnet (blocks 1, 1, 1, width 16) on fashion-mini at 14 pixels" in page.text
+    study = make_study([{"model.width": w} for w in (8, 16)], space="{model.width: [8, 16]}")
+    study.dense.metrics.update(val_images=1000, test_images=2000)
+    assert (
+        "resnet (blocks 1, 1, 1) on fashion-mini at 14 pixels, 1,000 validation images and 2,000 test images"
+    ) in write(study, tmp_path).text
+
+
+def test_a_line_per_trial_crosses_what_was_searched_and_what_came_out(page: Page, study: StudyRecord) -> None:
+    drawing = page.drawings["parallel-0"][""]
+    assert drawing["layout"]["xaxis"]["ticktext"] == ["λ", "ratio", "parameters", "validation accuracy"]
+    lines: dict[str, list[float]] = {}
+    for trace in drawing["data"]:
+        for trial, y in zip(trace["ids"], trace["y"], strict=True):
+            if y is not None:
+                lines.setdefault(trial, []).append(y)
+    assert set(lines) == {f"trial-{trial.number}" for trial in study.complete}
+    ratios = {trial.number: trial.config.prune.ratio for trial in study.complete}
+    assert lines["trial-1"][0] == pytest.approx(1 / 3, abs=2e-3), "the second of four λ on a log scale"
+    for number, ratio in ratios.items():
+        assert lines[f"trial-{number}"][1] == pytest.approx((ratio - 0.3) / 0.6, abs=1e-3)
+    biggest = max(study.complete, key=lambda trial: float(trial.metrics["params"]))
+    assert lines[f"trial-{biggest.number}"][2] == 1
+    assert {"0.003", "0.04", "0.3", "0.9"} <= {label["text"] for label in drawing["labels"]}
+
+
+def test_importance_is_told_for_the_front_and_each_objective(
+    page: Page, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    for number, what in enumerate(("front", "val_accuracy", "params")):
+        (bars,) = page.traces(f"importance-{number}")
+        assert bars["name"] == what
+        assert set(bars["y"]) == {"λ", "ratio"}
+        assert sum(bars["x"]) == pytest.approx(1, abs=1e-3)
+    assert page.traces("importance-2")[0]["y"][-1] == "ratio", "the ratio decides the size"
+    assert "With 11 trials these are hints" in page.text
+    few = write(make_study(TWO_PASSES), tmp_path)
+    assert "importance-0" not in few.drawings
+    assert "parallel-0" in few.drawings
+
+
+def test_the_hypervolume_grows_over_trials_and_over_epochs(page: Page, study: StudyRecord) -> None:
+    over_trials, over_epochs = (page.traces(f"hypervolume-{number}")[0] for number in (0, 1))
+    assert over_trials["x"] == list(range(1, 13))
+    assert over_trials["y"] == over_epochs["y"] == sorted(over_trials["y"])
+    whole = pareto_table(study)["hypervolume"] / 126_330
+    assert over_trials["y"][-1] == pytest.approx(whole, abs=1e-5)
+    epochs = over_epochs["x"]
+    measured = 4  # epochs of fine-tuning; the histories have a row for each
+    assert epochs[4] - epochs[3] == measured, "trial 4 shares the sparse training of trial 0"
+    assert epochs[10] - epochs[9] == 2, "a failed trial took epochs too"
+
+
+def test_how_sure_it_is_is_told_in_words(page: Page, make_study: MakeStudy, tmp_path: Path) -> None:
+    assert "Seeds: every network was trained once" in page.text
+    assert "Images:" not in page.text, "their number is not known"
+    study = compared(make_study, DENSE, TRIAL, uniform=(0.86, 0.87, 0.88))
+    for metrics in (study.dense.metrics, study.trials[0].metrics):
+        metrics["val_images"] = 500
+    text = write(study, tmp_path).text
+    error = 100 * math.sqrt(0.881 * 0.119 / 500)
+    assert f"has 500. On so many, an accuracy of 88.1 % has a standard error of {error:.1f} points" in text
+    comparison = Comparison(study)
+    assert comparison.spread is not None
+    assert f"varies from seed to seed by {100 * comparison.spread:.1f} points" in text
+    assert f"told apart from about {100 * comparison.told_apart(3):.1f} points on" in text
+    assert "trial 0 loses 1.0 points and the dense network, which was not chosen, 1.0 points" in text
+
+
+def test_what_sharing_saved_is_told(page: Page) -> None:
+    assert (
+        "All computing together took 3 min 40 s. Equal stages were computed once: without that it would have "
+        "taken 6 min 57 s, 1.9× as long."
+    ) in page.text
+
+
 def test_how_it_was_run(page: Page) -> None:
     for fact in ("seed 3", "torch 2.15.0", "python 3.11.2", "device cpu", "threads 1", "precision bfloat16"):
         assert fact in page.text
@@ -532,7 +613,7 @@ def test_a_study_without_a_finished_trial(make_study: MakeStudy, tmp_path: Path)
 
 def test_a_study_without_any_trial(make_study: MakeStudy, tmp_path: Path) -> None:
     page = write(make_study([], goal=12, dense=False), tmp_path)
-    assert page.sections() == ["Pareto front", "All trials", "How it was run"]
+    assert page.sections() == ["Pareto front", "How sure this is", "All trials", "How it was run"]
     assert not page.drawings
 
 

@@ -1,0 +1,62 @@
+"""The command that writes the report of a study, or serves it while the sweep runs."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sweeps.cli import studies
+from sweeps.cli.options import RUNS, ConfigArgument, RunsOption
+from sweeps.console import Console
+from sweeps.outputs import write_outputs
+from sweeps.records import StudyRecord
+from sweeps.report.copies import FOLDER
+from sweeps.report.html import build, render
+from sweeps.report.serving import serving
+
+NEWS_SECONDS = 2.0  # between two looks at the study
+
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Serve it to this machine alone, and refresh it while the sweep runs.")
+]
+PortOption = Annotated[
+    int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to serve it on; 0 for a free one.")
+]
+
+
+def report_command(
+    config: ConfigArgument, runs: RunsOption = RUNS, watch: WatchOption = False, port: PortOption = 0
+) -> None:
+    """Write the front and the HTML report of a study as it stands."""
+    record = studies.read(config, runs)
+    if watch:
+        _serve(record, config, runs, port)
+    else:
+        Console().say(f"report: {write_outputs(runs / record.name, record)}")
+
+
+def _serve(record: StudyRecord, config: str, runs: Path, port: int) -> None:
+    """Serve the report until Ctrl-C; only looks at the study."""
+    folder = runs / record.name / "report"
+    with serving(folder / FOLDER, port) as served, suppress(KeyboardInterrupt):
+        served.show(render(build(record, folder), live=True))
+        Console().say(f"report: {served.address} follows the sweep; Ctrl-C ends this, not the sweep")
+        shown = _progress(record)
+        while True:
+            time.sleep(NEWS_SECONDS)
+            record = studies.read(config, runs)
+            if _progress(record) != shown:
+                served.show(render(build(record, folder), live=True))
+                shown = _progress(record)
+
+
+def _progress(record: StudyRecord) -> list[Any]:
+    """What changes when there is news of a study."""
+    chains = [one.stages for one in record.trials] + [one.stages for one in record.contenders]
+    outcomes = [one.state for one in record.trials] + [one.state for one in record.contenders]
+    stages = [record.dense, *(stage for stages in chains for stage in stages), *record.curves.values()]
+    return [record.goal, outcomes, [(stage.key, stage.state, stage.epochs_done) for stage in stages]]

@@ -1,0 +1,199 @@
+"""Studies beside each other: their fronts, how much each covers, and what their configs differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.comparison import Comparison, best_of_front
+from sweeps.pareto import hypervolume, reference
+from sweeps.records import StudyRecord
+from sweeps.report.blocks import Block, Cell, Column, Paragraph, Report, Row, Section, Table
+from sweeps.report.figures.fronts import fronts
+from sweeps.report.summary import headline, how_far, subject
+from sweeps.report.verdicts import with_error
+from sweeps.report.wording import METRICS, UNKNOWN, count, percent, plural, times
+
+_NO_MATTER = ("study", "wandb", "workers", "device")  # where and under which name a study runs
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Some studies, and what can be said of them together.
+
+    Attributes:
+        studies: in the order that they were named.
+        objectives: those that all of them have.
+        volumes: the hypervolume of each front in these objectives, from one reference, as a fraction of what
+            a perfect network without cost would cover; None if they have none in common, or no reference.
+        differences: by dotted path of the config, the value in each study; None where it has no such field.
+        reservations: why the studies may not be comparable, as sentences.
+    """
+
+    studies: Sequence[StudyRecord]
+    objectives: dict[str, Any]
+    volumes: list[float] | None
+    differences: dict[str, list[Any]]
+    reservations: list[str]
+
+
+def compare(studies: Sequence[StudyRecord]) -> Compared:
+    """Look at studies together."""
+    first = studies[0].config.search.objectives
+    objectives: dict[str, Any] = {
+        str(name): direction
+        for name, direction in first.items()
+        if all(study.config.search.objectives.get(name) == direction for study in studies)
+    }
+    return Compared(
+        studies, objectives, _volumes(studies, objectives), _differences(studies), _reservations(studies)
+    )
+
+
+def _volumes(studies: Sequence[StudyRecord], objectives: Mapping[str, Any]) -> list[float] | None:
+    bounds = [reference(study.dense.metrics, objectives) for study in studies]
+    known = [bound for bound in bounds if bound]
+    if len(objectives) < 2 or len(known) < len(studies):
+        return None
+    bound = {name: max(one[name] for one in known) for name in objectives}  # the same for all
+    whole = 1.0
+    for name, direction in objectives.items():
+        whole *= 1.0 if direction == "maximize" else bound[name]
+    return [
+        hypervolume([study.trials[number].metrics for number in study.front], objectives, bound) / whole
+        for study in studies
+    ]
+
+
+def _differences(studies: Sequence[StudyRecord]) -> dict[str, list[Any]]:
+    flat = [_flat(study.config.model_dump(mode="json", by_alias=True)) for study in studies]
+    paths = dict.fromkeys(path for one in flat for path in one)
+    found = {path: [one.get(path, _MISSING) for one in flat] for path in paths}
+    return {
+        path: [None if value is _MISSING else value for value in values]
+        for path, values in found.items()
+        if path.partition(".")[0] not in _NO_MATTER and any(value != values[0] for value in values)
+    }
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config by dotted path; the entries of the search space are kept whole."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value and not prefix.startswith("search.space."):
+            found |= _flat(value, f"{path}.")
+        else:
+            found[path] = value
+    return found
+
+
+def _reservations(studies: Sequence[StudyRecord]) -> list[str]:
+    first, *others = (study.config for study in studies)
+    said = []
+    if any(other.data != first.data for other in others):
+        said.append("Their data differ, so their accuracies are not of the same images.")
+    if any(other.seed != first.seed for other in others):
+        said.append("Their seeds differ, and with them the validation splits.")
+    if any(not study.ended for study in studies):
+        said.append("Not all of them are finished.")
+    return said
+
+
+def compare_page(compared: Compared) -> Report:
+    """The page of a comparison."""
+    names = [study.name for study in compared.studies]
+    blocks: tuple[Block, ...] = (
+        *map(Paragraph, compared.reservations),
+        fronts(compared.studies),
+        _table(compared),
+    )
+    each = tuple(
+        block
+        for study in compared.studies
+        for block in (Paragraph(f"{study.name}: {subject(study)}."), Paragraph(headline(study)))
+    )
+    return Report(
+        " and ".join(names),
+        "a comparison of studies",
+        verdict(compared),
+        "; ".join(f"{study.name}: {how_far(study)}" for study in compared.studies),
+        (
+            Section("fronts", "The fronts", blocks),
+            Section("configs", "What differs in their configs", (_config_table(compared),)),
+            Section("each", "What each found", each),
+        ),
+        {},
+    )
+
+
+def verdict(compared: Compared) -> str:
+    """Which front covers more, in a sentence."""
+    if compared.volumes is None:
+        return (
+            "Their hypervolumes cannot be compared: that takes two common objectives, and the dense network "
+            "of each."
+        )
+    ordered = sorted(zip(compared.volumes, compared.studies, strict=True), key=lambda one: -one[0])
+    (most, best), (next_most, second), *_ = ordered
+    axes = " and ".join(METRICS.get(name, name) for name in compared.objectives)
+    if most == next_most:
+        return f"The fronts of {best.name} and {second.name} cover the same in {axes}."
+    more = f"{percent(most / next_most - 1)} more" if next_most else "something, the other nothing"
+    return (
+        f"The front of {best.name} covers {more} in {axes} than that of {second.name}: a hypervolume of "
+        f"{most:.4f} against {next_most:.4f}, a difference of {most - next_most:.4f}. Seeds are not "
+        "accounted for."
+    )
+
+
+def _table(compared: Compared) -> Table:
+    columns = (
+        Column("study"),
+        *map(Column, ("trials", "on the front", "hypervolume", "dense, parameters", "dense, validation")),
+        *map(Column, ("best, parameters", "smaller", "best, validation", "best, test")),
+    )
+    rows = tuple(_row(compared, index) for index in range(len(compared.studies)))
+    return Table(
+        "The studies: the hypervolumes are counted from one reference; best is the network that each study "
+        "recommends.",
+        columns,
+        rows,
+    )
+
+
+def _row(compared: Compared, index: int) -> Row:
+    study = compared.studies[index]
+    comparison = Comparison(study)
+    dense, best = comparison.dense, best_of_front(study, comparison)
+    chosen = comparison.of_trial(best) if best else None
+    volume = compared.volumes[index] if compared.volumes else None
+    smaller = dense.size("params") / chosen.size("params") if dense and chosen else None
+    cells = (
+        Cell(study.name),
+        Cell(f"{len(study.complete)}"),
+        Cell(f"{len(study.front)}"),
+        Cell(UNKNOWN if volume is None else f"{volume:.4f}", volume),
+        Cell(count(dense.size("params") if dense else None)),
+        Cell(with_error(dense, "val_accuracy") if dense else UNKNOWN),
+        Cell(count(chosen.size("params") if chosen else None)),
+        Cell(UNKNOWN if smaller is None else times(smaller), smaller),
+        *(
+            Cell(with_error(chosen, metric) if chosen else UNKNOWN)
+            for metric in ("val_accuracy", "test_accuracy")
+        ),
+    )
+    return Row(cells)
+
+
+def _config_table(compared: Compared) -> Block:
+    if not compared.differences:
+        return Paragraph("Nothing but their names.")
+    columns = (Column("field"), *(Column(study.name, text=True) for study in compared.studies))
+    rows = tuple(
+        Row((Cell(path), *(Cell(UNKNOWN if value is None else str(value)) for value in values)))
+        for path, values in compared.differences.items()
+    )
+    return Table(f"{plural(len(rows), 'field')} of the configs differ.", columns, rows)
