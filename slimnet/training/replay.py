@@ -6,6 +6,7 @@ The kernels are those of the step that is recorded, so the numbers are the same 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ Pass = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From images (B, C, H, W) and labels to (loss, logits), both detached, with the gradients in place."""
 
 WARM_UP = 3  # passes before the recording, in which libraries set themselves up
+logger = logging.getLogger(__name__)
+
 KNOWN = (
     "slimnet.",
     "torch.nn.",
@@ -49,6 +52,8 @@ def _has_hooks(module: nn.Module) -> bool:
 class Replayed:
     """A pass that is recorded at its fourth call, and replayed for batches of that shape from then on.
 
+    Where it cannot be recorded, for want of memory say, all are computed one kernel after the other.
+
     Args:
         compute: the pass.
         parameters: those that it leaves gradients of.
@@ -59,11 +64,16 @@ class Replayed:
         self._parameters = parameters
         self._passes = 0
         self._recording: _Recording | None = None
+        self._failed = False
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """As the pass itself; the logits are overwritten by the next call."""
-        if self._recording is None and self._passes >= WARM_UP:
-            self._recording = _record(self._compute, self._parameters, x, y)
+        if self._recording is None and self._passes >= WARM_UP and not self._failed:
+            try:
+                self._recording = _record(self._compute, self._parameters, x, y)
+            except RuntimeError as error:
+                self._failed = True
+                logger.info("steps are not replayed: %s", str(error).partition("\n")[0])
         self._passes += 1
         if self._recording is None or not self._recording.takes(x, y):
             return self._compute(x, y)
