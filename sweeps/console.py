@@ -7,41 +7,22 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from rich.columns import Columns
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from slimnet.wording import duration
 from sweeps.progress import Progress, RunningStage
+from sweeps.report.wording import plural
+from sweeps.tables import FittedTable
 
 PIPE_WIDTH = 200  # characters, where the output is no terminal
 PIPE_SECONDS = 60.0  # between lines on the whole sweep, where there is no live display
+BAR_WIDTH = 30
 MOST_TRIALS = 6  # trial numbers listed for a stage
-TEXTS = (
-    "network",
-    "state",
-    "reason",
-    "control",
-    "comparison",
-    "group",
-    "kept whole because",
-    "what",
-)  # columns of words
-HEADINGS = {
-    "trial": "trial",
-    "lambda": "λ",
-    "sparse.lambda": "λ",
-    "sparse.target": "target",
-    "ratio": "ratio",
-    "prune.ratio": "ratio",
-    "params": "parameters",
-    "macs": "MACs",
-    "val_accuracy": "validation",
-    "test_accuracy": "test",
-}
 
 
 class Console:
@@ -49,12 +30,10 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._out = RichConsole(highlight=False)
-        if not self._out.is_terminal:
-            self._out.width = PIPE_WIDTH
         self._err = RichConsole(stderr=True, highlight=False)
         self._quiet = quiet
         self._live: Live | None = None
-        self._said = time.monotonic()  # when the last line on the whole sweep was printed
+        self._said = -PIPE_SECONDS  # when the last line on the whole sweep was printed
 
     def __enter__(self) -> Self:
         if self._out.is_terminal and not self._quiet:
@@ -109,7 +88,10 @@ class Console:
             rows: all with the same keys, which name the columns.
             title: printed above the table.
         """
-        self._out.print(_table(rows, title))
+        table = FittedTable(rows, title)
+        if not self._out.is_terminal:
+            self._out.width = max(PIPE_WIDTH, table.least_width)
+        self._out.print(table)
 
 
 def time_left(seconds: float | None) -> str:
@@ -118,32 +100,26 @@ def time_left(seconds: float | None) -> str:
 
 
 def _draw(progress: Progress) -> RenderableType:
-    head = Table.grid(padding=(0, 2))
-    head.add_column(max_width=30, ratio=1)  # in a narrow terminal the bar shrinks, not the numbers
-    for _ in range(3):
-        head.add_column(no_wrap=True)
-    head.add_row(
-        ProgressBar(total=max(progress.epochs_total, 1), completed=progress.epochs_done),
-        *_counts(progress),
-    )
-    running = Table(box=None, padding=(0, 2, 0, 0), title="running", title_justify="left")
-    for heading in ("trial", "stage", "epoch", "images/s", "λ", "ratio", "validation"):
-        running.add_column(heading, style="cyan" if heading == "stage" else "", justify="left")
-    for stage in progress.running:
-        running.add_row(
-            _trials(stage),
-            stage.name,
-            f"{stage.epoch:.1f} of {stage.epochs}" if stage.epochs else "",
-            "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}",
-            f"{stage.strength:g}",
-            "" if stage.ratio is None else f"{stage.ratio:g}",
-            "" if stage.accuracy is None else f"{stage.accuracy:.1%}",
-        )
-    parts: list[RenderableType] = [head, "", running]
+    bar = ProgressBar(max(progress.epochs_total, 1), progress.epochs_done, width=BAR_WIDTH)
+    counts = [Text(text, no_wrap=True) for text in _counts(progress)]
+    head = Columns([bar, *counts], padding=(0, 2))  # as many in a line as there is room
+    running = [
+        {
+            "who": _trials(stage),
+            "stage": stage.name,
+            "epoch": f"{stage.epoch:.1f} of {stage.epochs}" if stage.epochs else "",
+            "images/s": "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}",
+            "lambda": f"{stage.strength:g}",
+            "ratio": "" if stage.ratio is None else f"{stage.ratio:g}",
+            "val_accuracy": stage.accuracy,
+        }
+        for stage in progress.running
+    ]
+    parts: list[RenderableType] = [head, "", FittedTable(running, "running")]
     if progress.front:
         more = progress.front_size - len(progress.front)
         title = f"front so far (and {more} more)" if more > 0 else "front so far"
-        parts += ["", _table(progress.front, title)]
+        parts += ["", FittedTable(progress.front, title)]
     return Group(*parts)
 
 
@@ -152,33 +128,10 @@ def _counts(progress: Progress) -> tuple[str, str, str]:
     failed = f", {progress.trials_failed} failed" if progress.trials_failed else ""
     left = time_left(progress.seconds_left)
     return (
-        f"{progress.trials_done} of {progress.goal} trials{failed}",
+        f"{progress.trials_done} of {plural(progress.goal, 'trial')}{failed}",
         f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
         f"{left} left" if progress.seconds_left is not None else left,
     )
-
-
-def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for key in rows[0] if rows else []:
-        table.add_column(HEADINGS.get(key, key), justify="left" if key in TEXTS else "right")
-    for row in rows:
-        table.add_row(*(_cell(key, value) for key, value in row.items()))
-    return table
-
-
-def _cell(key: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if key.endswith("accuracy"):
-        return f"{value:.1%}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if key == "lambda" and isinstance(value, float):
-        return f"{value:.3g}"  # adjusted to a target, it has many digits
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _trials(stage: RunningStage) -> str:

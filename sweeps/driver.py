@@ -16,7 +16,7 @@ from sweeps.console import Console
 from sweeps.executors import Event, Executor
 from sweeps.interruption import Interruption
 from sweeps.jobs import Job
-from sweeps.progress import Clock, Progress, RunningStage, epochs_at
+from sweeps.progress import Clock, Progress, ProgressFile, RunningStage, epochs_at
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.stages import Stage, Store
 from sweeps.stages.sparse import SparseSpec
@@ -81,6 +81,7 @@ class Driver:
         self._console = console
         self._interruption = interruption
         self._data_dir = data_dir
+        self._published = ProgressFile(study.folder)
         self._clock = Clock()
         self._told = state.ended_in_order()  # trials whose results the sampler and Optuna know
         self._running: dict[str, _Running] = {}
@@ -100,9 +101,12 @@ class Driver:
                 self._say(self._mirror.update())
                 for warning in self._tracker.news():
                     self._console.error(warning)
-                self._console.show(self._progress())
+                progress = self._progress()
+                self._console.show(progress)
+                self._published.write(progress)
         finally:
             self._executor.close()  # stages are still running after an error
+            self._published.remove()
         self._say(self._mirror.close())
         self._tracker.update(self._state.record())
         return self._state.record()

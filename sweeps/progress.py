@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sweeps.executors import Event
@@ -61,6 +64,48 @@ class Progress:
     running: Sequence[RunningStage]
     front: Sequence[dict[str, Any]]
     front_size: int
+
+
+class ProgressFile:
+    """progress.json in a study's folder, by which other processes see a sweep that runs, while it does.
+
+    It is worth nothing afterwards: it is not waited for, and where it cannot be written the sweep goes on.
+    """
+
+    EVERY = 0.5  # seconds between two versions
+
+    def __init__(self, study: Path) -> None:
+        self._path = study / "progress.json"
+        self._written = -self.EVERY
+
+    def write(self, progress: Progress) -> None:
+        """Replace what the file holds, unless that is too new."""
+        now = time.monotonic()
+        if now - self._written < self.EVERY:
+            return
+        self._written = now
+        aside = self._path.with_name(f".{self._path.name}")
+        with suppress(OSError):
+            aside.write_text(json.dumps(asdict(progress)))
+            aside.replace(self._path)
+
+    def remove(self) -> None:
+        """Delete the file at the end of the run."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def read(self, since: float) -> Progress | None:
+        """What the file holds; None if there is none, or only one from before a moment of the file system."""
+        try:
+            if self._path.stat().st_mtime < since:
+                return None
+            content = json.loads(self._path.read_bytes())
+            running = [
+                RunningStage(**{**stage, "trials": tuple(stage["trials"])}) for stage in content["running"]
+            ]
+            return Progress(**{**content, "running": running})
+        except (OSError, ValueError, TypeError, LookupError):
+            return None
 
 
 @dataclass

@@ -16,6 +16,7 @@ from sweeps.cli.remove import gc_command, rm_command
 from sweeps.cli.report import report_command
 from sweeps.cli.run import run_command
 from sweeps.cli.show import pareto_command, plan_command, status_command
+from sweeps.cli.watch import watch_command
 from sweeps.console import Console
 from sweeps.study import StudyBusyError
 
@@ -31,6 +32,7 @@ app.command("init")(init_command)
 app.command("check")(check_command)
 app.command("plan")(plan_command)
 app.command("status")(status_command)
+app.command("watch")(watch_command)
 app.command("pareto")(pareto_command)
 app.command("report")(report_command)
 app.command("compare")(compare_command)

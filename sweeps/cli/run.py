@@ -37,6 +37,7 @@ from sweeps.networks import Made, check_networks
 from sweeps.outputs import write_outputs
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.summary import how_far
+from sweeps.report.wording import plural
 from sweeps.stages import Store
 from sweeps.study import Study, check_config, hold, is_begun, keep_config, make_study
 
@@ -151,12 +152,14 @@ def _introduce(
 ) -> None:
     """Print what runs where; without a machine, nothing is left to compute."""
     if machine is None:
-        console.note(f"study {config.study}: {config.search.trials} trials, nothing left to compute")
+        console.note(
+            f"study {config.study}: {plural(config.search.trials, 'trial')}, nothing left to compute"
+        )
         return
     threads, workers = room[0].threads, len(room)
     console.note(
-        f"study {config.study}: {config.search.trials} trials, {workers} worker{'s' * (workers > 1)} on "
-        f"{machine.kind} ({machine.name}) with {threads} thread{'s' * (threads > 1)} each, "
+        f"study {config.study}: {plural(config.search.trials, 'trial')}, {plural(workers, 'worker')} on "
+        f"{machine.kind} ({machine.name}) with {plural(threads, 'thread')} each, "
         f"{study.facts.precision}"
     )
     for lacking in machine.shortcomings:
@@ -198,7 +201,7 @@ def _close(
     print_front(console, record, comparison)
     seconds = sum(stage.result["seconds"] for stage in _stages_once(record) if stage.result)
     console.note(
-        f"\n{len(record.complete)} of {record.goal} trials complete: the goal is reached "
+        f"\n{len(record.complete)} of {plural(record.goal, 'trial')} complete: the goal is reached "
         f"({duration(seconds)} of training in all)"
     )
     if record.front:
@@ -216,7 +219,8 @@ def _close(
         console.error(f"the curve {key}, which only the report shows, failed: {reason}")
     unmeasured = [stage.failure["reason"] for stage in record.latencies.values() if stage.failure]
     for reason in dict.fromkeys(unmeasured):
-        console.error(f"{unmeasured.count(reason)} latencies could not be measured: {reason}")
+        count = unmeasured.count(reason)
+        console.error(f"{count} {'latency' if count == 1 else 'latencies'} could not be measured: {reason}")
     if failed or contenders or curves or unmeasured or record.dense.failure:
         console.error(f"try again with: {studies.command('retry', reference)}")
     points = count_points(record.config.search.space)

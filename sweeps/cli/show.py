@@ -24,6 +24,7 @@ from sweeps.outputs import CONTROLS, pareto_table
 from sweeps.records import FACTS, ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report.summary import constraints_unmet, how_far
 from sweeps.report.verdicts import against, with_error
+from sweeps.report.wording import plural
 from sweeps.state import count_states, read_study
 from sweeps.study import check_config, is_held
 
@@ -60,9 +61,9 @@ def plan_command(
         )
         return
     console = Console()
-    size = "infinitely many" if points is None else f"{points:,}"
-    console.say(f"study {settings.study}: {state.asked} of {state.goal} trials have been sampled")
-    console.say(f"search space: {size} points, sampler {settings.search.sampler}")
+    size = "infinitely many points" if points is None else plural(points, "point")
+    console.say(f"study {settings.study}: {state.asked} of {plural(state.goal, 'trial')} sampled")
+    console.say(f"search space: {size}, sampler {settings.search.sampler}")
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     console.say(f"stages of these trials, the baseline, the curves and the controls known so far: {told}")
     sparse, tuned = left["sparse"] + left["early"], left["finetune"]

@@ -16,6 +16,7 @@ from sweeps.executors import processes
 from sweeps.machine import Prepared, look, prepare
 from sweeps.networks import Made, needs_making
 from sweeps.records import StudyRecord
+from sweeps.report.wording import plural
 from sweeps.stages import Store
 from sweeps.state import State, read_study
 from sweeps.study import Facts, Study, check_unchanged, is_begun, kept_config, open_study
@@ -63,7 +64,7 @@ def check_search(config: Config) -> None:
     points = count_points(config.search.space)
     if points is not None and config.search.trials > points:
         raise SlimnetError(
-            f"search.trials is {config.search.trials}, but search.space has only {points} points; "
+            f"search.trials is {config.search.trials}, but search.space has only {plural(points, 'point')}; "
             f"use at most {points}, or widen the space"
         )
 

@@ -4,7 +4,7 @@ What is exported here does not need Optuna; `sampling` and `database` do.
 """
 
 from sweeps.study.config_file import check_config, keep_config, kept_config
-from sweeps.study.lock import StudyBusyError, check_free, hold, is_held, removal_lock
+from sweeps.study.lock import StudyBusyError, check_free, held_since, hold, is_held, removal_lock
 from sweeps.study.record import (
     DATABASE,
     Facts,
@@ -27,6 +27,7 @@ __all__ = [
     "check_data",
     "check_free",
     "check_unchanged",
+    "held_since",
     "hold",
     "is_begun",
     "is_held",

@@ -59,6 +59,15 @@ def is_held(folder: Path) -> bool:
         return True
 
 
+def held_since(folder: Path) -> float | None:
+    """When a process has taken a study's folder, by the clock of the file system; None if none holds it."""
+    try:
+        since = (folder / NOTE).stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return since if is_held(folder) else None
+
+
 def check_free(folder: Path) -> None:
     """Check that no process holds a study's folder; changes nothing.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from running import PATIENCE, Sweep
+from terminals import plain
 
 from sweeps.console import Console, time_left
 from sweeps.progress import Progress, RunningStage
@@ -79,10 +80,6 @@ def read_all(terminal: int) -> str:
         content += chunk
 
 
-def plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-
-
 def test_a_control_is_shown_by_its_name(
     terminal: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,7 +120,7 @@ def test_the_display_before_anything_is_known(terminal: Callable[..., str]) -> N
             console.show(progress(seconds_left=None, front=[], front_size=0, running=[], trials_failed=2))
 
     text = plain(terminal(show, columns=80))
-    assert re.search(r"5 of 12 trials, 2 failed +40 of 100 epochs +estimating the time left", text)
+    assert re.search(r"5 of 12 trials, 2 failed\s+40 of 100 epochs\s+estimating the time left", text)
     assert "front so far" not in text
 
 
@@ -141,13 +138,15 @@ def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     with Console() as console:
         console.epoch(RUNNING[0])
         console.show(progress())
+        console.show(progress())  # within a minute
         console.note("a note")
     out, _ = capsys.readouterr()
-    first, second = out.splitlines()
+    first, second, third = out.splitlines()
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d dense network: sparse at λ 0: epoch 2 of 12, validation 71\.3%", first
     )
-    assert second == "a note"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d 5 of 12 trials, 40 of 100 epochs, 2 min left", second)
+    assert third == "a note"
 
 
 def test_quiet_leaves_the_answer_and_the_errors(capsys: pytest.CaptureFixture[str]) -> None:

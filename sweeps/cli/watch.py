@@ -1,0 +1,45 @@
+"""The command that shows a run from another terminal."""
+
+from __future__ import annotations
+
+import time
+
+from sweeps.cli import studies
+from sweeps.cli.options import RUNS, ConfigArgument, RunsOption
+from sweeps.config import load_config
+from sweeps.console import Console
+from sweeps.interruption import watch_signals
+from sweeps.progress import ProgressFile
+from sweeps.report.summary import how_far
+from sweeps.state import read_study
+from sweeps.study import held_since
+
+EVERY = 0.5  # seconds
+
+
+def watch_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
+    """Show a study that is being run as its own terminal does, until the run ends or Ctrl-C is pressed.
+
+    Only looks: neither watching nor its end changes anything of the run.
+    """
+    settings = load_config(config)
+    folder, console = runs / settings.study, Console()
+    reference = studies.reference(config, settings, runs)
+    since = held_since(folder)
+    if since is None:
+        record = read_study(runs, studies.last_config(config, runs))
+        console.say(f"study {record.name} is not being run: {how_far(record)}")
+        console.say(f"run it with: {studies.command('run', reference)}")
+        return
+    file = ProgressFile(folder)
+    with watch_signals() as interruption, console:
+        while held_since(folder) is not None and not interruption.signals:
+            if (progress := file.read(since)) is not None:
+                console.show(progress)
+            time.sleep(EVERY)
+    if interruption.signals:
+        console.say(f"the run goes on; watch it again with: {studies.command('watch', reference)}")
+    else:
+        record = read_study(runs, studies.last_config(config, runs))
+        console.say(f"the run has ended: {how_far(record)}")
+        console.say(f"every trial: {studies.command('status', reference)}")

@@ -1,0 +1,161 @@
+"""Tables that fit: no number is ever cut, however narrow the terminal.
+
+Columns of words wrap. Where that is not enough, the table is parted into several below each other, each of
+which begins with the first column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+GAP = 2  # between columns
+WORD = 16  # a longer word of a column of words may be broken
+WORDS = {
+    "network",
+    "state",
+    "reason",
+    "control",
+    "comparison",
+    "group",
+    "kept whole because",
+    "what",
+    "who",
+    "stage",
+}
+"""The columns of words; all others hold numbers."""
+
+HEADINGS = {
+    "lambda": "λ",
+    "sparse.lambda": "λ",
+    "sparse.target": "target",
+    "prune.ratio": "ratio",
+    "params": "parameters",
+    "macs": "MACs",
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+    "who": "trial",
+}
+STYLES = {"stage": "cyan"}
+
+
+@dataclass(frozen=True)
+class FittedTable:
+    """A table for rich to print, as wide as there is room.
+
+    Attributes:
+        rows: all with the same keys, which name the columns.
+        title: printed above the table.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    title: str | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The title, and the table in one part or several."""
+        if self.title:
+            yield Text(self.title, style="italic")
+        for place, part in enumerate(_parts(self._columns, options.max_width)):
+            if place:
+                yield ""
+            yield _table(part, options.max_width)
+
+    @property
+    def least_width(self) -> int:
+        """The width below which the table is parted."""
+        return _least_width(self._columns)
+
+    @property
+    def _columns(self) -> list[_Column]:
+        keys = list(self.rows[0]) if self.rows else []
+        return [_Column(key, [_cell(key, row[key]) for row in self.rows]) for key in keys]
+
+
+@dataclass(frozen=True)
+class _Column:
+    key: str
+    cells: list[str]
+
+    @property
+    def heading(self) -> str:
+        return HEADINGS.get(self.key, self.key)
+
+    @property
+    def has_words(self) -> bool:
+        return self.key in WORDS
+
+    @property
+    def least_width(self) -> int:
+        """The width below which something would be cut that should not."""
+        if not self.has_words:
+            return self.most_width
+        words = (word for text in (self.heading, *self.cells) for word in text.split())
+        return min(WORD, max(map(cell_len, words), default=0))
+
+    @property
+    def most_width(self) -> int:
+        """The width in which nothing wraps."""
+        return max(map(cell_len, (self.heading, *self.cells)))
+
+
+def _least_width(columns: Sequence[_Column]) -> int:
+    return sum(column.least_width + GAP for column in columns) - GAP
+
+
+def _parts(columns: Sequence[_Column], width: int) -> Iterator[list[_Column]]:
+    """The columns of each part: as many as fit, the first column before them."""
+    part = list(columns[:1])
+    for column in columns[1:]:
+        if len(part) > 1 and _least_width([*part, column]) > width:
+            yield part
+            part = [columns[0]]
+        part.append(column)
+    if part:
+        yield part
+
+
+def _widths(columns: Sequence[_Column], width: int) -> dict[str, int]:
+    """The width of each column; those of words share equally what there is beyond the least."""
+    widths = {column.key: column.least_width for column in columns}
+    room = max(0, width - _least_width(columns))
+    words = sorted(
+        (column for column in columns if column.has_words), key=lambda c: c.most_width - c.least_width
+    )
+    for place, column in enumerate(words):
+        widths[column.key] = min(column.most_width, column.least_width + room // (len(words) - place))
+        room -= widths[column.key] - column.least_width
+    return widths
+
+
+def _table(columns: Sequence[_Column], width: int) -> Table:
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    widths = _widths(columns, width)
+    for column in columns:
+        justify: JustifyMethod = "left" if column.has_words else "right"
+        style = STYLES.get(column.key, "")
+        table.add_column(
+            column.heading, justify=justify, style=style, width=widths[column.key], overflow="fold"
+        )
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if key.endswith("accuracy"):
+        return f"{value:.1%}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if key == "lambda" and isinstance(value, float):
+        return f"{value:.3g}"  # adjusted to a target, it has many digits
+    return f"{value:g}" if isinstance(value, float) else str(value)

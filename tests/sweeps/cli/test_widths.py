@@ -1,0 +1,58 @@
+"""What the commands print on narrow terminals."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running import Command
+from terminals import use_terminal
+
+from benchmarks import instant
+from sweeps.executors.reporting import Compute
+
+CONTROLS = ("--set", "controls={uniform: true, scratch: true, random: true}", "--set", "passes=2")
+SEEDS = ("--set", "confirm={seeds: 2, points: 2}", "--trials", "4")
+
+
+def test_every_number_of_every_command_is_whole(
+    tmp_path: Path,
+    command: Command,
+    instantly: Callable[[Compute], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instantly(instant.compute)
+    at = ("smoke", "--runs", tmp_path)
+    assert command("run", *at, "--wandb", "disabled", *CONTROLS, *SEEDS)[0] == 0
+    (tmp_path / "stages" / "sparse" / "unused").mkdir()
+    for arguments in (
+        ("run", *at, "--wandb", "disabled", *CONTROLS, *SEEDS),
+        ("status", *at),
+        ("pareto", *at),
+        ("plan", *at, *CONTROLS, *SEEDS),
+        ("gc", "--dry-run", "--runs", tmp_path),
+        ("check", "smoke", "--runs", tmp_path / "new"),
+    ):
+        _, wide, _ = command(*arguments)
+        for columns in (60, 80, 120, 200):
+            with monkeypatch.context() as patch:
+                terminal = use_terminal(patch, columns)
+                assert command(*arguments)[0] == 0
+            _compare(wide, terminal.text, columns, numbers=arguments[0] != "check")  # of which times differ
+
+
+def _compare(wide: str, narrow: str, columns: int, numbers: bool) -> None:
+    assert "…" not in narrow.replace("starting…", "")
+    if numbers:
+        assert not Counter(_numbers(wide)) - Counter(_numbers(narrow))
+    other = re.compile(r":  |slimnet\.load")  # what to do next
+    lines = [line for line in narrow.splitlines() if not other.search(line)]
+    of_tables = [line for line in lines if re.search(r"\S  +\S", line)]
+    assert max((len(line.rstrip()) for line in of_tables), default=0) <= columns
+
+
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"(?<![\w.,])\d[\d.,]*\d|(?<![\w.,])\d(?![\w.,])", text)
