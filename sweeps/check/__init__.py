@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.check.advice import warnings_about
-from sweeps.check.estimate import seconds_of
+from sweeps.check.estimate import Pace, pace_as_taken, pace_as_tried, seconds_left, seconds_of
 from sweeps.check.findings import Findings
 
 if TYPE_CHECKING:
     from sweeps.config import Config
 
-__all__ = ["Findings", "examine", "seconds_of", "warnings_about"]
+__all__ = [
+    "Findings",
+    "Pace",
+    "examine",
+    "pace_as_taken",
+    "pace_as_tried",
+    "seconds_left",
+    "seconds_of",
+    "warnings_about",
+]
 
 
 def examine(config: Config, data_dir: Path | None) -> Findings:

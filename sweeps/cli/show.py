@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from slimnet.wording import file_size
+from slimnet.errors import SlimnetError
+from slimnet.wording import duration, file_size
+from sweeps.check import Pace, examine, pace_as_taken, pace_as_tried, seconds_left
 from sweeps.cli import studies
 from sweeps.cli.options import (
     RUNS,
@@ -15,33 +20,41 @@ from sweeps.cli.options import (
     RunsOption,
     SetOption,
     TrialsOption,
+    WorkersOption,
 )
 from sweeps.comparison import Comparison, Measured
 from sweeps.config import MEASURED, load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
+from sweeps.executors import processes
 from sweeps.outputs import CONTROLS, pareto_table
+from sweeps.progress import ProgressFile
 from sweeps.records import FACTS, ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report.summary import constraints_unmet, how_far
 from sweeps.report.verdicts import against, with_error
 from sweeps.report.wording import plural
-from sweeps.state import count_states, read_study
-from sweeps.study import check_config, is_held
+from sweeps.state import State, count_states, read_study
+from sweeps.study import check_config, held_since
+
+UNFINISHED = ("running", "waiting", "interrupted")
 
 
 def plan_command(
     config: ConfigArgument,
     trials: TrialsOption = None,
+    workers: WorkersOption = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads it as the default and copies it
     runs: RunsOption = RUNS,
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what `run` would do: trials, stages, what is already computed, epochs left.
+    """Show what `run` would do: trials, stages, what is already computed, epochs and time left.
 
-    Writes nothing but data it downloads, which it needs where a network is not slimnet's own.
+    The time is that of the study's finished stages, or before there are any, of a few steps tried here.
+    Writes nothing but data it downloads.
     """
-    extra = [f"search.trials={trials}"] if trials is not None else []
+    flags = {"search.trials": trials, "workers": workers}
+    extra = [f"{key}={value}" for key, value in flags.items() if value is not None]
     settings = load_config(config, [*overrides, *extra])
     studies.check_search(settings)
     settings = check_config(runs / settings.study, settings)
@@ -49,6 +62,7 @@ def plan_command(
     counts, left = count_states(state.stages()), state.epochs_ahead()
     points = count_points(settings.search.space)
     if as_json:
+        pace, seconds, _ = _time_left(state, data_dir)
         print_json(
             {
                 "study": settings.study,
@@ -57,6 +71,8 @@ def plan_command(
                 "points": points,
                 "stages": counts,
                 "epochs_left": {kind: int(epochs) for kind, epochs in left.items()},
+                "seconds_left": seconds,
+                "pace": asdict(pace) if pace else None,
             }
         )
         return
@@ -68,19 +84,40 @@ def plan_command(
     console.say(f"stages of these trials, the baseline, the curves and the controls known so far: {told}")
     sparse, tuned = left["sparse"] + left["early"], left["finetune"]
     console.say(f"epochs left: at most {sparse:.0f} of sparse training, {tuned:.0f} of fine-tuning")
+    console.say(f"time left: {_time_left(state, data_dir)[-1]}")
+
+
+def _time_left(state: State, data_dir: Path | None) -> tuple[Pace | None, float | None, str]:
+    """The pace of a study's stages, the seconds that are left, and both in words; None where not known."""
+    if state.record().ended:
+        return None, 0.0, "none, as everything is computed"
+    pace = pace_as_taken(state)
+    if pace is None:
+        try:
+            pace = pace_as_tried(state.config, processes.ask(examine, state.config, data_dir))
+        except SlimnetError as error:
+            return None, None, f"not known: {error}"
+    seconds = seconds_left(state, pace)
+    basis = f"as its {plural(pace.stages, 'finished stage')} took" if pace.stages else "by a few steps tried"
+    workers = plural(pace.workers, "worker")
+    return pace, seconds, f"about {duration(seconds)} with {workers}, {basis} on {pace.machine}"
 
 
 def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Show the trials of a study and how far their stages are."""
+    """Show the trials of a study and how far their stages are.
+
+    A trial is running, waiting (for a worker or another trial), interrupted (begun, but its study is not
+    being run), complete, stopped (early, as it could not reach the front), or failed.
+    """
     record = read_study(runs, studies.last_config(config, runs))
     for damage in record.damage:
         Console().error(damage)
-    works = is_held(runs / record.name)
+    running = _computed_now(runs / record.name)
     rows = [
         {
             "trial": trial.number,
             **trial.params,
-            "state": _state(trial, works),
+            "state": _state(trial, trial.number, running),
             **{stage.name: _stage_state(stage) for stage in trial.stages},
             **_reached(trial.metrics),
             **(trial.measured if as_json else {}),
@@ -89,26 +126,43 @@ def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
         for trial in record.trials
     ]
     beside = [
-        {"network": one.name, "state": _state(one, works), **_reached(one.metrics), "reason": one.reason}
+        {
+            "network": one.name,
+            "state": _state(one, one.name, running),
+            **_reached(one.metrics),
+            "reason": one.reason,
+        }
         for one in record.contenders
     ]
     if as_json:
         print_json({"study": record.name, "goal": record.goal, "trials": rows, "beside": beside})
         return
     console = Console()
-    console.say(f"study {record.name}: {how_far(record)}")
+    unfinished = Counter(str(row["state"]) for row in rows if row["state"] in UNFINISHED)
+    which = ", ".join(f"{number} {state}" for state, number in unfinished.items())
+    console.say(f"study {record.name}: {how_far(record)}{f' ({which})' if which else ''}")
     console.table(_without_empty_reasons(_filled(rows)))
     if beside:
         console.table(_without_empty_reasons(beside), "Controls and repeats")
 
 
-def _state(one: TrialRecord | ContenderRecord, works: bool) -> str:
-    """How far a trial or what stands beside one is, given whether the study is being run."""
+def _computed_now(study: Path) -> set[int | str] | None:
+    """Numbers of trials, and names of controls and repeats, that are being computed; None if no run is."""
+    since = held_since(study)
+    if since is None:
+        return None
+    progress = ProgressFile(study).read(since)
+    stages = progress.running if progress else []
+    return {who for stage in stages for who in (*stage.trials, stage.beside) if who is not None}
+
+
+def _state(one: TrialRecord | ContenderRecord, who: int | str, running: set[int | str] | None) -> str:
+    """How far a trial or what stands beside one is, given what is being computed."""
     if one.state != "running":
         return one.state
-    if all(stage.state == "missing" for stage in one.stages):
-        return "waiting"
-    return "running" if works else "interrupted"
+    if running is not None:
+        return "running" if who in running else "waiting"
+    return "waiting" if all(stage.state == "missing" for stage in one.stages) else "interrupted"
 
 
 def _reached(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,6 @@ A stage's folder is read when its first trial is added, and again only on `State
 event does not grow with the number of trials that have ended.
 """
 
-from sweeps.state.state import State, count_states, read_study
+from sweeps.state.state import TRAINING_KINDS, State, count_states, read_study
 
-__all__ = ["State", "count_states", "read_study"]
+__all__ = ["TRAINING_KINDS", "State", "count_states", "read_study"]

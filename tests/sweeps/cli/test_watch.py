@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import CORE, PATIENCE, ROOT, Command, Sweep, wait_until
@@ -66,7 +67,7 @@ def test_what_an_earlier_run_left_is_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "study" / "progress.json"
     file.parent.mkdir()
     fields = ("trials_done", "trials_failed", "goal", "epochs_done", "epochs_total", "front_size")
-    content = {**dict.fromkeys(fields, 1), "seconds_left": None, "running": [], "front": []}
+    content: dict[str, Any] = {**dict.fromkeys(fields, 1), "seconds_left": None, "running": [], "front": []}
     file.write_text(json.dumps(content))
     found = ProgressFile(file.parent).read(since=0.0)
     assert found is not None
