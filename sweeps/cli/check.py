@@ -37,7 +37,9 @@ def check_command(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try a config without running it: data, network, what can be pruned, time, and what makes no sense.
+    """Try a config without running it.
+
+    Shows its data and network, what can be pruned, the time it will take, and what makes no sense.
 
     Exit status: 0 it can run, with or without warnings; 2 it cannot. Writes nothing but data it downloads.
     """

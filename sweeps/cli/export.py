@@ -52,8 +52,9 @@ def export_command(
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write networks of a study for use elsewhere, with their normalisation inside and a model card.
+    """Write networks of a study for use elsewhere.
 
+    Their normalisation is inside, and a model card beside them.
     Each file is read back and run on the whole test split, and kept if it scores what the study reports.
     """
     number, out = _targets(targets, chosen=best or front)

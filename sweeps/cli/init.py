@@ -47,9 +47,10 @@ def init_command(
     ] = None,
     data_dir: DataOption = None,
 ) -> None:
-    """Write a commented config for your data, with sizes, epochs and a search space that suit this machine.
+    """Write a commented config for your data.
 
-    Looks at the data, times a network on them, and tries the config before it is written.
+    Its sizes, epochs and search space suit the data and this machine. It looks at the data,
+    times a network on them, and tries the config before it is written.
     """
     processes.warm_up()
     given = shown(source, model, out)

@@ -55,7 +55,10 @@ def retry_command(
     ] = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Let the next `run` run failed trials again, under the same numbers."""
+    """Let failed trials run again.
+
+    The next `run` takes them up, under the same numbers.
+    """
     from sweeps.retry import forget_failures
     from sweeps.stages import Store
     from sweeps.state import read_study
@@ -75,7 +78,10 @@ def retry_command(
 
 
 def doctor_command(as_json: JsonOption = False, data_dir: DataOption = None) -> None:
-    """Show what is installed and what is missing, the devices and the W&B mode."""
+    """Show what is installed and what is missing.
+
+    Shows the devices and the W&B mode as well.
+    """
     from sweeps import doctor
 
     facts = doctor.examine(data_dir)

@@ -31,9 +31,10 @@ def rm_command(
     runs: RunsOption = RUNS,
     yes: YesOption = False,
 ) -> None:
-    """Delete a study and the stages that no other study refers to; show them with their sizes, and ask.
+    """Delete a study, with the stages of its own.
 
-    Single trials cannot be deleted, as the points of later trials follow from them.
+    Shows what would go, with its size, and asks. Single trials cannot be deleted, as the points of later
+    trials follow from them.
 
     Exit status: 0 it is deleted; 1 you said no; 2 there is none, or no terminal to ask on; 3 it is being run.
     """
@@ -64,7 +65,10 @@ def gc_command(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete what no study needs: stages that none refers to, and damaged files and databases set aside.
+    """Delete what no study needs.
+
+    That is: stages that none refers to, damaged files and databases that were set aside, and remains of
+    deletions that were killed. Shows what would go, with its size, and asks.
 
     A study refers to the stages of its trials, and of the controls and repeats that its config asks for now.
 

@@ -60,7 +60,9 @@ def run_command(
     data_dir: DataOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
 ) -> None:
-    """Run a sweep, or resume it, until its goal is reached or Ctrl-C is pressed.
+    """Run a sweep, or resume it.
+
+    It ends when its goal is reached or Ctrl-C is pressed.
 
     Exit status: 0 the goal is reached; 1 it is reached but some trials failed; 2 bad usage or config;
     3 another process is running the study; 130 or 143 interrupted, the same command resumes.

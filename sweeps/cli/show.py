@@ -48,8 +48,9 @@ def plan_command(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what `run` would do: trials, stages, what is already computed, epochs and time left.
+    """Show what `run` would do, and how long.
 
+    That is: trials, stages, what is already computed, epochs and time left.
     The time is that of the study's finished stages, or before there are any, of a few steps tried here.
     Writes nothing but data it downloads.
     """
@@ -104,7 +105,7 @@ def _time_left(state: State, data_dir: Path | None) -> tuple[Pace | None, float 
 
 
 def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Show the trials of a study and how far their stages are.
+    """Show the trials and how far they are.
 
     A trial is running, waiting (for a worker or another trial), interrupted (begun, but its study is not
     being run), complete, stopped (early, as it could not reach the front), or failed.
@@ -188,7 +189,10 @@ def _without_empty_reasons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pareto_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Print the Pareto front: the trials that no other trial dominates."""
+    """Print the Pareto front of a study.
+
+    Its trials are those that no other trial dominates.
+    """
     record = studies.read(config, runs)
     if as_json:
         print_json(pareto_table(record))

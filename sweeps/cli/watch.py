@@ -18,9 +18,9 @@ EVERY = 0.5  # seconds
 
 
 def watch_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
-    """Show a study that is being run as its own terminal does, until the run ends or Ctrl-C is pressed.
+    """Show a run live, from another terminal.
 
-    Only looks: neither watching nor its end changes anything of the run.
+    Ends with the run or with Ctrl-C, which does not touch the run. Changes nothing.
     """
     settings = load_config(config)
     folder, console = runs / settings.study, Console()
