@@ -28,6 +28,8 @@ WORDS = {
     "what",
     "who",
     "stage",
+    "study",
+    "field",
 }
 """The columns of words; all others hold numbers."""
 
@@ -130,7 +132,7 @@ def _widths(columns: Sequence[_Column], width: int) -> dict[str, int]:
     for place, column in enumerate(words):
         widths[column.key] = min(column.most_width, column.least_width + room // (len(words) - place))
         room -= widths[column.key] - column.least_width
-    return widths
+    return {key: min(own, width) for key, own in widths.items()}
 
 
 def _table(columns: Sequence[_Column], width: int) -> Table:
