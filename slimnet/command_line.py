@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from slimnet.streams import guard_streams
+
 EXIT_USAGE = 2
 
 
@@ -44,7 +46,14 @@ def make_app(name: str, about: str, version: str) -> typer.Typer:
     return app
 
 
-def print_in_any_encoding() -> None:
-    """Let this process print "?" for characters, such as λ, that the encoding of its output lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+def run_app(app: typer.Typer) -> None:
+    """Run a command line whose output may go away; see `slimnet.streams`.
+
+    Raises:
+        SlimnetError: of the command, or its output cannot be written.
+    """
+    guard_streams()
+    try:
+        app()
+    finally:
+        sys.stdout.flush()  # here, where a failure still has a message

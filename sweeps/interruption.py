@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -47,11 +47,13 @@ class Interruption:
         return 128 + self.signals[0]
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
-        """Handle a signal.
+        """Handle a signal. Of SIGHUPs one counts: the system and the shell each tell of a closed terminal.
 
         Raises:
             StoppedAtOnce: it is the second one, and the sweep is closing.
         """
+        if number == signal.SIGHUP and number in self.signals:
+            return
         self.signals.append(number)
         if self.closing and self.level == 2:
             raise StoppedAtOnce
@@ -93,5 +95,6 @@ def _handle(handler: signal._HANDLER) -> dict[int, signal._HANDLER]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os.write(sys.stderr.fileno(), f"interrupted. Go on with: {command_line()}\n".encode())
+    with suppress(OSError):  # of a terminal that was closed
+        os.write(2, f"interrupted. Go on with: {command_line()}\n".encode())
     os._exit(128 + number)

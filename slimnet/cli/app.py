@@ -15,7 +15,7 @@ from slimnet.cli.inspect import inspect_command
 from slimnet.cli.predict import predict_command
 from slimnet.cli.prune import prune_command
 from slimnet.cli.train import train_command
-from slimnet.command_line import EXIT_USAGE, make_app, print_in_any_encoding
+from slimnet.command_line import EXIT_USAGE, make_app, run_app
 from slimnet.errors import SlimnetError
 from slimnet.training.memory import keep_memory
 
@@ -36,9 +36,8 @@ app.command("export")(export_command)
 def main() -> None:
     """Run the command line; a mistake of the user ends in a message and exit status 2, not a traceback."""
     keep_memory()
-    print_in_any_encoding()
     try:
-        app()
+        run_app(app)
     except SlimnetError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)

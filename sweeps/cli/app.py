@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import slimnet
-from slimnet.command_line import EXIT_USAGE, make_app, print_in_any_encoding
+from slimnet.command_line import EXIT_USAGE, make_app, run_app
 from slimnet.errors import SlimnetError
 from sweeps.cli.check import check_command
 from sweeps.cli.compare import compare_command
@@ -46,9 +46,8 @@ app.command("doctor")(doctor_command)
 
 def main() -> None:
     """Run the command line; a mistake of the user ends in a message and an exit status, not a traceback."""
-    print_in_any_encoding()
     try:
-        app()
+        run_app(app)
     except StudyBusyError as error:
         Console().error(f"Error: {error}")
         sys.exit(EXIT_BUSY)

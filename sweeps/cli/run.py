@@ -11,6 +11,7 @@ import typer
 
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision
+from slimnet.streams import outlive_output
 from slimnet.wording import duration
 from sweeps.check import examine, seconds_of, warnings_about
 from sweeps.cli import studies
@@ -72,6 +73,7 @@ def run_command(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
     console = Console(quiet=quiet)
+    outlive_output(lambda reason: _tell_lost_output(console, reason, runs / settings.study))
     studies.check_search(settings)
     begun = is_begun(runs / settings.study, settings)
     if not begun:
@@ -124,6 +126,15 @@ def run_command(
         console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {command_line()}")
         raise typer.Exit(interruption.exit_status)
     _close(console, record, comparison, page, reference, runs)
+
+
+def _tell_lost_output(console: Console, reason: str, folder: Path) -> None:
+    """Tell that nobody reads the output any more, which ends no sweep."""
+    text = (
+        f"the output is lost ({reason}); the sweep goes on, and {folder / 'driver.log'} tells how far it is"
+    )
+    logging.getLogger("sweeps").warning(text)
+    console.error(text)
 
 
 def _fixed(prepared: Prepared | None) -> tuple[Precision | None, dict[str, Made], str]:

@@ -33,8 +33,12 @@ class Sweep:
         fixed = ("smoke", "--runs", str(self.runs), "--wandb", "disabled")
         process = subprocess.Popen(
             [sys.executable, "-m", "sweeps", "run", *fixed, *options],
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen},
-            preexec_fn=None if core is None else lambda: _stay_on(core),
+            **{
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "preexec_fn": None if core is None else lambda: _stay_on(core),
+                **popen,
+            },
             text=True,
             cwd=ROOT,
         )
@@ -70,6 +74,15 @@ class Sweep:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
+
+
+def swift(runs: Path, *options: str, **popen: Any) -> subprocess.Popen[str]:
+    """Start the smoke sweep with stages that take no time; see swift.py."""
+    path = os.pathsep.join((str(Path(__file__).parent), str(ROOT)))
+    command = [sys.executable, "-c", "import swift; swift.main()", "run", "smoke", "--runs", str(runs)]
+    environment = {**os.environ, "PYTHONPATH": path, **popen.pop("env", {})}
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen}
+    return subprocess.Popen([*command, *options], **given, env=environment, text=True)
 
 
 def _stay_on(core: int) -> None:

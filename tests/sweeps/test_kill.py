@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import subprocess
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
-from running import CORE, PATIENCE, Sweep, children, wait_until, wait_until_gone
+from running import CORE, PATIENCE, Sweep, children, is_alive, swift, wait_until, wait_until_gone
+
+from sweeps.tracking.offline import read_offline_run
 
 KILLS = 6
 OPTIONS = (
@@ -55,3 +60,70 @@ def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
     # A line that a killed driver had no time to write is missing; none is there twice.
     assert len(sweep.epochs()) == len(set(sweep.epochs())) >= EPOCHS - KILLS
     assert not list((sweep.runs / "stages").rglob(".*.??????*"))
+
+
+LIVES = 10  # of the driver
+STARTED = 25_000  # lines of the program until the first stage starts, more or less
+TRIALS = 16
+SPACE = "{sparse.lambda: {log: [0.001, 0.008], steps: 4}, prune.ratio: {range: [0.2, 0.8], step: 0.05}}"
+
+
+def start(runs: Path, sampler: str, log: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a sweep of two workers whose stages take no time."""
+    overrides = (
+        *(f"search.sampler={sampler}", f"search.space={SPACE}", "search.ahead=3"),
+        *("sparse.epochs=4", "finetune.epochs=2", "curves=true", "retries=1000"),
+    )
+    options = ["--workers", "2", "--trials", str(TRIALS), "--wandb", "offline", "--quiet"]
+    changes = [part for override in overrides for part in ("--set", override)]
+    return swift(runs, *options, *changes, env={"SWIFT_LOG": str(log), **environment})
+
+
+def processes_of(log: Path) -> list[int]:
+    """The processes of a sweep and all that they started, by an environment variable that they inherit."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"SWIFT_LOG={log}\0" in path.read_text():
+                found.append(int(path.parent.name))
+    return [pid for pid in found if is_alive(pid)]
+
+
+def tracked(study: Path) -> list[tuple[str, int]]:
+    """The W&B runs of a study, without its uid, each with its rows."""
+    folders = sorted(study.glob("wandb/offline-run-*"), key=lambda path: path.name.split("-", 3)[-1])
+    return [
+        (folder.name.split("-", 3)[-1].rpartition("-")[0], len(read_offline_run(folder).history))
+        for folder in folders
+    ]
+
+
+@pytest.mark.slow  # fourteen starts of a sweep
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_drivers_and_workers_killed_at_random_lines_lose_nothing(tmp_path: Path, sampler: str) -> None:
+    seed = int(os.environ.get("SLIMNET_KILL_SEED", 0))
+    draw = random.Random(f"{seed} {sampler}")
+    alone, log = tmp_path / "alone", tmp_path / "log"
+    undisturbed = start(alone, sampler, tmp_path / "alone.log")
+    runs = tmp_path / "runs"
+    for life in range(LIVES):
+        at = draw.choice([draw.randrange(STARTED), *(STARTED + draw.randrange(40_000) for _ in range(3))])
+        killed = start(runs, sampler, log, SWIFT_DRIVER=str(at), SWIFT_WORKER=f"{seed} {life}")
+        _, err = killed.communicate(timeout=PATIENCE)
+        assert killed.returncode in (-signal.SIGKILL, 0), err
+    for last in (start(runs, sampler, log, SWIFT_WORKER=f"{seed} last"), undisturbed):
+        _, err = last.communicate(timeout=PATIENCE)
+        assert (last.returncode, err) == (0, "")
+
+    for name in ("pareto.json", "pareto.csv", "trials.jsonl"):
+        assert (runs / "smoke" / name).read_bytes() == (alone / "smoke" / name).read_bytes()
+    lines = log.read_text().splitlines()
+    assert len([line for line in lines if line.startswith("kill ")]) >= 25
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert len(epochs) == len(set(epochs))
+    whole = [line for line in (tmp_path / "alone.log").read_text().splitlines() if line.startswith("epoch ")]
+    assert set(epochs) <= set(whole)
+    assert tracked(runs / "smoke") == tracked(alone / "smoke")
+    assert not list((runs / "stages").rglob(".*.??????*"))
+    wait_until(lambda: not processes_of(log), seconds=30)

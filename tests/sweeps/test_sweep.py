@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
+import sys
+import termios
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from running import PATIENCE, Command, Sweep, children, wait_until, wait_until_gone
+from running import PATIENCE, ROOT, Command, Sweep, children, swift, wait_until, wait_until_gone
 
 LONG = ("--set", "sparse.epochs=400", "--set", "sparse.batch_size=8")  # minutes, unless it is interrupted
 SOME = ("--set", "sparse.epochs=8")
@@ -102,6 +108,57 @@ def test_a_batch_schedulers_warning_ends_the_epochs_in_hand(
     assert "stopping after the current epochs" in out
     status, out, _ = command("status", *at)
     assert (status, "running" in out, "interrupted" in out) == (0, False, True)
+
+
+# Outputs that go away
+
+
+def test_a_sweep_outlives_the_reader_of_its_output(tmp_path: Path) -> None:
+    process = swift(tmp_path / "runs", "--wandb", "disabled")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("study smoke")
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert err.startswith("the output is lost (Broken pipe); the sweep goes on")
+    assert err.count("\n") == 1
+    log = (tmp_path / "runs" / "smoke" / "driver.log").read_text()
+    assert "the output is lost" in log
+    assert (tmp_path / "runs" / "smoke" / "report" / "index.html").exists()
+
+
+@pytest.mark.parametrize("name", ["status", "pareto", "plan"])
+def test_what_only_shows_ends_as_other_tools_do_without_a_reader(finished: Sweep, name: str) -> None:
+    command = [sys.executable, "-m", "sweeps", name, "smoke", "--runs", str(finished.runs)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, "")
+    if Path("/dev/full").exists():
+        with open("/dev/full", "wb") as full:
+            ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+        assert "Error: the output cannot be written (No space left on device)" in ended.stderr
+
+
+@pytest.mark.slow  # a sweep in a process of its own
+def test_a_closed_terminal_ends_the_epochs_in_hand(sweep: Sweep) -> None:
+    ours, theirs = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+
+    process = sweep.start(*LONG, stdout=theirs, stderr=theirs, stdin=theirs, preexec_fn=take_terminal)
+    os.close(theirs)
+    while not sweep.epochs() and process.poll() is None:
+        if select.select([ours], [], [], 0.1)[0]:
+            os.read(ours, 10_000)
+    os.close(ours)
+    assert process.wait(PATIENCE) == 128 + signal.SIGHUP
+    assert any(line.endswith("stopped ") for line in sweep.log())
 
 
 def has_begun(process: subprocess.Popen[str]) -> bool:

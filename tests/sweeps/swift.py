@@ -1,0 +1,97 @@
+"""`python -m sweeps` whose stages take no time, in processes without torch, which may be killed anywhere.
+
+    python -c 'import swift; swift.main()' run smoke …
+
+Environment variables:
+    SWIFT_LOG     a file that gets a line for every stage that starts, every epoch that was computed and
+                  saved, and every process that kills itself
+    SWIFT_DRIVER  the number of the line of the program at which the driver kills itself
+    SWIFT_WORKER  the seed of the lines at which workers kill themselves, if they do
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from found import FOUND
+
+from benchmarks import instant
+from sweeps.executors import local, processes
+from sweeps.executors.reporting import report
+from sweeps.interruption import end_on_signals
+from sweeps.jobs import Job, Place, Watch
+from sweeps.records import Row
+
+LINES = 1200  # from which workers draw theirs: more than most of them run, so that some survive
+OURS = ("/sweeps/", "/benchmarks/instant.py", "/slimnet/files.py")
+
+
+def main() -> None:
+    """Run the command line."""
+    end_on_signals()
+    from sweeps.cli import main as run
+
+    processes.PRELOADED[:] = ["swift"]
+    processes.ask = lambda question, *arguments: FOUND  # type: ignore[assignment]
+    local._work = work
+    if lines := os.environ.get("SWIFT_DRIVER"):
+        die_at(int(lines), "driver")
+    run()
+
+
+def work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place) -> None:
+    """What a worker process runs."""
+    start = note(f"start {job.key}")
+    if seed := os.environ.get("SWIFT_WORKER"):
+        draw = random.Random(f"{seed} {job.key} {start}")
+        die_at(draw.randrange(LINES), "worker")
+    report(compute, job, place, stop, send)
+
+
+def compute(job: Job, place: Place, watch: Watch) -> bool:
+    """An instant stage that notes its epochs."""
+
+    def epoch(row: Row) -> None:
+        note(f"epoch {job.key} {row['epoch']}")
+        watch.epoch(row)
+
+    return instant.compute(job, place, replace(watch, epoch=epoch))
+
+
+def note(text: str) -> int:
+    """Add a line to the log, if there is one; returns how often it had the line before."""
+    path = os.environ.get("SWIFT_LOG")
+    if path is None:
+        return 0
+    with open(path, "a+") as file:
+        file.seek(0)
+        before = file.read().splitlines().count(text)
+        file.write(f"{text}\n")
+    return before
+
+
+def die_at(number: int, who: str) -> None:
+    """Kill this process at a line of the program, counted over all of its threads."""
+    left = [number]
+
+    def enter(frame: FrameType, event: str, argument: object) -> Any:
+        file = frame.f_code.co_filename
+        return line if any(part in file for part in OURS) and "/tests/" not in file else None
+
+    def line(frame: FrameType, event: str, argument: object) -> Any:
+        left[0] -= event == "line"
+        if left[0] == -1:
+            note(f"kill {who}")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return line
+
+    threading.settrace(enter)
+    sys.settrace(enter)
