@@ -225,8 +225,10 @@ class Driver:
                     f"(retry {self._lost[stage.key]} of {retries})"
                 )
         if fails and folder.state() != "done":
-            folder.fail(event.reason, event.detail)
-            self._console.event(f"{stage.name} {stage.key} failed: {event.reason}")
+            times = self._lost.get(stage.key, 1)
+            reason = event.reason if times == 1 else f"{event.reason} ({times} times)"
+            folder.fail(reason, "" if event.kind == "blocked" else event.detail)
+            self._console.event(f"{stage.name} {stage.key} failed: {reason}")
         self._publish(self._reload(stage))
 
     def _end_stalled(self) -> None:

@@ -16,6 +16,7 @@ from slimnet.wording import duration
 from sweeps.check import examine, seconds_of, warnings_about
 from sweeps.cli import studies
 from sweeps.cli.check import print_warnings, summary
+from sweeps.cli.failures import fails_the_goal, tell_failures
 from sweeps.cli.options import (
     RUNS,
     ConfigArgument,
@@ -114,7 +115,7 @@ def run_command(
                 print_warnings(console, warnings_about(settings, found))
         console.note(mode.why)
         tracker = Tracker(folder, mode, studies.command("sync", reference))
-        executor = LocalExecutor(room)
+        executor = LocalExecutor(room, folder / "workers")
         with watch_signals() as interruption:  # until now there was nothing to save
             with console:
                 record = Driver(
@@ -210,7 +211,6 @@ def _close(
     """Print the last lines of a run that has reached its goal, and set its exit status."""
     from sweeps.report.summary import headline
 
-    failed = [trial for trial in record.trials if trial.state == "failed"]
     print_front(console, record, comparison)
     seconds = sum(stage.result["seconds"] for stage in _stages_once(record) if stage.result)
     console.note(
@@ -220,21 +220,7 @@ def _close(
     if record.front:
         console.say(headline(record, comparison))
     console.say(f"report: {page}")
-    for trial in failed:
-        console.error(f"trial {trial.number} failed: {trial.reason}")
-    if record.dense.failure:
-        console.error(f"the dense baseline failed: {record.dense.failure['reason']}")
-    contenders = [one for one in record.contenders if one.state == "failed"]
-    for one in contenders:
-        console.error(f"the {one.name} failed: {one.reason}")
-    curves = [(stage.key, stage.failure["reason"]) for stage in record.curves.values() if stage.failure]
-    for key, reason in curves:
-        console.error(f"the curve {key}, which only the report shows, failed: {reason}")
-    unmeasured = [stage.failure["reason"] for stage in record.latencies.values() if stage.failure]
-    for reason in dict.fromkeys(unmeasured):
-        count = unmeasured.count(reason)
-        console.error(f"{count} {'latency' if count == 1 else 'latencies'} could not be measured: {reason}")
-    if failed or contenders or curves or unmeasured or record.dense.failure:
+    if tell_failures(console, record):
         console.error(f"try again with: {studies.command('retry', reference)}")
     points = count_points(record.config.search.space)
     more = record.goal + 8 if points is None else min(record.goal + 8, points)
@@ -248,7 +234,7 @@ def _close(
             own, made_by = f", model={factory.rpartition(':')[2]}(…)", f", with {factory}"
         console.note(f'load one:     slimnet.load("{path}"{own})  # trial {best.number}{made_by}')
         console.note(f"take it:      {studies.command('export', reference)} --best OUT")
-    if failed or contenders or record.dense.failure:
+    if fails_the_goal(record):
         raise typer.Exit(EXIT_FAILED_TRIALS)
 
 

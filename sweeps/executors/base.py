@@ -24,7 +24,8 @@ class Event:
         pace: steps per second without evaluation, for "step"; 0 before it is known.
         row: the epoch's row of the history, without its histogram, for "epoch".
         reason: one sentence, for "warning", "failed", "lost" and "blocked".
-        detail: a traceback, if there is one; for "blocked" the field of the spec that names the input.
+        detail: a traceback, or the last lines that a lost process printed, if there are any; for "blocked"
+            the field of the spec that names the input.
     """
 
     key: str

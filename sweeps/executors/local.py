@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing.connection
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from sweeps.executors import processes
 from sweeps.executors.base import Event
 from sweeps.executors.reporting import report
 from sweeps.jobs import Job, Place
+
+LAST_LINES, LAST_BYTES = 40, 8000  # of what a process printed, which say why it died
 
 
 @dataclass
@@ -18,6 +23,7 @@ class _Running:
     child: processes.Child
     place: Place
     alone: bool
+    log: Path | None
     ended: Event | None = None
 
 
@@ -28,10 +34,12 @@ class LocalExecutor:
 
     Args:
         places: one for each stage that may run at the same time.
+        logs: a folder for what the processes print, one file for each stage; by default it goes to stderr.
     """
 
-    def __init__(self, places: Sequence[Place]) -> None:
+    def __init__(self, places: Sequence[Place], logs: Path | None = None) -> None:
         self._places = list(places)
+        self._logs = logs
         self._running: dict[str, _Running] = {}
 
     def capacity(self) -> int:
@@ -43,8 +51,10 @@ class LocalExecutor:
         place = self._free()[0]
         if job.stage.spec.alone:
             self._tell_all("wait")
-        child = processes.start(_work, job, place, name=f"{job.stage.kind}-{job.key}")
-        self._running[job.key] = _Running(child, place, job.stage.spec.alone)
+        name = f"{job.stage.kind}-{job.key}"
+        log = self._logs / f"{name}.log" if self._logs else None
+        child = processes.start(_work, job, place, log, name=name)
+        self._running[job.key] = _Running(child, place, job.stage.spec.alone, log)
         return str(place)
 
     def stop(self, key: str) -> None:
@@ -104,12 +114,28 @@ class LocalExecutor:
             del self._running[key]
             if running.alone:
                 self._tell_all("go on")
-            events.append(running.ended or Event(key, "lost", reason=death))
+            last_words = _close_log(running.log) if running.log else ""
+            events.append(running.ended or Event(key, "lost", reason=death, detail=last_words))
         return events
 
 
-def _work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place) -> None:
+def _close_log(log: Path) -> str:
+    """The last lines of a log whose process has ended; without any, the file is deleted."""
+    with suppress(OSError):
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LAST_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        if size == 0:
+            log.unlink()
+        return "\n".join(lines[-LAST_LINES:])
+    return ""
+
+
+def _work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None) -> None:
     """What a worker process runs."""
+    if log is not None:
+        processes.print_to(log)
     from sweeps.worker import compute  # imports torch, which the driver does without
 
     report(compute, job, place, stop, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from slimnet.errors import SlimnetError
@@ -92,6 +94,16 @@ def start(work: Callable[..., None], *arguments: Any, name: str) -> Child:
     return Child(process, ours)
 
 
+def print_to(path: Path) -> None:
+    """Write all that this process prints to a file, and where in the code it is should it crash."""
+    with suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+        faulthandler.enable(all_threads=False)
+
+
 def ask(question: Callable[..., Answer], *arguments: Any) -> Answer:
     """The answer to a question that needs torch, found in a process that has it.
 
@@ -165,7 +177,8 @@ def _death(exitcode: int | None) -> str:
 def _begin(work: Callable[..., None], connection: Connection, *arguments: Any) -> None:
     """What a process runs: its work, while a thread listens.
 
-    What the user's code prints there goes to stderr, as stdout belongs to the command: to its table or JSON.
+    What the user's code prints there goes to stderr, as stdout belongs to the command: to its table or JSON;
+    or, of a stage, to a file.
     """
     sys.stdout = sys.stderr
     keep_memory()

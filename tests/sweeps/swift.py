@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -47,8 +48,10 @@ def main() -> None:
     run()
 
 
-def work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place) -> None:
+def work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None) -> None:
     """What a worker process runs."""
+    if log is not None:
+        processes.print_to(log)
     start = note(f"start {job.key}")
     if seed := os.environ.get("SWIFT_WORKER"):
         draw = random.Random(f"{seed} {job.key} {start}")

@@ -234,6 +234,7 @@ def test_divergence_fails_a_trial_with_its_reason_and_the_sweep_goes_on(
 
     status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
     assert (status, f"trials to run again: {number};" in out) == (0, True)
+    assert "to run again: the dense baseline\n" in out
     assert run(sweep, command, *options)[0] == 1
     assert len([line for line in sweep.log() if " failed " in line]) == 4  # both were tried again
 
@@ -248,6 +249,40 @@ def test_a_killed_worker_is_replaced_and_its_stage_goes_on(sweep: Sweep) -> None
     assert "its process was killed by SIGKILL; the system may have run out of memory; it goes on" in out
     whole = 2 * 8 + (8 + 1) + 3
     assert len(sweep.epochs()) == len(set(sweep.epochs())) >= whole - 1  # one may be saved and untold
+
+
+CRASHING = """
+import multiprocessing, os, signal
+from slimnet.models import resnet
+
+def network(num_classes, in_channels):
+    if multiprocessing.current_process().name.startswith("finetune"):
+        print("no such kernel")
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return resnet([1], 8, num_classes=num_classes, in_channels=in_channels)
+"""
+
+
+@pytest.mark.slow  # each of two trials and the dense network in turn, some of them three times
+def test_a_stage_that_crashes_again_and_again_fails_with_its_last_words(
+    sweep: Sweep, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    model = f"model={{factory: 'crashing:network', path: {tmp_path}}}"
+    status, out, err = run(sweep, command, "--set", model, "--trials", "1")
+    reason = "its process was killed by SIGSEGV (3 times)"
+    assert status == 1
+    assert "it goes on from its last epoch (retry 2 of 2)" in out
+    assert f"trial 0 failed: finetune: {reason}\n" in err
+    for words in ("    no such kernel\n", "    Fatal Python error: Segmentation fault\n", "in network\n"):
+        assert words in err
+    (failure,) = (sweep.runs / "stages" / "finetune").glob("*/failure.json")
+    assert "no such kernel" in json.loads(failure.read_text())["detail"]
+    (log,) = (sweep.folder / "workers").iterdir()  # of what printed nothing, none is left
+    assert log.read_text().startswith("no such kernel\n")
+
+    status, out, _ = command("retry", "smoke", "--runs", sweep.runs)
+    assert (status, "trials to run again: 0;" in out) == (0, True)
 
 
 @pytest.mark.slow  # a sweep in a process of its own, and the seconds of a stall
