@@ -16,6 +16,7 @@ from slimnet.models.catalogue import names_weights
 from slimnet.models.source import source_hash
 from sweeps.config import Config, resolve
 from sweeps.config.sections import Model, Network
+from sweeps.config.space import Branch, branches
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,12 @@ def needs_making(config: Config) -> bool:
 
 def _models(config: Config) -> Iterator[Model]:
     """The networks of the search space that are not slimnet's own with new weights."""
-    searched = {path: entry for path, entry in config.search.space.items() if path.startswith("model.")}
+    for branch in branches(config.search.space):
+        yield from _models_in(config, branch)
+
+
+def _models_in(config: Config, branch: Branch) -> Iterator[Model]:
+    searched = {path: entry for path, entry in branch.items() if path.startswith("model.")}
     values = [entry.values() for entry in searched.values()]
     if None in values:
         if config.model.init is None and config.model.family is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from slimnet.pruning.options import NORM_SCORES
 from sweeps.check.findings import DataFacts, Findings, NetworkFacts
 from sweeps.config import Config
-from sweeps.config.space import Entry
+from sweeps.config.space import Entry, entries_of
 
 FEW_TO_COMPARE = 200  # validation images below which accuracies differ by chance alone
 MANY_CONSTANT = 0.01  # fraction of images of one colour
@@ -76,7 +76,7 @@ def _about_penalty(config: Config, network: NetworkFacts) -> Iterator[str]:
 def _about_pruning(config: Config, network: NetworkFacts) -> Iterator[str]:
     widest = max((group.channels for group in network.groups if not group.whole_because), default=0)
     for name in ("min_channels", "round_to"):
-        least = _least(config.search.space.get(f"prune.{name}"), getattr(config.prune, name))
+        least = _least(entries_of(config.search.space, f"prune.{name}"), getattr(config.prune, name))
         if least >= widest > 0:
             yield (
                 f"prune.{name} is {least}, and no layer that can be pruned has more than {widest} channels: "
@@ -108,11 +108,11 @@ def _about_training(config: Config, findings: Findings) -> Iterator[str]:
         yield f"precision is bfloat16, which {findings.machine.name} only emulates; auto would be quicker"
 
 
-def _least(entry: Entry | None, value: int) -> int:
+def _least(entries: Sequence[Entry], value: int) -> int:
     """The smallest value of a field, searched or not."""
-    if entry is None:
+    if not entries:
         return value
-    return int(min(entry.values() or [entry.low]))  # type: ignore[union-attr]
+    return min(int(min(entry.values() or [entry.low])) for entry in entries)  # type: ignore[union-attr]
 
 
 def _some(names: Sequence[str]) -> str:

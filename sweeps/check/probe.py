@@ -37,7 +37,7 @@ from sweeps.check.findings import Cut, DataFacts, Findings, GroupFacts, NetworkF
 from sweeps.config import Config, ConfigError, resolve
 from sweeps.config.sections import Prune
 from sweeps.config.sections import Recipe as Section
-from sweeps.config.space import Choices, Entry
+from sweeps.config.space import Choices, Entry, branches, entries_of
 from sweeps.data import open_splits
 from sweeps.machine import look, places
 from sweeps.networks import make_networks
@@ -59,7 +59,8 @@ def probe(config: Config, data_dir: Path | None) -> Findings:
     place = room[0]
     torch.set_num_threads(place.threads)
     make_deterministic(place.device)
-    middle = _resolved(config, {path: _middle(entry) for path, entry in config.search.space.items()})
+    parts = branches(config.search.space)
+    middle = _resolved(config, {path: _middle(entry) for path, entry in parts[len(parts) // 2].items()})
     precision: Precision = machine.precision if config.precision == "auto" else config.precision
 
     began = time.perf_counter()
@@ -198,8 +199,8 @@ def _group(group: ChannelGroup, prune: Prune) -> GroupFacts:
 
 def _cuts(graph: ChannelGraph, middle: Config, splits: Splits) -> Iterator[Cut]:
     """What pruning leaves at both ends of the search space, or at the only point of it."""
-    searched = [(path, entry) for path, entry in middle.search.space.items() if path in SIZES]
-    points = [(path, end) for path, entry in searched for end in _ends(entry)]
+    searched = [(path, entry) for path in SIZES for entry in entries_of(middle.search.space, path)]
+    points = list(dict.fromkeys((path, end) for path, entry in searched for end in _ends(entry)))
     if not points:
         name = middle.prune.budget or "ratio"
         points = [(f"prune.{name}", getattr(middle.prune, name))]

@@ -6,6 +6,7 @@ value of the search space must be valid for its field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations, product
 from typing import Annotated, Any, Literal, Self
 
@@ -26,7 +27,7 @@ from sweeps.config.sections import (
     Sparse,
     Wandb,
 )
-from sweeps.config.space import Choices, Entry
+from sweeps.config.space import Branch, Choices, Entry, branches, parents
 from sweeps.config.yaml_source import KeyPath, dotted
 
 
@@ -171,19 +172,26 @@ class Config(Section):
                 ("finetune.epochs", self.finetune.epochs),
             )
         )
-        return passes * (sparse + finetune)
+        return int(passes * (sparse + finetune))
 
     @property
     def _weights(self) -> list[Any]:
-        searched = self.search.space.get("finetune.weights")
-        return (searched.values() or []) if searched else [self.finetune.weights]
+        return self._searched("finetune.weights") or [self.finetune.weights]
 
-    def _searched(self, path: str) -> list[int]:
-        entry = self.search.space.get(path)
-        if entry is None:
+    def _searched(self, path: str) -> list[Any]:
+        """The values that trials may have of a field; empty if it is not searched."""
+        if path not in self.search.space:
             return []
-        ends = [] if isinstance(entry, Choices) else [entry.low, entry.high]
-        return [int(value) for value in entry.values() or ends]
+        found: list[Any] = []
+        for branch in branches(self.search.space):
+            entry = branch.get(path)
+            if entry is None:
+                section, _, key = path.rpartition(".")
+                found.append(getattr(getattr(self, section) if section else self, key))
+            else:
+                ends = [] if isinstance(entry, Choices) else [entry.low, entry.high]
+                found += entry.values() or ends
+        return found
 
     @model_validator(mode="after")
     def _searched_values_keep_the_rules(self) -> Self:
@@ -192,11 +200,24 @@ class Config(Section):
         if {"sparse.lambda", "sparse.target"} <= set(self.search.space):
             clause = "is searched together with sparse.lambda, but a target adjusts lambda; remove one."
             problems.append((("search", "space", "sparse.target"), clause))
-        for path, entry in self.search.space.items():
+        for branch in branches(self.search.space):
+            problems += [problem for problem in self._alone(branch) if problem not in problems]
+        for branch in branches(self.search.space) if not problems else ():
+            for one, other in combinations(branch, 2):
+                problem = (("search", "space", other), self._together(branch, one, other))
+                if problem[1] and problem not in problems:
+                    problems.append((problem[0], problem[1]))
+        if problems:
+            raise refusal(*problems)
+        return self
+
+    def _alone(self, branch: Branch) -> Iterator[tuple[KeyPath, str]]:
+        """What is wrong with values of searched fields, each by itself."""
+        for path, entry in branch.items():
             section, _, key = path.partition(".")
             if section not in SECTIONS:
                 continue
-            values = getattr(self, section).model_dump(by_alias=True)
+            values = self._fixed(section, branch)
             for value in entry.values() or _highest(entry):
                 try:
                     SECTIONS[section].model_validate({**values, key: value})
@@ -205,21 +226,15 @@ class Config(Section):
                     clause = (
                         f"contains {show(value)}, with which {section}.{dotted(first['loc'])} {first['msg']}"
                     )
-                    problems.append((("search", "space", path), clause))
-        for one, other in combinations(self.search.space, 2) if not problems else ():
-            if refused := self._together(one, other):
-                problems.append((("search", "space", other), refused))
-        if problems:
-            raise refusal(*problems)
-        return self
+                    yield ("search", "space", path), clause
 
-    def _together(self, one: str, other: str) -> str | None:
+    def _together(self, branch: Branch, one: str, other: str) -> str | None:
         """The clause that refuses two searched fields with incompatible values; None if they fit."""
         (section, _, key), (another, _, last) = one.partition("."), other.partition(".")
         if section != another or section not in SECTIONS:
             return None
-        values = getattr(self, section).model_dump(by_alias=True)
-        for first, second in product(*(_few(self.search.space[path]) for path in (one, other))):
+        values = self._fixed(section, branch)
+        for first, second in product(*(_few(branch[path]) for path in (one, other))):
             try:
                 SECTIONS[section].model_validate({**values, key: first, last: second})
             except ValidationError as error:
@@ -227,6 +242,15 @@ class Config(Section):
                 where = f"{section}.{dotted(found['loc'])} {found['msg']}"
                 return f"contains {show(second)}, with which, at {one} {show(first)}, {where}"
         return None
+
+    def _fixed(self, section: str, branch: Branch) -> dict[str, Any]:
+        """The fields of a section, with the values of those that others go by."""
+        values: dict[str, Any] = getattr(self, section).model_dump(by_alias=True)
+        for path in parents(self.search.space):
+            within, _, key = path.partition(".")
+            if within == section:
+                (values[key],) = branch[path].values() or []
+        return values
 
 
 def _few(entry: Entry) -> list[Any]:

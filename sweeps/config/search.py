@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
@@ -23,7 +24,19 @@ from pydantic import (
 
 from sweeps.config.messages import describe, refusal, show
 from sweeps.config.sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse
-from sweeps.config.space import Choices, Entry, contains, count_points, parse_entry
+from sweeps.config.space import (
+    MOST_BRANCHES,
+    By,
+    Choices,
+    Entry,
+    branch_of,
+    branches,
+    contains,
+    continuous,
+    count_points,
+    parse_by,
+    parse_entry,
+)
 from sweeps.config.yaml_source import KeyPath
 
 Metric = Literal["val_accuracy", "params", "macs", "latency_ms", "latency_ms_64", "file_bytes"]
@@ -99,7 +112,7 @@ def _all_points(known: dict[str, Any]) -> int:
     return len(known["points"])
 
 
-def _space_of_points(known: dict[str, Any]) -> dict[str, Entry]:
+def _space_of_points(known: dict[str, Any]) -> dict[str, Entry | By]:
     """The default of `space`: the values that are listed in `points`."""
     values: dict[str, list[Any]] = {}
     for point in known["points"]:
@@ -129,7 +142,7 @@ class Search(Section):
     points: list[dict[str, JsonValue]] = Field(
         [], description="points to try before the sampler chooses any: values by dotted path"
     )
-    space: dict[str, Entry] = Field(
+    space: dict[str, Entry | By] = Field(
         default_factory=_space_of_points, description="searched fields by dotted path"
     )
     trials: int = Field(default_factory=_all_points, ge=1, description="points to try")
@@ -150,21 +163,22 @@ class Search(Section):
 
     @field_validator("space", mode="plain")
     @classmethod
-    def _parse_space(cls, raw: Any) -> dict[str, Entry]:
+    def _parse_space(cls, raw: Any) -> dict[str, Entry | By]:
         if not isinstance(raw, dict) or not raw:
             raise refusal(
                 ((), f"is {show(raw)}; it takes at least one field, such as `prune.ratio: [0.5, 0.9]`.")
             )
-        space: dict[str, Entry] = {}
+        space: dict[str, Entry | By] = {}
         problems: list[tuple[KeyPath, str]] = []
         for path, spelling in raw.items():
             if path not in SEARCHABLE:
                 problems.append(((path,), unsearchable(path)))
                 continue
             try:
-                space[path] = parse_entry(spelling, partial(_field_value, path))
+                space[path] = _parse(path, spelling)
             except ValueError as error:
                 problems.append(((path,), f"is {show(spelling)}; {error}."))
+        problems += [] if problems else _wrong_parents(space)
         if problems:
             raise refusal(*problems)
         return space
@@ -189,7 +203,7 @@ class Search(Section):
         return checked
 
     @field_serializer("space")
-    def _spell_space(self, space: dict[str, Entry]) -> dict[str, Any]:
+    def _spell_space(self, space: dict[str, Entry | By]) -> dict[str, Any]:
         return {path: entry.to_yaml() for path, entry in space.items()}
 
     @model_validator(mode="before")
@@ -246,14 +260,18 @@ class Search(Section):
         if not self.space:
             raise refusal((("space",), "is missing; it takes at least one field, or give points."))
         for number, point in enumerate(self.points):
-            if missing := [path for path in self.space if path not in point]:
+            branch = branch_of(self.space, point) or branches(self.space)[0]
+            if missing := [path for path in branch if path not in point]:
                 clause = f"has no {missing[0]}; a point has a value of each field that is searched."
                 raise refusal((("points", number), clause))
             for path, value in point.items():
-                if path not in self.space:
-                    clause = "is not in search.space; add it there, or remove it here."
+                if path not in branch:
+                    by = self.space.get(path)
+                    where = f" at its {by.field}" if isinstance(by, By) else ""
+                    clause = f"is not in search.space{where}; add it there, or remove it here."
                     raise refusal((("points", number, path), clause))
-                if not contains(self.space[path], value):
+                entry = self.space[path]
+                if not contains(branch[path] if isinstance(entry, By) else entry, value):
                     clause = f"is {show(value)}, which search.space.{path} does not have; widen it."
                     raise refusal((("points", number, path), clause))
             if point in self.points[:number]:
@@ -270,8 +288,8 @@ class Search(Section):
                     (("trials",), f"is missing; sampler {self.sampler} needs a number of points to try.")
                 )
         elif points is None:
-            continuous = ", ".join(path for path, entry in self.space.items() if entry.values() is None)
-            clause = f"is continuous in {continuous}; a grid needs steps, a step or choices there."
+            fields = ", ".join(continuous(self.space))
+            clause = f"is continuous in {fields}; a grid needs steps, a step or choices there."
             raise refusal((("space",), clause))
         elif self.trials > points:
             raise refusal(
@@ -289,6 +307,48 @@ def unsearchable(path: str) -> str:
     close = get_close_matches(path, SEARCHABLE, n=1)
     hint = f"did you mean {close[0]}?" if close else f"use seed, passes, or a field of {', '.join(SECTIONS)}."
     return f"cannot be searched; {hint}"
+
+
+def _parse(path: str, spelling: Any) -> Entry | By:
+    """An entry of the space; ValueError, with a clause for the user, if it is wrong."""
+    if isinstance(spelling, By):
+        spelling = spelling.to_yaml()
+    if not (isinstance(spelling, dict) and "by" in spelling):
+        return parse_entry(spelling, partial(_field_value, path))
+    if spelling["by"] not in SEARCHABLE:
+        raise ValueError(f"{show(spelling['by'])} {unsearchable(str(spelling['by']))[:-1]}")
+    return parse_by(spelling, partial(_field_value, path), partial(_field_value, spelling["by"]))
+
+
+def _wrong_parents(space: Mapping[str, Entry | By]) -> list[tuple[KeyPath, str]]:
+    """What is wrong with the fields that others go by."""
+    problems: list[tuple[KeyPath, str]] = []
+    parents: set[str] = set()
+    for path, entry in space.items():
+        if not isinstance(entry, By):
+            continue
+        parent = space.get(entry.field)
+        values = None if parent is None or isinstance(parent, By) else parent.values()
+        if parent is None:
+            clause = f"goes by {entry.field}, which is not searched; add it to search.space."
+        elif isinstance(parent, By):
+            clause = f"goes by {entry.field}, which goes by another field itself; only one step is possible."
+        elif values is None:
+            clause = f"goes by {entry.field}, which is continuous; list its values."
+        elif unknown := [value for value, _ in entry.cases if value not in values]:
+            clause = (
+                f"has values for {entry.field} {show(unknown[0])}, which search.space.{entry.field} does not "
+                f"have ({', '.join(map(str, values))})."
+            )
+        else:
+            parents.add(entry.field)
+            continue
+        problems.append(((path,), clause))
+    counts = [len(space[parent].values() or []) for parent in parents]
+    if math.prod(counts) > MOST_BRANCHES:
+        clause = f"has more than {MOST_BRANCHES:,} sets of values of {', '.join(sorted(parents))} to go by."
+        problems.append(((), clause))
+    return problems
 
 
 def _field_value(path: str, value: Any) -> Any:

@@ -6,16 +6,22 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import product
 from typing import Any
+
+from sweeps.config.yaml_source import parse_value
 
 Number = int | float
 
 MOST_VALUES = 10_000
+SPELLED_BY = "{by: sparse.penalty, l1: [0.01, 0.02], proximal: [0.1, 0.2]}"
 
 SPELLINGS = (
     "{log: [low, high], steps: n}, {log: [low, high]}, {range: [low, high], step: s}, {range: [low, high]}, "
-    "{choices: [...]} or a list of choices"
+    "{choices: [...]} or a list of choices; or {by: field, value: one of these} to go by another field"
 )
+
+MOST_BRANCHES = 1000
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,36 @@ class Log:
 Entry = Choices | Range | Log
 
 
+@dataclass(frozen=True)
+class By:
+    """Values that depend on the value of another searched field.
+
+    Attributes:
+        field: the dotted path of that field.
+        cases: the entry for each of its values; for the others, the field keeps the config's value.
+    """
+
+    field: str
+    cases: tuple[tuple[Any, Entry], ...]
+
+    def case(self, value: Any) -> Entry | None:
+        """The entry for a value of the field; None if there is none."""
+        return next((entry for known, entry in self.cases if known == value), None)
+
+    def values(self) -> list[Any] | None:
+        """The values of all cases; None when one of them is continuous."""
+        lists = [entry.values() for _, entry in self.cases]
+        return None if None in lists else [value for values in lists for value in values or []]
+
+    def to_yaml(self) -> dict[Any, Any]:
+        """The entry as it is written in a config."""
+        return {"by": self.field, **{value: entry.to_yaml() for value, entry in self.cases}}
+
+
+Space = Mapping[str, Entry | By]
+Branch = Mapping[str, Entry]
+
+
 def parse_entry(raw: Any, check: Callable[[Any], Any]) -> Entry:
     """The entry that a config spells as `raw`.
 
@@ -114,10 +150,85 @@ def parse_entry(raw: Any, check: Callable[[Any], Any]) -> Entry:
     raise ValueError(f"it takes {SPELLINGS}")
 
 
-def count_points(space: Mapping[str, Entry]) -> int | None:
+def parse_by(raw: Mapping[Any, Any], check: Callable[[Any], Any], check_case: Callable[[Any], Any]) -> By:
+    """The entry that a config spells as {by: field, value: entry, ...}.
+
+    Args:
+        raw: the mapping.
+        check: as for `parse_entry`.
+        check_case: the same for values of the other field, which as keys may be text.
+
+    Raises:
+        ValueError: as `parse_entry`, or there is no case.
+    """
+    cases: list[tuple[Any, Entry]] = []
+    for key, spelling in raw.items():
+        if key == "by":
+            continue
+        value = check_case(parse_value(key, "") if isinstance(key, str) else key)
+        try:
+            cases.append((value, parse_entry(spelling, check)))
+        except ValueError as error:
+            raise ValueError(f"at {key}, {error}") from error
+    if not cases:
+        raise ValueError(f"it needs the values of {raw['by']} for which it is searched, such as {SPELLED_BY}")
+    return By(raw["by"], tuple(cases))
+
+
+def parents(space: Space) -> dict[str, list[Any]]:
+    """The fields that others go by, with their values."""
+    fields = [entry.field for entry in space.values() if isinstance(entry, By)]
+    return {field: space[field].values() or [] for field in dict.fromkeys(fields)}
+
+
+def branches(space: Space) -> list[Branch]:
+    """The parts of a space in which no field goes by another: one for each set of values of the parents.
+
+    In each, a parent has this one value.
+    """
+    found: list[Branch] = []
+    for values in product(*parents(space).values()):
+        given = dict(zip(parents(space), values, strict=True))
+        branch: dict[str, Entry] = {}
+        for path, entry in space.items():
+            if path in given:
+                branch[path] = Choices((given[path],))
+            elif not isinstance(entry, By):
+                branch[path] = entry
+            elif (case := entry.case(given[entry.field])) is not None:
+                branch[path] = case
+        found.append(branch)
+    return found
+
+
+def branch_of(space: Space, point: Mapping[str, Any]) -> Branch | None:
+    """The part of a space that a point is in by the values of the parents; None if it is in none."""
+    given = {path: Choices((point.get(path),)) for path in parents(space)}
+    return next((branch for branch in branches(space) if given.items() <= branch.items()), None)
+
+
+def entries_of(space: Space, path: str) -> list[Entry]:
+    """Every entry that a field has, in whichever part of the space; empty if it is not searched."""
+    entry = space.get(path)
+    if isinstance(entry, By):
+        return [case for _, case in entry.cases]
+    return [] if entry is None else [entry]
+
+
+def count_points(space: Space) -> int | None:
     """How many points the space has; None if part of it is continuous."""
-    lists = [entry.values() for entry in space.values()]
-    return None if None in lists else math.prod(len(values) for values in lists if values is not None)
+    count = 0
+    for branch in branches(space):
+        lists = [entry.values() for entry in branch.values()]
+        if None in lists:
+            return None
+        count += math.prod(len(values) for values in lists if values is not None)
+    return count
+
+
+def continuous(space: Space) -> list[str]:
+    """The fields that have no list of values."""
+    return [path for path, entry in space.items() if entry.values() is None]
 
 
 def contains(entry: Entry, value: Any) -> bool:

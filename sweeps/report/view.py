@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sweeps.comparison import Comparison, recommended
+from sweeps.config import Config
 from sweeps.records import StageRecord, StudyRecord, TrialRecord
 from sweeps.report.wording import searched_value
 
@@ -50,7 +51,7 @@ class StudyView:
             return self._lambdas[trial.first("sparse").key]
         if path == RATIO:
             return trial.ratio
-        value = trial.params[path]
+        value = trial.params[path] if path in trial.params else _kept(trial.config, path)
         if isinstance(value, dict):
             return ", ".join(f"{name} {inner}" for name, inner in value.items()) or "none"
         return tuple(value) if isinstance(value, list) else value
@@ -75,6 +76,14 @@ class StudyView:
 
     def _paths_of(self, trial: TrialRecord) -> list[str]:
         return [LAMBDA, RATIO, *(path for path in trial.params if path not in _NAMES)]
+
+
+def _kept(config: Config, path: str) -> Any:
+    """The config's value of a field that the trial's part of the space does not search."""
+    value: Any = config.model_dump(mode="json", by_alias=True)
+    for key in path.split("."):
+        value = value[key]
+    return value
 
 
 def stage_of_pass(trial: TrialRecord, kind: str, pass_number: int) -> StageRecord | None:

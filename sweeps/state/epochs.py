@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeps.config import Config
-from sweeps.config.space import count_points
+from sweeps.config.space import Branch, branches, count_points
 
 SPARSE_FIELDS = ("data", "model", "sparse", "seed", "prune.streams")  # what the first sparse stage depends on
 
@@ -33,5 +33,8 @@ def is_of_sparse(path: str) -> bool:
 
 def _sparse_points(config: Config) -> float:
     """How many different first sparse stages the space has; infinite if it is continuous."""
-    entries = {path: entry for path, entry in config.search.space.items() if is_of_sparse(path)}
-    return count_points(entries) or float("inf") if entries else 1
+    parts: list[Branch] = []
+    for branch in branches(config.search.space):
+        part = {path: entry for path, entry in branch.items() if is_of_sparse(path)}
+        parts += [part] if part not in parts else []
+    return sum(count_points(part) or float("inf") for part in parts)

@@ -191,9 +191,9 @@ class Database:
         """Whether a trial has the number and the point of an entry."""
         return (
             trial.number == entry.number
-            and trial.params == self._space.encode(entry.point.params)
-            and trial.distributions == self._space.distributions
-            and self._legible(entry.point).items() <= trial.user_attrs.items()
+            and trial.params == (params := self._space.encode(entry.point.params))
+            and trial.distributions == self._space.distributions_of(params)
+            and self._space.legible(entry.point.params).items() <= trial.user_attrs.items()
             and (trial.state is TrialState.RUNNING or entry.notes.items() <= trial.user_attrs.items())
             and entry.point.attributes.items() <= trial.system_attrs.items()
         )
@@ -218,12 +218,13 @@ class Database:
 
     def _add(self, entry: Entry) -> None:
         states = {name: state for state, name in STATES.items()}
+        params = self._space.encode(entry.point.params)
         trial = create_trial(
             state=states[entry.state],
             values=entry.values,
-            params=self._space.encode(entry.point.params),
-            distributions=self._space.distributions,
-            user_attrs={**self._legible(entry.point), **entry.notes},
+            params=params,
+            distributions=self._space.distributions_of(params),
+            user_attrs={**self._space.legible(entry.point.params), **entry.notes},
             system_attrs=dict(entry.point.attributes),  # to which Optuna adds the constraints
             constraints=dict(entry.violations),
         )
@@ -245,10 +246,6 @@ class Database:
                 trial.set_constraint(name, entry.violations[name])
         state = next(state for state, name in STATES.items() if name == entry.state)
         self._storage.set_trial_state_values(trial_id, state, entry.values)
-
-    def _legible(self, point: Point) -> dict[str, Any]:
-        """The config's values of the fields for which Optuna stores others."""
-        return {path: value for path, value in point.params.items() if self._space.fields[path].coded}
 
 
 def read_database(path: Path, config: Config) -> tuple[dict[str, Any], list[Entry]]:
@@ -278,7 +275,7 @@ def read_database(path: Path, config: Config) -> tuple[dict[str, Any], list[Entr
         space = OptunaSpace(config.search.space)
         return (
             {fact: attributes[fact] for fact in FACTS if fact in attributes},
-            [_entry(trial, space) for trial in trials if trial.params.keys() == space.fields.keys()],
+            [_entry(trial, space) for trial in trials if space.is_point(trial.params)],
         )
 
 

@@ -20,6 +20,7 @@ from slimnet.data.catalogue import fingerprint
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision
 from sweeps.config import Config
+from sweeps.config.space import branch_of
 from sweeps.files import write_json
 from sweeps.networks import Networks, check_networks, networks_from
 
@@ -195,7 +196,8 @@ def _read_points(path: Path, config: Config) -> list[Point]:
     except (ValueError, TypeError) as error:
         raise _damaged(path, error) from error
     for number, point in enumerate(points):
-        if point.params.keys() != config.search.space.keys():
+        branch = branch_of(config.search.space, point.params)
+        if branch is None or point.params.keys() != branch.keys():
             raise _damaged(path, f"trial {number} is not of this search space")
     return points
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -28,6 +28,7 @@ from sweeps.study.record import Point
 from sweeps.study.samplers import make_sampler
 
 QUICK = ("tpe", "nsga2", "nsga3", "random")
+ONE_BY_ONE = ("tpe", "random", "grid")  # see a parameter only in the trials that have it
 DRAWS = 50  # attempts of a quick sampler to draw a new point, before any that is left is taken
 FEW_DRAWS = 3  # attempts of others, before the nearest point that is left is taken
 MOST_NEAR = 10_000  # points of a space that is searched for the nearest
@@ -107,7 +108,9 @@ class Sampling:
             )
         self._show(last=self._count - self._ahead)
         noted = dict(self._storage.get_study_system_attrs(self._study_id))
-        trial = self._study.ask(self._space.distributions)
+        trial = self._study.ask()
+        for name in self._sampler.choose(trial):
+            _suggest(trial, name, self._space.distributions[name])
         params = self._space.decode(trial.params)
         self._sampler.taken.add(self._space.key(params))
         self._count += 1
@@ -145,13 +148,14 @@ class Sampling:
         attributes = dict(point.attributes)
         for key, value in attributes.pop(STUDY_ATTRIBUTES, {}).items():
             self._storage.set_study_system_attr(self._study_id, key, value)
+        params = self._sampler.shown(point.params)
         self._study.add_trial(
             create_trial(
                 state=result.state if result else TrialState.RUNNING,
                 values=result.values if result else None,
                 constraints=dict(result.violations) if result else None,
-                params=self._space.encode(point.params),
-                distributions=self._space.distributions,
+                params=params,
+                distributions=self._space.distributions_of(params),
                 system_attrs=attributes,
             )
         )
@@ -216,6 +220,16 @@ class _Unrepeated(BaseSampler):
         self._search = search
         self._seed = seed
 
+    def choose(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The parameters of the trial's point, as the sampler is to see them."""
+        chosen: dict[str, Any] = trial.relative_params
+        return chosen
+
+    def shown(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A point as the sampler sees it: with all parameters, unless it draws one after the other."""
+        stored = self._space.encode(params)
+        return stored if self._search.sampler in ONE_BY_ONE else self._space.fill(stored)
+
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
@@ -234,19 +248,21 @@ class _Unrepeated(BaseSampler):
             if self._space.key(params) not in self.taken:
                 break
         else:
-            if not quick and (nearest := self.taken.nearest(drawn)):
-                return nearest
-            if left := self.taken.left():
+            nearest = None if quick else self.taken.nearest(self._space.encode(params))
+            left = self.taken.left()
+            if nearest is not None:
+                params = self._space.decode(nearest)
+            elif left:
                 place = random.Random(_seed(self._seed, trial.number, DRAWS)).randrange(left)
-                return self.taken.free(place)
-        return self._space.encode(params)  # without the draw's rounding, as in a rebuilt study
+                params = self._space.decode(self.taken.free(place))
+        return self.shown(params)  # without the draw's rounding, as in a rebuilt study
 
     def _draw(self, seed: int, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """What a new sampler draws."""
         sampler = make_sampler(self._search, seed)
         began = time.perf_counter()
         try:
-            return _draw(sampler, study, trial, self._space.distributions)
+            return _draw(sampler, study, trial, self._space, self._search.sampler not in ONE_BY_ONE)
         except Exception as error:  # the user's code may raise anything
             logger.exception("the sampler %s failed at trial %d", self._search.sampler, trial.number)
             raise SlimnetError(
@@ -263,20 +279,41 @@ class _Unrepeated(BaseSampler):
 
 
 def _draw(
-    sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
+    sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, space: OptunaSpace, whole: bool
 ) -> dict[str, Any]:
-    """One point: first what the sampler draws jointly, then the rest one by one."""
+    """One point: first what the sampler draws jointly, then the rest one by one.
+
+    Args:
+        sampler: a new one.
+        study: what it has seen.
+        trial: the new trial.
+        space: where the point is drawn from.
+        whole: draw parameters that do not belong to the point too.
+    """
     sampler.before_trial(study, trial)
     together = sampler.infer_relative_search_space(study, trial)
     params = sampler.sample_relative(study, trial, together)
-    for path, distribution in space.items():
-        if path not in params:
-            params[path] = sampler.sample_independent(study, trial, path, distribution)
-    # As Optuna stores them: a sampler may have drawn other numbers than Python's.
-    return {
-        path: distribution.to_external_repr(distribution.to_internal_repr(params[path]))
-        for path, distribution in space.items()
-    }
+    drawn: dict[str, Any] = {}
+    for name, distribution in space.distributions.items():  # those that others go by first
+        if name in space.parents or whole or name in space.active(drawn):
+            value = (
+                params[name]
+                if name in params
+                else sampler.sample_independent(study, trial, name, distribution)
+            )
+            # As Optuna stores them: a sampler may have drawn other numbers than Python's.
+            drawn[name] = distribution.to_external_repr(distribution.to_internal_repr(value))
+    return drawn
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
+    match distribution:
+        case FloatDistribution(low=low, high=high, step=step, log=log):
+            trial.suggest_float(name, low, high, step=step, log=log)
+        case IntDistribution(low=low, high=high, step=step, log=log):
+            trial.suggest_int(name, low, high, step=step, log=log)
+        case CategoricalDistribution(choices=choices):
+            trial.suggest_categorical(name, choices)
 
 
 def _seed(*parts: int) -> int:

@@ -22,7 +22,7 @@ from sweeps.executors.inline import PLACE, InlineExecutor
 from sweeps.executors.reporting import Compute
 from sweeps.interruption import Interruption
 from sweeps.jobs import DamagedInputError, Job, Place, Watch
-from sweeps.outputs import pareto_table
+from sweeps.outputs import pareto_table, write_outputs
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.retry import forget_failures
 from sweeps.stages import Stage, StageFolder, Store, chain
@@ -194,6 +194,34 @@ def test_optuna_has_the_reason_of_a_failure(runner: Runner) -> None:
     found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
     assert [trial.state.name for trial in found.trials] == ["FAIL"] * 4
     assert [trial.user_attrs["reason"] for trial in found.trials] == [trial.reason for trial in study.trials]
+
+
+def test_a_field_that_goes_by_another_is_run_recorded_and_shown(runner: Runner) -> None:
+    space = (
+        "{sparse.lambda: {by: sparse.penalty, l1: [0.001, 0.002, 0.004], polarization: [0.1, 0.2]}, "
+        "sparse.penalty: [l1, proximal, polarization], prune.ratio: [0.3, 0.5]}"
+    )
+    settings = config(f"search.space={space}", "sparse.lambda=0.01", sampler="tpe", trials=12)
+    study = runner.run(settings)
+    assert [trial.state for trial in study.trials] == ["complete"] * 12
+    strengths = {(trial.config.sparse.penalty, trial.strength) for trial in study.trials}
+    assert strengths == {
+        *(("l1", strength) for strength in (0.001, 0.002, 0.004)),
+        ("proximal", 0.01),
+        *(("polarization", strength) for strength in (0.1, 0.2)),
+    }
+    folder = runner.runs / "smoke"
+    found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{folder / 'study.db'}")
+    names = {name for trial in found.trials for name in trial.params}
+    assert names == {"prune.ratio", "sparse.penalty", "sparse.lambda[l1]", "sparse.lambda[polarization]"}
+    assert pareto_table(read_study(runner.runs, settings)) == pareto_table(study)
+
+    runner.computed.clear()
+    (folder / "study.json").unlink()
+    assert points(runner.run(settings)) == points(study)
+    assert not runner.computed
+    assert "sparse.penalty" in write_outputs(folder, study).read_text()
+    assert (folder / "pareto.csv").read_text().startswith("trial,lambda,ratio,sparse.penalty,")
 
 
 def test_what_most_trials_wait_for_comes_first_and_what_is_begun_before_the_rest(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.config import Config, ConfigError, dump_config, load_config
+from sweeps.config.space import branches, count_points
 
 POINTS = "[{sparse.lambda: 0.01, prune.ratio: 0.5}, {sparse.lambda: 0.002, prune.ratio: 0.9}]"
 CONFIG = """\
@@ -167,3 +168,94 @@ def test_a_bound_that_yaml_cannot_read_is_told_to_be_quoted(write: Write) -> Non
 def test_a_limit_and_a_constraint_of_one_metric_are_refused(write: Write) -> None:
     (line,) = refused(write(*SEARCH, "limits: {params: 5}", "constraints: {params: <= 6}"))
     assert "search.limits.params is given in constraints too; keep that one." in line
+
+
+# Fields that go by others
+
+BY = "sparse.lambda: {by: sparse.penalty, l1: {log: [0.001, 0.1], steps: 3}, polarization: [0.0001, 0.0002]}"
+PENALTIES = "sparse.penalty: [l1, proximal, polarization]"
+
+
+def by(*entries: str) -> tuple[str, ...]:
+    return ("space:", *(f"  {entry}" for entry in entries), "trials: 3")
+
+
+def test_values_may_go_by_another_field(write: Write, tmp_path: Path) -> None:
+    config = load_config(write(*by(BY, PENALTIES)))
+    spaces = [
+        {path: entry.values() for path, entry in branch.items()} for branch in branches(config.search.space)
+    ]
+    assert spaces == [
+        {"sparse.lambda": [0.001, 0.01, 0.1], "sparse.penalty": ["l1"]},
+        {"sparse.penalty": ["proximal"]},
+        {"sparse.lambda": [0.0001, 0.0002], "sparse.penalty": ["polarization"]},
+    ]
+    assert count_points(config.search.space) == 6
+    assert again(config, tmp_path) == config
+    numbers = by("passes: [1, 2]", "finetune.epochs: {by: passes, 1: [4], 2: {range: [1, 2]}}")
+    numbered = load_config(write(*numbers))
+    assert count_points(numbered.search.space) == 3
+    assert again(numbered, tmp_path) == numbered
+
+
+def test_values_are_checked_with_those_that_they_go_by(write: Write) -> None:
+    rewound = "finetune.rewind_to: {by: finetune.weights, early: {range: [1, 2]}}"
+    assert load_config(write(*by("finetune.weights: [pruned, early]", rewound), "")).rewinds
+    schedules = "sparse.lambda_schedule: [constant, warmup-tail]"
+    target = "sparse.target: {by: sparse.lambda_schedule, %s: [0.5]}"
+    load_config(write(*by(schedules, target % "constant")))
+    (line,) = refused(write(*by(schedules, target % "warmup-tail")))
+    assert "contains 0.5, with which sparse.lambda_schedule is warmup-tail, but a target adjusts" in line
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ((BY,), "sparse.lambda goes by sparse.penalty, which is not searched; add it to search.space."),
+        ((BY.replace("l1", "l2"), PENALTIES), 'is {"by": "sparse.penalty", "l2": '),
+        (
+            (BY, "sparse.penalty: [l1, proximal]"),
+            'sparse.lambda has values for sparse.penalty "polarization", which search.space.sparse.penalty',
+        ),
+        ((BY.replace("penalty", "penalt"), PENALTIES), "did you mean sparse.penalty."),
+        (
+            (BY.replace("0.0001", "-1"), PENALTIES),
+            "at polarization, sparse.lambda takes a number, at least 0",
+        ),
+        (
+            ("sparse.lambda: {by: sparse.penalty}", PENALTIES),
+            "it needs the values of sparse.penalty for which",
+        ),
+        (
+            ("sparse.lambda: {by: sparse.lr, 0.1: [0.5]}", "sparse.lr: {log: [0.1, 0.5]}"),
+            "sparse.lambda goes by sparse.lr, which is continuous; list its values.",
+        ),
+        (
+            (BY, PENALTIES, "sparse.lr: {by: sparse.lambda, 0.001: [0.5]}"),
+            "sparse.lr goes by sparse.lambda, which goes by another field itself; only one step is possible.",
+        ),
+    ],
+)
+def test_what_cannot_go_by_another_field_is_refused(
+    write: Write, entries: tuple[str, ...], message: str
+) -> None:
+    (line,) = refused(write(*by(*entries)))
+    assert message in line
+
+
+def test_listed_points_have_the_fields_of_their_part(write: Write) -> None:
+    first = "points: [{sparse.penalty: proximal}, {sparse.penalty: l1, sparse.lambda: 0.01}]"
+    assert len(load_config(write(*by(BY, PENALTIES), first)).search.points) == 2
+    for point, message in (
+        ("{sparse.penalty: l1}", "points.0 has no sparse.lambda; a point has a value of each field"),
+        (
+            "{sparse.penalty: proximal, sparse.lambda: 0.01}",
+            "points.0.sparse.lambda is not in search.space at its sparse.penalty; add it there, or remove it",
+        ),
+        (
+            "{sparse.penalty: l1, sparse.lambda: 0.02}",
+            "is 0.02, which search.space.sparse.lambda does not have",
+        ),
+    ):
+        (line,) = refused(write(*by(BY, PENALTIES), f"points: [{point}]"))
+        assert message in line

@@ -16,7 +16,7 @@ from own_sampler import own as own
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, load_config
 from sweeps.study import Point
-from sweeps.study.optuna_space import Field, distributions
+from sweeps.study.optuna_space import OptunaSpace
 from sweeps.study.sampling import Sampling
 
 SAMPLERS = ["tpe", "nsga2", "nsga3", "random", "grid", "optuna.samplers:TPESampler"]
@@ -198,7 +198,7 @@ def test_values_with_an_order_keep_it() -> None:
         "sparse.weight_decay: [0, 1e-3, 1e-4], finetune.lr: [0.1, 0.2], seed: [0, 1, 2], "
         "finetune.optimizer: [sgd, adam, adamw]}"
     )
-    assert distributions(settings.search.space) == {
+    assert OptunaSpace(settings.search.space).distributions == {
         "sparse.lambda": IntDistribution(0, 4),
         "sparse.lr": FloatDistribution(0.01, 1.0, log=True),
         "model.width": IntDistribution(0, 8),
@@ -213,9 +213,13 @@ def test_values_with_an_order_keep_it() -> None:
         "seed": CategoricalDistribution([0, 1, 2]),
         "finetune.optimizer": CategoricalDistribution(["sgd", "adam", "adamw"]),
     }
-    budgets = config(space="{prune.params: ['100%', '9%', '50%']}").search.space
-    assert distributions(budgets) == {"prune.params": IntDistribution(0, 2)}
-    assert Field("prune.params", budgets["prune.params"]).stored == [2, 0, 1]
+    budgets = OptunaSpace(config(space="{prune.params: ['100%', '9%', '50%']}").search.space)
+    assert budgets.distributions == {"prune.params": IntDistribution(0, 2)}
+    assert [budgets.encode({"prune.params": one})["prune.params"] for one in ("100%", "9%", "50%")] == [
+        2,
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -388,3 +392,57 @@ def test_listed_points_come_first(sampler: str) -> None:
     while killed.step(24):
         killed.kill()
     assert killed.points == points
+
+
+# Fields that go by others
+
+BY = (
+    "{sparse.lambda: {by: sparse.penalty, l1: {log: [0.001, 0.1], steps: 3}, polarization: [0.5, 0.6]}, "
+    "sparse.penalty: [l1, proximal, polarization], prune.ratio: {range: [0.3, 0.7], step: 0.1}}"
+)
+STRENGTHS = {"l1": [0.001, 0.01, 0.1], "proximal": [None], "polarization": [0.5, 0.6]}
+
+
+def by_penalty(point: Point) -> Result:
+    ratio, strength = point.params["prune.ratio"], point.params.get("sparse.lambda", 0.05)
+    return 0.9 - ratio**2 - strength, 1000 * (1 - ratio)
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "gp"])
+def test_a_field_that_goes_by_another_is_drawn_with_its_values(sampler: str) -> None:
+    if sampler == "gp":
+        pytest.importorskip("scipy")
+    goal = 14 if sampler == "gp" else 30
+    settings = config(sampler, BY, goal)
+    points = Recorded(settings, by_penalty).run(goal)
+    for point in points:
+        assert list(point.params)[-2:] == ["sparse.penalty", "prune.ratio"]
+        assert point.params.get("sparse.lambda") in STRENGTHS[point.params["sparse.penalty"]]
+    assert len({json.dumps(point.params) for point in points}) == goal
+    assert {point.params["sparse.penalty"] for point in points} == STRENGTHS.keys()
+    killed = Recorded(settings, by_penalty)
+    killed.run(goal - 4)
+    while killed.step(goal):
+        killed.kill()
+    assert killed.points == points
+
+
+def test_a_grid_goes_through_all_its_parts() -> None:
+    points = Recorded(config("grid", BY, 30), by_penalty).run(30)
+    assert [(p.params["sparse.penalty"], p.params.get("sparse.lambda")) for p in points[::5]] == [
+        (penalty, strength) for penalty, strengths in STRENGTHS.items() for strength in strengths
+    ]
+
+
+@pytest.mark.parametrize(("sampler", "goal"), [("tpe", 45), ("nsga2", 60)])
+def test_a_sampler_learns_about_a_field_that_goes_by_another(sampler: str, goal: int) -> None:
+    space = (
+        "{sparse.lambda: {by: sparse.penalty, l1: {log: [0.0001, 1.0], steps: 300}}, "
+        "sparse.penalty: [l1, proximal], prune.ratio: {range: [0.3, 0.7], step: 0.01}}"
+    )
+    args = {"tpe": "{}", "nsga2": "{population_size: 10}"}[sampler]
+    settings = config(sampler, space, goal, objectives="{val_accuracy: maximize}", ahead=1, args=args)
+    points = Recorded(settings, lambda point: (point.params.get("sparse.lambda", 0.0),)).run(goal)
+    strengths = [point.params.get("sparse.lambda", 0.0) for point in points]
+    assert sum(strength > 0.1 for strength in strengths[-10:]) >= 5
+    assert sum(strength > 0.1 for strength in strengths[:10]) < 5
