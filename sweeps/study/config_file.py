@@ -50,7 +50,7 @@ def check_config(folder: Path, config: Config) -> Config:
     """Check that a config fits the study in `folder`, if there is one.
 
     Returns:
-        The config, with its searched fields and objectives in the order that they had when the study began:
+        The config, with searched fields, objectives and constraints in the order that they had then:
         the points that a sampler draws depend on it.
 
     Raises:
@@ -70,7 +70,7 @@ def check_config(folder: Path, config: Config) -> Config:
             f"the study {config.study} began with another config: {'; '.join(changes)}. "
             f"Give this one another name (--set study=NAME), or move {folder} away"
         )
-    ordered = {"space": kept.search.space, "objectives": kept.search.objectives}
+    ordered = {name: getattr(kept.search, name) for name in ("space", "objectives", "constraints")}
     return config.model_copy(update={"search": config.search.model_copy(update=ordered)})
 
 
