@@ -9,14 +9,14 @@ from typing import Any, Literal, cast
 import optuna
 
 from slimnet.errors import SlimnetError
-from sweeps.config.space import Entry
+from sweeps.config.space import Space
 from sweeps.study.optuna_space import OptunaSpace
 
 Importance = dict[str, float]
 
 
 def importances(
-    space: Mapping[str, Entry],
+    space: Space,
     directions: Mapping[Any, Literal["maximize", "minimize"]],
     trials: Sequence[tuple[Mapping[str, Any], Sequence[float]]],
 ) -> dict[str | None, Importance]:
@@ -29,7 +29,7 @@ def importances(
 
     Returns:
         By objective, and by None for the front without preference for any, the importance of each field,
-        which add up to 1. Points outside the space are left out.
+        which add up to 1; without fields that go by another. Points outside the space are left out.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     fields = OptunaSpace(space)
@@ -40,7 +40,9 @@ def importances(
         except SlimnetError:  # a point that the user has listed
             continue
         study.add_trial(
-            optuna.create_trial(params=encoded, distributions=fields.distributions, values=list(values))
+            optuna.create_trial(
+                params=encoded, distributions=fields.distributions_of(encoded), values=list(values)
+            )
         )
     found: dict[str | None, Importance] = {None: _importance(study)}
     for index, (name, direction) in enumerate(directions.items()):

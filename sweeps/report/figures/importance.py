@@ -16,7 +16,7 @@ def importance(view: StudyView) -> Figure | None:
     """Bars for every field that varies; None if there are too few trials or fields."""
     search = view.study.config.search
     complete = view.complete
-    varying = [path for path in search.space if len({str(trial.params[path]) for trial in complete}) > 1]
+    varying = [path for path in search.space if len({str(trial.params.get(path)) for trial in complete}) > 1]
     if len(complete) < FEWEST or len(varying) < 2:
         return None
     from sweeps.study.importance import importances  # Optuna takes a while to import

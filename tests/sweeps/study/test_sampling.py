@@ -400,7 +400,11 @@ BY = (
     "{sparse.lambda: {by: sparse.penalty, l1: {log: [0.001, 0.1], steps: 3}, polarization: [0.5, 0.6]}, "
     "sparse.penalty: [l1, proximal, polarization], prune.ratio: {range: [0.3, 0.7], step: 0.1}}"
 )
-STRENGTHS: dict[str, list[float | None]] = {"l1": [0.001, 0.01, 0.1], "proximal": [None], "polarization": [0.5, 0.6]}
+STRENGTHS: dict[str, list[float | None]] = {
+    "l1": [0.001, 0.01, 0.1],
+    "proximal": [None],
+    "polarization": [0.5, 0.6],
+}
 
 
 def by_penalty(point: Point) -> Result:
