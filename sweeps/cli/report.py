@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, RunsOption
 from sweeps.console import Console
+from sweeps.interruption import watch_signals
 from sweeps.outputs import write_outputs
 from sweeps.records import StudyRecord
 from sweeps.report.copies import FOLDER
@@ -40,13 +40,13 @@ def report_command(
 
 
 def _serve(record: StudyRecord, config: str, runs: Path, port: int) -> None:
-    """Serve the report until Ctrl-C; only looks at the study."""
+    """Serve the report until Ctrl-C; of the study only the networks beside the report are written."""
     folder = runs / record.name / "report"
-    with serving(folder / FOLDER, port) as served, suppress(KeyboardInterrupt):
+    with serving(folder / FOLDER, port) as served, watch_signals() as interruption:
         served.show(render(build(record, folder), live=True))
         Console().say(f"report: {served.address} follows the sweep; Ctrl-C ends this, not the sweep")
         shown = _progress(record)
-        while True:
+        while not interruption.signals:
             time.sleep(NEWS_SECONDS)
             record = studies.read(config, runs)
             if _progress(record) != shown:

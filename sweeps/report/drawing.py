@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sweeps.records import TrialRecord
 from sweeps.report import wording
@@ -128,13 +128,16 @@ def whole_axis(title: str, last: float, **options: Any) -> dict[str, Any]:
     return axis(title, tickformat="d", tick0=0, dtick=step, **options)
 
 
-def add_label(drawing: Drawing, text: str, x: Any, y: Any, *, group: str = "") -> None:
+def add_label(
+    drawing: Drawing, text: str, x: Any, y: Any, *, group: str = "", side: Literal["", "above", "below"] = ""
+) -> None:
     """Add a label to a point of a drawing; it is hidden with the traces of its `group` in the legend.
 
     The page puts it close to the point, or a little away with a line to it. Where everything around is taken,
-    it is left out; labels that are added first are placed first.
+    it is left out; labels that are added first are placed first. With a `side`, there and nowhere else.
     """
-    drawing["labels"].append({"text": text, "x": x, "y": y, **({"group": group} if group else {})})
+    options = {name: value for name, value in (("group", group), ("side", side)) if value}
+    drawing["labels"].append({"text": text, "x": x, "y": y, **options})
 
 
 def level_line(drawing: Drawing, y: Any, *, label: str = "") -> None:

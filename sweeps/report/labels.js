@@ -2,6 +2,7 @@
 
 const GAP = 4; // between a label and what it stands beside
 const DISTANCES = [0, 12, 24, 38, 54]; // further away; from the second on with a line to the point
+const SIDES = { above: [0, -1], below: [0, 1] }; // of labels that have their place outside of what is drawn
 const DIRECTIONS = [[-1, 0], [1, 0], [0, -1], [0, 1], [-1, -1], [1, -1], [-1, 1], [1, 1]];
 const pen = document.createElement("canvas").getContext("2d");
 
@@ -41,6 +42,11 @@ function* places(label, spot, size, area) {
     }
     return;
   }
+  if (label.side) {
+    const [, dy] = SIDES[label.side];
+    yield { x: spot.x, y: spot.y + dy * (GAP + 2 + height / 2), far: false };
+    return;
+  }
   for (const distance of DISTANCES) {
     for (const [dx, dy] of DIRECTIONS) {
       const away = spot.radius + GAP + (dx && dy ? 0.7 * distance - GAP : distance);
@@ -69,7 +75,7 @@ function annotations(plot, labels) {
   const full = { left: 0, right: plot.clientWidth, top: 0, bottom: yaxis._offset + yaxis._length };
   const area = { ...full, left: xaxis._offset - 2, right: Math.min(full.right, xaxis._offset + xaxis._length + 22) };
   pen.font = `${font.size}px ${font.family}`;
-  const obstacles = labels.length ? drawn(plot) : [];
+  const obstacles = labels.some((one) => !one.side) ? drawn(plot) : [];
   const taken = [];
   const found = [];
   for (const label of labels) {
@@ -84,7 +90,8 @@ function annotations(plot, labels) {
     const free = (place) => {
       const own = box(place.x, place.y, ...size);
       const line = place.far ? leader(place, spot) : [];
-      return inside(own, rim) && !obstacles.some((other) => overlap(own, other)) &&
+      const clear = label.side || (inside(own, rim) && !obstacles.some((other) => overlap(own, other)));
+      return clear &&
         !taken.some((other) => overlap(own, other) || line.some((bit) => overlap(bit, other)));
     };
     const place = Array.from(places(label, spot, size, area)).find(free);

@@ -29,7 +29,8 @@ function listen(plot) {
   plot.heard = true;
   plot.on("plotly_afterplot", () => drawnAnew(plot));
   plot.on("plotly_click", ({ points }) => {
-    const trial = points.map((point) => point.id ?? point.data.meta).find((id) => id);
+    const trial = points.map((point) => point.id ?? point.data.meta ?? point.customdata)
+      .find((id) => String(id).startsWith("trial-"));
     if (trial) location.hash = trial;
   });
 }
@@ -50,7 +51,7 @@ function scalable(plot) {
 const waiting = new Set(document.querySelectorAll("figure.drawing"));
 const near = new IntersectionObserver((seen) => {
   for (const { target, isIntersecting } of seen) if (isIntersecting) drawFirst(target);
-}, { rootMargin: "800px" });
+}, { rootMargin: "300px" });
 
 function drawFirst(figure) {
   if (!waiting.delete(figure)) return;

@@ -9,6 +9,7 @@ from sweeps.pareto import Front, hypervolume, reference
 from sweeps.records import StudyRecord
 from sweeps.report.drawing import Drawing, Figure, Plot, axes, axis, whole_axis
 from sweeps.report.figures.marks import trial_id
+from sweeps.report.figures.sparse import MOST_MARKERS
 from sweeps.report.shading import RAMP
 from sweeps.report.view import StudyView
 
@@ -88,7 +89,7 @@ def _line(xs: list[int], found: Growth, ids: list[str], name: str) -> Drawing:
             "x": xs,
             "y": found.volumes,
             "ids": ids,
-            "mode": "lines+markers",
+            "mode": "lines" if len(xs) > MOST_MARKERS else "lines+markers",
             "line": {"shape": "hv", "color": RAMP[0], "width": 2},
             "marker": {"size": 4},
             "text": [f"trial {number}" for number in found.trials],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sweeps.records import TrialRecord
 from sweeps.report.drawing import (
@@ -105,7 +105,8 @@ def _drawing(
     ]
     for x, scale in enumerate(scales):
         for height, text in scale.ticks:
-            add_label(drawing, text, x, height)
+            side: Literal["", "above", "below"] = "below" if height == 0 else "above" if height == 1 else ""
+            add_label(drawing, text, x, height, side=side)
     return drawing
 
 
@@ -116,11 +117,11 @@ def _lines(shade: Shade, trials: Sequence[TrialRecord], scales: Sequence[_Scale]
         "type": "scatter",
         "x": [x for _ in trials for x in (*range(len(scales)), None)],
         "y": [y for trial in trials for y in (*(scale.heights[trial.number] for scale in scales), None)],
-        "mode": "lines+markers",
+        "mode": "lines+markers" if strong else "lines",
         "line": {"color": shade.colour, "width": 2 if strong else 1},
-        "marker": {"size": 5 if strong else 3},
+        "marker": {"size": 5},
         "opacity": 1 if strong else 0.35,
-        "ids": ids_of(points),
+        "customdata": ids_of(points),  # as ids they would have to differ
         "hovertext": texts_of(points),
         "hoverinfo": "text",
         "name": escaped(shade.label),

@@ -131,6 +131,35 @@ def test_legend_choices_and_headings_do_what_they_say(
         assert [ratios[number] for number in browser.ask(order)] == sorted(ratios, reverse=descending)
 
 
+def test_every_size_that_was_measured_is_an_axis(
+    browser: Browser, study: StudyRecord, tmp_path: Path
+) -> None:
+    for index, network in enumerate((study.dense, *(trial.stages[-1] for trial in study.complete))):
+        network.metrics.update(
+            latency_ms=0.2 + index / 50, latency_ms_64=3.0 + index, file_bytes=90_000 - index
+        )
+    try:
+        opened(browser, study, tmp_path)
+    finally:
+        for network in (study.dense, *(trial.stages[-1] for trial in study.complete)):
+            for name in ("latency_ms", "latency_ms_64", "file_bytes"):
+                del network.metrics[name]
+    seen = []
+    for index in range(browser.ask("document.querySelectorAll('#figure-pareto [name=pareto-0]').length")):
+        browser.ask(
+            f"document.querySelectorAll('#figure-pareto [name=pareto-0]')[{index}].click(); settled()"
+        )
+        seen.append(browser.ask("plots()[0].querySelector('.xtitle').textContent").partition(",")[0])
+        ticks = browser.ask("boxes(plots()[0], '.xtick text')")
+        assert len(ticks) >= 2, seen
+        assert not overlapping(ticks, ticks), (seen, ticks)
+        labels = browser.ask("boxes(plots()[0], '.annotation-text')")
+        assert not overlapping(labels, labels), seen
+        assert len(browser.ask("boxes(plots()[0], '.scatterlayer .point')")) == len(study.complete) + 1
+    assert seen == ["parameters", "MACs", "latency of 1 image", "latency of 64 images", "file size"]
+    assert browser.problems == []
+
+
 def test_a_click_on_a_point_leads_to_its_trial(browser: Browser, study: StudyRecord, tmp_path: Path) -> None:
     opened(browser, study, tmp_path)
     browser.ask("var scrolled = new Promise((done) => addEventListener('scrollend', done, { once: true }))")

@@ -464,7 +464,7 @@ def test_a_line_per_trial_crosses_what_was_searched_and_what_came_out(page: Page
     assert drawing["layout"]["xaxis"]["ticktext"] == ["λ", "ratio", "parameters", "validation accuracy"]
     lines: dict[str, list[float]] = {}
     for trace in drawing["data"]:
-        for trial, y in zip(trace["ids"], trace["y"], strict=True):
+        for trial, y in zip(trace["customdata"], trace["y"], strict=True):
             if y is not None:
                 lines.setdefault(trial, []).append(y)
     assert set(lines) == {f"trial-{trial.number}" for trial in study.complete}
