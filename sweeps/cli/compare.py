@@ -26,9 +26,10 @@ ConfigsArgument = Annotated[
 
 
 def compare_command(configs: ConfigsArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Compare studies: their fronts in one figure, hypervolumes, and what their configs differ in.
+    """Compare the fronts and configs of studies.
 
-    Writes a page into the report's folder of the first study.
+    Shows how much each front covers and what differs in their configs, here and on a page in the report's
+    folder of the first study.
     """
     found = [studies.read(config, runs) for config in configs]
     names = [study.name for study in found]

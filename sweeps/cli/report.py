@@ -31,7 +31,10 @@ PortOption = Annotated[
 def report_command(
     config: ConfigArgument, runs: RunsOption = RUNS, watch: WatchOption = False, port: PortOption = 0
 ) -> None:
-    """Write the front and the HTML report of a study as it stands."""
+    """Write the HTML report, or serve it live.
+
+    With the report it writes the front as it stands: pareto.json, pareto.csv and latency.json.
+    """
     record = studies.read(config, runs)
     if watch:
         _serve(record, config, runs, port)
