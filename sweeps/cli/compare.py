@@ -13,7 +13,7 @@ from sweeps.cli.show import print_json
 from sweeps.config import shipped_configs
 from sweeps.console import Console
 from sweeps.files import write_text
-from sweeps.report.compare import Compared, compare, compare_page, verdict
+from sweeps.report.compare import Compared, compare, compare_page, field_value, verdict
 from sweeps.report.html import render
 
 ConfigsArgument = Annotated[
@@ -47,7 +47,7 @@ def compare_command(configs: ConfigsArgument, runs: RunsOption = RUNS, as_json: 
     console.table([_row(facts) for facts in _facts(compared)["studies"]])
     console.say(verdict(compared))
     rows = [
-        {"field": path, **dict(zip(names, map(_said, values), strict=True))}
+        {"field": path, **dict(zip(names, map(field_value, values), strict=True))}
         for path, values in compared.differences.items()
     ]
     if rows:
@@ -74,7 +74,3 @@ def _facts(compared: Compared) -> dict[str, Any]:
 
 def _row(facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "front": len(facts["front"])}
-
-
-def _said(value: Any) -> str:
-    return "" if value is None else str(value)

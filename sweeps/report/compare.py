@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from sweeps.comparison import Comparison, best_of_front
 from sweeps.pareto import hypervolume, reference
 from sweeps.records import StudyRecord
@@ -152,13 +154,13 @@ def verdict(compared: Compared) -> str:
 def _table(compared: Compared) -> Table:
     columns = (
         Column("study"),
-        *map(Column, ("trials", "on the front", "hypervolume", "dense, parameters", "dense, validation")),
-        *map(Column, ("best, parameters", "smaller", "best, validation", "best, test")),
+        *map(Column, ("trials", "on the front", "hypervolume")),
+        *(Column(name, "dense network") for name in ("parameters", "validation")),
+        *(Column(name, "recommended") for name in ("parameters", "smaller", "validation", "test")),
     )
     rows = tuple(_row(compared, index) for index in range(len(compared.studies)))
     return Table(
-        "The studies: the hypervolumes are counted from one reference; best is the network that each study "
-        "recommends.",
+        "The studies, and the network that each recommends; the hypervolumes are counted from one reference.",
         columns,
         rows,
     )
@@ -188,12 +190,19 @@ def _row(compared: Compared, index: int) -> Row:
     return Row(cells)
 
 
+def field_value(value: Any) -> str:
+    """The value of a field as YAML has it: {log: [0.003, 0.04], steps: 4}."""
+    if value is None:
+        return UNKNOWN
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+
+
 def _config_table(compared: Compared) -> Block:
     if not compared.differences:
         return Paragraph("Nothing but their names.")
     columns = (Column("field"), *(Column(study.name, text=True) for study in compared.studies))
     rows = tuple(
-        Row((Cell(path), *(Cell(UNKNOWN if value is None else str(value)) for value in values)))
+        Row((Cell(path), *(Cell(field_value(value)) for value in values)))
         for path, values in compared.differences.items()
     )
     return Table(f"{plural(len(rows), 'field')} of the configs differ.", columns, rows)

@@ -858,6 +858,17 @@ def test_simpler_ways_have_a_table(make_study: MakeStudy, page: Page, tmp_path: 
         assert text in written.text
 
 
+def test_simpler_ways_tell_latency_and_size_where_they_were_measured(
+    make_study: MakeStudy, tmp_path: Path
+) -> None:
+    study = compared(make_study, DENSE, TRIAL, uniform=(0.86, 0.86, 0.86))
+    facts = {"latency_ms": 0.25, "latency_ms_64": 4.0, "file_bytes": 50_000}
+    trials = [with_metrics(trial, facts) for trial in study.trials]
+    heading, *rows = write(replace(study, trials=trials), tmp_path).rows("beside")
+    assert heading[3:5] == ["1 image", "file"]
+    assert [row[3:5] for row in rows] == [["–", "–"], ["0.25 ms", "50.0 kB"], ["–", "–"]]
+
+
 def test_controls_and_means_are_drawn_with_their_errors(
     make_study: MakeStudy, page: Page, tmp_path: Path
 ) -> None:
