@@ -128,6 +128,22 @@ def check_networks(config: Config, networks: Networks, made: Networks | None = N
             )
 
 
+def check_factories(config: Config, networks: Networks) -> None:
+    """Check that no factory was edited since the study began; a library may have been updated.
+
+    Raises:
+        SlimnetError: one was, or cannot be found.
+    """
+    for model in _models(config):
+        before = networks.get(name_of(model))
+        if model.factory and before is not None and read_off(model).source != before.source:
+            raise SlimnetError(
+                f"the source of {model.factory} has been edited since the study {config.study} began, so its "
+                "networks may compute something else now; undo that, or leave out --no-check to see whether "
+                "they score the same"
+            )
+
+
 def needs_making(config: Config) -> bool:
     """Whether the study has networks that are not slimnet's own, or start from trained weights."""
     return next(_models(config), None) is not None

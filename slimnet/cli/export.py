@@ -98,6 +98,8 @@ def export_command(
             for target in written_files(path, kind):
                 check_output(target, force)
     network, saved = open_network(file, model, parse_args(args or []))
+    if not check:
+        _refuse_edited(file, saved, model)
     known = preprocessing_of(network)
     needed = check or (known is None and taken != "normalized")
     way_out = "--no-check" if known else "--no-check --input normalized"
@@ -130,6 +132,18 @@ def export_command(
         print(f"written: {one.path} ({one.score or 'not checked'})")
     if note and None in outs.values():
         print(f"note: {note}")
+
+
+def _refuse_edited(file: Path, saved: Checkpoint, model: str | None) -> None:
+    """Refuse a factory that was edited since the file was trained, as no score would tell."""
+    from slimnet.models.source import source_hash
+
+    made_by, source = model or saved.config.get("model"), saved.config.get("source")
+    if made_by and source and source_hash(made_by, Path.cwd()) != source:
+        raise SlimnetError(
+            f"the source of {made_by} has been edited since {file} was trained, so the network may compute "
+            "something else now; undo that, or leave out --no-check to see whether it scores the same"
+        )
 
 
 def _data(

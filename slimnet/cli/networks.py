@@ -11,13 +11,12 @@ import yaml
 from torch import nn
 
 from slimnet.checkpoint import Checkpoint, build, read
+from slimnet.defaults import BLOCKS, WIDTH
 from slimnet.errors import SlimnetError
 from slimnet.models.building import build_network
 from slimnet.models.catalogue import LIBRARIES, NAMES, SIZES, WIDTHS, WITH_STEM, family_of
 from slimnet.models.stems import Stem
 from slimnet.models.weights import give_weights, is_plain_weights, read_weights
-
-BLOCKS, WIDTH = (1, 1, 1), 16  # of the default network
 
 
 def describe_network(
@@ -46,7 +45,10 @@ def describe_network(
         )
     if stem is None and name == "resnet50":
         stem = "cifar-maxpool"
-    _, stages, channels = SIZES.get(name) or (family, tuple(blocks or BLOCKS), width or WIDTH)
+    if name in SIZES:
+        _, stages, channels = SIZES[name]
+    else:
+        stages, channels = tuple(blocks or BLOCKS), width or (WIDTHS[name] if blocks else WIDTH)
     return {"name": family, "blocks": list(stages), "width": channels, **({"stem": stem} if stem else {})}
 
 

@@ -10,6 +10,7 @@ import typer
 
 from slimnet.cli import options as opt
 from slimnet.cli import show
+from slimnet.defaults import RECALIBRATE
 from slimnet.errors import SlimnetError
 from slimnet.pruning.options import MIN_CHANNELS, NORM_SCORES, CostAware, PlanOptions, Score, ThresholdOver
 
@@ -84,7 +85,7 @@ def prune_command(
     ] = True,
     recalibrate: Annotated[
         int, typer.Option(min=0, help="Training batches for new BatchNorm statistics; 0 keeps the old ones.")
-    ] = 20,
+    ] = RECALIBRATE,
     model: opt.OwnModel = None,
     args: opt.OwnArgs = None,
     data: opt.OtherData = None,

@@ -104,6 +104,7 @@ def extend_record(
         "data": settings.record(),
         "image_shape": list(splits.image_shape),
         "model": model or config.get("model"),
+        **({"source": config["source"]} if "source" in config else {}),
         "steps": [*config.get("steps", []), step],
     }
 

@@ -12,7 +12,7 @@ import typer
 
 from slimnet.cli import options as opt
 from slimnet.cli import show
-from slimnet.defaults import SPARSE_EPOCHS, SPARSE_LR
+from slimnet.defaults import BLOCKS, SPARSE_EPOCHS, SPARSE_LR, STRENGTH, WIDTH
 from slimnet.errors import SlimnetError
 from slimnet.models.catalogue import NAMES, WIDTHS, names_weights
 from slimnet.models.stems import Stem
@@ -20,7 +20,6 @@ from slimnet.training.recipe import Recipe
 from slimnet.training.sparsity import PLAIN_L1, LambdaSchedule, PenaltyName, Sparsity
 
 FAMILIES = ", ".join(WIDTHS)
-STRENGTH = 0.005  # λ where neither it nor a target is given
 
 
 def train_command(
@@ -53,11 +52,16 @@ def train_command(
         typer.Option(
             metavar="N,N,...",
             help=f"Blocks per stage of {FAMILIES}; convolutions for vgg.",
-            show_default="1,1,1",
+            show_default=",".join(map(str, BLOCKS)),
         ),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help=f"Channels of the first layer of {FAMILIES}.", show_default="16")
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Channels of the first layer of {FAMILIES}.",
+            show_default=f"with --blocks {', '.join(map(str, WIDTHS.values()))}, without it {WIDTH}",
+        ),
     ] = None,
     stem: Annotated[
         Stem | None,
@@ -132,6 +136,7 @@ def train_command(
     from slimnet.cli.networks import describe_network, parse_args
     from slimnet.cli.steps import train_to
     from slimnet.files import content_hash
+    from slimnet.models.source import source_hash
     from slimnet.networks import new_network
     from slimnet.steps import sparse_train
 
@@ -188,6 +193,8 @@ def train_command(
         "compile": compiled,
     }
     made_from = {"seed": seed, "data": settings.record(), "model": model, "steps": [step]}
+    if ":" in model:
+        made_from["source"] = source_hash(model, Path.cwd())
     unfinished = partial_file(out, {**made_from, "network": description, "init": weights}, force)
     splits = settings.load(data_dir, place)
     network = new_network(

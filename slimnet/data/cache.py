@@ -239,7 +239,8 @@ def _check_room(folder: Path, needed: int) -> None:
     if needed > free:
         raise SlimnetError(
             f"the decoded pictures take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left; "
-            "make room, name another folder with --data-dir or SLIMNET_DATA, or take a smaller image_size"
+            "make room, name another folder with --data-dir or SLIMNET_DATA, or make the pictures smaller "
+            "(data.image_size or --image-size) or grey (data.channels: 1 or --channels 1)"
         )
 
 

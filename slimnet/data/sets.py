@@ -153,11 +153,15 @@ def _fashion_mini() -> Arrays:
 def _pooled(dataset: Dataset, size: int) -> Dataset:
     _, height, width = dataset.image_shape
     if height != width:
-        raise SlimnetError(f"image_size needs square images; {dataset.name} has {height}x{width}.")
+        raise SlimnetError(
+            f"image_size needs square images; {dataset.name} has {height}x{width}. Leave data.image_size or "
+            "--image-size out."
+        )
     if size < 1 or height % size:
         sizes = ", ".join(str(side) for side in range(1, height + 1) if height % side == 0)
         raise SlimnetError(
-            f"image_size {size} does not divide the {height} pixels of {dataset.name}; these do: {sizes}."
+            f"image_size {size} does not divide the {height} pixels of {dataset.name}; give data.image_size "
+            f"or --image-size one of these: {sizes}."
         )
     factor = height // size
     return replace(

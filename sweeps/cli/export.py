@@ -14,6 +14,7 @@ from sweeps.cli.options import RUNS, ConfigArgument, DataOption, JsonOption, Run
 from sweeps.cli.show import print_json
 from sweeps.comparison import Comparison, best_of_front
 from sweeps.console import Console
+from sweeps.networks import check_factories
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.report.summary import constraints_unmet
 from sweeps.stages import Store
@@ -88,9 +89,11 @@ def export_command(
         for folder in folders.values():
             refuse_existing(folder, folder_names(chosen))
         refuse_existing(out, [CARD])
-    if check:
-        # Of the networks' code, the score on these data tells whether it still makes what was trained.
-        check_data(open_study(runs / record.name, record.config), record.config)
+    study = open_study(runs / record.name, record.config)
+    if check:  # of the networks' code, the score on these data tells whether it still makes what was trained
+        check_data(study, record.config)
+    else:
+        check_factories(record.config, study.facts.networks)
     console = Console()
     found: list[tuple[int, Exported]] = []
     for trial in trials:

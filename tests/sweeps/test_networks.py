@@ -18,7 +18,7 @@ import slimnet
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, ConfigError, load_config, resolve
 from sweeps.jobs import Job, Place, Watch
-from sweeps.networks import Made, check_networks, make_networks, needs_making
+from sweeps.networks import Made, check_factories, check_networks, make_networks, needs_making
 from sweeps.stages import Stage, Store, chain, control, dense_stage
 from sweeps.study import check_config, keep_config, make_study, open_study
 from sweeps.worker import compute
@@ -189,11 +189,13 @@ def test_a_study_is_told_that_its_network_was_edited(folder: Path, load: LoadStu
     other = {name: replace(study.facts.networks[name], structure="sha256:1")}
     with pytest.raises(SlimnetError, match="has other layers than when the study smoke began"):
         check_networks(load(), study.facts.networks, other)
+    check_factories(load(), study.facts.networks)
     edit(folder)
-    with pytest.raises(
-        SlimnetError, match=r"the source of nets_\w+:net has been edited since the study smoke began"
-    ):
+    edited = r"the source of nets_\w+:net has been edited since the study smoke began"
+    with pytest.raises(SlimnetError, match=edited):
         make_study(home, load(), None)
+    with pytest.raises(SlimnetError, match=f"{edited}.* leave out --no-check"):
+        check_factories(load(), study.facts.networks)
 
 
 def test_a_library_of_another_version_is_another_network() -> None:
@@ -201,6 +203,7 @@ def test_a_library_of_another_version_is_another_network() -> None:
     began = {name: replace(one, source="torchvision 0.1") for name, one in _read_off(config).items()}
     with pytest.raises(SlimnetError, match=r"torchvision 0.1 has become torchvision 0\.\d+"):
         check_networks(config, began)
+    check_factories(config, began)  # but it may be exported as it is
 
 
 def _read_off(config: Config) -> dict[str, Made]:

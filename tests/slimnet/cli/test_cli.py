@@ -414,6 +414,13 @@ def test_a_factory_gets_its_arguments_from_the_command_and_then_from_the_file(
     assert "has no BatchNorm whose scaling factors could be trained sparse" in refused.err
     assert not (tmp_path / "new.pt").exists()
 
+    export = "export tuned.pt net.safetensors --model nets:scaled --no-check"
+    succeed(export)
+    (tmp_path / "nets.py").write_text((tmp_path / "nets.py").read_text() + "\n# edited\n")
+    refused = run(*export.split(), "--force")
+    assert refused.code == 2
+    assert "the source of nets:scaled has been edited since tuned.pt was trained" in refused.err
+
 
 def test_a_network_of_torchvision_from_weights_alone(run: Slimnet, tmp_path: Path) -> None:
     import torchvision
@@ -560,6 +567,16 @@ def test_help(run: Slimnet, command: str) -> None:
     assert outcome.code == 0
     assert "Usage: " in outcome.out
     assert command in run("--help").out
+
+
+def test_a_network_is_as_wide_as_in_a_sweep_where_blocks_are_given() -> None:
+    from slimnet.cli.networks import describe_network
+    from sweeps.config import load_config
+
+    for name in ("resnet", "basic-resnet", "vgg", "mobilenet"):
+        config = load_config("smoke", [f"model={{name: {name}, blocks: [1, 1]}}"])
+        assert describe_network(name, [1, 1])["width"] == config.model.width
+    assert describe_network("resnet")["width"] == 16
 
 
 @pytest.mark.parametrize(("name", "widths"), [("basic-resnet", [8, 8, 8, 16, 16]), ("vgg", [8, 16])])

@@ -62,7 +62,7 @@ def test_pooling_takes_means_rounded_to_nearest() -> None:
 
 @pytest.mark.parametrize("size", [0, -7, 13, 56])
 def test_a_size_that_does_not_divide_is_refused_with_those_that_do(size: int) -> None:
-    with pytest.raises(SlimnetError, match=rf"image_size {size} .* these do: 1, 2, 4, 7, 14, 28\."):
+    with pytest.raises(SlimnetError, match=rf"image_size {size} .* one of these: 1, 2, 4, 7, 14, 28\."):
         load_dataset("fashion-mini", image_size=size)
 
 
