@@ -12,10 +12,11 @@ from sweeps.cli.compare import compare_command
 from sweeps.cli.export import export_command
 from sweeps.cli.init import init_command
 from sweeps.cli.maintain import doctor_command, retry_command, sync_command
+from sweeps.cli.plan import plan_command
 from sweeps.cli.remove import gc_command, rm_command
 from sweeps.cli.report import report_command
 from sweeps.cli.run import run_command
-from sweeps.cli.show import pareto_command, plan_command, status_command
+from sweeps.cli.show import pareto_command, status_command
 from sweeps.cli.watch import watch_command
 from sweeps.console import Console
 from sweeps.study import StudyBusyError

@@ -1,107 +1,27 @@
-"""Commands that show a study and change nothing: plan, status, pareto."""
+"""Commands that show a study and change nothing: status, pareto."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slimnet.errors import SlimnetError
-from slimnet.wording import duration, file_size
-from sweeps.check import Pace, examine, pace_as_taken, pace_as_tried, seconds_left
+from slimnet.wording import file_size
 from sweeps.cli import studies
-from sweeps.cli.options import (
-    RUNS,
-    ConfigArgument,
-    DataOption,
-    JsonOption,
-    RunsOption,
-    SetOption,
-    TrialsOption,
-    WorkersOption,
-)
+from sweeps.cli.options import RUNS, ConfigArgument, JsonOption, RunsOption
 from sweeps.comparison import Comparison, Measured
-from sweeps.config import MEASURED, load_config
-from sweeps.config.space import count_points
+from sweeps.config import MEASURED
 from sweeps.console import Console
-from sweeps.executors import processes
 from sweeps.outputs import CONTROLS, pareto_table
 from sweeps.progress import ProgressFile
 from sweeps.records import FACTS, ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report.summary import constraints_unmet, how_far
 from sweeps.report.verdicts import against, with_error
-from sweeps.report.wording import plural
-from sweeps.state import State, count_states, read_study
-from sweeps.study import check_config, held_since
+from sweeps.state import read_study
+from sweeps.study import held_since
 
 UNFINISHED = ("running", "waiting", "interrupted")
-
-
-def plan_command(
-    config: ConfigArgument,
-    trials: TrialsOption = None,
-    workers: WorkersOption = None,
-    overrides: SetOption = [],  # noqa: B006 - typer reads it as the default and copies it
-    runs: RunsOption = RUNS,
-    data_dir: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what `run` would do, and how long.
-
-    That is: trials, stages, what is already computed, epochs and time left.
-    The time is that of the study's finished stages, or before there are any, of a few steps tried here.
-    Writes nothing but data it downloads.
-    """
-    flags = {"search.trials": trials, "workers": workers}
-    extra = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    settings = load_config(config, [*overrides, *extra])
-    studies.check_search(settings)
-    settings = check_config(runs / settings.study, settings)
-    state = studies.state_of(settings, runs, data_dir=data_dir)
-    counts, left = count_states(state.stages()), state.epochs_ahead()
-    points = count_points(settings.search.space)
-    if as_json:
-        pace, seconds, _ = _time_left(state, data_dir)
-        print_json(
-            {
-                "study": settings.study,
-                "goal": state.goal,
-                "asked": state.asked,
-                "points": points,
-                "stages": counts,
-                "epochs_left": {kind: int(epochs) for kind, epochs in left.items()},
-                "seconds_left": seconds,
-                "pace": asdict(pace) if pace else None,
-            }
-        )
-        return
-    console = Console()
-    size = "infinitely many points" if points is None else plural(points, "point")
-    console.say(f"study {settings.study}: {state.asked} of {plural(state.goal, 'trial')} sampled")
-    console.say(f"search space: {size}, sampler {settings.search.sampler}")
-    told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    console.say(f"stages of these trials, the baseline, the curves and the controls known so far: {told}")
-    sparse, tuned = left["sparse"] + left["early"], left["finetune"]
-    console.say(f"epochs left: at most {sparse:.0f} of sparse training, {tuned:.0f} of fine-tuning")
-    console.say(f"time left: {_time_left(state, data_dir)[-1]}")
-
-
-def _time_left(state: State, data_dir: Path | None) -> tuple[Pace | None, float | None, str]:
-    """The pace of a study's stages, the seconds that are left, and both in words; None where not known."""
-    if state.record().ended:
-        return None, 0.0, "none, as everything is computed"
-    pace = pace_as_taken(state)
-    if pace is None:
-        try:
-            pace = pace_as_tried(state.config, processes.ask(examine, state.config, data_dir))
-        except SlimnetError as error:
-            return None, None, f"not known: {error}"
-    seconds = seconds_left(state, pace)
-    basis = f"as its {plural(pace.stages, 'finished stage')} took" if pace.stages else "by a few steps tried"
-    workers = plural(pace.workers, "worker")
-    return pace, seconds, f"about {duration(seconds)} with {workers}, {basis} on {pace.machine}"
 
 
 def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:

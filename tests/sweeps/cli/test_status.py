@@ -86,7 +86,7 @@ def test_a_plan_of_a_new_study_tries_a_few_steps(
     def fail(*arguments: object) -> None:
         raise SlimnetError("the data are elsewhere")
 
-    monkeypatch.setattr("sweeps.cli.show.processes.ask", fail)
+    monkeypatch.setattr("sweeps.cli.plan.processes.ask", fail)
     status, out, _ = command(*plan)
     assert (status, out.splitlines()[-1]) == (0, "time left: not known: the data are elsewhere")
     assert not (tmp_path / "runs").exists()
