@@ -95,6 +95,12 @@ def core_count() -> int:
     return usable if quota is None else max(1, min(usable, math.ceil(quota)))
 
 
+def _threads_allowed() -> int | None:
+    """OMP_NUM_THREADS, of which a list's first number counts here; None if it is not set to a number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
 def _container_quota() -> float | None:
     """The cores that a Linux container may use; None without a limit, and where there are no containers."""
     try:
@@ -104,19 +110,21 @@ def _container_quota() -> float | None:
         return None
 
 
-def places(workers: int | Literal["auto"], machine: Machine, useful: int) -> list[Place]:
-    """One place per worker, the cores divided among them.
+def places(
+    workers: int | Literal["auto"], threads: int | Literal["auto"], machine: Machine, useful: int
+) -> list[Place]:
+    """One place per worker.
 
     Args:
         workers: how many; "auto" takes one per accelerator, or one per core, but never more than are useful.
             Small networks gain more from another worker than from another thread.
+        threads: of each worker; "auto" divides the cores among them, or OMP_NUM_THREADS if that is less.
         machine: where to compute.
         useful: the most stages that can ever run at the same time.
     """
     cores, on_cpu = core_count(), machine.kind == "cpu"
     count = min(cores if on_cpu else machine.count, useful) if workers == "auto" else workers
-    threads = max(1, cores // count)
+    each = max(1, min(cores, _threads_allowed() or cores) // count) if threads == "auto" else threads
     return [
-        Place("cpu" if on_cpu else f"{machine.kind}:{index % machine.count}", threads)
-        for index in range(count)
+        Place("cpu" if on_cpu else f"{machine.kind}:{index % machine.count}", each) for index in range(count)
     ]

@@ -14,6 +14,7 @@ from slimnet.data.augmentation import NONE
 from slimnet.data.catalogue import ARRAYS, PATHS, Channels, Resize
 from slimnet.data.sets import Dataset
 from slimnet.errors import SlimnetError
+from slimnet.files import user_path
 from slimnet.progress import ProgressLine
 
 
@@ -52,7 +53,7 @@ class DataSettings:
             self, path=None, factory=None, args={}, channels=None, resize=None, mean=None, std=None
         )
         other = replace(other, image_size=image_size)
-        path = Path(text).expanduser().resolve()
+        path = user_path(text)
         if text in NAMES and text not in (*PATHS, "factory"):
             return replace(other, name=text)
         if path.is_dir():

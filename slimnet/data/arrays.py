@@ -6,7 +6,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,13 @@ import numpy.typing as npt
 from slimnet.data.catalogue import ALL_ARRAYS, ARRAYS
 from slimnet.data.upstream import Labels, Pixels
 from slimnet.errors import SlimnetError
+from slimnet.files import open_file
 
 Array = npt.NDArray[Any]
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error),
+    MemoryError,  # of a file that claims to hold more than there is room for
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,7 @@ def read_npz(path: Path) -> Arrays:
     Raises:
         SlimnetError: it cannot be read, or with the first thing that is wrong with its arrays.
     """
-    with _opened(path) as file:
+    with open_file(path) as file:
         try:
             npz = np.load(file, allow_pickle=False)
         except (ValueError, EOFError, zipfile.BadZipFile):
@@ -72,7 +76,7 @@ def read_npy_folder(path: Path) -> Arrays:
         if (file := path / f"{name}.npy").is_file():
             try:
                 arrays[name] = np.load(file, mmap_mode="c" if name.startswith("x_") else None)
-            except (OSError, ValueError, EOFError) as error:
+            except UNREADABLE as error:
                 raise SlimnetError(f"{file} cannot be read ({error}); numpy.save writes one.") from error
     return checked(str(path), arrays)
 
@@ -116,17 +120,10 @@ def _with_channels(x: Pixels) -> Pixels:
     return np.ascontiguousarray(x) if x.ndim == 4 else np.ascontiguousarray(x)[..., None]
 
 
-def _opened(path: Path) -> BufferedReader:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise SlimnetError(f"{path} cannot be read: {error.strerror}.") from error
-
-
 def _read_array(npz: Any, name: str, path: Path) -> Array:
     try:
         array: Array = npz[name]
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise SlimnetError(f"{path}: {name} cannot be read ({error}).") from error
     if not isinstance(array, np.ndarray):
         raise SlimnetError(f"{path}: {name} is not an array that numpy wrote.")

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from slimnet.data.hashes import OnProgress, combined_hash, silent
 from slimnet.errors import SlimnetError
-from slimnet.files import content_hash
+from slimnet.files import content_hash, user_path
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 """What an npz file must hold, and a folder of npy files."""
@@ -278,7 +278,7 @@ class Source:
 def default_data_dir() -> Path:
     """Where data sets and decoded pictures are kept: $SLIMNET_DATA, else `slimnet` in the user's cache."""
     if chosen := os.environ.get("SLIMNET_DATA"):
-        return Path(chosen).expanduser()
+        return user_path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slimnet"
 
 

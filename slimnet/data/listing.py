@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from slimnet.errors import SlimnetError
+from slimnet.files import check_name
 
 PARTS = {
     "train": ("train", "training"),
@@ -150,7 +151,7 @@ def pictures_below(folder: Path, root: Path) -> list[str]:
     What is hidden is passed over.
 
     Raises:
-        SlimnetError: a folder may not be read.
+        SlimnetError: a folder may not be read, or a name is not UTF-8.
     """
     prefix = len(root.parts)
     paths: list[str] = []
@@ -158,6 +159,9 @@ def pictures_below(folder: Path, root: Path) -> list[str]:
         folders[:] = [name for name in folders if _is_shown(name)]
         inner = Path(where).parts[prefix:]
         paths += ["/".join((*inner, name)) for name in files if _is_picture(name)]
+    for path in paths:
+        if not path.isascii():
+            check_name(root / path)
     return sorted(paths)
 
 

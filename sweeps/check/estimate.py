@@ -140,7 +140,7 @@ def _place(config: Config, environments: Sequence[Mapping[str, Any]]) -> tuple[i
     last = environments[-1]
     kind, name = last["device"].partition(":")[0], last.get("device_name", "")
     machine = Machine(kind, len(devices), name, "float32")
-    workers = len(places(config.workers, machine, useful=config.search.ahead + 1))
+    workers = len(places(config.workers, config.threads, machine, useful=config.search.ahead + 1))
     return workers, f"{kind} ({name})" if name else kind
 
 

@@ -55,7 +55,7 @@ SIZES = ("prune.ratio", "prune.params", "prune.macs")
 def probe(config: Config, data_dir: Path | None) -> Findings:
     """See `sweeps.check.examine`."""
     machine = look(config.device)
-    room = places(config.workers, machine, useful=config.search.ahead + 1)
+    room = places(config.workers, config.threads, machine, useful=config.search.ahead + 1)
     place = room[0]
     torch.set_num_threads(place.threads)
     make_deterministic(place.device)

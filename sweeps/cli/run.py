@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slimnet.errors import SlimnetError
+from slimnet.files import check_name
 from slimnet.precision import Precision
 from slimnet.streams import outlive_output
 from slimnet.wording import duration
@@ -74,6 +75,7 @@ def run_command(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
     console = Console(quiet=quiet)
+    check_name(runs)
     outlive_output(lambda reason: _tell_lost_output(console, reason, runs / settings.study))
     studies.check_search(settings)
     begun = is_begun(runs / settings.study, settings)
@@ -102,7 +104,8 @@ def run_command(
         if machine is not None and settings.latency and machine.name != study.facts.machine:
             _measure_elsewhere(console, state, settings, study.facts.machine, machine.name)
         keep_config(folder, settings)
-        room = places(settings.workers, machine, settings.search.ahead + 1) if machine else []
+        useful = settings.search.ahead + 1
+        room = places(settings.workers, settings.threads, machine, useful) if machine else []
         _introduce(console, settings, study, machine, room)
         for note in prepared.notes if prepared else ():
             console.note(note)

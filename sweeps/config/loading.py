@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from slimnet.errors import SlimnetError
+from slimnet.files import user_path
 from slimnet.models.catalogue import names_weights
 from sweeps.config.messages import Schema, cut, explain
 from sweeps.config.schema import Config
@@ -29,11 +31,11 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """
     file = _find(path)
     source = parse_document(_read(file), file.name if file != Path(path) else str(path))
-    _make_paths_absolute(source.values, file.parent)
+    _make_paths_absolute(source, file.parent)
     source.values.setdefault("study", file.stem)
     for override in overrides:
         _apply(override, source)
-    _make_paths_absolute(source.values, Path.cwd())
+    _make_paths_absolute(source, Path.cwd())
     return _validated(source)
 
 
@@ -116,23 +118,27 @@ def _read(file: Path) -> bytes:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
 
 
-def _make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
-    def absolute(path: str) -> str:
-        return str((folder / Path(path).expanduser()).resolve())
+def _make_paths_absolute(source: Source, folder: Path) -> None:
+    def absolute(section: str, key: str, path: str) -> str:
+        try:
+            return str(user_path(path, folder))
+        except SlimnetError as error:
+            origin = source.origin((section, key))
+            raise ConfigError(f"{origin.label}: {section}.{key}: {error}.") from error
 
-    data, model, search = values.get("data"), values.get("model"), values.get("search")
+    data, model, search = (source.values.get(section) for section in ("data", "model", "search"))
     if isinstance(data, dict) and (isinstance(path := data.get("path"), str) or data.get("factory")):
-        data["path"] = absolute(path or ".")
+        data["path"] = absolute("data", "path", path or ".")
     if isinstance(model, dict):
         name = model.get("name")
         if isinstance(init := model.get("init"), str) and not names_weights(str(name), init):
-            model["init"] = absolute(init)
+            model["init"] = absolute("model", "init", init)
         if isinstance(path := model.get("path"), str) or model.get("factory"):
-            model["path"] = absolute(path or ".")
+            model["path"] = absolute("model", "path", path or ".")
     if isinstance(search, dict) and (
         isinstance(path := search.get("path"), str) or ":" in str(search.get("sampler"))
     ):
-        search["path"] = absolute(path or ".")
+        search["path"] = absolute("search", "path", path or ".")
 
 
 def _apply(override: str, source: Source) -> None:

@@ -128,7 +128,7 @@ def describe(node: dict[str, Any]) -> str:
             return f"one or more of the keys {', '.join(keys)}, each with {describe(values)}"
         case {"type": kind}:
             bounds = " and ".join(
-                f"{words} {node[bound]}" for bound, words in _BOUNDS.items() if bound in node
+                f"{words} {node[bound]:,}" for bound, words in _BOUNDS.items() if bound in node
             )
             return f"{_NAMES[kind]}, {bounds}" if bounds else _NAMES[kind]
     return "another value"

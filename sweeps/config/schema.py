@@ -17,6 +17,7 @@ from slimnet.precision import PrecisionWish
 from sweeps.config.messages import refusal, show
 from sweeps.config.search import MEASURED, SECTIONS, Metric, Passes, Search, Seed
 from sweeps.config.sections import (
+    MANY,
     Confirm,
     Controls,
     Data,
@@ -48,11 +49,14 @@ class Config(Section):
     search: Search
     controls: Controls = Controls()
     confirm: Confirm = Confirm()
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
         "auto", description="processes that compute stages"
     )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
+        "auto", description="of each worker; auto divides the cores, or OMP_NUM_THREADS if that is less"
+    )
     retries: int = Field(
-        2, ge=0, description="how often a stage whose process is lost goes on from its checkpoint"
+        2, ge=0, le=MANY, description="how often a stage whose process is lost goes on from its checkpoint"
     )
     stall_minutes: float = Field(
         60.0, gt=0, description="minutes without progress after which a process counts as lost"

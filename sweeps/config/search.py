@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from sweeps.config.messages import describe, refusal, show
-from sweeps.config.sections import STRICT, Data, Finetune, Model, Prune, Section, Sparse
+from sweeps.config.sections import MANY, STRICT, Data, Finetune, Model, Prune, Section, Sparse
 from sweeps.config.space import (
     MOST_BRANCHES,
     By,
@@ -145,8 +145,8 @@ class Search(Section):
     space: dict[str, Entry | By] = Field(
         default_factory=_space_of_points, description="searched fields by dotted path"
     )
-    trials: int = Field(default_factory=_all_points, ge=1, description="points to try")
-    ahead: int = Field(4, ge=1, description="trials that may be unfinished at once")
+    trials: int = Field(default_factory=_all_points, ge=1, le=MANY, description="points to try")
+    ahead: int = Field(4, ge=1, le=MANY, description="trials that may be unfinished at once")
     objectives: dict[Metric, Direction] = Field(
         {"val_accuracy": "maximize", "params": "minimize"},
         min_length=1,

@@ -22,6 +22,9 @@ from slimnet.training.sparsity import LambdaSchedule, PenaltyName
 from sweeps.config.messages import refusal, show
 from sweeps.config.yaml_source import KeyPath
 
+MANY = 1_000_000  # more epochs, steps or images than anyone means; above it, sums of them would overflow
+WIDE = 65_536  # channels, or pixels of a side
+
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -34,7 +37,7 @@ class Section(BaseModel):
 class Augment(Section):
     """How training images are changed at random; fields as in `slimnet.data.augmentation`."""
 
-    crop: int = Field(0, ge=0, description="pixels of padding before a random crop")
+    crop: int = Field(0, ge=0, le=WIDE, description="pixels of padding before a random crop")
     flip: bool = Field(False, description="mirror training images at random")
     vertical_flip: bool = Field(False, description="turn training images upside down at random")
     resized_crop: float | None = Field(
@@ -47,7 +50,7 @@ class Augment(Section):
         0.0, ge=0, le=1, description="strength of random brightness, contrast and saturation; 0.4 is usual"
     )
     randaugment: int = Field(
-        0, ge=0, description="operations of RandAugment that an image goes through; 2 is usual"
+        0, ge=0, le=100, description="operations of RandAugment that an image goes through; 2 is usual"
     )
     cutout: float = Field(
         0.0, ge=0, le=1, description="side of a blanked square, as a fraction of the image's shorter side"
@@ -84,7 +87,10 @@ class Data(Augment):
     )
     args: dict[str, JsonValue] = Field({}, description="arguments of the factory, by name")
     image_size: int | None = Field(
-        None, ge=1, description="side in pixels: pictures are resized to it, arrays pooled by a whole factor"
+        None,
+        ge=1,
+        le=WIDE,
+        description="side in pixels: pictures are resized to it, arrays pooled by a whole factor",
     )
     channels: Channels | None = Field(
         None, description="of pictures: 3 for RGB or 1 for greys; a folder's are RGB by default"
@@ -177,13 +183,13 @@ class Network(Section):
     args: dict[str, JsonValue] = Field(
         {}, description="arguments of a factory or a network of a library, by name"
     )
-    blocks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    blocks: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
         (),
         strict=False,
         description="blocks in each stage; convolutions for a vgg",
         json_schema_extra={"minItems": 1},
     )
-    width: int = Field(64, ge=1, description="channels of the first layer; stages double them")
+    width: int = Field(64, ge=1, le=WIDE, description="channels of the first layer; stages double them")
     stem: Stem = Field("cifar", description="the first layers of a ResNet or MobileNet")
 
     @property
@@ -270,8 +276,8 @@ class Model(Network):
                     problems.append(((key,), clause))
         elif not self.blocks:
             clause = (
-                "is missing; it takes a list of 1 or more items, each a whole number, at least 1 "
-                f"({Network.model_fields['blocks'].description})."
+                "is missing; it takes a list of 1 or more items, each a whole number, at least 1 and at most "
+                f"1,000 ({Network.model_fields['blocks'].description})."
             )
             problems.append((("blocks",), clause))
         if self.family is not None and self.args:
@@ -291,7 +297,7 @@ class Model(Network):
 class Recipe(Section):
     """How a network is trained; defaults are those of `slimnet.training.recipe.Recipe`."""
 
-    epochs: int = Field(ge=0, description="passes over the training split")
+    epochs: int = Field(ge=0, le=MANY, description="passes over the training split")
     lr: float = Field(gt=0, description="peak learning rate")
     optimizer: Optimizer = Field(LibraryRecipe.optimizer, description="sgd is with Nesterov momentum")
     momentum: float = Field(LibraryRecipe.momentum, ge=0, lt=1, description="of sgd")
@@ -303,11 +309,12 @@ class Recipe(Section):
         description="steps divides lr by 10 at 50 % and 75 %; rewind is one-cycle from its peak",
     )
     batch_size: int = Field(
-        LibraryRecipe.batch_size, ge=2, description="images per step; BatchNorm needs at least two"
+        LibraryRecipe.batch_size, ge=2, le=MANY, description="images per step; BatchNorm needs at least two"
     )
     evaluate_every: int = Field(
         LibraryRecipe.evaluate_every,
         ge=1,
+        le=MANY,
         description="epochs between measurements of validation and test accuracy",
     )
 
@@ -316,7 +323,10 @@ class Sparse(Recipe):
     """Sparse training: a penalty drives scaling factors to zero."""
 
     epochs: int = Field(
-        SPARSE_EPOCHS, ge=0, description="passes over the training split; 0 takes the network of model.init"
+        SPARSE_EPOCHS,
+        ge=0,
+        le=MANY,
+        description="passes over the training split; 0 takes the network of model.init",
     )
     lr: float = Field(SPARSE_LR, gt=0, description="peak learning rate")
     lambda_: float = Field(0.0, ge=0, alias="lambda", description="strength of the penalty")
@@ -345,13 +355,15 @@ class Sparse(Recipe):
 class Finetune(Recipe):
     """Training of the pruned network, without a penalty."""
 
-    epochs: int = Field(FINETUNE_EPOCHS, ge=1, description="passes over the training split")
+    epochs: int = Field(FINETUNE_EPOCHS, ge=1, le=MANY, description="passes over the training split")
     lr: float = Field(FINETUNE_LR, gt=0, description="peak learning rate")
     weights: Literal["pruned", "fresh", "early"] = Field(
         "pruned",
         description="what it starts from: the pruned weights, new ones, or those of an early sparse epoch",
     )
-    rewind_to: int = Field(1, ge=1, description="the epoch of sparse training whose weights early takes")
+    rewind_to: int = Field(
+        1, ge=1, le=MANY, description="the epoch of sparse training whose weights early takes"
+    )
     distill: float = Field(
         0.0,
         ge=0,
@@ -364,7 +376,7 @@ class Finetune(Recipe):
 
 
 Budget = (
-    Annotated[int, Field(ge=1)]
+    Annotated[int, Field(ge=1, le=10**15)]
     | Annotated[
         str,
         Field(pattern=r"^([1-9]\d?(\.\d+)?|0?\.\d*[1-9]\d*|100)%$"),
@@ -393,7 +405,7 @@ class Prune(Section):
         None, description="rank channels by score per parameter or MAC freed"
     )
     cost_power: float = Field(1.0, ge=0, description="exponent of that cost; 0.5 takes its square root")
-    min_channels: int = Field(MIN_CHANNELS, ge=1, description="channels kept in every layer")
+    min_channels: int = Field(MIN_CHANNELS, ge=1, le=WIDE, description="channels kept in every layer")
     max_ratio: float = Field(1.0, ge=0, le=1, description="the largest fraction removed from any layer")
     keep: list[str] = Field([], description="layers that keep all channels, by name or pattern")
     layer_ratios: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -408,12 +420,12 @@ class Prune(Section):
     streams: bool = Field(
         False, description="prune residual streams too, each as one group; they are penalised as well"
     )
-    round_to: int = Field(1, ge=1, description="widths are rounded up to multiples of this")
+    round_to: int = Field(1, ge=1, le=WIDE, description="widths are rounded up to multiples of this")
     drop_blocks: bool = Field(False, description="residual blocks that lose all channels may be dropped")
     absorb: bool = Field(
         True, description="fold the constant outputs of removed channels into the following layers"
     )
-    recalibrate: int = Field(0, ge=0, description="training batches for new BatchNorm statistics")
+    recalibrate: int = Field(0, ge=0, le=MANY, description="training batches for new BatchNorm statistics")
 
     @property
     def budget(self) -> str | None:
@@ -476,7 +488,7 @@ class Confirm(Section):
     seeds: int = Field(
         1, ge=1, le=100, description="seeds of each point, its controls and the dense network, first included"
     )
-    points: int = Field(6, ge=1, description="points of the front, spread over its sizes")
+    points: int = Field(6, ge=1, le=MANY, description="points of the front, spread over its sizes")
 
 
 class Wandb(Section):

@@ -135,8 +135,12 @@ def _answer(send: Send, stop: Callable[[], bool], question: Callable[..., Any], 
         send(("answer", question(*arguments)))
     except SlimnetError as error:
         send(("refused", str(error)))
-    except Exception:
-        send(("failed", traceback.format_exc()))
+    except Exception as error:
+        if isinstance(error, MemoryError) or "t allocate memory" in str(error):  # which torch's CPU says
+            first = (str(error) or "no memory left").splitlines()[0]
+            send(("refused", f"the network and the data do not fit into this machine's memory ({first})"))
+        else:
+            send(("failed", traceback.format_exc()))
 
 
 @cache

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from slimnet.data.catalogue import ARRAYS, NAMES, Source
 from slimnet.errors import SlimnetError
+from slimnet.files import user_path
 
 if TYPE_CHECKING:
     from sweeps.check import Findings
@@ -44,17 +45,17 @@ def shown(data: str, model: str | None, out: Path | None) -> Shown:
         SlimnetError: nothing is there, or it is no data.
     """
     folder = (out.parent if out else Path.cwd()).resolve()
-    path = Path(data).expanduser()
+    path = user_path(data)
     if path.is_dir():
         kind = "npy" if (path / f"{ARRAYS[0]}.npy").is_file() else "folder"
-        return Shown(_study(path.resolve().name), Source(kind, path.resolve()), model, folder)
+        return Shown(_study(path.name), Source(kind, path), model, folder)
     if path.is_file():
         if path.suffix != ".npz":
             raise SlimnetError(
                 f"{path} is no data set; show an npz file with the arrays {', '.join(ARRAYS)}, a folder with "
                 "a folder of pictures per class, or package.module:function"
             )
-        return Shown(_study(path.stem), Source("npz", path.resolve()), model, folder)
+        return Shown(_study(path.stem), Source("npz", path), model, folder)
     if data in NAMES and data not in ("factory", "folder", "npz", "npy"):
         return Shown(_study(data), Source(data), model, folder)
     if ":" in data:

@@ -16,6 +16,7 @@ FREE_TO_CHANGE = {  # fields that do not affect results, or whose content is fix
     "curves",
     "latency",
     "workers",
+    "threads",
     "retries",
     "stall_minutes",
     "device",

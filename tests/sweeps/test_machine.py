@@ -18,6 +18,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Eight cores, without affinity and containers, as on macOS."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     set_quota(monkeypatch, None)
     return monkeypatch
 
@@ -51,12 +52,23 @@ def test_affinity_counts_where_there_is_one(machine: pytest.MonkeyPatch) -> None
 
 
 def test_workers_share_the_cores_and_take_an_accelerator_each(machine: pytest.MonkeyPatch) -> None:
-    assert places("auto", CPU, useful=5) == [Place("cpu", 1)] * 5
-    assert places(3, CPU, useful=5) == [Place("cpu", 2)] * 3
+    assert places("auto", "auto", CPU, useful=5) == [Place("cpu", 1)] * 5
+    assert places(3, "auto", CPU, useful=5) == [Place("cpu", 2)] * 3
     two = Machine("xpu", 2, "a GPU", "bfloat16")
-    assert places("auto", two, useful=5) == [Place("xpu:0", 4), Place("xpu:1", 4)]
-    assert [place.device for place in places(3, two, useful=5)] == ["xpu:0", "xpu:1", "xpu:0"]
-    assert places("auto", Machine("mps", 1, "a GPU", "float32"), useful=5) == [Place("mps:0", 8)]
+    assert places("auto", "auto", two, useful=5) == [Place("xpu:0", 4), Place("xpu:1", 4)]
+    assert [place.device for place in places(3, "auto", two, useful=5)] == ["xpu:0", "xpu:1", "xpu:0"]
+    assert places("auto", "auto", Machine("mps", 1, "a GPU", "float32"), useful=5) == [Place("mps:0", 8)]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "each"), [("4", 2), ("1", 1), ("100", 4), ("6,2", 3), ("", 4), ("0", 4), ("many", 4)]
+)
+def test_threads_are_what_the_environment_allows_unless_the_config_says(
+    machine: pytest.MonkeyPatch, allowed: str, each: int
+) -> None:
+    machine.setenv("OMP_NUM_THREADS", allowed)
+    assert places(2, "auto", CPU, useful=5) == [Place("cpu", each)] * 2
+    assert places(2, 3, CPU, useful=5) == [Place("cpu", 3)] * 2
 
 
 def test_the_machine_is_what_torch_finds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from running import PATIENCE, Command, Sweep
+from running import PATIENCE, ROOT, Command, Sweep
 
 import slimnet
 from benchmarks import instant
@@ -438,6 +439,17 @@ def npz(folder: Path, **arrays: np.ndarray[Any, Any]) -> Path:
         (["smoke", "--no-such-option"], ["--no-such-option"]),
         (["smoke", "--set", f"device={ABSENT}"], ["Apple GPU" if ABSENT == "mps" else "Intel GPU", "cpu"]),
         (["smoke", "--set", "data={name: npz, path: none.npz}"], ["none.npz"]),
+        (["smoke", "--set", f"sparse.epochs={'9' * 1000}"], ["sparse.epochs", "at most 1,000,000"]),
+        (["smoke", "--set", "data.crop=3000000"], ["data.crop", "at most 65,536"]),
+        (["smoke", "--set", "model.width=3000000"], ["model.width", "at most 65,536"]),
+        (["smoke", "--set", "model.blocks=[3000000]"], ["model.blocks", "at most 1,000"]),
+        (["smoke", "--set", "prune.min_channels=3000000"], ["prune.min_channels", "at most 65,536"]),
+        (["smoke", "--set", "prune.round_to=3000000"], ["prune.round_to", "at most 65,536"]),
+        (["smoke", "--set", "data={name: npz, path: ~nosuchuser/x.npz}"], ["data.path", "nosuchuser"]),
+        (["smoke", "--set", "model.path=~nosuchuser/x"], ["--set model.path", "nosuchuser"]),
+        (["smoke", "--set", r'data={name: npz, path: "a\0b"}'], ["data.path", "null"]),
+        (["smoke", "--set", "data={name: npz, path: /dev/zero}"], ["/dev/zero", "is no file"]),
+        (["smoke", "--set", "data={name: npz, path: br\udce9/x.npz}"], ["not allowed in YAML"]),
     ],
 )
 def test_bad_usage_is_one_message_and_writes_nothing(
@@ -450,6 +462,25 @@ def test_bad_usage_is_one_message_and_writes_nothing(
     for part in named:
         assert part in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_claim_more_than_there_is_room_for_or_never_end(tmp_path: Path) -> None:
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 32, 32), }"
+    padded = header + b" " * (53 - len(header) % 64) + b"\n"
+    claim = b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded
+    with zipfile.ZipFile(tmp_path / "vast.npz", "w") as file:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            file.writestr(f"{name}.npy", claim + bytes(100))
+    os.mkfifo(tmp_path / "pipe.npz")
+    for name, said in (("vast", "x_train cannot be read (Unable to allocate"), ("pipe", "is no file")):
+        data = f"data={{name: npz, path: {tmp_path / name}.npz}}"
+        runs = str(tmp_path / "runs")
+        command = [sys.executable, "-m", "sweeps", "run", "smoke", "--set", data, "--runs", runs]
+        limited = ["sh", "-c", 'ulimit -v 16000000; exec "$0" "$@"', *command]
+        ended = subprocess.run(limited, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+        assert said in ended.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_bad_data_are_found_before_anything_is_written(tmp_path: Path, command: Command) -> None:
@@ -496,6 +527,21 @@ def test_a_folder_of_pictures_is_swept(
     (pictures / "red" / "0.png").unlink()
     status, _, err = command("run", "smoke", "--runs", sweep.runs, *options)
     assert (status, err.count("have changed since the study smoke began")) == (2, 1)
+
+
+def test_a_runs_folder_whose_name_is_no_text_is_named(tmp_path: Path, command: Command) -> None:
+    status, _, err = command("run", "smoke", "--runs", tmp_path / "runs\udce9")
+    assert (status, "is not UTF-8; give it another name" in err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_pictures_whose_name_is_no_text_is_named(tmp_path: Path, command: Command) -> None:
+    draw_pictures(tmp_path / "pictures", 4)
+    (tmp_path / "pictures" / "red").rename(tmp_path / "pictures" / "r\udce9d")
+    data = f"data={{name: folder, path: {tmp_path / 'pictures'}, image_size: 8}}"
+    status, _, err = command("run", "smoke", "--set", data, "--runs", tmp_path / "runs")
+    assert (status, "r\\udce9d" in err, "is not UTF-8; give it another name" in err) == (2, True, True)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
