@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from slimnet.errors import SlimnetError
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, RunsOption
 from sweeps.console import Console
@@ -17,6 +18,7 @@ from sweeps.records import StudyRecord
 from sweeps.report.copies import FOLDER
 from sweeps.report.html import build, render
 from sweeps.report.serving import serving
+from sweeps.report.wording import plural
 
 NEWS_SECONDS = 2.0  # between two looks at the study
 
@@ -26,20 +28,60 @@ WatchOption = Annotated[
 PortOption = Annotated[
     int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to serve it on; 0 for a free one.")
 ]
+WandbOption = Annotated[
+    bool,
+    typer.Option(
+        "--wandb",
+        help="Publish it on W&B too: a report and a view of the project, replacing those of before.",
+    ),
+]
+ShareOption = Annotated[
+    bool, typer.Option("--share", help="With --wandb: print a link with which everybody can see the report.")
+]
 
 
 def report_command(
-    config: ConfigArgument, runs: RunsOption = RUNS, watch: WatchOption = False, port: PortOption = 0
+    config: ConfigArgument,
+    runs: RunsOption = RUNS,
+    watch: WatchOption = False,
+    port: PortOption = 0,
+    wandb: WandbOption = False,
+    share: ShareOption = False,
 ) -> None:
-    """Write the HTML report, or serve it live.
+    """Write the HTML report, serve it live, or publish it on W&B.
 
     With the report it writes the front as it stands: pareto.json, pareto.csv and latency.json.
     """
+    if share and not wandb:
+        raise SlimnetError("--share makes a link to the report on W&B; give --wandb too")
+    if watch and wandb:
+        raise SlimnetError("--watch serves the page on this machine; leave out one of --watch and --wandb")
+    if wandb:
+        from sweeps.report.web.publish import check_usable
+
+        check_usable()
     record = studies.read(config, runs)
     if watch:
         _serve(record, config, runs, port)
-    else:
-        Console().say(f"report: {write_outputs(runs / record.name, record)}")
+        return
+    if wandb:
+        _publish(record, config, runs, share=share)
+    Console().say(f"report: {write_outputs(runs / record.name, record)}")
+
+
+def _publish(record: StudyRecord, config: str, runs: Path, *, share: bool) -> None:
+    from sweeps.report.web.publish import publish
+
+    sync = studies.command("sync", studies.reference(config, record.config, runs))
+    published = publish(record, sync, share=share)
+    console = Console()
+    console.say(f"report on W&B: {published.report}")
+    console.say(f"view on W&B: {published.view}")
+    if published.shared:
+        console.say(f"everybody with this link can see the report: {published.shared}")
+    if published.lacking:
+        missing = f"{published.lacking} of {plural(published.runs, 'run')}"
+        console.say(f"{missing} of the study are not on W&B, and so not in its panels; upload with: {sync}")
 
 
 def _serve(record: StudyRecord, config: str, runs: Path, port: int) -> None:

@@ -31,6 +31,8 @@ def how_it_was_run(study: StudyRecord) -> Section:
             Paragraph(_in_all(uses, distinct)),
             _times(uses, distinct),
             Code(dump_config(study.config), summary="The config, as YAML"),
+            Paragraph(f"To run it again, save the config as {study.name}.yaml:"),
+            Code(f"python -m sweeps run {study.name}.yaml"),
         ),
     )
 

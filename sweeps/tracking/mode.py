@@ -62,13 +62,13 @@ def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
     try:
         account = sdk.find_account()
     except Exception as error:
-        return Mode("offline", f"W&B: offline ({_sentence(error)}). {later}")
+        return Mode("offline", f"W&B: offline ({sentence(error)}). {later}")
     if account.configured_mode in ("offline", "disabled"):
         configured = _WANDB_MODES[account.configured_mode]
         return Mode(configured, f"W&B: {configured} (set in wandb's settings file). {later}")
     if account.has_key:
         return Mode("online", f"W&B: online, {account.host}")
-    return Mode("offline", f"W&B: offline (no API key found; {_login()}). {later}")
+    return Mode("offline", f"W&B: offline (no API key found; {login()}). {later}")
 
 
 def _online_host(source: str) -> str:
@@ -87,12 +87,13 @@ def _online_host(source: str) -> str:
             return account.host
     except Exception as error:
         raise SlimnetError(
-            f"{source}, and W&B cannot be used: {_sentence(error)}. Mend that, {otherwise}."
+            f"{source}, and W&B cannot be used: {sentence(error)}. Mend that, {otherwise}."
         ) from None
-    raise SlimnetError(f"{source}, and there is no API key for {account.host}: {_login()}, {otherwise}.")
+    raise SlimnetError(f"{source}, and there is no API key for {account.host}: {login()}, {otherwise}.")
 
 
-def _login() -> str:
+def login() -> str:
+    """How to give wandb a key."""
     return f"set one with: {sys.orig_argv[0]} -m wandb login"
 
 
@@ -111,6 +112,6 @@ def _named(value: str, source: str) -> ModeName:
     return _WANDB_MODES[value]
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """An exception's message on one line, without a full stop at its end."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -61,6 +61,7 @@ class Server:
     """A server with the entity and the project that runs go to.
 
     Attributes:
+        entity: who owns the project.
         place: "https://host/entity/project", which is also the address of the project's page.
     """
 
@@ -72,8 +73,8 @@ class Server:
         """
         self._api = sdk.connect(sdk.INIT_TIMEOUT)
         self._project = project
-        self._entity = entity or str(self._api.default_entity)
-        self.place = f"{sdk.app_url(self._api)}/{self._entity}/{project}"
+        self.entity = entity or str(self._api.default_entity)
+        self.place = f"{sdk.app_url(self._api)}/{self.entity}/{project}"
 
     def page(self, run_id: str) -> str:
         """The address of a run's page."""
@@ -89,7 +90,7 @@ class Server:
         for start in range(0, len(run_ids), PAGE):
             names = list(run_ids[start : start + PAGE])
             variables = {
-                "entity": self._entity,
+                "entity": self.entity,
                 "project": self._project,
                 "filters": json.dumps({"name": {"$in": names}}),
                 "first": PAGE,
@@ -98,6 +99,15 @@ class Server:
             project = answer.get("project") or {"runs": {"edges": []}}
             found |= {edge["node"]["name"]: _held(edge["node"]) for edge in project["runs"]["edges"]}
         return found
+
+    def reports(self) -> list[tuple[str, str]]:
+        """The id and the description of every report of the project.
+
+        Raises:
+            Exception: (wandb's) the server does not answer.
+        """
+        found = self._api.reports(f"{self.entity}/{self._project}")
+        return [(one.id, one.description or "") for one in found]
 
     def set_seconds(self, held: Held, seconds: float) -> None:
         """Let a run last as long as its training, and not as long as it was open.

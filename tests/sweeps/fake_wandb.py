@@ -6,6 +6,7 @@ files and artifacts. A file or an artifact counts when its content has arrived, 
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import threading
@@ -16,6 +17,7 @@ from urllib.parse import quote, unquote
 
 API_KEY = "k" * 40
 USER = "me"
+TIME = "2026-01-01T00:00:00"
 
 
 @dataclass
@@ -58,6 +60,20 @@ class ServerRun:
         return sorted(name for name in self.files if name.startswith("media/"))
 
 
+@dataclass
+class ServerView:
+    """A report or a view of a project."""
+
+    id: str
+    kind: str
+    name: str
+    project: str
+    display_name: str
+    description: str
+    spec: str
+    tokens: list[dict[str, Any]] = field(default_factory=list)
+
+
 class QuietServer(ThreadingHTTPServer):
     """Says nothing about clients that hang up."""
 
@@ -73,6 +89,7 @@ class FakeWandb:
     Attributes:
         projects: the runs by id, of each "entity/project".
         artifacts: all versions, in the order in which they were created.
+        views: reports ("runs") and views of projects ("project-view").
         deleted: ids of runs that were deleted, which no run can have again.
         unknown: what it was asked and does not know.
         refuse_history, refuse_files, refuse_key: to answer rows, the content of files, or everything, with an
@@ -82,6 +99,7 @@ class FakeWandb:
     def __init__(self) -> None:
         self.projects: dict[str, dict[str, ServerRun]] = {}
         self.artifacts: list[ServerArtifact] = []
+        self.views: list[ServerView] = []
         self.deleted: set[str] = set()
         self.unknown: list[str] = []
         self.asked: list[str] = []
@@ -299,6 +317,70 @@ class FakeWandb:
         artifact.used_by.append(given["runName"])
         return {"useArtifact": {"artifact": {"id": artifact.id}}}
 
+    # Reports and views.
+
+    def on_GetProjects(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        names = [path.split("/") for path in self.projects]
+        nodes = [_project_node(entity, name) for entity, name in names if entity == variables["entity"]]
+        page = {"hasNextPage": False, "endCursor": None}
+        return {"models": {"edges": [{"cursor": "", "node": node} for node in nodes], "pageInfo": page}}
+
+    def on_ProjectInternalId(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        known = f"{variables['entityName']}/{variables['projectName']}" in self.projects
+        return {"project": {"id": "p", "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ=="} if known else None}
+
+    def on_upsertView(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        project = f"{variables['entityName']}/{variables['projectName']}"
+        view = next((one for one in self.views if one.id == variables.get("id")), None)
+        if view is None:
+            if variables.get("id"):
+                raise RefusedError("no such view")
+            id_ = base64.b64encode(f"View:{len(self.views) + 1}".encode()).decode()
+            view = ServerView(id_, variables["type"], variables["name"], project, "", "", "")
+            self.views.append(view)
+        view.display_name, view.spec = variables["displayName"], variables["spec"]
+        view.description = variables["description"]
+        return {"upsertView": {"view": _view_node(view), "inserted": True}}
+
+    on_UpsertView2 = on_upsertView  # noqa: N815
+
+    def on_SpecificReport(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {
+            "view": next((_view_node(one) for one in self.views if one.id == variables["reportId"]), None)
+        }
+
+    def on_ProjectViews(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return self._views(variables["entity"], variables["project"], "runs", None)
+
+    def on_View(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return self._views(
+            variables["entityName"], variables["name"], variables["viewType"], variables["viewName"]
+        )
+
+    def _views(self, entity: str, project: str, kind: str, name: str | None) -> dict[str, Any]:
+        found = [
+            _view_node(one)
+            for one in self.views
+            if one.project == f"{entity}/{project}" and one.kind == kind and name in (None, one.name)
+        ]
+        edges = [{"node": node, "cursor": str(at)} for at, node in enumerate(found)]
+        page = {"hasNextPage": False, "endCursor": None}
+        known = f"{entity}/{project}" in self.projects
+        return {"project": {"allViews": {"edges": edges, "pageInfo": page}} if known else None}
+
+    def on_ViewAccessTokens(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        view = next(one for one in self.views if one.id == variables["reportId"])
+        return {"view": {"accessTokens": view.tokens}}
+
+    def on_createAccessToken(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        view = next(one for one in self.views if one.id == variables["viewId"])
+        projects = [
+            {"entityName": one["entityName"], "name": one["projectName"]} for one in variables["projects"]
+        ]
+        token = {"token": f"token-{view.id}", "type": "PUBLIC", "revokedAt": None, "projects": projects}
+        view.tokens.append(token)
+        return {"createAccessToken": {"accessToken": token}}
+
     def _artifact(self, name: str) -> ServerArtifact:
         return next(one for one in self.artifacts if one.id == name)
 
@@ -396,6 +478,27 @@ class FakeWandb:
 
 def _named_artifact(artifact: ServerArtifact) -> dict[str, Any]:
     return {"state": artifact.state, "artifactSequence": {"name": artifact.collection}}
+
+
+def _project_node(entity: str, name: str) -> dict[str, Any]:
+    facts = {"id": "p", "name": name, "entityName": entity, "createdAt": TIME, "isBenchmark": False}
+    return {**facts, "user": None}
+
+
+def _view_node(view: ServerView) -> dict[str, Any]:
+    entity, project = view.project.split("/")
+    return {
+        "id": view.id,
+        "type": view.kind,
+        "name": view.name,
+        "displayName": view.display_name,
+        "description": view.description,
+        "project": {"id": "p", "name": project, "entityName": entity},
+        "user": {"username": USER, "photoUrl": None, "email": None},
+        "createdAt": TIME,
+        "updatedAt": TIME,
+        "spec": view.spec,
+    }
 
 
 class RefusedError(Exception):
