@@ -359,7 +359,9 @@ def violations(trial: TrialRecord) -> dict[str, float]:
 
 def _entry(trial: TrialRecord, point: Point) -> Entry:
     """A trial that has ended, as the Optuna study holds it."""
-    notes = trial.facts() if trial.state == "complete" else {"reason": trial.reason}
+    objectives = trial.config.search.objectives
+    facts = trial.facts() if trial.state == "complete" else {"reason": trial.reason}
+    notes = {name: fact for name, fact in facts.items() if name not in objectives}
     return replace(
         _open_entry(trial, point),
         values=objective_values(trial),
