@@ -16,7 +16,7 @@ _MEASURED = {"1 image": "latency_ms", "file": "file_bytes"}
 def simpler_ways(view: StudyView) -> Section:
     """The dense network, the points with controls or repeats, and the controls of each."""
     comparison = view.comparison
-    measured = _MEASURED if any(one.known("file_bytes") is not None for one in comparison.points) else {}
+    measured = _MEASURED if view.measured else {}
     rows = []
     if comparison.dense:
         rows.append(_row("dense", comparison.dense, measured, UNKNOWN, pinned=True))

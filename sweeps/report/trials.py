@@ -23,7 +23,7 @@ def all_trials(view: StudyView, shading: Shading) -> Section:
     columns = (
         Column("trial"),
         *(Column(path_name(path)) for path in view.paths),
-        *map(Column, ("parameters", "smaller", "MACs", *_MEASURED[: 3 * _is_measured(view)])),
+        *map(Column, ("parameters", "smaller", "MACs", *_MEASURED[: 3 * view.measured])),
         *(
             Column(split, group)
             for group in ("right after pruning", "after fine-tuning")
@@ -78,13 +78,9 @@ def _size_cells(metrics: dict[str, Any], dense: dict[str, Any]) -> tuple[Cell, C
     )
 
 
-def _is_measured(view: StudyView) -> bool:
-    return any("file_bytes" in trial.metrics for trial in view.complete)
-
-
 def _measured_cells(view: StudyView, metrics: dict[str, Any]) -> tuple[Cell, ...]:
     """Latencies and file size of a network; no cells in a study that measures none."""
-    if not _is_measured(view):
+    if not view.measured:
         return ()
     one, many, size = (metrics.get(name) for name in ("latency_ms", "latency_ms_64", "file_bytes"))
     return (

@@ -30,6 +30,7 @@ class StudyView:
         front: numbers of the trials that no other trial dominates.
         comparison: the dense network, the front's points and their controls, over seeds.
         best: the trial that the headline names, if it names one.
+        measured: whether latency and file size are known of any trial.
         paths: λ, ratio, and the other fields that the study searches.
         passes: of multi-pass slimming, in the trial with the most.
     """
@@ -40,6 +41,7 @@ class StudyView:
         self.distinct = list({trial.stages[-1].key: trial for trial in reversed(study.trials)}.values())[::-1]
         self.front = frozenset(study.front)
         self.comparison = comparison or Comparison(study)
+        self.measured = any(trial.metrics.get("file_bytes") is not None for trial in self.complete)
         self.best = recommended(study, self.comparison)
         self.paths = [LAMBDA, RATIO, *(path for path in study.config.search.space if path not in _NAMES)]
         self.passes = max((trial.stages[-1].pass_number for trial in study.trials), default=1)

@@ -46,9 +46,8 @@ SYMBOLS = {"uniform": "square", "scratch": "triangle-up", "random": "x"}  # of t
 def pareto(view: StudyView, shading: Shading) -> Figure:
     """Accuracy over size: every finished trial, the front, the dense network."""
     objectives = view.study.config.search.objectives
-    measured = any(trial.metrics.get("file_bytes") is not None for trial in view.complete)
-    known = {**SIZES, **(MEASURED if measured else {})}
-    sizes = dict(sorted(known.items(), key=lambda item: item[1] not in objectives))
+    found = {**SIZES, **(MEASURED if view.measured else {})}
+    sizes = dict(sorted(found.items(), key=lambda item: item[1] not in objectives))
     legend, scale = legend_of(shading)
     diamond = " The diamond is the dense network; the dotted line lies one point below its accuracy."
     dense = diamond if view.study.dense.metrics else ""
