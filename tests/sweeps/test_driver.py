@@ -954,7 +954,7 @@ def test_a_stage_whose_network_is_damaged_is_computed_again_for_those_that_need_
     times = 3
     blocked.clear()
     study = Runner(tmp_path / "always").run(config("search.ahead=1", trials=1), compute=compute)
-    assert study.trials[0].reason == "prune: its network is cut short"
+    assert study.trials[0].reason == "prune: its network is cut short (3 times)"
 
 
 def test_a_study_of_an_earlier_version_goes_on_under_its_points(runner: Runner) -> None:
