@@ -70,27 +70,25 @@ class StageFolder:
         """The stage as its folder holds it now."""
         result = self.result()
         failure = None if result else self._failure()
-        epochs = stage.epochs if result else self.epochs_done()
-        return self._record(
-            stage,
-            state="done" if result else "failed" if failure else "partial" if epochs else "missing",
-            epochs_done=epochs,
-            result=result,
-            failure=failure,
-        )
+        return self._record(stage, result, failure, stage.epochs if result else self.epochs_done())
 
     def blank(self, stage: Stage) -> StageRecord:
         """The stage as if its folder were empty."""
-        return self._record(stage, state="missing", epochs_done=0, result=None, failure=None)
+        return self._record(stage, None, None, 0)
 
-    def _record(self, stage: Stage, **found: Any) -> StageRecord:
+    def _record(
+        self, stage: Stage, result: dict[str, Any] | None, failure: dict[str, Any] | None, epochs: int
+    ) -> StageRecord:
         return StageRecord(
             name=stage.name,
             kind=stage.kind,
             key=stage.key,
             spec=stage.spec.dump(),
+            state="done" if result else "failed" if failure else "partial" if epochs else "missing",
+            epochs_done=epochs,
+            result=result,
+            failure=None if result else failure,
             source=self,
-            **found,
         )
 
     def result(self) -> dict[str, Any] | None:
@@ -196,22 +194,24 @@ class StageFolder:
 
     # Mending
 
-    def mend(self, stage: Stage) -> list[str]:
+    def mend(self, stage: Stage) -> tuple[StageRecord, list[str]]:
         """Set aside what is damaged, so that it is computed again, from the checkpoint where that is intact.
 
         Nothing is done while a process computes the stage.
 
         Returns:
-            A sentence on each file that was set aside.
+            The stage as its folder holds it then, and a sentence on each file that was set aside.
+
+        Raises:
+            DamagedStageError: a file is damaged, and a process computes the stage.
         """
-        defects = self._defects(stage)
+        record, defects = self._look(stage)
         if not defects:
-            return []
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                return self._set_aside(self._defects(stage))
-        except Timeout:
-            return []
+            return record, []
+        said: list[str] = []
+        with suppress(Timeout), FileLock(self.path / ".lock", timeout=0):
+            said = self._set_aside(self._look(stage)[1])
+        return self.read(stage), said
 
     def give_up_network(self, reason: str) -> list[str]:
         """Set aside the network of a finished stage, which is damaged, and its result; its epochs are lost.
@@ -220,7 +220,7 @@ class StageFolder:
             reason: what is wrong with the network, as a sentence that names its file.
 
         Returns:
-            As `mend`.
+            The sentences of `mend`.
         """
         with suppress(FileNotFoundError):
             self.checkpoint.replace(_free(self.checkpoint))
@@ -230,17 +230,22 @@ class StageFolder:
             path.unlink(missing_ok=True)
         return [f"{reason}; it was set aside, and the stage is computed again"]
 
-    def _defects(self, stage: Stage) -> list[DamagedStageError]:
-        """What is wrong with the files of the stage."""
-        found: list[DamagedStageError] = []
-        for look in (self.result, self._failure, self._check_spec, self.history):
+    def _look(self, stage: Stage) -> tuple[StageRecord, list[DamagedStageError]]:
+        """Read all files of the stage, once: what they hold, and what is wrong with them."""
+        defects: list[DamagedStageError] = []
+
+        def tried(look: Callable[[], Any]) -> Any:
             try:
-                look()
+                return look()
             except DamagedStageError as error:
-                found.append(error)
-        if not found and self._file("result").exists() and (done := self.epochs_done()) != stage.epochs:
-            found.append(DamagedStageError(self._history, f"it has {done} of {stage.epochs} epochs"))
-        return found
+                defects.append(error)
+                return None
+
+        result, failure, _ = tried(self.result), tried(self._failure), tried(self._check_spec)
+        epochs = len(tried(self.history) or [])
+        if result and not defects and epochs != stage.epochs:
+            defects.append(DamagedStageError(self._history, f"it has {epochs} of {stage.epochs} epochs"))
+        return self._record(stage, result, failure, epochs), defects
 
     def _set_aside(self, defects: list[DamagedStageError]) -> list[str]:
         said = []

@@ -47,10 +47,12 @@ class StageRecords:
     def read(self, stage: Stage) -> StageRecord:
         """A stage as its folder holds it now; the known record stays as it is."""
         folder = self._store.folder(stage)
-        if self._mends:
-            self.damage += folder.mend(stage)
         try:
-            return folder.read(stage)
+            if not self._mends:
+                return folder.read(stage)
+            record, said = folder.mend(stage)
+            self.damage += said
+            return record
         except DamagedStageError as error:
             self.damage.append(str(error))
             return folder.blank(stage)

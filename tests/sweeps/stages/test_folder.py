@@ -150,17 +150,17 @@ def test_a_damaged_file_is_named_with_what_happens(stage: Stage, folder: StageFo
 
 
 def test_a_folder_is_mended_once_and_not_while_a_process_holds_it(stage: Stage, folder: StageFolder) -> None:
-    assert folder.mend(stage) == []
+    assert folder.mend(stage)[1] == []
     folder.append(ROWS[0])
     (folder.path / "result.json").write_text("{}")
-    with folder.hold(lambda: False):
-        assert folder.mend(stage) == []
-    (said,) = folder.mend(stage)
+    with folder.hold(lambda: False), pytest.raises(DamagedStageError):
+        folder.mend(stage)
+    (said,) = folder.mend(stage)[1]
     assert "result.json was damaged (kind: field required); it is result.json.damaged now" in said
-    assert folder.mend(stage) == []
+    assert folder.mend(stage)[1] == []
     assert folder.history() == ROWS[:1]  # intact, and left as it was
     (folder.path / "result.json").write_text("{}")
-    assert "result.json.damaged-2 now" in folder.mend(stage)[0]
+    assert "result.json.damaged-2 now" in folder.mend(stage)[1][0]
 
 
 HOLD = """
