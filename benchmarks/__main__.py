@@ -8,6 +8,7 @@ import platform
 import torch
 
 from benchmarks import (
+    against,
     before_finetuning,
     driver,
     finetuning,
@@ -16,6 +17,7 @@ from benchmarks import (
     penalties,
     pruning,
     startup,
+    stopping,
     streaming,
     targets,
     training,
@@ -31,6 +33,8 @@ QUICK = {
     "startup": startup.main,
     "driver": driver.main,
     "streaming": streaming.main,
+    "stopping": stopping.main,
+    "against": against.main,
 }
 LONG = {
     "networks": networks.main,

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import instant
+from slimnet.precision import Precision
 from sweeps.config import Config, load_config
 from sweeps.console import Console
 from sweeps.driver import Driver, resume
-from sweeps.executors import Event
+from sweeps.executors import Event, Executor
 from sweeps.executors.inline import InlineExecutor
 from sweeps.interruption import Interruption
 from sweeps.jobs import Job
@@ -63,19 +64,21 @@ def measure(trials: int) -> dict[str, Any]:
         "fashion-mini",
         [
             "search.sampler=random",
+            "search.stopping=null",
             f"search.trials={trials}",
             "search.space={sparse.lambda: {log: [0.001, 0.008], steps: 4}, prune.ratio: {range: [0.2, 0.9]}}",
         ],
     )
     with tempfile.TemporaryDirectory() as folder:
-        first = _Run(config, Path(folder))
+        executor = _Counting()
+        first = _Run(config, Path(folder), executor)
         began = time.thread_time()
         record = first.driver.run()
         spent = time.thread_time() - began - first.sampling.sampler_seconds
         assert len(record.complete) == trials
 
         began = time.perf_counter()
-        again = _Run(config, Path(folder))
+        again = _Run(config, Path(folder), _Counting())
         assert again.driver.run().front == record.front
         start = time.perf_counter() - began
         unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
@@ -83,9 +86,9 @@ def measure(trials: int) -> dict[str, Any]:
         report, size = _report(record, Path(folder))
     return {
         "trials": trials,
-        "events": first.executor.events.total(),
+        "events": executor.events.total(),
         "trial_ms": 1000 * spent / trials,
-        "event_ms": 1000 * spent / first.executor.events.total(),
+        "event_ms": 1000 * spent / executor.events.total(),
         "sampler_ms": 1000 * first.sampling.sampler_seconds / trials,
         "start_s": start,
         "memory_mb": int(memory),
@@ -111,19 +114,25 @@ class _Counting(InlineExecutor):
         return super().start(job)
 
 
+def run_in(runs: Path, config: Config, executor: Executor, precision: Precision = "float32") -> StudyRecord:
+    """Run a sweep to its end, without W&B and without a word."""
+    return _Run(config, runs, executor, precision).driver.run()
+
+
 class _Run:
     """A run of a sweep, as the command line makes one."""
 
-    def __init__(self, config: Config, runs: Path) -> None:
+    def __init__(
+        self, config: Config, runs: Path, executor: Executor, precision: Precision = "float32"
+    ) -> None:
         folder = runs / config.study
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         keep_config(folder, config)
-        study = make_study(folder, config, "float32")
+        study = make_study(folder, config, precision)
         state, self.sampling, mirror = resume(study, config, runs)
-        self.executor = _Counting()
         tracker = Tracker(folder, Mode("disabled", ""))
         self.driver = Driver(
-            state, study, self.sampling, mirror, self.executor, tracker, Console(quiet=True), Interruption()
+            state, study, self.sampling, mirror, executor, tracker, Console(quiet=True), Interruption()
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from sweeps.jobs import Job, Place, Watch
@@ -21,6 +22,23 @@ WAYS = {"copied": 2, "absorbed": 3, "recalibrated": 4}  # of pruning; accuracy f
 
 def compute(job: Job, place: Place, watch: Watch) -> bool:
     """A stand-in for `sweeps.worker.compute`: rows and results that follow from λ and the ratio alone."""
+    return compute_by(
+        job,
+        place,
+        watch,
+        metrics_of,
+        lambda stage, epoch: _row(stage, epoch, metrics_of(stage)["val_accuracy"]),
+    )
+
+
+def compute_by(
+    job: Job,
+    place: Place,
+    watch: Watch,
+    metrics_of: Callable[[Stage], dict[str, Any]],
+    row_of: Callable[[Stage, int], Row],
+) -> bool:
+    """A stand-in for `sweeps.worker.compute` with given metrics of stages and rows of their epochs."""
     stage, folder = job.stage, job.store.folder(job.stage)
     with folder.hold(watch.stop) as alone:
         if not alone:
@@ -29,7 +47,7 @@ def compute(job: Job, place: Place, watch: Watch) -> bool:
             return True
         metrics = metrics_of(stage)
         for epoch in range(folder.epochs_done() + 1, stage.epochs + 1):
-            row = _row(stage, epoch, metrics["val_accuracy"])
+            row = row_of(stage, epoch)
             folder.append(row)
             watch.epoch(row)
             if watch.stop() and epoch < stage.epochs:

@@ -125,10 +125,11 @@ def _draw(progress: Progress) -> RenderableType:
 
 def _counts(progress: Progress) -> tuple[str, str, str]:
     """Trials, epochs and time left, in words."""
-    failed = f", {progress.trials_failed} failed" if progress.trials_failed else ""
+    ends = {"stopped early": progress.trials_stopped, "failed": progress.trials_failed}
+    some = "".join(f", {number} {how}" for how, number in ends.items() if number)
     left = time_left(progress.seconds_left)
     return (
-        f"{progress.trials_done} of {plural(progress.goal, 'trial')}{failed}",
+        f"{progress.trials_done} of {plural(progress.goal, 'trial')}{some}",
         f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
         f"{left} left" if progress.seconds_left is not None else left,
     )

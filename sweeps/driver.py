@@ -43,6 +43,7 @@ class _Running:
     shown: RunningStage
     heard: float = field(default_factory=time.monotonic)  # when it last reported anything
     stalled: bool = False
+    spared: bool = False  # ended on purpose, as its trial was stopped
 
 
 class Driver:
@@ -141,6 +142,7 @@ class Driver:
             trial = self._state.trial(self._told)
             if trial.state == "running":
                 return
+            settle(self._study, trial)
             self._sampling.tell(trial.number, objective_values(trial), violations(trial))
             self._mirror.tell(_entry(trial, self._study.points[trial.number]))
             self._told += 1
@@ -153,10 +155,14 @@ class Driver:
         self._publish([trial] if trial.state != "running" else [])
 
     def _publish(self, ended: Sequence[TrialRecord] = ()) -> None:
-        """Update W&B, and print which trials have ended."""
+        """Update W&B, print which trials have ended, and end the training of those that were stopped."""
         self._tracker.update(self._state.record())
         for trial in ended:
             self._console.event(_news(trial))
+            running = self._running.get(trial.stages[-1].key)
+            if trial.stop and running and not self._state.is_needed(running.stage):
+                running.spared = True
+                self._executor.kill(running.stage.key)  # rather than after one more epoch
 
     # Stages
 
@@ -187,7 +193,9 @@ class Driver:
         stage = running.stage
         running.heard = time.monotonic()
         if event.ends:
-            if event.kind == "lost" and running.stalled:
+            if event.kind == "lost" and running.spared:
+                event = replace(event, kind="stopped", reason="as its trial was")
+            elif event.kind == "lost" and running.stalled:
                 minutes = self._state.config.stall_minutes
                 event = replace(event, reason=f"no progress for {minutes:g} minutes, so it was ended")
             del self._running[event.key]
@@ -204,8 +212,7 @@ class Driver:
             if event.kind == "epoch":
                 running.shown = _after_epoch(stage, running.shown, event.row)
                 logger.info("%s %s epoch %d of %d", stage.name, stage.key, event.epoch, stage.epochs)
-                self._state.advance(stage, event.epoch)
-                self._publish()
+                self._publish(self._state.advance(stage, event.row))
                 self._console.epoch(self._show(running))
 
     def _end(self, stage: Stage, event: Event) -> None:
@@ -298,7 +305,8 @@ class Driver:
         done = self._state.epochs_done
         rows, size = self._state.front(FRONT_ROWS)
         return Progress(
-            trials_done=self._state.count("complete"),
+            trials_done=self._state.count("complete") + self._state.count("stopped"),
+            trials_stopped=self._state.count("stopped"),
             trials_failed=self._state.count("failed"),
             goal=self._state.goal,
             epochs_done=done + sum(current.values()),
@@ -336,6 +344,7 @@ def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, M
         trial = state.trial(number)
         sampling.add(point)
         if number < told:
+            settle(study, trial)
             sampling.tell(number, objective_values(trial), violations(trial))
             entries.append(_entry(trial, point))
         else:
@@ -345,28 +354,41 @@ def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, M
 
 
 def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
-    """The objectives of a trial, in the config's order; None if it failed or is still running."""
-    if trial.state != "complete":
+    """The objectives of a trial, in the config's order, as the sampler learns them.
+
+    Of a trial that was stopped they are estimated, as samplers learn nothing from one without values; None if
+    it failed or is still running.
+    """
+    if trial.stop is None and trial.state != "complete":
         return None
-    facts = trial.facts()
+    facts = trial.stop.estimate if trial.stop else trial.facts()
     return tuple(float(facts[name]) for name in trial.config.search.objectives)
 
 
 def violations(trial: TrialRecord) -> dict[str, float]:
-    """How far a trial is off each constraint; empty unless it is complete."""
-    return trial.config.search.violations(trial.facts()) if trial.state == "complete" else {}
+    """How far a trial is off each constraint, as the sampler learns it; empty if it failed or is running."""
+    if trial.stop is None and trial.state != "complete":
+        return {}
+    return trial.config.search.violations(trial.stop.estimate if trial.stop else trial.facts())
+
+
+def settle(study: Study, trial: TrialRecord) -> None:
+    """Record for good whether a trial was stopped; one that failed may be tried again."""
+    if trial.state != "failed":
+        study.settle(trial.number, trial.stop)
 
 
 def _entry(trial: TrialRecord, point: Point) -> Entry:
-    """A trial that has ended, as the Optuna study holds it."""
+    """A trial that has ended, as the Optuna study holds it; one that was stopped has no values there."""
+    is_complete = trial.state == "complete"
     objectives = trial.config.search.objectives
-    facts = trial.facts() if trial.state == "complete" else {"reason": trial.reason}
+    facts = trial.facts() if is_complete else {"reason": trial.reason}
     notes = {name: fact for name, fact in facts.items() if name not in objectives}
     return replace(
         _open_entry(trial, point),
-        values=objective_values(trial),
+        values=objective_values(trial) if is_complete else None,
         state=trial.state,
-        violations=violations(trial),
+        violations=violations(trial) if is_complete else {},
         notes={**_keys(trial), **notes},
     )
 
@@ -412,8 +434,8 @@ def _images_per_second(stage: Stage, event: Event) -> float | None:
 
 def _news(trial: TrialRecord) -> str:
     """A line on how a trial ended."""
-    if trial.state == "failed":
-        return f"trial {trial.number} failed: {trial.reason}"
+    if trial.state in ("failed", "stopped"):
+        return f"trial {trial.number} {trial.state}: {trial.reason}"
     row = trial.row()
     return (
         f"trial {trial.number} done: λ {row['lambda']:g}, ratio {row['ratio']:g}, "

@@ -49,6 +49,7 @@ class Progress:
     """The whole sweep at one moment.
 
     Attributes:
+        trials_done: with those that were stopped early.
         seconds_left: None until an epoch has been timed.
         running: the stages that are being computed.
         front: the first rows of the front.
@@ -64,6 +65,7 @@ class Progress:
     running: Sequence[RunningStage]
     front: Sequence[dict[str, Any]]
     front_size: int
+    trials_stopped: int = 0
 
 
 class ProgressFile:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from sweeps.config import MEASURED, Config
 
 StageState = Literal["missing", "partial", "done", "failed"]
-TrialState = Literal["running", "complete", "failed"]
+TrialState = Literal["running", "complete", "stopped", "failed"]
 ContenderKind = Literal["dense", "trial", "uniform", "scratch", "random"]
 Row = dict[str, Any]
 Histogram = dict[str, list[Any]]
@@ -35,6 +35,26 @@ class StageSource(Protocol):
 
     def gamma_layers(self) -> dict[str, Histogram]:
         """The histogram of γ of each layer at the end of sparse training; empty for other stages."""
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """The first epochs of a stage."""
+
+    whole: StageSource
+    epochs: int
+
+    def history(self) -> list[Row]:
+        return self.whole.history()[: self.epochs]
+
+    def times(self) -> list[float]:
+        return self.whole.times()[: self.epochs]
+
+    def seconds(self) -> float:
+        return self.whole.seconds() if self.epochs else 0.0
+
+    def gamma_layers(self) -> dict[str, Histogram]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -91,10 +111,37 @@ class StageRecord:
         """The histogram of γ of each layer at the end of sparse training, read at each call."""
         return self.source.gamma_layers()
 
+    def until(self, epoch: int) -> StageRecord:
+        """The stage as it was after an epoch; 0 for before it began."""
+        return replace(
+            self,
+            state="partial" if epoch else "missing",
+            epochs_done=epoch,
+            result=None,
+            failure=None,
+            source=_Beginning(self.source, epoch),
+        )
+
     @property
     def pass_number(self) -> int:
         """The pass of multi-pass slimming that the stage belongs to, from 1."""
         return int(self.spec.get("pass_number", 1))
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When and why a trial was stopped early.
+
+    Attributes:
+        epoch: of its last fine-tuning, after which it was stopped; 0 for right after pruning.
+        reason: in words, with the trials that it was judged by.
+        estimate: its parameters and MACs, which are exact, and the accuracy on the validation split that it
+            was expected to reach; this is what the sampler learns of it.
+    """
+
+    epoch: int
+    reason: str
+    estimate: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -106,8 +153,10 @@ class TrialRecord:
         params: the trial's values by the dotted paths of the search space.
         config: the study's config with these values.
         state: how far it is.
-        reason: why it failed; None unless it did.
-        stages: its chain, in order; the last one gives the trial's network.
+        reason: why it failed or was stopped; None unless it was.
+        stages: its chain, in order; the last one gives the trial's network. Of a trial that was stopped, it
+            ends with the epoch after which it was, even if another trial needs the stage to its end.
+        stop: when and why it was stopped; None unless it was.
     """
 
     number: int
@@ -116,6 +165,7 @@ class TrialRecord:
     state: TrialState
     reason: str | None
     stages: tuple[StageRecord, ...]
+    stop: Stop | None = None
 
     def first(self, kind: str) -> StageRecord:
         """The first stage of a kind; every chain has "sparse", "prune" and "finetune" stages.
@@ -138,6 +188,11 @@ class TrialRecord:
         if not found:  # not StopIteration, which would end a caller's generator
             raise LookupError(f"trial {self.number} has no {kind} stage")
         return found
+
+    @property
+    def epochs_saved(self) -> int:
+        """The epochs of its last fine-tuning that were not trained, as the trial was stopped."""
+        return self.config.finetune.epochs - self.stop.epoch if self.stop else 0
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -273,6 +328,22 @@ class StudyRecord:
     def complete(self) -> list[TrialRecord]:
         """The trials that reached the end of their chain, by number."""
         return [trial for trial in self.trials if trial.state == "complete"]
+
+    @property
+    def stopped(self) -> list[TrialRecord]:
+        """The trials that were stopped early, by number."""
+        return [trial for trial in self.trials if trial.state == "stopped"]
+
+    @property
+    def epochs_saved(self) -> int:
+        """The epochs of fine-tuning that were not trained, as trials were stopped; shared ones count once."""
+        complete = {trial.stages[-1].key for trial in self.complete}
+        saved: dict[str, int] = {}
+        for trial in self.stopped:
+            key = trial.stages[-1].key
+            if key not in complete:
+                saved[key] = min(trial.epochs_saved, saved.get(key, trial.epochs_saved))
+        return sum(saved.values())
 
 
 def epochs_trained(stages: Sequence[StageRecord], kind: ContenderKind = "trial") -> int:

@@ -145,6 +145,8 @@ def _trials(
     if trial.state == "failed":
         again = studies.command("retry", reference)
         raise SlimnetError(f"trial {number} failed ({trial.reason}); run it again with: {again} {number}")
+    if trial.state == "stopped":
+        raise SlimnetError(f"trial {number} was stopped early ({trial.reason}); choose a complete one")
     if trial.state == "running":
         go_on = studies.command("run", reference)
         raise SlimnetError(f"trial {number} is not complete yet; go on with: {go_on}")

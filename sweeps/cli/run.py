@@ -212,14 +212,17 @@ def _close(
     console: Console, record: StudyRecord, comparison: Comparison, page: Path, reference: str, runs: Path
 ) -> None:
     """Print the last lines of a run that has reached its goal, and set its exit status."""
-    from sweeps.report.summary import headline
+    from sweeps.report.summary import epochs_saved, headline
 
     print_front(console, record, comparison)
     seconds = sum(stage.result["seconds"] for stage in _stages_once(record) if stage.result)
+    early = f", {len(record.stopped)} stopped early" if record.stopped else ""
     console.note(
-        f"\n{len(record.complete)} of {plural(record.goal, 'trial')} complete: the goal is reached "
+        f"\n{len(record.complete)} of {plural(record.goal, 'trial')} complete{early}: the goal is reached "
         f"({duration(seconds)} of training in all)"
     )
+    if record.stopped:
+        console.note(epochs_saved(record))
     if record.front:
         console.say(headline(record, comparison))
     console.say(f"report: {page}")

@@ -16,7 +16,7 @@ from sweeps.console import Console
 from sweeps.outputs import CONTROLS, pareto_table
 from sweeps.progress import ProgressFile
 from sweeps.records import FACTS, ContenderRecord, StageRecord, StudyRecord, TrialRecord
-from sweeps.report.summary import constraints_unmet, how_far
+from sweeps.report.summary import constraints_unmet, epochs_saved, how_far
 from sweeps.report.verdicts import against, with_error
 from sweeps.state import read_study
 from sweeps.study import held_since
@@ -56,12 +56,15 @@ def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
         for one in record.contenders
     ]
     if as_json:
-        print_json({"study": record.name, "goal": record.goal, "trials": rows, "beside": beside})
+        facts = {"study": record.name, "goal": record.goal, "epochs_saved": record.epochs_saved}
+        print_json({**facts, "trials": rows, "beside": beside})
         return
     console = Console()
     unfinished = Counter(str(row["state"]) for row in rows if row["state"] in UNFINISHED)
     which = ", ".join(f"{number} {state}" for state, number in unfinished.items())
     console.say(f"study {record.name}: {how_far(record)}{f' ({which})' if which else ''}")
+    if record.stopped:
+        console.say(epochs_saved(record))
     console.table(_without_empty_reasons(_filled(rows)))
     if beside:
         console.table(_without_empty_reasons(beside), "Controls and repeats")

@@ -160,6 +160,10 @@ class Search(Section):
         exclude=True,
         description="the earlier form of constraints: the most of a metric, the least of val_accuracy",
     )
+    stopping: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="a trial is stopped once it could enlarge the hypervolume by no more than this fraction",
+    )
 
     @field_validator("space", mode="plain")
     @classmethod
@@ -243,6 +247,14 @@ class Search(Section):
     def allows(self, facts: Mapping[str, Any]) -> bool:
         """Whether a trial with these metrics meets all constraints."""
         return all(violation <= 0 for violation in self.violations(facts).values())
+
+    @model_validator(mode="after")
+    def _stopping_knows_sizes_in_time(self) -> Self:
+        late = [name for name in (*self.objectives, *self.constraints) if name in MEASURED]
+        if self.stopping is not None and late:
+            clause = f"is {self.stopping:g}, but {late[0]} is known only when a trial is complete; use null."
+            raise refusal((("stopping",), clause))
+        return self
 
     @model_validator(mode="after")
     def _arguments_fit_the_sampler(self) -> Self:

@@ -57,7 +57,7 @@ class Executor(Protocol):
         """Ask a stage to end after the current epoch; does nothing if it is not running."""
 
     def kill(self, key: str) -> None:
-        """End a running stage at once: its only further event is that it is lost."""
+        """End a stage at once, whose only further event is that it is lost; nothing if it is not running."""
 
     def poll(self, timeout: float) -> list[Event]:
         """The new events, in order for each stage; waits up to `timeout` seconds for the first.

@@ -57,6 +57,8 @@ class InlineExecutor:
 
     def kill(self, key: str) -> None:
         """Treat a stage as if its process had died."""
+        if key not in self._running:
+            return
         mine, thread = self._running[key]
         mine.lost = True
         mine.stop.set()

@@ -64,7 +64,8 @@ class LocalExecutor:
 
     def kill(self, key: str) -> None:
         """Kill the process of a stage."""
-        self._running[key].child.process.kill()
+        if key in self._running:
+            self._running[key].child.process.kill()
 
     def poll(self, timeout: float) -> list[Event]:
         """The new events of all stages."""

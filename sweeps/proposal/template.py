@@ -55,6 +55,7 @@ def render(proposal: Proposal) -> str:
         "search:",
         "  sampler: tpe",
         _noted("  trials: 10", "more later: --trials 20 goes on with the study"),
+        _noted("  stopping: 0.001", "a trial ends once it can add no more than this to the hypervolume"),
         "  space:",
         _noted("    sparse.target: [0.5, 0.7]", "fraction of channels to bring near zero"),
         f"    prune.params: {{log: [{p.fewest}, {p.most}], steps: 6}}",

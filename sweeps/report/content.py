@@ -26,7 +26,7 @@ from sweeps.report.noise import how_sure
 from sweeps.report.provenance import how_it_was_run
 from sweeps.report.runs import a_few_lambdas
 from sweeps.report.shading import Shading
-from sweeps.report.summary import headline, how_far, subject
+from sweeps.report.summary import epochs_saved, headline, how_far, subject
 from sweeps.report.trials import all_trials, networks
 from sweeps.report.view import StudyView
 from sweeps.report.wording import METRICS, plural
@@ -63,6 +63,7 @@ def report(
         trial_cards(view, shading, offered),
         networks(view, shading, offered, folder),
         how_it_was_run(study),
+        _stopped(view),
         _failures(view),
     )
     return Report(
@@ -125,6 +126,14 @@ def _before_and_after(view: StudyView, shading: Shading) -> Section:
 def _fine_tuning(view: StudyView, shading: Shading) -> Section:
     begun = any(trial.last("finetune").epochs_done for trial in view.study.trials)
     return Section("finetune", "Fine-tuning", (fine_tuning(view, shading),) if begun else ())
+
+
+def _stopped(view: StudyView) -> Section:
+    """What stopping trials early has saved, and why each of them was stopped."""
+    trials = view.study.stopped
+    saved = [Paragraph(f"{epochs_saved(view.study)}.")] if trials else []
+    why = (f"Trial {trial.number} ({view.trial_label(trial)}): {trial.reason}." for trial in trials)
+    return Section("stopped", "Trials stopped early", (*saved, *map(Paragraph, why)))
 
 
 def _failures(view: StudyView) -> Section:

@@ -62,15 +62,28 @@ def constraints_unmet(study: StudyRecord) -> str:
 
 
 def how_far(study: StudyRecord) -> str:
-    """How far the study is: "11 of 12 trials complete, 1 failed"."""
+    """How far the study is: "9 of 12 trials complete, 2 stopped early, 1 failed"."""
     parts = [f"{count(len(study.complete))} of {plural(study.goal, 'trial')} complete"]
-    for word, state in (("failed", "failed"), ("unfinished", "running")):
+    for word, state in (("stopped early", "stopped"), ("failed", "failed"), ("unfinished", "running")):
         number = sum(trial.state == state for trial in study.trials)
         parts += [f"{count(number)} {word}"] if number else []
     if study.contenders:
         done = sum(one.state == "complete" for one in study.contenders)
         parts += [f"{count(done)} of {count(len(study.contenders))} controls and repeats complete"]
     return ", ".join(parts)
+
+
+def epochs_saved(study: StudyRecord) -> str:
+    """What stopping trials early has saved: "2 trials were stopped early, …"; "" where none was."""
+    if not study.stopped:
+        return ""
+    chains = (stage for trial in study.trials for stage in trial.stages if "recipe" in stage.spec)
+    stages = {stage.key: stage.spec.get("until") or stage.spec["recipe"]["epochs"] for stage in chains}
+    were = "trial was" if len(study.stopped) == 1 else "trials were"
+    return (
+        f"{count(len(study.stopped))} {were} stopped early, which saved {count(study.epochs_saved)} of "
+        f"{plural(sum(stages.values()), 'epoch')} of the trials"
+    )
 
 
 def _found(study: StudyRecord, comparison: Comparison, dense: Measured, chosen: Measured) -> str:

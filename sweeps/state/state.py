@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sweeps.config import Config, resolve
 from sweeps.contenders import chosen_points
@@ -28,6 +29,7 @@ from sweeps.state.curves import Curves
 from sweeps.state.epochs import epochs_of_unsampled
 from sweeps.state.latencies import Latencies
 from sweeps.state.stages import StageRecords
+from sweeps.state.stopping import Stopping
 from sweeps.study import Point, Study, open_study
 
 MOST_MEASURED = 100  # trials; of more, those on the front, unless trials are judged by it
@@ -59,6 +61,7 @@ class State:
         self._first_sparse: dict[str, int] = {}  # first sparse stages, with the first trial of each
         self._states: Counter[TrialState] = Counter()
         self._front = Front(config.search.objectives)
+        self._stopping = Stopping(config, study.ends)
         self._measures = self._latencies.are_taken
         self.dense = dense_stage(config, facts.precision, facts.data, facts.networks)
         self._stages.look_up(self.dense)
@@ -86,9 +89,10 @@ class State:
             self._stages.look_up(stage)
         needed = (*stages, *self._latencies.add(stages[-1]))
         self._trials_of.setdefault(stages[-1].key, []).append(number)
-        state, reason = self._stages.outcome(needed)
         records = self._latencies.with_measured(stages)
-        trial = TrialRecord(number, point.params, config, state, reason, records)
+        self._stopping.add(number)
+        self._stopping.give_yardsticks(self._trials, self.ended_in_order())
+        trial = self._judged(TrialRecord(number, point.params, config, "running", None, records), needed)
         self._trials.append(trial)
         self._states[trial.state] += 1
         if self._first_sparse.setdefault(stages[0].key, number) == number:
@@ -205,10 +209,16 @@ class State:
         """Whether something that has not ended starts from a stage, or is it."""
         return any(other.key == stage.key for other in self._needed())
 
-    def advance(self, stage: Stage, epochs_done: int) -> None:
-        """Note that a stage has finished an epoch."""
+    def advance(self, stage: Stage, row: Mapping[str, Any]) -> list[TrialRecord]:
+        """Note that a stage has finished an epoch; returns the trials that are stopped with it.
+
+        Args:
+            stage: the stage.
+            row: the epoch's row of the history.
+        """
+        self._stopping.note_epoch(stage, row)
         record = self._stages[stage.key]
-        self._put(stage, replace(record, state="partial", epochs_done=epochs_done))
+        return self._put(stage, replace(record, state="partial", epochs_done=row["epoch"]))
 
     def reload(self, stage: Stage) -> list[TrialRecord]:
         """Read a stage's folder again; returns the trials that have ended with it."""
@@ -306,33 +316,52 @@ class State:
         if stage.kind == "latency":
             self._latencies.replace(stage.inputs["parent"], record)
         self._curves.note(stage, record)
-        ended = []
-        for before in self.users(stage):
-            needed = self._open[before.number]
-            state, reason = self._stages.outcome(needed)
-            stages = self._latencies.with_measured(before.stages)
-            trial = replace(before, state=state, reason=reason, stages=stages)
-            self._trials[trial.number] = trial
-            if state != "running":
-                self._states[before.state] -= 1
-                self._states[state] += 1
-                del self._open[trial.number]
-                self._close(trial)
-                ended.append(trial)
+        ended = self._update([trial.number for trial in self.users(stage)])
+        while waiting := self._stopping.give_yardsticks(self._trials, self.ended_in_order()):
+            ended += self._update(waiting)
         if stage.kind == "latency":
             self._show_latency(stage.inputs["parent"])
         self._contenders.update(stage)
         self._find_contenders()
         return ended
 
+    def _update(self, numbers: Iterable[int]) -> list[TrialRecord]:
+        """Update open trials from their stages as they are now; returns those that have ended."""
+        ended = []
+        for number in numbers:
+            before, needed = self._trials[number], self._open[number]
+            now = replace(before, stages=self._latencies.with_measured(before.stages))
+            self._trials[number] = trial = self._judged(now, needed)
+            if trial.state != "running":
+                self._states[before.state] -= 1
+                self._states[trial.state] += 1
+                del self._open[number]
+                self._close(trial)
+                ended.append(trial)
+        return ended
+
+    def _judged(self, trial: TrialRecord, needed: Sequence[Stage]) -> TrialRecord:
+        """A trial with the state that follows from its stages, and from what it is judged by."""
+        if stop := self._stopping.judge(trial):
+            *before, last = trial.stages
+            stages = (*before, last.until(stop.epoch))
+            return replace(trial, state="stopped", reason=stop.reason, stages=stages, stop=stop)
+        state, reason = self._stages.outcome(needed)
+        if state == "complete" and self._stopping.awaits(trial.number):
+            state = "running"
+        return replace(trial, state=state, reason=reason)
+
     def _show_latency(self, last: Stage) -> None:
         """Update the trials and contenders whose network has been measured."""
         for number in self._trials_of.get(last.key, []):
             trial = self._trials[number]
+            if trial.state == "stopped":
+                continue
             self._trials[number] = replace(trial, stages=self._latencies.with_measured(trial.stages))
         self._contenders.show_latency(last)
 
     def _close(self, trial: TrialRecord) -> None:
+        self._stopping.forget(trial.number)
         if trial.state == "complete" and self.config.search.allows(trial.facts()):
             self._front.add(trial.number, trial.facts())
 

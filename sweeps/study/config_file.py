@@ -9,8 +9,9 @@ from slimnet.models.catalogue import names_weights
 from sweeps.config import Config, ConfigError, dump_config, load_config
 from sweeps.files import write_text
 
-FREE_TO_CHANGE = {  # fields that do not affect results, or whose content is fixed in study.json
+FREE_TO_CHANGE = {  # fields that affect no results, or only of later trials, or are fixed in study.json
     "search.trials",
+    "search.stopping",
     "controls",
     "confirm",
     "curves",

@@ -41,9 +41,10 @@ COMPANIONS = (
     "-shm",
 )  # files that SQLite may keep with a database, and would read again
 UNFIT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_NOTADB}
-STATES: dict[TrialState, Literal["running", "complete", "failed"]] = {
+STATES: dict[TrialState, Literal["running", "complete", "stopped", "failed"]] = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
 }
 
@@ -64,7 +65,7 @@ class Entry:
     number: int
     point: Point
     values: tuple[float, ...] | None
-    state: Literal["running", "complete", "failed"]
+    state: Literal["running", "complete", "stopped", "failed"]
     violations: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,9 +1,10 @@
 """The record of a study: what was fixed when it began, and the point of each of its trials.
 
-Two small files in the study's folder, read without Optuna:
+Three small files in the study's folder, read without Optuna:
 
     study.json      uid, precision, what the data and the networks are; written once
     trials.jsonl    a line per trial: its point, and what the sampler noted on it; appended
+    ends.jsonl      a line per trial that has ended: whether it was stopped early, and why; appended
 
 The results of trials are in the stage folders. The Optuna study in study.db is made from both.
 """
@@ -23,8 +24,9 @@ from sweeps.config import Config
 from sweeps.config.space import branch_of
 from sweeps.files import write_json
 from sweeps.networks import Networks, check_networks, networks_from
+from sweeps.records import Stop
 
-FACTS, TRIALS, DATABASE = "study.json", "trials.jsonl", "study.db"
+FACTS, TRIALS, ENDS, DATABASE = "study.json", "trials.jsonl", "ends.jsonl", "study.db"
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,14 @@ class Study:
         folder: runs/<study>.
         facts: what was fixed when it began.
         points: the points of the trials, by number.
+        ends: of the trials for which it is settled, by number: when and why it was stopped early, or None if
+            it goes to the end of its chain. What else is learnt afterwards changes that no more.
     """
 
     folder: Path
     facts: Facts
     points: list[Point]
+    ends: dict[int, Stop | None] = field(default_factory=dict)
 
     def add(self, point: Point) -> int:
         """Record the point of the next trial; returns the trial's number.
@@ -79,14 +84,19 @@ class Study:
         Raises:
             SlimnetError: it cannot be written; the trial is then not added.
         """
-        path = self.folder / TRIALS
-        try:
-            with path.open("ab") as file:
-                file.write(_line(point))
-        except OSError as error:
-            raise SlimnetError(f"cannot write {path}: {error.strerror}; make room for it") from error
+        _append(self.folder / TRIALS, _line(point))
         self.points.append(point)
         return len(self.points) - 1
+
+    def settle(self, number: int, stop: Stop | None) -> None:
+        """Record that a trial has ended, and whether it was stopped early.
+
+        Raises:
+            SlimnetError: it cannot be written.
+        """
+        if number not in self.ends:
+            _append(self.folder / ENDS, _end_line(number, stop))
+            self.ends[number] = stop
 
 
 def make_study(
@@ -124,11 +134,9 @@ def make_study(
         data = fingerprint(config.data.source)
         facts = Facts(uuid.uuid4().hex, fixed, data, networks or {}, machine)
         study = Study(folder, facts, [])
-    # In this order: without study.json the lines of trials.jsonl are ignored.
-    lines = b"".join(map(_line, study.points))
-    path = folder / TRIALS
-    if not path.exists() or path.read_bytes() != lines:  # its last line may be incomplete
-        path.write_bytes(lines)
+    # In this order: without study.json the lines of the others are ignored.
+    _rewrite(folder / TRIALS, b"".join(map(_line, study.points)))
+    _rewrite(folder / ENDS, b"".join(_end_line(number, stop) for number, stop in study.ends.items()))
     if not (folder / FACTS).exists():
         write_json(folder / FACTS, asdict(study.facts))
     return study
@@ -148,7 +156,8 @@ def open_study(folder: Path, config: Config) -> Study:
     if not (folder / FACTS).exists() and (study := _in_database(folder, config)) is not None:
         return study
     facts = _read_facts(folder / FACTS)
-    return Study(folder, facts, _read_points(folder / TRIALS, config))
+    points = _read_points(folder / TRIALS, config)
+    return Study(folder, facts, points, _read_ends(folder / ENDS, len(points)))
 
 
 def check_unchanged(study: Study, config: Config) -> None:
@@ -210,7 +219,8 @@ def _in_database(folder: Path, config: Config) -> Study | None:
 
     try:
         facts, entries = read_database(folder / DATABASE, config)
-        return Study(folder, _facts(facts), [entry.point for entry in entries])
+        points = [entry.point for entry in entries]
+        return Study(folder, _facts(facts), points, _read_ends(folder / ENDS, len(points)))
     except (SlimnetError, TypeError):
         return None
 
@@ -220,10 +230,53 @@ def _facts(content: dict[str, Any]) -> Facts:
     return Facts(**{**content, "networks": networks_from(content.get("networks", {}))})
 
 
+def _read_ends(path: Path, trials: int) -> dict[int, Stop | None]:
+    """The ends in a file; without it, as in a study of an earlier version, every trial goes to its end."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return dict.fromkeys(range(trials))
+    except OSError as error:
+        raise _damaged_end(path, error) from error
+    ends: dict[int, Stop | None] = {}
+    for line in lines:
+        try:
+            content = json.loads(line)
+            ends[int(content["trial"])] = Stop(**content["stop"]) if content["stop"] else None
+        except (ValueError, TypeError, KeyError) as error:
+            raise _damaged_end(path, error) from error
+    return ends
+
+
 def _damaged(path: Path, error: Exception | str) -> SlimnetError:
     return SlimnetError(
         f"{path} is damaged ({error}); move it away and the next `run` rebuilds it from the stages"
     )
+
+
+def _damaged_end(path: Path, error: Exception | str) -> SlimnetError:
+    return SlimnetError(
+        f"{path} is damaged ({error}); move it away, and the next `run` trains all trials to their end"
+    )
+
+
+def _append(path: Path, line: bytes) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write(line)
+    except OSError as error:
+        raise SlimnetError(f"cannot write {path}: {error.strerror}; make room for it") from error
+
+
+def _rewrite(path: Path, lines: bytes) -> None:
+    """Write a file anew unless it has these lines: its last one may be incomplete."""
+    if not path.exists() or path.read_bytes() != lines:
+        path.write_bytes(lines)
+
+
+def _end_line(number: int, stop: Stop | None) -> bytes:
+    content = {"trial": number, "stop": None if stop is None else asdict(stop)}
+    return json.dumps(content, ensure_ascii=False).encode() + b"\n"
 
 
 def _line(point: Point) -> bytes:

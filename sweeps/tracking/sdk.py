@@ -171,7 +171,7 @@ def finish_run(run: Run, view: RunView) -> None:
     write_summary(run, view)
     if not view.ended:
         run.mark_preempting()
-    run.finish(exit_code=0 if view.state == "complete" else 1)
+    run.finish(exit_code=0 if view.state in ("complete", "stopped") else 1)
     _check_upload(Path(run.dir).parent / "logs" / "debug-internal.log")
 
 

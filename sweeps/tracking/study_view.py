@@ -44,14 +44,16 @@ def study_view(study: StudyRecord) -> RunView:
     """
     complete = [trial.number for trial in study.complete]
     failed = [trial for trial in study.trials if trial.state == "failed"]
-    ended = len(complete) + len(failed)
+    ended = len(complete) + len(study.stopped) + len(failed)
     state: RunState = "complete" if ended >= study.goal and study.ended else "running" if ended else "waiting"
     comparison = Comparison(study)
     numbers = {
         "state": state,
         "goal": study.goal,
         "complete": len(complete),
+        "stopped": len(study.stopped),
         "failed": len(failed),
+        "epochs_saved": study.epochs_saved,
         **_headlines(study, comparison),
     }
     shown = [(one.name, one.stages[-1].key, one.state) for one in study.contenders]

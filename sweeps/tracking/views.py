@@ -26,7 +26,7 @@ from sweeps.records import (
 )
 
 Row = dict[str, Any]
-RunState = Literal["waiting", "running", "complete", "failed"]
+RunState = Literal["waiting", "running", "complete", "stopped", "failed"]
 
 TIME = "_timestamp"  # W&B's name for when a row was logged, in seconds since 1970
 
@@ -106,7 +106,7 @@ class RunView:
     @property
     def ended(self) -> bool:
         """Whether nothing more will be added to the run."""
-        return self.state in ("complete", "failed")
+        return self.state in ("complete", "stopped", "failed")
 
 
 def run_id(study: StudyRecord, name: int | str) -> str:
@@ -148,6 +148,8 @@ def _trial_config(trial: TrialRecord) -> dict[str, Any]:
 
 
 def _trial_summary(study: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
+    if trial.stop:
+        return {"epochs_saved": trial.epochs_saved}
     if trial.state != "complete":
         return {}
     cut = trial.last("prune")

@@ -32,6 +32,7 @@ FRONT = [
 def progress(**changes: Any) -> Progress:
     facts: dict[str, Any] = {
         "trials_done": 5,
+        "trials_stopped": 0,
         "trials_failed": 0,
         "goal": 12,
         "epochs_done": 40.25,
