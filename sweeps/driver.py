@@ -87,6 +87,7 @@ class Driver:
         self._told = state.ended_in_order()  # trials whose results the sampler and Optuna know
         self._running: dict[str, _Running] = {}
         self._lost: dict[str, int] = {}  # how often the worker of a stage was lost
+        self._aside: set[int] = set()  # trials that were stopped from their W&B pages
         self._stop_level = 0
         self._looked = time.monotonic()
 
@@ -102,6 +103,8 @@ class Driver:
                 self._say(self._mirror.update())
                 for warning in self._tracker.news():
                     self._console.error(warning)
+                for number in self._tracker.stopped():
+                    self._set_aside(number)
                 progress = self._progress()
                 self._console.show(progress)
                 self._published.write(progress)
@@ -170,7 +173,7 @@ class Driver:
         for stage in itertools.chain(
             self._state.ready(), self._state.ready_curves(), self._state.ready_latencies()
         ):
-            if stage.key in self._running:
+            if stage.key in self._running or self._is_aside(stage):
                 continue
             if self._executor.capacity() == 0:
                 return
@@ -186,6 +189,19 @@ class Driver:
         where = self._executor.start(Job.of(stage, store, self._state.config, self._data_dir))
         logger.info("%s %s starts on %s", stage.name, stage.key, where)
         self._running[stage.key] = _Running(stage, shown)
+
+    def _set_aside(self, number: int) -> None:
+        """Stop a trial after its current epoch, until the next run of the study."""
+        self._aside.add(number)
+        self._console.event(f"trial {number} stopped from its W&B page; the next run goes on with it")
+        for key, running in self._running.items():
+            if self._is_aside(running.stage):
+                self._executor.stop(key)
+
+    def _is_aside(self, stage: Stage) -> bool:
+        """Whether only trials that were set aside wait for a stage."""
+        users = {trial.number for trial in self._state.users(stage)} if self._aside else set()
+        return bool(users) and users <= self._aside and not self._state.contenders_of(stage)
 
     def _take(self, event: Event) -> None:
         """Handle an event."""

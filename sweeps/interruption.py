@@ -43,8 +43,8 @@ class Interruption:
 
     @property
     def exit_status(self) -> int:
-        """The status by which a shell recognises a process that the first signal ended."""
-        return 128 + self.signals[0]
+        """The status by which a shell recognises a process that the first signal ended, or else Ctrl-C."""
+        return 128 + (self.signals[0] if self.signals else signal.SIGINT)
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """Handle a signal. Of SIGHUPs one counts: the system and the shell each tell of a closed terminal.

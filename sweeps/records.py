@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sweeps.config import MEASURED, Config
@@ -23,6 +24,10 @@ _ROUNDING = 1e-9  # an accuracy of exactly one point less is within one point
 
 class StageSource(Protocol):
     """Reads the long parts of a stage when they are needed."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the network, once the stage is done."""
 
     def history(self) -> list[Row]:
         """A row per finished epoch."""

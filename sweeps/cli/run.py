@@ -126,7 +126,7 @@ def run_command(
                 ).run()
             comparison = Comparison(record)
             page = _wind_up(folder, record, comparison, tracker, interruption, console)
-    if page is None or (interruption.signals and not record.ended):
+    if page is None or not record.ended:
         console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {command_line()}")
         raise typer.Exit(interruption.exit_status)
     _close(console, record, comparison, page, reference, runs)

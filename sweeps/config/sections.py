@@ -497,3 +497,6 @@ class Wandb(Section):
     project: str = Field("slimnet", pattern=r"^[^/\\#?%:]{1,128}$", description=r"without / \ # ? % :")
     entity: str | None = Field(None, min_length=1, description="the team or user")
     mode: Literal["auto", "online", "offline", "disabled"] = Field("auto", description="where runs go")
+    artifacts: Literal["all", "front", "none"] = Field(
+        "front", description="the trials whose networks are uploaded"
+    )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from sweeps.tracking import sdk
 from sweeps.tracking.ledger import FOLDER, UNKNOWN, Entry, Ledger
 from sweeps.tracking.offline import read_offline_run
 from sweeps.tracking.server import Held, Server
-from sweeps.tracking.study_view import study_view, study_views
+from sweeps.tracking.study_view import standings, study_view, study_views
 from sweeps.tracking.views import RunView, contender_view, dense_view, trial_view
 
 if TYPE_CHECKING:
@@ -55,7 +56,13 @@ class Projector:
     """
 
     def __init__(
-        self, study_dir: Path, *, online: bool, warn: Callable[[str], None], force: bool = False
+        self,
+        study_dir: Path,
+        *,
+        online: bool,
+        warn: Callable[[str], None],
+        on_stop: Callable[[str], None] = lambda run_id: None,
+        force: bool = False,
     ) -> None:
         """Begin with the content of the ledger.
 
@@ -63,6 +70,7 @@ class Projector:
             study_dir: runs/<study>.
             online: whether to try the server.
             warn: called with a line for each problem but what is `gone`.
+            on_stop: called with the id of a run whose stop button was pressed on its page, in another thread.
             force: whether to begin such runs anew, under other ids.
         """
         self._study_dir = study_dir
@@ -70,13 +78,16 @@ class Projector:
         self._ledger = Ledger(self._wandb_dir)
         self._online = online
         self._warn = warn
+        self._on_stop = on_stop
         self._force = force
         self._server: Server | None = None
         self._held: dict[str, Held] = {}  # what the server said last, by its ids
+        self._sent: dict[str, int] = {}  # the next step of runs that have ended, by their ids on the server
         self._asked = 0.0  # when it was last asked about runs that have ended
         self._live: dict[str, _Live] = {}
         self._unconfirmed: dict[str, RunView] = {}
         self._reconciled = False
+        self._settled = False  # whether the study has ended, so that its front is known
         self.gone: dict[str, str] = {}
         self._dense: StageRecord | None = None  # as written last
         self._trials: dict[int, TrialRecord] = {}
@@ -104,9 +115,11 @@ class Projector:
             if self._dense is not None and self._dense.state != study.dense.state:
                 self._trials.clear()  # which are compared with it
             self._dense = study.dense
+        self._settled = final and study.ended
+        stands = standings(study) if self._settled else {}
         for trial in study.trials:
-            if self._trials.get(trial.number) is not trial:
-                self._write(trial_view(study, trial), final)
+            if self._settled or self._trials.get(trial.number) is not trial:
+                self._write(trial_view(study, trial, stands.get(trial.number, "")), final)
                 self._trials[trial.number] = trial
         for contender in study.contenders:
             name = (contender.kind, contender.trial, contender.seed)
@@ -141,6 +154,7 @@ class Projector:
     def missing_on_server(self, study: StudyRecord) -> list[RunView]:
         """The runs that the server does not have, or not as they are now."""
         self._begin(study)
+        self._settled = study.ended
         begun = [self._unmixed(view) for view in study_views(study) if view.state != "waiting"]
         return [view for view in begun if not self._is_confirmed(view)]
 
@@ -150,7 +164,9 @@ class Projector:
         begun = [view for view in study_views(study) if view.state != "waiting" and view.id not in told]
         known = [(view, self._on_servers(view)) for view in begun]
         return [
-            view for view, entries in known if entries and all(entry.mark != view.mark for entry in entries)
+            view
+            for view, entries in known
+            if entries and not any(self._shows(entry, view) for entry in entries)
         ]
 
     def _begin(self, study: StudyRecord) -> None:
@@ -159,6 +175,7 @@ class Projector:
             self._reconciled = True
             self._reconcile(study)
         if self._online and self._server is None:
+            self._settled = study.ended
             try:
                 self._server = Server(study.config.wandb.project, study.config.wandb.entity)
                 self._check(study)
@@ -180,10 +197,13 @@ class Projector:
         self._ledger.drop(UNKNOWN, view.id)
 
     def _is_confirmed(self, view: RunView) -> bool:
-        if self._server is None:
-            return False
-        entry = self._entry(view)
-        return entry is not None and entry.mark == view.mark
+        entry = self._entry(view) if self._server else None
+        return entry is not None and self._shows(entry, view)
+
+    def _shows(self, entry: Entry, view: RunView) -> bool:
+        """Whether what is known of a run is the view; how a trial stands matters only in the end."""
+        known = entry.mark if self._settled else entry.mark.partition("+")[0]
+        return known == view.mark
 
     def _unmixed(self, view: RunView) -> RunView:
         """The view, with another id if the run with its id has rows of other stages on the server."""
@@ -213,7 +233,7 @@ class Projector:
                 continue
             if held is None:
                 self._give_up(view, "it is not on the server any more; was it deleted there?")
-            elif entry.mark == view.mark and self._lack(view, held):
+            elif self._shows(entry, view) and self._lack(view, held):
                 self._note(view, replace(entry, mark=""))
 
     def _give_up(self, view: RunView, problem: str) -> None:
@@ -231,13 +251,16 @@ class Projector:
             return "it is not on the server"
         if held.rows != (count := view.count_rows(None)):
             return f"the server has {held.rows} of its {count} rows"
+        if missing := [one.name for one in view.models if not one.is_input and one.name not in held.models]:
+            return f"the server has not received the network {', '.join(missing)}"
         if held.lacking:
             return f"the server has not received {len(held.lacking)} files, such as {held.lacking[0]}"
         return None
 
     def _stream(self, view: RunView) -> None:
         """Log the view's new rows, and end the run if the view has ended."""
-        if view.state == "waiting" or view.id in self.gone or view.id in self._unconfirmed:
+        ended = self._unconfirmed.get(view.id)
+        if view.state == "waiting" or view.id in self.gone or (ended and ended.mark == view.mark):
             return
         live = self._live.get(view.id)
         if live is not None and live.view.mark == view.mark:
@@ -263,14 +286,15 @@ class Projector:
         kept = self._kept(view)
         held = self._held.get(kept.id)
         try:
-            run = sdk.open_run(kept, self._study_dir, "online")
+            run = sdk.open_run(kept, self._study_dir, "online", partial(self._on_stop, view.id))
         except Exception as error:
             if "deleted" not in str(error):
                 raise
             self._give_up(view, "it was deleted on the server")
             return self._open(view) if view.id not in self.gone else None
         rows = held.rows if held else 0
-        if rows != view.count_rows(run.starting_step):
+        known = self._sent.get(kept.id) == run.starting_step  # by this process, which the server still counts
+        if not known and rows != view.count_rows(run.starting_step):
             sdk.close(run)
             self._give_up(view, f"the server has {rows} rows of it, which are not those of this study")
             return self._open(view) if view.id not in self.gone else None
@@ -299,6 +323,7 @@ class Projector:
             live, error = ends.get()
             if error is None:
                 self._unconfirmed[live.view.id] = live.view
+                self._sent[self._kept(live.view).id] = live.next_step
             else:
                 self._go_offline(error)
 
@@ -350,7 +375,7 @@ class Projector:
 
     def _write_folder_of(self, view: RunView, final: bool) -> None:
         old = self._ledger.get(FOLDER, view.id)
-        if (old is not None and old.mark == view.mark) or self._on_servers(view):
+        if (old is not None and self._shows(old, view)) or self._on_servers(view):
             return
         if view.ended or (final and view.job_type == "study" and view.state != "waiting"):
             folder = self._write_folder(view)
@@ -420,6 +445,7 @@ def _wait_until_whole(folder: Path) -> None:
 
 def _finish(live: _Live) -> Exception | None:
     try:
+        sdk.log_models(live.run, live.view.models)
         sdk.finish_run(live.run, live.view)
     except Exception as error:
         return error

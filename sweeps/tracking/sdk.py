@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.tracking.views import Histogram, Row, RunView, Table
+from sweeps.tracking.views import Histogram, Model, Row, RunView, Table
 
 if TYPE_CHECKING:
     from wandb import Api
     from wandb.sdk.wandb_run import Run
-
-logger = logging.getLogger("sweeps.tracking")
 
 INIT_TIMEOUT = 30.0  # seconds to wait for the server
 FINISH_TIMEOUT = 30.0  # seconds to wait for a run's upload at its end
@@ -106,8 +103,19 @@ def ask(api: Api, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"]) -> Run:
+def open_run(
+    view: RunView,
+    study_dir: Path,
+    mode: Literal["online", "offline"],
+    on_stop: Callable[[], None] = lambda: None,
+) -> Run:
     """Open the view's run; online, it continues the server's run of the same id at its `starting_step`.
+
+    Args:
+        view: the run.
+        study_dir: runs/<study>.
+        mode: where it is kept.
+        on_stop: called, in another thread, when the stop button of its page is pressed.
 
     Raises:
         CommError: (wandb's) the server does not answer within INIT_TIMEOUT. wandb may raise others too.
@@ -123,14 +131,15 @@ def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"])
         disable_git=True,
         save_code=False,
         use_dot_wandb=False,
-        x_disable_stats=True,  # the driver's processor load says nothing about a trial
+        # The machine's load says something about a trial only while it runs.
+        x_disable_stats=mode == "offline" or view.state != "running" or view.job_type == "study",
         x_save_requirements=False,
         x_transaction_log_flush_interval=1,
         allow_offline_artifacts=False,  # offline, a table is only a file in its run's folder
         init_timeout=INIT_TIMEOUT,
         finish_timeout=FINISH_TIMEOUT,
         finish_timeout_raises=True,
-        stop_fn=_ignore_stop,
+        stop_fn=on_stop,  # by default, it would interrupt the whole sweep
     )
     run: Run = wandb.init(
         mode=mode,
@@ -150,6 +159,7 @@ def open_run(view: RunView, study_dir: Path, mode: Literal["online", "offline"])
     )
     for stage in view.epoch_axes:
         run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
+        run.define_metric(f"{stage}/val_accuracy", step_metric=f"{stage}/epoch", summary="max,last")
     return run
 
 
@@ -186,6 +196,19 @@ def write_summary(run: Run, view: RunView) -> None:
     run.summary.update({key: _to_wandb(value) for key, value in view.summary.items()})
 
 
+def log_models(run: Run, models: Sequence[Model]) -> None:
+    """Upload networks as artifacts, from their own files: none is copied.
+
+    What the server already has is not sent again. Returns at once; the upload ends with the run.
+    """
+    wandb = load_wandb()
+    for model in models:
+        artifact = wandb.Artifact(model.name, type="model", metadata=model.metadata)
+        artifact.add_file(str(model.path), name="network.pt", policy="immutable", skip_cache=True)
+        # run.log_artifact, then run.use_artifact, which would wait for the server.
+        run._log_artifact(artifact, aliases=list(model.aliases), use_after_commit=model.is_input)
+
+
 def shut_down() -> None:
     """End wandb's service, for at most FINISH_TIMEOUT seconds; the next run starts a fresh one.
 
@@ -215,8 +238,3 @@ def _to_wandb(value: Any) -> Any:
     if hasattr(value, "to_plotly_json"):
         return wandb.Plotly(value)
     return value
-
-
-def _ignore_stop() -> None:
-    """Do nothing: by default, the stop button of one run's page would interrupt the whole sweep."""
-    logger.warning("W&B: the stop button of a run has no effect; interrupt the sweep with Ctrl-C.")

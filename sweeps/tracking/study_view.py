@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from sweeps.comparison import Comparison, smallest_near
+from sweeps.comparison import Comparison, best_of_front, smallest_near
 from sweeps.outputs import pareto_table
 from sweeps.pareto import Front, hypervolume, reference
 from sweeps.records import StudyRecord, TrialRecord
@@ -15,6 +15,7 @@ from sweeps.tracking.views import (
     Row,
     RunState,
     RunView,
+    Standing,
     Table,
     contender_view,
     dense_view,
@@ -27,12 +28,21 @@ from sweeps.tracking.views import (
 
 def study_views(study: StudyRecord) -> list[RunView]:
     """The views of a study's runs: the dense network, all trials, controls and repeats, and the study."""
+    stands = standings(study)
     return [
         dense_view(study),
-        *(trial_view(study, trial) for trial in study.trials),
+        *(trial_view(study, trial, stands.get(trial.number, "")) for trial in study.trials),
         *(contender_view(study, contender) for contender in study.contenders),
         study_view(study),
     ]
+
+
+def standings(study: StudyRecord) -> dict[int, Standing]:
+    """How the trials of the front stand, by number, once the study has ended."""
+    if not study.ended:
+        return {}
+    best = best_of_front(study, Comparison(study))
+    return {number: "best" if best and number == best.number else "front" for number in study.front}
 
 
 def study_view(study: StudyRecord) -> RunView:
@@ -69,11 +79,11 @@ def study_view(study: StudyRecord) -> RunView:
         epoch_axes=(),
         state=state,
         mark=mark_of(
-            study.config.wandb.project,
-            study.config.wandb.entity,
+            study.config.wandb.model_dump(exclude={"mode"}),
             numbers,
             study.front,
             complete,
+            [trial.measured for trial in study.complete],
             shown,
             [trial.reason for trial in failed],
         ),
@@ -134,7 +144,7 @@ def _rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
 
 def _tables(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
     """The tables and the chart of the study as it is now."""
-    trials = [trial.row() for trial in study.complete]
+    trials = [{**trial.row(), **trial.measured} for trial in study.complete]
     found = pareto_table(study, comparison)
     front = sorted(found["front"], key=lambda row: row["params"])
     unfinished = [

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 from sweeps.records import StudyRecord
 from sweeps.tracking.mode import Mode
 from sweeps.tracking.projection import Projector
+from sweeps.tracking.views import run_id
 
 logger = logging.getLogger("sweeps.tracking")
 
@@ -31,7 +33,10 @@ class Tracker:
         """
         self._enabled = mode.value != "disabled"
         self._sync = sync
-        self._projector = Projector(study_dir, online=mode.value == "online", warn=self._warn)
+        self._stopped: SimpleQueue[str] = SimpleQueue()  # ids of runs
+        self._projector = Projector(
+            study_dir, online=mode.value == "online", warn=self._warn, on_stop=self._stopped.put
+        )
         self._warnings: list[str] = []
         self._told = 0  # of the warnings
         self._gone: set[str] = set()  # runs that were warned of
@@ -59,6 +64,13 @@ class Tracker:
         news = self._warnings[self._told :]
         self._told += len(news)
         return news
+
+    def stopped(self) -> list[int]:
+        """The trials whose stop button was pressed on their pages since the last call."""
+        runs = [self._stopped.get() for _ in range(self._stopped.qsize())]
+        study = self._latest
+        trials = study.trials if study else []
+        return [trial.number for trial in trials if study and run_id(study, trial.number) in runs]
 
     def close(self, timeout: float = 60.0) -> list[str]:
         """Project the last state and end all runs.

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
-from sweeps.config import MEASURED
 from sweeps.records import (
     FACTS,
     ContenderRecord,
@@ -27,6 +28,7 @@ from sweeps.records import (
 
 Row = dict[str, Any]
 RunState = Literal["waiting", "running", "complete", "stopped", "failed"]
+Standing = Literal["", "front", "best"]
 
 TIME = "_timestamp"  # W&B's name for when a row was logged, in seconds since 1970
 
@@ -45,6 +47,25 @@ class Table:
 
     columns: list[str]
     data: list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network of a run, which is uploaded as an artifact.
+
+    Attributes:
+        name: of the artifact, of which it is a version.
+        path: its file, which also holds how images are to be prepared.
+        aliases: names of this version.
+        is_input: whether the run goes on from it; the others are what the run yields.
+        metadata: facts of the network.
+    """
+
+    name: str
+    path: Path
+    aliases: tuple[str, ...]
+    is_input: bool
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,7 @@ class RunView:
         make_config: makes the config.
         make_summary: makes the summary; values are what JSON has, Tables and plotly figures.
         rows: yields (step, row) from a step on; values are numbers and Histograms.
+        models: the networks to be uploaded.
     """
 
     id: str
@@ -87,6 +109,7 @@ class RunView:
     make_config: Callable[[], dict[str, Any]]
     make_summary: Callable[[], dict[str, Any]]
     rows: Callable[[int], Iterator[tuple[int, Row]]]
+    models: tuple[Model, ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -114,22 +137,63 @@ def run_id(study: StudyRecord, name: int | str) -> str:
     return f"{study.name}-{name}-{study.uid[:6]}"
 
 
-def trial_view(study: StudyRecord, trial: TrialRecord) -> RunView:
-    """The run of a trial."""
+def trial_view(study: StudyRecord, trial: TrialRecord, standing: Standing = "") -> RunView:
+    """The run of a trial.
+
+    Args:
+        study: the trial's.
+        trial: whose run it is.
+        standing: once the study has ended, whether the trial is on the front, or the best of it. Only then
+            does its run show what was measured after the trial, so that few runs are opened again.
+    """
     point, cut = _point_of(trial)
-    return _view(
+    stands = {"": (), "front": ("front",), "best": ("front", "best")}[standing]
+    view = _view(
         study,
         trial.number,
         trial.stages,
-        state=_state(study, trial.state, trial.stages),
+        state=_state(trial.state, trial.stages),
         reason=trial.reason,
         name=f"trial {trial.number} · {point} · {cut}",
         job_type="trial",
-        tags=(point, cut),
+        tags=(point, cut, *stands),
         notes=f"Trial {trial.number} of the study {study.name}: {point}, {cut}.",
         make_config=partial(_trial_config, trial),
         make_summary=partial(_trial_summary, study, trial),
     )
+    wanted = study.config.wandb.artifacts
+    uploads = view.state == "complete" and (wanted == "all" or (wanted == "front" and standing))
+    return replace(
+        view,
+        mark=f"{view.mark}+{standing}-{mark_of(trial.measured)}" if standing else view.mark,
+        models=_models(study, trial, standing) if uploads else (),
+    )
+
+
+def _models(study: StudyRecord, trial: TrialRecord, standing: Standing) -> tuple[Model, ...]:
+    """The networks of a trial, from the sparse one to that which it yields."""
+    stem = re.sub(r"[^\w.-]", "-", study.name)
+    found: list[Model] = []
+    for stage in trial.stages:
+        last = stage is trial.stages[-1]
+        if stage.kind == "early" or not stage.source.checkpoint.exists():
+            continue
+        own = (f"trial-{trial.number}", *(["best"] if standing == "best" else [])) if last else ()
+        found.append(
+            Model(
+                name=stem if last else f"{stem}-{stage.name}",
+                path=stage.source.checkpoint,
+                aliases=(stage.key, *own),
+                is_input=not last,
+                metadata={
+                    "study": study.name,
+                    "stage": stage.name,
+                    "parent": f"{found[-1].name}:{found[-1].aliases[0]}" if found else None,
+                    **(trial.row() if last else {name: stage.metrics[name] for name in FACTS}),
+                },
+            )
+        )
+    return tuple(found)
 
 
 def _point_of(trial: TrialRecord) -> tuple[str, str]:
@@ -157,6 +221,7 @@ def _trial_summary(study: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
         **trial.row(),
         **trial.measured,
         "epochs": epochs_trained(trial.stages),
+        **_best_and_last(trial.stages),
         "pruned_val_accuracy": cut.metrics["val_accuracy"],
         **{name: cut.metrics[name] for name in ("threshold", "kept", "prunable") if name in cut.metrics},
         **_environment(trial.stages[-1]),
@@ -171,6 +236,19 @@ def _trial_summary(study: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
         )
         facts["widths_chart"] = _widths_chart(layers)
     return facts
+
+
+def _best_and_last(stages: Sequence[StageRecord]) -> dict[str, Any]:
+    """The best and the last validation accuracy of each training.
+
+    As W&B would keep them itself, if it did not forget the best of a run that is resumed.
+    """
+    found = {}
+    for stage in stages:
+        measured = [row["val_accuracy"] for row in stage.history if "val_accuracy" in row]
+        if measured:
+            found[f"{stage.name}/val_accuracy"] = {"max": max(measured), "last": measured[-1]}
+    return found
 
 
 def _environment(stage: StageRecord) -> dict[str, Any]:
@@ -202,7 +280,7 @@ def contender_view(study: StudyRecord, contender: ContenderRecord) -> RunView:
         study,
         about,
         contender.stages,
-        state=_state(study, contender.state, contender.stages),
+        state=_state(contender.state, contender.stages),
         reason=contender.reason,
         name=contender.name,
         job_type="repeat" if contender.kind in ("dense", "trial") else "control",
@@ -230,7 +308,7 @@ def dense_view(study: StudyRecord) -> RunView:
         study,
         "dense",
         [dense],
-        state=_state(study, known, [dense]),
+        state=_state(known, [dense]),
         reason=dense.failure["reason"] if dense.failure else None,
         name="dense",
         job_type="dense",
@@ -260,7 +338,6 @@ def _view(
     **fields: Any,
 ) -> RunView:
     """The view of a chain of stages. `tags` and the summary are its own, beside what every run has."""
-    measured = [stages[-1].metrics.get(name) for name in MEASURED] if state == "complete" else []
     return RunView(
         id=run_id(study, about),
         project=study.config.wandb.project,
@@ -270,12 +347,10 @@ def _view(
         epoch_axes=tuple(stage.name for stage in stages if stage.kind != "prune"),
         state=state,
         mark=mark_of(
-            study.config.wandb.project,
-            study.config.wandb.entity,
+            study.config.wandb.model_dump(exclude={"mode"}),
             state,
             reason,
             study.dense.state,
-            measured,
             *map(_progress, stages),
         ),
         chain=mark_of([stage.key for stage in stages]),
@@ -292,14 +367,9 @@ def _view(
     )
 
 
-def _state(study: StudyRecord, state: RunState, stages: Sequence[StageRecord]) -> RunState:
-    """The state of a run: one with no epoch waits, and one whose network is being measured still runs."""
-    if state == "running" and not any(stage.epochs_done for stage in stages):
-        return "waiting"
-    measuring = study.latencies.get(stages[-1].key)
-    if state == "complete" and measuring and measuring.state not in ("done", "failed") and not study.ended:
-        return "running"
-    return state
+def _state(state: RunState, stages: Sequence[StageRecord]) -> RunState:
+    """The state of a run: one with no epoch waits."""
+    return "waiting" if state == "running" and not any(stage.epochs_done for stage in stages) else state
 
 
 def tags_of(study: StudyRecord, *own: str) -> tuple[str, ...]:

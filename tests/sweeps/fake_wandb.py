@@ -211,10 +211,6 @@ class FakeWandb:
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
-    def on_RunStoppedStatus(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        run = self._project(variables).get(variables.get("runId") or variables.get("name") or "")
-        return {"project": {"run": {"stopped": bool(run and run.stopped)}}}
-
     def on_CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         entity, project = self._path(variables)
         base = f"{self.url}/upload/{entity}/{project}/{variables['run']}"
@@ -314,7 +310,8 @@ class FakeWandb:
     def on_UseArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         given = variables.get("input") or variables
         artifact = self._artifact(given["artifactID"])
-        artifact.used_by.append(given["runName"])
+        if given["runName"] not in artifact.used_by:
+            artifact.used_by.append(given["runName"])
         return {"useArtifact": {"artifact": {"id": artifact.id}}}
 
     # Reports and views.
@@ -396,7 +393,7 @@ class FakeWandb:
 
     # The stream of history, summary and exit, and the content of files.
 
-    def file_stream(self, path: list[str], body: dict[str, Any]) -> None:
+    def file_stream(self, path: list[str], body: dict[str, Any]) -> dict[str, Any]:
         entity, project, name = path
         run = self.projects[f"{entity}/{project}"][name]
         files = body.get("files") or {}
@@ -409,6 +406,7 @@ class FakeWandb:
         run.preempting = run.preempting or bool(body.get("preempting"))
         if body.get("complete"):
             run.exit_code = body.get("exitcode")
+        return {"stopped": True} if run.stopped else {}
 
     def put(self, kind: str, path: list[str], content: bytes) -> bool:
         """Take the content of a file; False if it is refused."""
@@ -442,8 +440,8 @@ class FakeWandb:
                         self._reply({"error": "no"}, status=400)
                         return
                     with server.lock:
-                        server.file_stream(self._parts()[1:4], body)
-                    self._reply({})
+                        answer = server.file_stream(self._parts()[1:4], body)
+                    self._reply(answer)
                 elif self.path.startswith("/sdk/otel/"):  # wandb's reports of its own errors
                     self._reply({})
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sweeps.records import Histogram, Row
 
@@ -14,6 +15,7 @@ class InMemory:
     rows: list[Row] = field(default_factory=list)
     layers: dict[str, Histogram] = field(default_factory=dict)
     ended: list[float] = field(default_factory=list)
+    checkpoint: Path = Path("none")
     reads: int = 0
 
     def history(self) -> list[Row]:

@@ -57,13 +57,14 @@ class Runner:
         compute: Compute = instant.compute,
         interruption: Interruption | None = None,
         wrap: Callable[[InlineExecutor], InlineExecutor] = lambda executor: executor,
+        track: Callable[[Path, Mode], Tracker] = Tracker,
     ) -> StudyRecord:
         folder = self.runs / settings.study
         folder.mkdir(parents=True, exist_ok=True)
         study = make_study(folder, settings, "float32", machine=self.machine)
         state, sampling, mirror = resume(study, settings, self.runs)
         executor = wrap(InlineExecutor(self._counted(compute), workers))
-        quiet, off = Console(quiet=True), Tracker(folder, Mode("disabled", ""))
+        quiet, off = Console(quiet=True), track(folder, Mode("disabled", ""))
         interruption = interruption or Interruption()
         return Driver(state, study, sampling, mirror, executor, off, quiet, interruption).run()
 
@@ -970,3 +971,36 @@ def test_a_study_of_an_earlier_version_goes_on_under_its_points(runner: Runner) 
     again = runner.run(config(trials=8))
     assert points(again)[:6] == points(before)
     assert again.uid == uid
+
+
+# Trials that are stopped from their W&B pages
+
+
+class StopButton(Tracker):
+    """The stop button of a trial is pressed as soon as the trial is there."""
+
+    number = 1
+
+    def update(self, study: StudyRecord) -> None:
+        self.seen = len(study.trials)
+
+    def stopped(self) -> list[int]:
+        if self.seen <= self.number:
+            return []
+        self.seen = 0
+        return [self.number]
+
+
+def test_a_trial_that_is_stopped_from_its_page_goes_on_in_the_next_run(runner: Runner) -> None:
+    settings = config(
+        "search.ahead=2", "search.space={prune.ratio: {range: [0.2, 0.8], step: 0.05}}", trials=4
+    )
+
+    first = runner.run(settings, workers=1, track=StopButton)
+
+    assert first.trials[1].state == "running"
+    assert first.trials[0].state == "complete", "what they share is computed"
+    assert not first.ended
+    second = runner.run(settings, workers=1)
+    assert [trial.state for trial in second.trials] == ["complete"] * 4
+    assert set(runner.computed.values()) == {1}

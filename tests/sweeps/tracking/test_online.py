@@ -121,6 +121,28 @@ def test_rows_of_two_trainings_never_stand_in_one_run(study_dir: Path, server: F
     assert steps(server, 0) == STEPS
 
 
+def test_the_stop_button_of_a_trial_is_heard(
+    study_dir: Path, server: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wandb.sdk.lib import run_stopping
+
+    monkeypatch.setitem(run_stopping.RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.1)
+    tracker = Tracker(study_dir, ONLINE)
+    tracker.update(study(trial(0), trial(1, 1, False, 0)))
+    wait_for(lambda: steps(server, 1) == [0])
+    server.runs[run_id(1)].stopped = True
+    heard: list[int] = []
+
+    def hear() -> bool:
+        tracker.update(study(trial(0), trial(1, 1 + (steps(server, 1) == [0]), False, 0)))
+        heard.extend(tracker.stopped())
+        return bool(heard)
+
+    wait_for(hear)
+    assert heard == [1]
+    assert tracker.close() == []
+
+
 KILLED = """
 import sys
 from pathlib import Path
