@@ -378,10 +378,10 @@ class Projector:
         if (old is not None and self._shows(old, view)) or self._on_servers(view):
             return
         if view.ended or (final and view.job_type == "study" and view.state != "waiting"):
+            if old is not None and old.folder:  # first, as one written in the same second has the same name
+                shutil.rmtree(self._wandb_dir / old.folder, ignore_errors=True)
             folder = self._write_folder(view)
             self._ledger.put(FOLDER, view.id, Entry(view.mark, view.chain, folder.name))
-            if old is not None and old.folder:
-                shutil.rmtree(self._wandb_dir / old.folder, ignore_errors=True)
 
     def _on_servers(self, view: RunView) -> list[Entry]:
         """What is known of a run on servers that it may be meant for."""
