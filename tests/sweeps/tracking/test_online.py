@@ -131,10 +131,10 @@ def test_the_stop_button_of_a_trial_is_heard(
     tracker.update(study(trial(0), trial(1, 1, False, 0)))
     wait_for(lambda: steps(server, 1) == [0])
     server.runs[run_id(1)].stopped = True
+    tracker.update(study(trial(0), trial(1, 2, False, 0)))  # the server tells it in answer to a row
     heard: list[int] = []
 
     def hear() -> bool:
-        tracker.update(study(trial(0), trial(1, 1 + (steps(server, 1) == [0]), False, 0)))
         heard.extend(tracker.stopped())
         return bool(heard)
 
