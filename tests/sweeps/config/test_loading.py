@@ -108,7 +108,12 @@ def test_fields_defaults_and_types(write: Write) -> None:
     assert (config.search.trials, config.search.ahead) == (5, 4)
     assert list(config.search.objectives.items()) == [("val_accuracy", "maximize"), ("params", "minimize")]
     assert (config.workers, config.device, config.precision) == ("auto", "auto", "auto")
-    assert config.wandb.model_dump() == {"project": "slimnet", "entity": None, "mode": "auto"}
+    assert config.wandb.model_dump() == {
+        "project": "slimnet",
+        "entity": None,
+        "mode": "auto",
+        "artifacts": "front",
+    }
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "0.00001", ".00001", "+1.0e-05"])

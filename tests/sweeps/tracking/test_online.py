@@ -126,7 +126,9 @@ def test_the_stop_button_of_a_trial_is_heard(
 ) -> None:
     from wandb.sdk.lib import run_stopping
 
-    monkeypatch.setitem(run_stopping.RunStopChecker.__init__.__kwdefaults__, "poll_interval", 0.1)
+    defaults = run_stopping.RunStopChecker.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "poll_interval", 0.1)
     tracker = Tracker(study_dir, ONLINE)
     tracker.update(study(trial(0), trial(1, 1, False, 0)))
     wait_for(lambda: steps(server, 1) == [0])
