@@ -12,6 +12,7 @@ from sweeps.pareto import Front, hypervolume, reference
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.tracking.views import (
     TIME,
+    Histogram,
     Row,
     RunState,
     RunView,
@@ -19,6 +20,7 @@ from sweeps.tracking.views import (
     Table,
     contender_view,
     dense_view,
+    histogram_of,
     mark_of,
     run_id,
     tags_of,
@@ -150,13 +152,29 @@ def _tables(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
     unfinished = [
         [trial.number, trial.state, trial.reason] for trial in study.trials if trial.state == "failed"
     ]
-    return {
+    return _gammas(study) | {
         "trials": _table(trials),
         "front": _table(_flat(front)),
         "controls": _table(_flat(found["controls"])),
         "not_complete": Table(["trial", "state", "reason"], unfinished),
         "front_chart": _front_chart(study, trials, front, found["controls"]),
     }
+
+
+def _gammas(study: StudyRecord) -> dict[str, Histogram]:
+    """The scaling factors at the end of sparse training, for the least, the middle and the largest λ."""
+    sparse = {
+        (trial.config.sparse.target or trial.config.sparse.lambda_): trial.first("sparse")
+        for trial in study.complete
+    }
+    strengths = sorted(sparse)
+    shown = {strengths[place] for place in (0, len(strengths) // 2, -1)} if strengths else set()
+    ends = {
+        strength: histogram_of(rows[-1].get("gamma"))
+        for strength in sorted(shown)
+        if (rows := sparse[strength].history)
+    }
+    return {f"gamma/{strength:g}": end for strength, end in ends.items() if end}
 
 
 def _flat(rows: list[Row]) -> list[Row]:

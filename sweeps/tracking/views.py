@@ -144,7 +144,8 @@ def trial_view(study: StudyRecord, trial: TrialRecord, standing: Standing = "") 
         study: the trial's.
         trial: whose run it is.
         standing: once the study has ended, whether the trial is on the front, or the best of it. Only then
-            does its run show what was measured after the trial, so that few runs are opened again.
+            does its run show what was measured after the trial (latency, and accuracy over the ratio), so
+            that few runs are opened again.
     """
     point, cut = _point_of(trial)
     stands = {"": (), "front": ("front",), "best": ("front", "best")}[standing]
@@ -159,7 +160,7 @@ def trial_view(study: StudyRecord, trial: TrialRecord, standing: Standing = "") 
         tags=(point, cut, *stands),
         notes=f"Trial {trial.number} of the study {study.name}: {point}, {cut}.",
         make_config=partial(_trial_config, trial),
-        make_summary=partial(_trial_summary, study, trial),
+        make_summary=lambda: _trial_summary(study, trial) | (_curve(study, trial) if standing else {}),
     )
     wanted = study.config.wandb.artifacts
     uploads = view.state == "complete" and (wanted == "all" or (wanted == "front" and standing))
@@ -236,6 +237,15 @@ def _trial_summary(study: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
         )
         facts["widths_chart"] = _widths_chart(layers)
     return facts
+
+
+def _curve(study: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
+    """The accuracy of the trial's sparse network right after pruning, over the ratio, in three ways."""
+    curve = study.curves.get(trial.first("sparse").key)
+    rows = curve.metrics.get("curve", []) if curve else []
+    return (
+        {"pruned_at_every_ratio": Table(list(rows[0]), [list(row.values()) for row in rows])} if rows else {}
+    )
 
 
 def _best_and_last(stages: Sequence[StageRecord]) -> dict[str, Any]:
@@ -447,7 +457,7 @@ def _epoch_rows(stage: StageRecord, *, first_step: int, start: int) -> Iterator[
     for step, epoch in enumerate(stage.history[max(0, start - first_step) :], max(first_step, start)):
         numbers = {name: value for name, value in epoch.items() if name not in ("epochs", "gamma")}
         row: Row = {f"{stage.name}/{name}": value for name, value in numbers.items()}
-        if histogram := _histogram(epoch.get("gamma")):
+        if histogram := histogram_of(epoch.get("gamma")):
             row[f"{stage.name}/gamma"] = histogram
         if step in times:
             row[TIME] = times[step]
@@ -455,11 +465,11 @@ def _epoch_rows(stage: StageRecord, *, first_step: int, start: int) -> Iterator[
 
 
 def _layer_histograms(stage: StageRecord) -> Row:
-    layers = {name: _histogram(raw) for name, raw in stage.gamma_layers.items()}
+    layers = {name: histogram_of(raw) for name, raw in stage.gamma_layers.items()}
     return {f"gamma_layers/{name}": histogram for name, histogram in layers.items() if histogram}
 
 
-def _histogram(raw: dict[str, Any] | None) -> Histogram | None:
+def histogram_of(raw: dict[str, Any] | None) -> Histogram | None:
     """None if there is none to show: W&B refuses edges that are not finite, from a diverged network."""
     if raw is None or not all(map(math.isfinite, raw["edges"])):
         return None

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 from in_memory import InMemory
-from tracked import contender, failed, run_id, stage, study, trial
+from tracked import GAMMA, contender, failed, run_id, stage, study, trial
 
 from sweeps.records import ContenderKind, ContenderRecord, StudyRecord
 from sweeps.tracking.study_view import study_views
-from sweeps.tracking.views import Histogram, Row, RunView
+from sweeps.tracking.views import Histogram, Row, RunView, Table, trial_view
 
 
 def view_of(record: StudyRecord, name: int | str) -> RunView:
@@ -89,6 +89,41 @@ def test_the_study_shows_its_front_and_how_it_stands() -> None:
     assert [row[0] for row in tables["front"].data] == [1, 0]  # by size
     assert len(tables["front_chart"].data) == 3
     assert tables["not_complete"].data == [[2, "failed", "NaN loss"]]
+
+
+def test_the_study_shows_the_scaling_factors_for_three_of_its_strengths() -> None:
+    record = study(*map(trial, range(5)), goal=5)
+    summary = view_of(record, "study").summary
+    shown = {name: value for name, value in summary.items() if name.startswith("gamma/")}
+    assert shown == dict.fromkeys(("gamma/0.01", "gamma/0.03", "gamma/0.05"), Histogram(**GAMMA))
+
+
+def test_a_trial_of_the_front_shows_what_was_measured_after_it() -> None:
+    rows = [{"ratio": 0.5, "copied": 0.3, "absorbed": 0.4, "recalibrated": 0.5}]
+    record = study(trial(0), trial(1), goal=2)
+    curve = replace(stage("curve", True), result={"metrics": {"curve": rows}})
+    plain = trial_view(record, record.trials[1])
+    shown = trial_view(
+        replace(record, curves={trial(1).first("sparse").key: curve}), record.trials[1], "best"
+    )
+    assert "pruned_at_every_ratio" not in plain.summary
+    assert shown.summary["pruned_at_every_ratio"] == Table(list(rows[0]), [[0.5, 0.3, 0.4, 0.5]])
+    assert shown.tags == (*plain.tags, "front", "best")
+    assert shown.mark.startswith(f"{plain.mark}+best-")
+
+
+def test_a_trial_shows_its_widths_before_and_after() -> None:
+    sparse, cut, tuned = trial(0).stages
+    metrics = cut.metrics | {"layers": {"conv1": [16, 9], "conv2": [32, 32]}, "kept": 41, "prunable": 48}
+    widths = replace(cut, result={"metrics": metrics, "seconds": 1.0})
+    record = study(replace(trial(0), stages=(sparse, widths, tuned)))
+    summary = trial_view(record, record.trials[0]).summary
+    assert summary["widths"] == Table(["layer", "before", "after"], [["conv1", 16, 9], ["conv2", 32, 32]])
+    assert [list(bars.y) for bars in summary["widths_chart"].data] == [[16, 32], [9, 32]]
+    assert (summary["kept"], summary["prunable"]) == (41, 48)
+    assert summary["difference"] == pytest.approx(0.0)
+    assert summary["times_smaller"] == pytest.approx(2000 / 900)
+    assert summary["sparse/val_accuracy"] == {"max": 0.8, "last": 0.8}
 
 
 CONTENDERS = (
