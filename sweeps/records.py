@@ -49,6 +49,10 @@ class _Beginning:
     whole: StageSource
     epochs: int
 
+    @property
+    def checkpoint(self) -> Path:
+        return self.whole.checkpoint
+
     def history(self) -> list[Row]:
         return self.whole.history()[: self.epochs]
 

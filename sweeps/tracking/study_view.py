@@ -87,10 +87,10 @@ def study_view(study: StudyRecord) -> RunView:
             complete,
             [trial.measured for trial in study.complete],
             shown,
-            [trial.reason for trial in failed],
+            [trial.reason for trial in study.trials],
         ),
         chain="",
-        count_rows=lambda before: sum(before is None or trial.number < before for trial in _told(study)),
+        count_rows=partial(_count_rows, study),
         make_seconds=lambda: 0.0,
         make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
         make_summary=lambda: numbers | _tables(study, comparison),
@@ -99,16 +99,25 @@ def study_view(study: StudyRecord) -> RunView:
 
 
 def _told(study: StudyRecord) -> list[TrialRecord]:
-    """The complete trials, in order, before the first that still runs; none before the baseline ends."""
+    """The trials that reached a network or were stopped, in order, before the first that still runs.
+
+    None before the baseline ends.
+    """
     told: list[TrialRecord] = []
     if study.dense.state not in ("done", "failed"):
         return told
     for trial in study.trials:
         if trial.state == "running":
             break
-        if trial.state == "complete":
+        if trial.state != "failed":
             told.append(trial)
     return told
+
+
+def _count_rows(study: StudyRecord, before: int | None) -> int:
+    """How many rows `_rows` yields before a step."""
+    complete = [trial.number for trial in _told(study) if trial.state == "complete"]
+    return sum(before is None or number < before for number in complete)
 
 
 def _rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
@@ -122,10 +131,12 @@ def _rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
     known = {study.dense.key: study.dense.epochs_done}
     best = 0.0
     for trial in _told(study):
+        known |= {stage.key: stage.epochs_done for stage in trial.stages if stage.kind != "prune"}
+        if trial.state != "complete":
+            continue
         row = facts[trial.number] = trial.facts()
         if study.config.search.allows(row):
             front.add(trial.number, row)
-        known |= {stage.key: stage.epochs_done for stage in trial.stages if stage.kind != "prune"}
         best = max(best, row["val_accuracy"])
         if trial.number < start:
             continue
@@ -150,7 +161,9 @@ def _tables(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
     found = pareto_table(study, comparison)
     front = sorted(found["front"], key=lambda row: row["params"])
     unfinished = [
-        [trial.number, trial.state, trial.reason] for trial in study.trials if trial.state == "failed"
+        [trial.number, trial.state, trial.reason]
+        for trial in study.trials
+        if trial.state in ("failed", "stopped")
     ]
     return _gammas(study) | {
         "trials": _table(trials),
