@@ -17,6 +17,7 @@ from sweeps.cli.remove import gc_command, rm_command
 from sweeps.cli.report import report_command
 from sweeps.cli.run import run_command
 from sweeps.cli.show import pareto_command, status_command
+from sweeps.cli.wandb_sweep import wandb_sweep_command, wandb_trial_command
 from sweeps.cli.watch import watch_command
 from sweeps.console import Console
 from sweeps.study import StudyBusyError
@@ -42,6 +43,8 @@ app.command("sync")(sync_command)
 app.command("retry")(retry_command)
 app.command("rm")(rm_command)
 app.command("gc")(gc_command)
+app.command("wandb-sweep")(wandb_sweep_command)
+app.command("wandb-trial", hidden=True)(wandb_trial_command)
 app.command("doctor")(doctor_command)
 
 

@@ -55,6 +55,11 @@ def command(name: str, reference: str) -> str:
     return f"{shlex.join([sys.orig_argv[0], '-m', 'sweeps', name])} {reference}"
 
 
+def program(module: str) -> str:
+    """How the user calls another program of this environment."""
+    return shlex.join([sys.orig_argv[0], "-m", module])
+
+
 def check_search(config: Config) -> None:
     """Refuse a sampler that cannot be made, and a goal that is larger than the search space."""
     if config.search.sampler not in ("tpe", "random", "grid") or config.search.args:

@@ -28,6 +28,7 @@ class OptunaSpace:
     each value of that: "sparse.lambda[l1]".
 
     Attributes:
+        paths: the searched fields, in the order of the space.
         parents: the parameters that others go by.
         fields: the parameters by name; those that others go by first, then in the order of the space.
         distributions: their distributions, likewise. Ordered values stay ordered: those of a geometric grid,
@@ -41,7 +42,7 @@ class OptunaSpace:
         Args:
             space: entries by dotted path.
         """
-        self._paths = list(space)
+        self.paths = list(space)
         self.parents = list(parents(space))
         ordered = [*self.parents, *(path for path in space if path not in self.parents)]
         entries = {name: entry for path in ordered for name, entry in _parameters(path, space[path])}
@@ -73,7 +74,7 @@ class OptunaSpace:
         values = {
             path: self.fields[name].decode(stored.get(name)) for name, path in self._names(given).items()
         }
-        return {path: values[path] for path in self._paths if path in values}
+        return {path: values[path] for path in self.paths if path in values}
 
     def fill(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A point as Optuna stores it, with the middle of each parameter that does not belong to it."""

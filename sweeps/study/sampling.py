@@ -109,10 +109,7 @@ class Sampling:
         self._show(last=self._count - self._ahead)
         noted = dict(self._storage.get_study_system_attrs(self._study_id))
         trial = self._study.ask()
-        for name in self._sampler.choose(trial):
-            _suggest(trial, name, self._space.distributions[name])
-        params = self._space.decode(trial.params)
-        self._sampler.taken.add(self._space.key(params))
+        params = self._sampler.draw_point(trial)
         self._count += 1
         return Point(params, self._attributes(trial.number, noted))
 
@@ -127,6 +124,14 @@ class Sampling:
             violations: how far it is off each constraint, 0 or less where it is met.
         """
         self._results[number] = _Result(values, violations or {})
+
+    def as_study(self, goal: int) -> optuna.Study:
+        """The Optuna study, for another program that asks it and tells it results.
+
+        Its sampler is exhausted once there are `goal` trials.
+        """
+        self._sampler.goal = goal
+        return _ForeignStudy(self._study, self._space)
 
     def _show(self, last: int) -> None:
         """Let the sampler see all trials and the results of those up to `last`."""
@@ -168,6 +173,21 @@ class Sampling:
         if new := {key: value for key, value in of_study.items() if noted.get(key) != value}:
             attributes[STUDY_ATTRIBUTES] = new
         return attributes
+
+
+class _ForeignStudy(optuna.Study):
+    """The study of another program, which enqueues points as the config's values."""
+
+    def __init__(self, study: optuna.Study, space: OptunaSpace) -> None:
+        super().__init__(study.study_name, study._storage, sampler=study.sampler)
+        self._space = space
+
+    def enqueue_trial(
+        self, params: dict[str, Any], user_attrs: dict[str, Any] | None = None, skip_if_exists: bool = False
+    ) -> None:
+        """Enqueue a point; what is not searched is left out."""
+        point = {path: params[path] for path in self._space.paths if path in params}
+        super().enqueue_trial(self._space.encode(point), user_attrs, skip_if_exists)
 
 
 class _Taken:
@@ -215,15 +235,26 @@ class _Unrepeated(BaseSampler):
 
     def __init__(self, space: OptunaSpace, search: Search, seed: int) -> None:
         self.taken = _Taken(space)
+        self.goal = search.trials
         self.seconds = 0.0
         self._space = space
         self._search = search
         self._seed = seed
 
-    def choose(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The parameters of the trial's point, as the sampler is to see them."""
-        chosen: dict[str, Any] = trial.relative_params
-        return chosen
+    def draw_point(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The point of a new trial, as the config's values; Optuna notes it too."""
+        for name in trial.relative_params:
+            _suggest(trial, name, self._space.distributions[name])
+        for name in self._space.active(trial.params):  # others, where a point was enqueued
+            if name not in trial.params:
+                _suggest(trial, name, self._space.distributions[name])
+        params = self._space.decode(trial.params)
+        self.taken.add(self._space.key(params))
+        return params
+
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether no further trial is wanted; the name is that of Optuna's grid sampler."""
+        return len(study.get_trials(deepcopy=False)) >= self.goal or self.taken.left() == 0
 
     def shown(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """A point as the sampler sees it: with all parameters, unless it draws one after the other."""

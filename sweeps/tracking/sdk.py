@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from slimnet.errors import SlimnetError
 from sweeps.tracking.views import Histogram, Model, Row, RunView, Table
 
 if TYPE_CHECKING:
@@ -101,6 +105,28 @@ def ask(api: Api, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     """
     answer: dict[str, Any] = api._service_api.execute_graphql(query, variables)
     return answer
+
+
+def create_sweep(definition: dict[str, Any], project: str, entity: str | None) -> tuple[str, str]:
+    """Make a sweep; returns "entity/project/id" and the address of its page.
+
+    Raises:
+        SlimnetError: there is no key, or the server does not take the sweep.
+    """
+    wandb = load_wandb()
+    if not find_account().has_key:
+        raise SlimnetError(
+            f"a sweep needs an API key for {find_account().host}; set one with: "
+            f"{sys.orig_argv[0]} -m wandb login, or use --print and make the sweep on W&B's page"
+        )
+    try:
+        api = connect(INIT_TIMEOUT)
+        owner = entity or str(api.default_entity)
+        with redirect_stdout(io.StringIO()):  # it prints what the caller says
+            name = wandb.sweep(definition, entity=owner, project=project)
+    except Exception as error:
+        raise SlimnetError(f"W&B did not take the sweep: {' '.join(str(error).split())}") from error
+    return f"{owner}/{project}/{name}", f"{app_url(api)}/{owner}/{project}/sweeps/{name}"
 
 
 def open_run(

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote, unquote
 
+import yaml
+
 API_KEY = "k" * 40
 USER = "me"
 TIME = "2026-01-01T00:00:00"
@@ -89,6 +91,8 @@ class FakeWandb:
     Attributes:
         projects: the runs by id, of each "entity/project".
         artifacts: all versions, in the order in which they were created.
+        sweeps: the configs of W&B's own sweeps.
+        to_run: commands for the agents of sweeps; see `give_out`.
         views: reports ("runs") and views of projects ("project-view").
         deleted: ids of runs that were deleted, which no run can have again.
         unknown: what it was asked and does not know.
@@ -100,6 +104,8 @@ class FakeWandb:
         self.projects: dict[str, dict[str, ServerRun]] = {}
         self.artifacts: list[ServerArtifact] = []
         self.views: list[ServerView] = []
+        self.sweeps: list[dict[str, Any]] = []
+        self.to_run: list[dict[str, Any]] = []
         self.deleted: set[str] = set()
         self.unknown: list[str] = []
         self.asked: list[str] = []
@@ -134,6 +140,11 @@ class FakeWandb:
         """As a user does on the page of a project."""
         del self.runs[run]
         self.deleted.add(run)
+
+    def give_out(self, run: str, point: dict[str, Any]) -> None:
+        """Let the next agent run a trial."""
+        given = {name: {"value": value} for name, value in point.items()}
+        self.to_run.append({"type": "run", "run_id": run, "program": "sweeps", "args": given})
 
     def committed(self, kind: str) -> list[ServerArtifact]:
         """The artifacts of a type that have arrived."""
@@ -313,6 +324,30 @@ class FakeWandb:
         if given["runName"] not in artifact.used_by:
             artifact.used_by.append(given["runName"])
         return {"useArtifact": {"artifact": {"id": artifact.id}}}
+
+    # Sweeps.
+
+    def on_UpsertSweep(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.sweeps.append(yaml.safe_load(variables["config"]))
+        entity, project = variables["entityName"], variables["projectName"]
+        self.projects.setdefault(f"{entity}/{project}", {})
+        named = {"id": "p", "name": project, "entity": {"id": "e", "name": entity}}
+        sweep = {"name": f"sweep{len(self.sweeps)}", "project": named}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def on_SweepWithRuns(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        config = self.sweeps[int(variables["sweep"].removeprefix("sweep")) - 1]
+        return {"project": {"sweep": {"id": "s", "config": yaml.safe_dump(config), "runs": {"edges": []}}}}
+
+    def on_CreateAgent(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"createAgent": {"agent": {"id": "agent"}}}
+
+    def on_Heartbeat(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        """Give out a run once the one before has ended, and send the agent home after the last."""
+        commands: list[dict[str, Any]] = []
+        if not json.loads(variables["runState"]):
+            commands = [self.to_run.pop(0) if self.to_run else {"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
 
     # Reports and views.
 

@@ -1,0 +1,1 @@
+"""Studies that W&B's own sweeps run: W&B hands out the points, and its agents run single trials."""

@@ -1,0 +1,136 @@
+"""A trial that an agent of W&B runs: the point it was given, and its run on W&B as the trial goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from slimnet.errors import SlimnetError
+from sweeps.config import Config
+from sweeps.records import StudyRecord
+from sweeps.tracking import sdk
+from sweeps.tracking.views import RunView, trial_view
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
+
+NEWS_SECONDS = 2.0  # between two looks at the trial
+logger = logging.getLogger("sweeps.tracking")
+
+
+def overrides_of(config: Config) -> tuple[str, list[str]]:
+    """The id of the run that an agent has begun, and the overrides that make a study of its trial alone.
+
+    The study is named after the run, so that an agent which gets the run again goes on with it. Its stages
+    lie with those of all studies, and are shared.
+
+    Raises:
+        SlimnetError: this was not begun by an agent.
+    """
+    run, path = os.environ.get("WANDB_RUN_ID"), os.environ.get("WANDB_SWEEP_PARAM_PATH")
+    if not run or not path:
+        raise SlimnetError(
+            "this command is for agents of a W&B sweep; make one with: sweeps wandb-sweep CONFIG"
+        )
+    given = yaml.safe_load(Path(path).read_text())
+    point = {name: given[name]["value"] for name in config.search.space if name in given}
+    fields = {
+        "study": f"{config.study}-{run}",
+        "search.trials": 1,
+        "search.points": [point],
+        "controls": {},
+        "confirm": {},
+        "wandb.mode": "disabled",
+    }
+    return run, [f"{name}={json.dumps(value)}" for name, value in fields.items()]
+
+
+@contextmanager
+def followed(run: str, study: str, folder: Path, read: Callable[[], StudyRecord | None]) -> Iterator[None]:
+    """Log a trial to the agent's run on W&B while it is computed, and end the run with it.
+
+    Args:
+        run: the id of the run.
+        study: the name of the study that the sweep is of.
+        folder: where wandb may write.
+        read: reads the study of the trial; None before there is one.
+    """
+    follower = _Follower(run, study, folder, read)
+    ended = threading.Event()
+    thread = threading.Thread(target=follower.until, args=(ended,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        follower.finish()
+
+
+class _Follower:
+    def __init__(self, run: str, study: str, folder: Path, read: Callable[[], StudyRecord | None]) -> None:
+        self._id = run
+        self._study = study
+        self._folder = folder
+        self._read = read
+        self._run: Run | None = None
+        self._view: RunView | None = None
+        self._next = 0
+
+    def until(self, ended: threading.Event) -> None:
+        """Log what is new until the trial has ended; what fails is tried again."""
+        while not ended.wait(NEWS_SECONDS):
+            try:
+                self._look()
+            except Exception as error:
+                logger.warning(f"W&B: the run {self._id} is not brought up to date ({error})")
+
+    def finish(self) -> None:
+        """Log the rest, and end the run.
+
+        Raises:
+            SlimnetError: the server does not take it.
+        """
+        try:
+            self._look()
+            if self._run is not None and self._view is not None:
+                sdk.finish_run(self._run, self._view)
+        except Exception as error:
+            raise SlimnetError(
+                f"W&B did not take the run {self._id} ({' '.join(str(error).split())}); its stages are kept, "
+                "and the same command logs them again"
+            ) from error
+
+    def _look(self) -> None:
+        """Log what is new."""
+        record = self._read()
+        if record is None or not record.trials:
+            return
+        self._view = view = self._of_agent(trial_view(record, record.trials[0]))
+        if self._run is None:
+            self._run = sdk.open_run(view, self._folder, "online")
+            self._next = self._run.starting_step
+        last = sdk.log_rows(self._run, view.rows(self._next))
+        self._next = self._next if last is None else last + 1
+
+    def _of_agent(self, view: RunView) -> RunView:
+        """The view as the agent's run, in the place that the agent has set."""
+        environment: Any = os.environ.get
+        return replace(
+            view,
+            id=self._id,
+            name=view.name.partition(" · ")[2],
+            project=environment("WANDB_PROJECT") or view.project,
+            entity=environment("WANDB_ENTITY") or view.entity,
+            group=self._study,
+            notes=f"A trial of {self._study}, given out by the sweep {environment('WANDB_SWEEP_ID')}.",
+        )

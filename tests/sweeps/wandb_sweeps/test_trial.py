@@ -1,0 +1,62 @@
+"""Trials that a real agent of W&B runs, which a server on the loopback gives points to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_wandb import FakeWandb
+from running import PATIENCE, ROOT, Command, Sweep
+
+ROWS = 2 + 1 + 1  # epochs of sparse training, pruning, epochs of fine-tuning
+POINT = {"sparse.lambda": 0.005, "prune.ratio": 0.5}
+
+
+def agent(tmp_path: Path) -> None:
+    """Run an agent until the server has no run for it."""
+    work = tmp_path / "work"
+    work.mkdir(exist_ok=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "wandb", "agent", "me/slimnet/sweep1"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=work,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+# An agent, two runs of the command line, and the smoke sweep whose stages they share.
+@pytest.mark.slow
+def test_an_agent_runs_a_trial_shares_stages_and_goes_on(
+    tmp_path: Path, command: Command, server: FakeWandb, finished: Sweep
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "stages").symlink_to(finished.runs / "stages")
+    trained = sorted(runs.glob("stages/sparse/*/result.json"))
+    status, _, err = command("wandb-sweep", "smoke", "--runs", runs)
+    assert status == 0, err
+
+    server.give_out("abc", POINT)
+    server.give_out("abc", POINT)  # as after a preemption
+    agent(tmp_path)
+
+    run = server.runs["abc"]
+    assert run.steps() == list(range(ROWS))
+    assert run.opened > 1
+    assert run.exit_code == 0
+    assert run.summary["state"] == "complete"
+    assert run.summary["params"] > 0
+    assert run.attributes["groupName"] == "smoke"
+    assert run.attributes["displayName"] == "λ 0.005 · ratio 0.5"
+    assert run.attributes["sweep"] == "sweep1"
+    assert sorted(runs.glob("stages/sparse/*/result.json")) == trained
+    front = json.loads((runs / "smoke-abc" / "pareto.json").read_text())["front"]
+    assert [row["ratio"] for row in front] == [0.5]
