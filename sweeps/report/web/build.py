@@ -57,8 +57,8 @@ class WebPages:
         self.report = wr.Report(
             entity=entity,
             project=project,
-            title=f"{study.name}: {found.subject}"[:128],
-            description=f"{found.state}. {self.mark}",
+            title=study.name,  # it becomes part of the address
+            description=f"{found.subject}. {found.state}. {self.mark}",
             width="fluid",
             blocks=[
                 wr.CalloutBlock(text=found.headline),

@@ -37,6 +37,7 @@ def test_a_saved_report_is_the_same_when_it_is_loaded(server: FakeWandb, study: 
     built = WebPages(study, USER, "slimnet").report
     loaded = wr.Report.from_url(published.report)
     assert loaded.title == built.title
+    assert "/reports/fashion-mini--" in published.report
     assert shape(loaded) == shape(built)
     assert published.lacking == 0
     assert published.shared is None
