@@ -235,3 +235,35 @@ def test_mapped_images_give_the_same_batches_whole_and_streamed(
         assert here.device.type == there.device.type == "cuda"
         assert torch.equal(here, there)
         assert torch.equal(labels, others)
+
+
+def test_training_on_streamed_images_is_that_on_images_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads pin batches while steps are recorded."""
+    monkeypatch.setattr("slimnet.data.streaming.WHOLE", 0.0)
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 255, (320, 16, 16, 3), dtype=np.uint8), np.arange(320) % 4
+    np.save(tmp_path / "x.npy", x)
+    found = []
+    for images in (x, np.load(tmp_path / "x.npy", mmap_mode="r")):
+        splits = split(
+            Dataset("noise", images, y, images[:40], y[:40], 4), validation=0.1, seed=0, device="cuda"
+        )
+        model = network()
+        train(model, splits, RECIPE, seed=7, gammas={})
+        found.append(bits(model))
+    assert same(*found) == []
+
+
+def test_a_patched_forward_is_computed_at_every_step() -> None:
+    model, calls = network(), []
+    forward = model.forward
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return forward(x)
+
+    model.forward = counted
+    trained(model)
+    assert calls.count(32) >= 3 * 8

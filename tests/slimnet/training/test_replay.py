@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,38 @@ RECIPE = Recipe(epochs=2, lr=0.05, batch_size=16)
 
 def test_a_processor_records_nothing() -> None:
     assert not can_replay(models.resnet([1], 4))
+
+
+def _patched(model: nn.Module) -> None:
+    model.forward = lambda x: x
+
+
+def _hooked(model: nn.Module) -> None:
+    next(model.parameters()).register_hook(lambda gradient: gradient)
+
+
+def _counting(model: nn.Module) -> None:
+    model.bn1.momentum = None
+
+
+def _replaced(model: nn.Module) -> None:
+    class Own(nn.BatchNorm2d):
+        pass
+
+    model.bn1 = Own(4)
+
+
+@pytest.mark.parametrize("change", [_patched, _hooked, _counting, _replaced])
+def test_what_a_recording_would_not_repeat_is_not_recorded(
+    change: Callable[[nn.Module], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if parameters were on a GPU, and changed: each alone is a reason."""
+    monkeypatch.setattr("slimnet.training.replay.DEVICE", "cpu")
+    model = models.resnet([1], 4)
+    assert can_replay(model)
+    change(model)
+    assert not can_replay(model)
+    assert not can_replay(models.resnet([1], 4), model)
 
 
 def test_what_cannot_be_recorded_is_computed_and_not_tried_again(
