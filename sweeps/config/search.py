@@ -55,10 +55,12 @@ Passes = Annotated[
 ]
 
 
-def _above_0(bound: str) -> str:
-    if not 0 < float(bound[2:]) < float("inf"):
+def _spell_bound(bound: str) -> str:
+    """One spelling of each bound, as a study is continued only with the bounds that it began with."""
+    number = float(bound[2:])
+    if not 0 < number < float("inf"):
         raise ValueError(bound)
-    return bound
+    return f"{bound[:2]} {repr(number).removesuffix('.0')}"
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -95,7 +97,7 @@ for path in ("data.path", "data.factory", "data.args", "model.path", "model.init
 Bound = Annotated[
     str,
     Field(pattern=r"^(<=|>=) *(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
-    AfterValidator(_above_0),
+    AfterValidator(_spell_bound),
     WithJsonSchema({"const": 'a bound above 0 such as ">= 0.85" or "<= 1e6"'}),
 ]
 
@@ -327,7 +329,7 @@ def _parse(path: str, spelling: Any) -> Entry | By:
         spelling = spelling.to_yaml()
     if not (isinstance(spelling, dict) and "by" in spelling):
         return parse_entry(spelling, partial(_field_value, path))
-    if spelling["by"] not in SEARCHABLE:
+    if not isinstance(spelling["by"], str) or spelling["by"] not in SEARCHABLE:
         raise ValueError(f"{show(spelling['by'])} {unsearchable(str(spelling['by']))[:-1]}")
     return parse_by(spelling, partial(_field_value, path), partial(_field_value, spelling["by"]))
 
@@ -347,7 +349,7 @@ def _wrong_parents(space: Mapping[str, Entry | By]) -> list[tuple[KeyPath, str]]
             clause = f"goes by {entry.field}, which goes by another field itself; only one step is possible."
         elif values is None:
             clause = f"goes by {entry.field}, which is continuous; list its values."
-        elif unknown := [value for value, _ in entry.cases if value not in values]:
+        elif unknown := [value for value, _ in entry.cases if not contains(parent, value)]:
             clause = (
                 f"has values for {entry.field} {show(unknown[0])}, which search.space.{entry.field} does not "
                 f"have ({', '.join(map(str, values))})."

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from itertools import product
 from typing import Any
 
-from sweeps.config.yaml_source import parse_value
+from sweeps.config.messages import show
+from sweeps.config.yaml_source import ConfigError, parse_value
 
 Number = int | float
 
@@ -24,8 +27,26 @@ SPELLINGS = (
 MOST_BRANCHES = 1000
 
 
+def hashable(value: Any) -> Any:
+    """What a value is compared by: JSON for lists, tuples and mappings, as records hold lists for tuples."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | tuple | dict) else value
+
+
+class _Values:
+    """Knows which values an entry has, so that many points are looked up quickly."""
+
+    def values(self) -> Sequence[Any] | None:
+        raise NotImplementedError
+
+    @cached_property
+    def known(self) -> frozenset[Any] | None:
+        """Every value, as `hashable` has it; None when the entry is continuous."""
+        values = self.values()
+        return None if values is None else frozenset(map(hashable, values))
+
+
 @dataclass(frozen=True)
-class Choices:
+class Choices(_Values):
     """A fixed set of values without an order."""
 
     choices: tuple[Any, ...]
@@ -40,7 +61,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Range:
+class Range(_Values):
     """Evenly spread from `low` to `high`; all int, with a step, where the field is int.
 
     With a step, the values are low, low + step, ... as clean decimals, `high` included if the steps meet it.
@@ -64,7 +85,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Log:
+class Log(_Values):
     """Evenly spread in the logarithm from `low` to `high`, both included; all int where the field is int.
 
     With `steps`, a geometric grid of that many values, those between the ends rounded to 6 significant digits
@@ -109,7 +130,11 @@ class By:
 
     def case(self, value: Any) -> Entry | None:
         """The entry for a value of the field; None if there is none."""
-        return next((entry for known, entry in self.cases if known == value), None)
+        return self._entries.get(hashable(value))
+
+    @cached_property
+    def _entries(self) -> dict[Any, Entry]:
+        return {hashable(value): entry for value, entry in self.cases}
 
     def values(self) -> list[Any] | None:
         """The values of all cases; None when one of them is continuous."""
@@ -118,7 +143,7 @@ class By:
 
     def to_yaml(self) -> dict[Any, Any]:
         """The entry as it is written in a config."""
-        return {"by": self.field, **{value: entry.to_yaml() for value, entry in self.cases}}
+        return {"by": self.field, **{_spell(value): entry.to_yaml() for value, entry in self.cases}}
 
 
 Space = Mapping[str, Entry | By]
@@ -165,7 +190,9 @@ def parse_by(raw: Mapping[Any, Any], check: Callable[[Any], Any], check_case: Ca
     for key, spelling in raw.items():
         if key == "by":
             continue
-        value = check_case(parse_value(key, "") if isinstance(key, str) else key)
+        value = check_case(_read(key) if isinstance(key, str) else key)
+        if any(hashable(value) == hashable(known) for known, _ in cases):
+            raise ValueError(f"the value {show(value)} of {raw['by']} is given twice; keep one")
         try:
             cases.append((value, parse_entry(spelling, check)))
         except ValueError as error:
@@ -173,6 +200,20 @@ def parse_by(raw: Mapping[Any, Any], check: Callable[[Any], Any], check_case: Ca
     if not cases:
         raise ValueError(f"it needs the values of {raw['by']} for which it is searched, such as {SPELLED_BY}")
     return By(raw["by"], tuple(cases))
+
+
+def _read(key: str) -> Any:
+    """The value that a key stands for: what it is as YAML, or else the text itself."""
+    try:
+        return parse_value(key, "")
+    except ConfigError:
+        return key
+
+
+def _spell(value: Any) -> str:
+    """A key that `_read` reads back to the value."""
+    plain = isinstance(value, str) and value != "by" and _read(value) == value
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 def parents(space: Space) -> dict[str, list[Any]]:
@@ -186,25 +227,34 @@ def branches(space: Space) -> list[Branch]:
 
     In each, a parent has this one value.
     """
-    found: list[Branch] = []
-    for values in product(*parents(space).values()):
-        given = dict(zip(parents(space), values, strict=True))
-        branch: dict[str, Entry] = {}
-        for path, entry in space.items():
-            if path in given:
-                branch[path] = Choices((given[path],))
-            elif not isinstance(entry, By):
-                branch[path] = entry
-            elif (case := entry.case(given[entry.field])) is not None:
-                branch[path] = case
-        found.append(branch)
-    return found
+    values = parents(space)
+    return [_branch(space, dict(zip(values, given, strict=True))) for given in product(*values.values())]
 
 
 def branch_of(space: Space, point: Mapping[str, Any]) -> Branch | None:
     """The part of a space that a point is in by the values of the parents; None if it is in none."""
-    given = {path: Choices((point.get(path),)) for path in parents(space)}
-    return next((branch for branch in branches(space) if given.items() <= branch.items()), None)
+    given: dict[str, Any] = {}
+    for path, values in parents(space).items():
+        if path not in point:
+            return None
+        found = [value for value in values if hashable(value) == hashable(point[path])]
+        if not found:
+            return None
+        given[path] = found[0]
+    return _branch(space, given)
+
+
+def _branch(space: Space, given: Mapping[str, Any]) -> Branch:
+    """The part of a space at these values of the parents."""
+    branch: dict[str, Entry] = {}
+    for path, entry in space.items():
+        if path in given:
+            branch[path] = Choices((given[path],))
+        elif not isinstance(entry, By):
+            branch[path] = entry
+        elif (case := entry.case(given[entry.field])) is not None:
+            branch[path] = case
+    return branch
 
 
 def entries_of(space: Space, path: str) -> list[Entry]:
@@ -233,9 +283,8 @@ def continuous(space: Space) -> list[str]:
 
 def contains(entry: Entry, value: Any) -> bool:
     """Whether a searched field may take a value."""
-    values = entry.values()
-    if values is not None or isinstance(entry, Choices):
-        return value in (values or [])
+    if entry.known is not None or isinstance(entry, Choices):
+        return hashable(value) in (entry.known or ())
     return isinstance(value, int | float) and entry.low <= value <= entry.high
 
 

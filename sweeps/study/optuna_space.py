@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from optuna.distributions import (
 )
 
 from slimnet.errors import SlimnetError
-from sweeps.config.space import Branch, By, Choices, Entry, Log, Range, Space, branches, parents
+from sweeps.config.space import Branch, By, Choices, Entry, Log, Range, Space, branches, hashable, parents
 
 
 class OptunaSpace:
@@ -226,7 +225,7 @@ class Field:
         values = entry.values()
         self.size = None if values is None else len(values)
         self._values = [_primitive(value) for value in values or []]
-        self._index = {_hashable(value): index for index, value in enumerate(self._values)}
+        self._index = {hashable(value): index for index, value in enumerate(self._values)}
         self.stored: list[Any] = _ranks(path, entry) or list(self._index)
         self.coded = self.stored != self._values
         self.middle = self._middle(entry)
@@ -243,7 +242,7 @@ class Field:
                 return value
             raise self._unknown(value)
         with suppress(KeyError):
-            return self._index[_hashable(value)]
+            return self._index[hashable(value)]
         raise self._unknown(value)
 
     def encode(self, value: Any) -> Any:
@@ -298,7 +297,7 @@ def _distribution(path: str, entry: Entry) -> BaseDistribution:
             return IntDistribution(low, int(values[-1]), step=int(step or 1))
         case Range(low, _, step) if values is not None:
             return FloatDistribution(low, values[-1], step=step)
-    return CategoricalDistribution([_hashable(_primitive(value)) for value in values or []])
+    return CategoricalDistribution([hashable(_primitive(value)) for value in values or []])
 
 
 def _ranks(path: str, entry: Entry) -> list[int] | None:
@@ -335,8 +334,3 @@ def _distance(distribution: BaseDistribution, one: Any, other: Any) -> float:
 def _primitive(value: Any) -> Any:
     """A value as in JSON, with lists for tuples."""
     return [_primitive(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _hashable(value: Any) -> Any:
-    """A value that can be an Optuna category: JSON for a list or a mapping."""
-    return json.dumps(value, sort_keys=True) if isinstance(value, list | tuple | dict) else value

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sweeps.config import Config, ConfigError, dump_config, load_config
-from sweeps.config.space import branches, count_points
+from sweeps.config.space import branch_of, branches, contains, count_points
+from sweeps.study.config_file import check_config, keep_config
 
 POINTS = "[{sparse.lambda: 0.01, prune.ratio: 0.5}, {sparse.lambda: 0.002, prune.ratio: 0.9}]"
 CONFIG = """\
@@ -133,6 +136,26 @@ def test_limits_of_earlier_configs_are_constraints(write: Write) -> None:
     assert "limits" not in dump_config(limits)
 
 
+def test_a_bound_is_the_same_however_it_is_spelled(write: Write) -> None:
+    one, other = (
+        load_config(write(*SEARCH, f"constraints: {{params: {most}, val_accuracy: '{least}'}}")).search
+        for most, least in (("<=1e6", ">=0.20"), ("<= 1000000.0", ">= .2"))
+    )
+    assert one.constraints == other.constraints == {"params": "<= 1000000", "val_accuracy": ">= 0.2"}
+
+
+def test_a_study_with_limits_in_its_kept_config_goes_on(write: Write, tmp_path: Path) -> None:
+    config = load_config(write(*SEARCH, "limits: {params: 1000000, val_accuracy: 0.2}"))
+    keep_config(tmp_path, config)
+    kept = tmp_path / "config.yaml"
+    text, count = re.subn(
+        r"constraints: .*", "limits: {params: 1000000.0, val_accuracy: 0.2}", kept.read_text()
+    )
+    assert count == 1
+    kept.write_text(text)
+    assert check_config(tmp_path, config) == config
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -198,6 +221,30 @@ def test_values_may_go_by_another_field(write: Write, tmp_path: Path) -> None:
     assert again(numbered, tmp_path) == numbered
 
 
+@pytest.mark.parametrize(
+    ("parent", "cases"),
+    [
+        ("prune.cost_aware: [null, params]", "{by: prune.cost_aware, null: [0.3], params: [0.5]}"),
+        ("model.blocks: [[1], [1, 1]]", '{by: model.blocks, "[1]": [0.3], "[1, 1]": [0.5]}'),
+        ("prune.absorb: [true, false]", "{by: prune.absorb, true: [0.3], false: [0.5]}"),
+        ("sparse.lr: [0.1, 0.00002]", "{by: sparse.lr, 0.1: [0.3], 2e-5: [0.5]}"),
+        ("prune.keep: [[a], []]", '{by: prune.keep, "[a]": [0.3], "[]": [0.5]}'),
+        ("prune.layer_ratios: [{a: 0.5}, {}]", '{by: prune.layer_ratios, "{a: 0.5}": [0.3], "{}": [0.5]}'),
+    ],
+)
+def test_fields_may_go_by_values_of_any_kind(write: Write, tmp_path: Path, parent: str, cases: str) -> None:
+    config = load_config(write(*by(parent, f"prune.ratio: {cases}")))
+    assert again(config, tmp_path) == config
+    found = []
+    for branch in branches(config.search.space):
+        point = {path: (entry.values() or [])[0] for path, entry in branch.items()}
+        recorded = json.loads(json.dumps(point))
+        assert branch_of(config.search.space, recorded) == branch
+        assert all(contains(branch[path], value) for path, value in recorded.items())
+        found.append(point["prune.ratio"])
+    assert found == [0.3, 0.5]
+
+
 def test_values_are_checked_with_those_that_they_go_by(write: Write) -> None:
     rewound = "finetune.rewind_to: {by: finetune.weights, early: {range: [1, 2]}}"
     assert load_config(write(*by("finetune.weights: [pruned, early]", rewound), "")).rewinds
@@ -230,6 +277,16 @@ def test_values_are_checked_with_those_that_they_go_by(write: Write) -> None:
             ("sparse.lambda: {by: sparse.lr, 0.1: [0.5]}", "sparse.lr: {log: [0.1, 0.5]}"),
             "sparse.lambda goes by sparse.lr, which is continuous; list its values.",
         ),
+        (
+            ("prune.ratio: {by: [sparse.penalty], l1: [0.5]}", PENALTIES),
+            '["sparse.penalty"] cannot be searched',
+        ),
+        (("prune.ratio: {by: {}, l1: [0.5]}", PENALTIES), "{} cannot be searched"),
+        (
+            ("prune.ratio: {by: sparse.penalty, l1: [0.5], '\"l1\"': [0.6]}", PENALTIES),
+            'the value "l1" of sparse.penalty is given twice; keep one',
+        ),
+        (("prune.ratio: {by: sparse.penalty, '{': [0.5]}", PENALTIES), 'not "{"'),
         (
             (BY, PENALTIES, "sparse.lr: {by: sparse.lambda, 0.001: [0.5]}"),
             "sparse.lr goes by sparse.lambda, which goes by another field itself; only one step is possible.",
