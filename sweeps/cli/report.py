@@ -103,5 +103,6 @@ def _progress(record: StudyRecord) -> list[Any]:
     """What changes when there is news of a study."""
     chains = [one.stages for one in record.trials] + [one.stages for one in record.contenders]
     outcomes = [one.state for one in record.trials] + [one.state for one in record.contenders]
-    stages = [record.dense, *(stage for stages in chains for stage in stages), *record.curves.values()]
+    stages = [record.dense, *(stage for stages in chains for stage in stages)]
+    stages += [*record.curves.values(), *record.latencies.values()]
     return [record.goal, outcomes, [(stage.key, stage.state, stage.epochs_done) for stage in stages]]

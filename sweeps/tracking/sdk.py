@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
 
 INIT_TIMEOUT = 30.0  # seconds to wait for the server
-FINISH_TIMEOUT = 30.0  # seconds to wait for a run's upload at its end
+FINISH_TIMEOUT = 30.0  # seconds to wait for a run's upload at its end, beside its networks
+SLOWEST = 100_000  # bytes of networks that are uploaded in a second, at the least
 
 
 class UploadError(Exception):
@@ -163,7 +164,7 @@ def open_run(
         x_transaction_log_flush_interval=1,
         allow_offline_artifacts=False,  # offline, a table is only a file in its run's folder
         init_timeout=INIT_TIMEOUT,
-        finish_timeout=FINISH_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT + sum(one.path.stat().st_size for one in view.models) / SLOWEST,
         finish_timeout_raises=True,
         stop_fn=on_stop,  # by default, it would interrupt the whole sweep
     )
@@ -225,12 +226,17 @@ def write_summary(run: Run, view: RunView) -> None:
 def log_models(run: Run, models: Sequence[Model]) -> None:
     """Upload networks as artifacts, from their own files: none is copied.
 
-    What the server already has is not sent again. Returns at once; the upload ends with the run.
+    What the server already has is not sent again. A version belongs to the run that was the first to log its
+    content, so what a run yields names that run, in a file beside the network. Returns at once; the upload
+    ends with the run.
     """
     wandb = load_wandb()
     for model in models:
         artifact = wandb.Artifact(model.name, type="model", metadata=model.metadata)
         artifact.add_file(str(model.path), name="network.pt", policy="immutable", skip_cache=True)
+        if not model.is_input:
+            with artifact.new_file("run.json") as file:
+                json.dump({"run": run.id}, file)
         # run.log_artifact, then run.use_artifact, which would wait for the server.
         run._log_artifact(artifact, aliases=list(model.aliases), use_after_commit=model.is_input)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_wandb import FakeWandb, ServerArtifact
@@ -12,7 +13,8 @@ from projected import OFFLINE, track
 from tracked import run_id, stage, study, trial
 
 from sweeps.records import StudyRecord, TrialRecord
-from sweeps.tracking import projection, sync
+from sweeps.tracking import projection, sdk, sync
+from sweeps.tracking.views import RunView
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +73,7 @@ def test_the_networks_of_the_front_are_uploaded_with_their_lineage(
     (sparse,), (pruned,), (tuned,) = found["smoke-sparse"], found["smoke-prune"], found["smoke"]
     keys = [stage.key for stage in record.trials[1].stages]
     for artifact, key in zip((sparse, pruned, tuned), keys, strict=True):
-        assert artifact.files == {"network.pt": len(content(key))}
+        assert artifact.files["network.pt"] == len(content(key))
         assert key in artifact.aliases
     assert {"trial-1", "best", "latest"} <= set(tuned.aliases)
     assert (sparse.used_by, pruned.used_by, tuned.used_by) == ([run_id(1)], [run_id(1)], [])
@@ -163,3 +165,36 @@ def test_the_front_of_more_trials_is_another_one(
     versions = {alias: one.metadata["trial"] for one in models(server)["smoke"] for alias in one.aliases}
     assert (versions["best"], versions["trial-1"], versions["trial-2"]) == (2, 1, 2)
     assert sync(study_dir, replace(record, trials=more, goal=3, front=[2])) == []
+
+
+def test_the_same_networks_of_another_study_and_of_runs_begun_again_are_uploaded_too(
+    tmp_path: Path, server: FakeWandb, record: StudyRecord
+) -> None:
+    """A server keeps each content once, as that of the first run that logged it."""
+    folder = tmp_path / "one" / "smoke"
+    assert track(folder, record) == []
+    assert track(tmp_path / "two" / "smoke", replace(record, uid="b" * len(record.uid))) == []
+
+    for name in list(server.runs):
+        server.delete(name)
+    sync(folder, record)
+    assert all(result.ok for result in sync(folder, record, force=True))
+    assert sync(folder, record) == []
+
+
+def test_networks_have_the_time_that_they_take_to_upload(
+    study_dir: Path, server: FakeWandb, record: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sdk, "FINISH_TIMEOUT", 100.0)
+    monkeypatch.setattr(sdk, "SLOWEST", 100)  # bytes a second
+    files = sum(len(content(stage.key)) for stage in record.trials[1].stages)
+    opened: list[float] = []
+    finish = sdk.finish_run
+
+    def finished(run: Any, view: RunView) -> None:
+        opened.append(run.settings.finish_timeout)
+        finish(run, view)
+
+    monkeypatch.setattr(sdk, "finish_run", finished)
+    track(study_dir, record)
+    assert max(opened) == pytest.approx(100 + files / 100)
