@@ -127,16 +127,18 @@ def _make_paths_absolute(source: Source, folder: Path) -> None:
             raise ConfigError(f"{origin.label}: {section}.{key}: {error}.") from error
 
     data, model, search = (source.values.get(section) for section in ("data", "model", "search"))
-    if isinstance(data, dict) and (isinstance(path := data.get("path"), str) or data.get("factory")):
+    if isinstance(data, dict) and (
+        isinstance(path := data.get("path"), str) or (path is None and data.get("factory"))
+    ):
         data["path"] = absolute("data", "path", path or ".")
     if isinstance(model, dict):
         name = model.get("name")
         if isinstance(init := model.get("init"), str) and not names_weights(str(name), init):
             model["init"] = absolute("model", "init", init)
-        if isinstance(path := model.get("path"), str) or model.get("factory"):
+        if isinstance(path := model.get("path"), str) or (path is None and model.get("factory")):
             model["path"] = absolute("model", "path", path or ".")
     if isinstance(search, dict) and (
-        isinstance(path := search.get("path"), str) or ":" in str(search.get("sampler"))
+        isinstance(path := search.get("path"), str) or (path is None and ":" in str(search.get("sampler")))
     ):
         search["path"] = absolute("search", "path", path or ".")
 

@@ -36,6 +36,7 @@ from sweeps.config.space import (
     count_points,
     parse_by,
     parse_entry,
+    primitive,
 )
 from sweeps.config.yaml_source import KeyPath
 
@@ -121,7 +122,9 @@ def _space_of_points(known: dict[str, Any]) -> dict[str, Entry | By]:
         for path, value in point.items():
             if value not in values.setdefault(path, []):
                 values[path].append(value)
-    return {path: Choices(tuple(found)) for path, found in values.items()}
+    return {
+        path: Choices(tuple(_field_value(path, value) for value in found)) for path, found in values.items()
+    }
 
 
 class Search(Section):
@@ -201,7 +204,7 @@ class Search(Section):
                     problems.append(((number, path), unsearchable(path)))
                     continue
                 try:
-                    checked[-1][path] = _field_value(path, value)
+                    checked[-1][path] = primitive(_field_value(path, value))
                 except ValueError as error:
                     problems.append(((number, path), f"is {show(value)}; {error}."))
         if problems:

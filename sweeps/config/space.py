@@ -32,6 +32,11 @@ def hashable(value: Any) -> Any:
     return json.dumps(value, sort_keys=True) if isinstance(value, list | tuple | dict) else value
 
 
+def primitive(value: Any) -> Any:
+    """A value as in JSON, with lists for tuples."""
+    return [primitive(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 class _Values:
     """Knows which values an entry has, so that many points are looked up quickly."""
 

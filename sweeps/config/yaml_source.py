@@ -144,7 +144,9 @@ def _compose(text: str, locate: Callable[[int], str]) -> yaml.Node | None:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         hint = "; indent with spaces" if "'\\t'" in problem else ""
         hint = (
-            '; put a text that begins with > in quotes, such as ">= 0.85"' if "found '='" in problem else hint
+            '; put a text that begins with > in quotes, such as ">= 0.85"'
+            if "found '='" in problem or "character '>'" in problem
+            else hint
         )
         raise ConfigError(f"{where}: not valid YAML: {problem}{hint}.") from None
     except RecursionError:

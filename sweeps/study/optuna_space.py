@@ -17,7 +17,19 @@ from optuna.distributions import (
 )
 
 from slimnet.errors import SlimnetError
-from sweeps.config.space import Branch, By, Choices, Entry, Log, Range, Space, branches, hashable, parents
+from sweeps.config.space import (
+    Branch,
+    By,
+    Choices,
+    Entry,
+    Log,
+    Range,
+    Space,
+    branches,
+    hashable,
+    parents,
+    primitive,
+)
 
 
 class OptunaSpace:
@@ -224,7 +236,7 @@ class Field:
         self._ends = None if isinstance(entry, Choices) else (entry.low, entry.high)
         values = entry.values()
         self.size = None if values is None else len(values)
-        self._values = [_primitive(value) for value in values or []]
+        self._values = [primitive(value) for value in values or []]
         self._index = {hashable(value): index for index, value in enumerate(self._values)}
         self.stored: list[Any] = _ranks(path, entry) or list(self._index)
         self.coded = self.stored != self._values
@@ -297,7 +309,7 @@ def _distribution(path: str, entry: Entry) -> BaseDistribution:
             return IntDistribution(low, int(values[-1]), step=int(step or 1))
         case Range(low, _, step) if values is not None:
             return FloatDistribution(low, values[-1], step=step)
-    return CategoricalDistribution([hashable(_primitive(value)) for value in values or []])
+    return CategoricalDistribution([hashable(primitive(value)) for value in values or []])
 
 
 def _ranks(path: str, entry: Entry) -> list[int] | None:
@@ -329,8 +341,3 @@ def _distance(distribution: BaseDistribution, one: Any, other: Any) -> float:
     if isinstance(distribution, IntDistribution | FloatDistribution) and not distribution.single():
         return abs(float(one) - float(other)) / (distribution.high - distribution.low)
     return float(one != other)
-
-
-def _primitive(value: Any) -> Any:
-    """A value as in JSON, with lists for tuples."""
-    return [_primitive(item) for item in value] if isinstance(value, list | tuple) else value

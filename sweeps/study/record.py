@@ -15,7 +15,7 @@ import json
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from slimnet.data.catalogue import fingerprint
 from slimnet.errors import SlimnetError
@@ -201,7 +201,7 @@ def _read_points(path: Path, config: Config) -> list[Point]:
     except OSError as error:
         raise _damaged(path, error) from error
     try:
-        points = [Point(**json.loads(line)) for line in lines]
+        points = [_point(json.loads(line)) for line in lines]
     except (ValueError, TypeError) as error:
         raise _damaged(path, error) from error
     for number, point in enumerate(points):
@@ -209,6 +209,14 @@ def _read_points(path: Path, config: Config) -> list[Point]:
         if branch is None or point.params.keys() != branch.keys():
             raise _damaged(path, f"trial {number} is not of this search space")
     return points
+
+
+def _point(content: dict[str, Any]) -> Point:
+    """A point from the content of a line."""
+    point = Point(**content)
+    if not (isinstance(point.params, dict) and isinstance(point.attributes, dict)):
+        raise TypeError("params and attributes are mappings")
+    return point
 
 
 def _in_database(folder: Path, config: Config) -> Study | None:
@@ -221,13 +229,16 @@ def _in_database(folder: Path, config: Config) -> Study | None:
         facts, entries = read_database(folder / DATABASE, config)
         points = [entry.point for entry in entries]
         return Study(folder, _facts(facts), points, _read_ends(folder / ENDS, len(points)))
-    except (SlimnetError, TypeError):
+    except (SlimnetError, TypeError, ValueError):
         return None
 
 
 def _facts(content: dict[str, Any]) -> Facts:
     """Facts from the content of study.json."""
-    return Facts(**{**content, "networks": networks_from(content.get("networks", {}))})
+    facts = Facts(**{**content, "networks": networks_from(content.get("networks", {}))})
+    if facts.precision not in get_args(Precision):
+        raise ValueError(f"precision is {facts.precision}")
+    return facts
 
 
 def _read_ends(path: Path, trials: int) -> dict[int, Stop | None]:

@@ -294,7 +294,7 @@ class _Unrepeated(BaseSampler):
         began = time.perf_counter()
         try:
             return _draw(sampler, study, trial, self._space, self._search.sampler not in ONE_BY_ONE)
-        except Exception as error:  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             logger.exception("the sampler %s failed at trial %d", self._search.sampler, trial.number)
             raise SlimnetError(
                 f"the sampler {self._search.sampler} cannot choose trial {trial.number}: "

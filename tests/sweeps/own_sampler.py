@@ -29,6 +29,10 @@ def unseeded():
 class Breaks(RandomSampler):
     def sample_independent(self, study, trial, name, distribution):
         raise RuntimeError("no idea")
+
+class Exits(RandomSampler):
+    def sample_independent(self, study, trial, name, distribution):
+        raise SystemExit("bye")
 """
 
 

@@ -136,6 +136,17 @@ def test_limits_of_earlier_configs_are_constraints(write: Write) -> None:
     assert "limits" not in dump_config(limits)
 
 
+def test_a_path_that_is_no_text_is_refused(write: Write) -> None:
+    (line,) = refused(write(*SEARCH, "sampler: mine:quick", "path: 5"))
+    assert "search.path is 5; it takes" in line
+
+
+@pytest.mark.filterwarnings("error")
+def test_listed_points_may_hold_lists(write: Write, tmp_path: Path) -> None:
+    config = load_config(write("points: [{model.blocks: [1, 1]}, {model.blocks: [1, 2]}]"))
+    assert again(config, tmp_path) == config
+
+
 def test_a_bound_is_the_same_however_it_is_spelled(write: Write) -> None:
     one, other = (
         load_config(write(*SEARCH, f"constraints: {{params: {most}, val_accuracy: '{least}'}}")).search
@@ -185,6 +196,11 @@ def test_what_is_no_constraint_is_refused(write: Write, line: str, message: str)
 
 def test_a_bound_that_yaml_cannot_read_is_told_to_be_quoted(write: Write) -> None:
     (found,) = refused(write(*SEARCH, "constraints:", "  val_accuracy: >= 0.8"))
+    assert 'put a text that begins with > in quotes, such as ">= 0.85"' in found
+
+
+def test_so_is_one_among_braces(write: Write) -> None:
+    (found,) = refused(write(*SEARCH, "constraints: {val_accuracy: >= 0.8}"))
     assert 'put a text that begins with > in quotes, such as ">= 0.85"' in found
 
 

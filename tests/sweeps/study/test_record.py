@@ -63,7 +63,10 @@ def test_opening_a_study_that_is_not_there_makes_nothing(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"uid": 1, "other": 2}', ""])
+@pytest.mark.parametrize(
+    "content",
+    ['{"uid": "1", "precision": "float99", "data": "2"}', "{", "{}", "[]", '{"uid": 1, "other": 2}', ""],
+)
 def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     make_study(tmp_path, config(), "float32")
     (tmp_path / "study.json").write_text(content)
@@ -73,7 +76,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{\n", "5\n", '{"params": {}}\n', json.dumps({"params": {"sparse.lr": 0.1}}) + "\n"]
+    "line",
+    [
+        '{"params": 5}\n',
+        '{"params": {"sparse.lambda": 0.005, "prune.ratio": 0.3}, "attributes": 5}\n',
+        "{\n",
+        "5\n",
+        '{"params": {}}\n',
+        json.dumps({"params": {"sparse.lr": 0.1}}) + "\n",
+    ],
 )
 def test_a_damaged_point_is_named(tmp_path: Path, line: str) -> None:
     make_study(tmp_path, config(), "float32")

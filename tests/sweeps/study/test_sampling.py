@@ -376,6 +376,11 @@ def test_a_sampler_that_fails_is_told_with_its_trial(own: Path) -> None:
         Recorded(config("own_samplers:Breaks", path=own)).run(1)
 
 
+def test_a_sampler_that_exits_is_told_with_its_trial(own: Path) -> None:
+    with pytest.raises(SlimnetError, match=r"own_samplers:Exits cannot choose trial 0: SystemExit: bye"):
+        Recorded(config("own_samplers:Exits", path=own)).run(1)
+
+
 # A list of points
 
 LIST = "[{sparse.lambda: 0.002, prune.ratio: 0.5}, {sparse.lambda: 0.008, prune.ratio: 0.3}]"
