@@ -19,7 +19,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from slimnet.errors import SlimnetError
-from sweeps.config import Config
 from sweeps.stages import Store
 from sweeps.state import State
 from sweeps.study import DATABASE, check_free, kept_config, open_study, removal_lock
@@ -44,7 +43,7 @@ def stages_in(runs: Path) -> list[Path]:
 
 
 def stages_of(study: Path) -> set[Path]:
-    """The folders of the stages that a study refers to; some of them may not exist.
+    """The resolved paths of what a study refers to: stages, which may not exist, and the folder of weights.
 
     Args:
         study: its folder.
@@ -55,10 +54,13 @@ def stages_of(study: Path) -> set[Path]:
     runs = study.parent
     try:
         config = kept_config(study)
-        folders = State(config, open_study(study, config), Store(runs)).folders()
+        state = State(config, open_study(study, config), Store(runs))
+        if again := state.to_be_computed_again():
+            raise SlimnetError(f"{again}; `run` it first")
     except SlimnetError as error:
         raise SlimnetError(f"it is not known which stages are those of {study.name}: {error}") from error
-    return folders | {path.parent for path in _weights(config)}
+    weights = [Path(config.model.init).parent] if config.model.init else []
+    return {folder.resolve() for folder in (*state.folders(), *weights)}
 
 
 def unused(stages: Iterable[Path], studies: Iterable[Path]) -> list[Path]:
@@ -73,7 +75,7 @@ def unused(stages: Iterable[Path], studies: Iterable[Path]) -> list[Path]:
         SlimnetError: a study cannot be read, so that this is not known.
     """
     used = set[Path]().union(*map(stages_of, studies))
-    return [stage for stage in stages if stage not in used]
+    return [stage for stage in stages if stage.resolve() not in used]
 
 
 def set_aside(runs: Path) -> list[Path]:
@@ -111,7 +113,7 @@ def removing(runs: Path, studies: Iterable[Path]) -> Iterator[None]:
 
 def delete_study(study: Path) -> None:
     """Delete the folder of a study, but not its stages; while `removing`."""
-    shutil.rmtree(_renamed(study))
+    _delete(_renamed(study))
 
 
 def delete_stages(stages: Iterable[Path]) -> Iterator[Path]:
@@ -122,17 +124,22 @@ def delete_stages(stages: Iterable[Path]) -> Iterator[Path]:
                 moved = _renamed(stage)
         except Timeout:
             continue
-        shutil.rmtree(moved)
+        _delete(moved)
         yield stage
 
 
 def delete_rest(paths: Iterable[Path]) -> None:
     """Delete files that were set aside, and what a deletion that was killed has left."""
     for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder or a file; of a link, what it leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _renamed(folder: Path) -> Path:
@@ -143,10 +150,3 @@ def _folders(parent: Path) -> list[Path]:
     """The folders in a folder that are not being deleted, by name; none where it does not exist."""
     found = sorted(parent.iterdir()) if parent.is_dir() else []
     return [folder for folder in found if folder.is_dir() and not folder.name.startswith(".")]
-
-
-def _weights(config: Config) -> set[Path]:
-    """The files that a study's networks may start from, which may be those of a stage."""
-    entry = config.search.space.get("model.init")
-    values = [config.model.init, *((entry.values() or []) if entry else [])]
-    return {Path(value) for value in values if value is not None}

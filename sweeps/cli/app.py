@@ -59,5 +59,6 @@ def main() -> None:
         Console().error(f"Error: {error}")
         sys.exit(EXIT_USAGE)
     except OSError as error:  # a full disk, a folder that has become unwritable
-        Console().error(f"Error: {error.filename}: {error.strerror}; fix that and run the command again")
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        Console().error(f"Error: {what}; fix that and run the command again")
         sys.exit(EXIT_USAGE)

@@ -20,6 +20,7 @@ from sweeps.console import Console
 from sweeps.report.wording import plural
 
 EXIT_REFUSED = 1
+EXIT_HELD = 3
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 
@@ -53,9 +54,11 @@ def rm_command(
         console.say(f"{plural(unsent, 'W&B run')} in it, not on the server yet; to upload first: {sync}")
     _ask(f"Delete the study {folder.name}?", yes)
     with removal.removing(runs, [folder]):
-        still, why_not = _stages_to_delete(folder)  # others may have begun to use some
+        still, why_not_now = _stages_to_delete(folder)  # others may have begun to use some
         removal.delete_study(folder)
         gone = list(removal.delete_stages(stage for stage in stages if stage in still))
+    if why_not_now and not why_not:
+        console.say(why_not_now)
     console.say(f"deleted: {folder} and {plural(len(gone), 'stage')}")
 
 
@@ -72,12 +75,15 @@ def gc_command(
 
     A study refers to the stages of its trials, and of the controls and repeats that its config asks for now.
 
-    Exit status: 0 nothing is left of it; 1 you said no; 2 no terminal to ask on; 3 a study is being run.
+    Exit status: 0 nothing is left of it; 1 you said no; 2 no such folder, or no terminal to ask on; 3 a study
+    is being run, or a process still holds a stage.
     """
     from sweeps import removal
 
     if as_json and not (dry_run or yes):
         raise SlimnetError("--json asks nothing, so it needs --dry-run or --yes")
+    if not runs.is_dir():
+        raise SlimnetError(f"there is no folder {runs}; name one with --runs")
     console = Console()
     items = _unneeded(runs)
     if as_json:
@@ -98,11 +104,13 @@ def gc_command(
         stages = set(removal.stages_in(runs))
         gone = list(removal.delete_stages(path for path in chosen if path in stages))
         removal.delete_rest(path for path in chosen if path not in stages)
+    left = len(stages.intersection(chosen)) - len(gone)
     if not as_json:
-        left = len(stages.intersection(chosen)) - len(gone)
         console.say(
             "deleted" + (f", but for {plural(left, 'stage')} that a process still holds" if left else "")
         )
+    if left:
+        raise typer.Exit(EXIT_HELD)
 
 
 def _find(study: str, runs: Path) -> Path:
@@ -129,8 +137,9 @@ def _stages_to_delete(study: Path) -> tuple[list[Path], str]:
     if running := [other.name for other in others if is_held(other)]:
         return [], f"{stay}, as {running[0]} is being run and may come to share them{later}"
     try:
-        own = sorted(folder for folder in removal.stages_of(study) if folder.is_dir())
-        return removal.unused(own, others), ""
+        own = removal.stages_of(study)
+        listed = [stage for stage in removal.stages_in(runs) if stage.resolve() in own]
+        return removal.unused(listed, others), ""
     except SlimnetError as error:
         return [], f"{stay}, as {error}{later}"
 
@@ -170,7 +179,7 @@ def _ask(question: str, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise SlimnetError("nothing was deleted, as there is no terminal to ask on; say yes with --yes")
     if not typer.confirm(question):
         Console().say("nothing was deleted")

@@ -31,6 +31,7 @@ from sweeps.state.latencies import Latencies
 from sweeps.state.stages import StageRecords
 from sweeps.state.stopping import Stopping
 from sweeps.study import Point, Study, open_study
+from sweeps.study.record import ENDS
 
 MOST_MEASURED = 100  # trials; of more, those on the front, unless trials are judged by it
 TRAINING_KINDS = tuple(name for name, spec in KINDS.items() if issubclass(spec, TrainingSpec))
@@ -248,6 +249,15 @@ class State:
         beside = self._contenders.of([self._trials[number] for number in self._front.numbers()])
         stages = [*self._stages, *(stage for one in beside for stage in one.stages)]
         return {self.store.folder(stage).path for stage in stages}
+
+    def to_be_computed_again(self) -> str | None:
+        """Why the front may change, if results are lost: then `folders` may lack some; else None."""
+        if self.damage:
+            return self.damage[0]
+        if not (self._study.folder / ENDS).is_file():  # an earlier version tells no ends
+            return None
+        lost = next((number for number in self._open if number in self._study.ends), None)
+        return None if lost is None else f"trial {lost} had ended, and is to be computed again"
 
     @property
     def goal(self) -> int:

@@ -182,7 +182,32 @@ def test_rm_that_is_killed_leaves_no_half_of_anything(
     assert {path.name for path in runs.iterdir()} == {"stages", "smaller", ".lock"}
 
 
+def test_rm_tells_why_stages_stay_that_it_meant_to_delete(
+    runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another study is begun between the question and the deletion."""
+    before = keys(runs)
+    found = iter([False, True])
+    monkeypatch.setattr("sweeps.study.is_held", lambda folder: next(found))
+    status, out, _ = command("rm", "smoke", "--runs", runs, "--yes")
+    assert (status, "the stages of smoke stay, as smaller is being run" in out) == (0, True)
+    assert keys(runs) == before
+
+
+def test_rm_without_any_input_wants_yes(
+    runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as of `rm <&-`
+    status, _, err = command("rm", "smoke", "--runs", runs)
+    assert (status, "say yes with --yes" in err) == (2, True)
+
+
 # gc
+
+
+def test_gc_wants_a_runs_folder(tmp_path: Path, command: Command) -> None:
+    status, _, err = command("gc", "--runs", tmp_path / "nope")
+    assert (status, err) == (2, f"Error: there is no folder {tmp_path / 'nope'}; name one with --runs\n")
 
 
 def test_gc_shows_what_no_study_needs_and_deletes_it(
@@ -239,8 +264,29 @@ def test_gc_leaves_a_stage_that_a_process_still_computes(runs: Path, command: Co
     unused = next(Path(i["path"]) for i in _unneeded(runs, command))
     with FileLock(unused / ".lock"):
         status, out, _ = command("gc", "--runs", runs, "--yes")
-    assert (status, "but for 1 stage that a process still holds" in out) == (0, True)
+    assert (status, "but for 1 stage that a process still holds" in out) == (3, True)
     assert [Path(i["path"]) for i in _unneeded(runs, command)] == [unused]
+
+
+@pytest.mark.parametrize("lost", ["result.json", "damage"])
+def test_controls_stay_while_a_trial_of_the_front_is_to_be_computed_again(
+    runs: Path, command: Command, lost: str
+) -> None:
+    assert command("rm", "smaller", "--runs", runs, "--yes")[0] == 0
+    controls = ("--set", "controls.uniform=true", "--set", "controls.scratch=true")
+    status, _, err = command("run", "smoke", "--runs", runs, "--wandb", "disabled", *controls)
+    assert (status, err) == (0, "")
+    front = json.loads(command("pareto", "smoke", "--runs", runs, "--json")[1])["front"]
+    accuracy = front[0]["val_accuracy"]
+    for path in (runs / "stages" / "finetune").glob("*/result.json"):
+        if json.loads(path.read_text())["metrics"]["val_accuracy"] == accuracy:
+            path.unlink() if lost == "result.json" else path.write_text("{")
+    before = snapshot(runs)
+    status, _, err = command("gc", "--runs", runs, "--yes")
+    assert (status, "it is not known which stages are those of smoke" in err) == (2, True)
+    assert snapshot(runs) == before
+    assert command("run", "smoke", "--runs", runs, "--wandb", "disabled", *controls)[0] == 0
+    assert "stages of no study" not in command("gc", "--runs", runs, "--dry-run")[1]
 
 
 def _unneeded(runs: Path, command: Command) -> list[dict[str, Any]]:
@@ -248,14 +294,54 @@ def _unneeded(runs: Path, command: Command) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_network_that_a_study_starts_from_is_kept(runs: Path, command: Command) -> None:
-    shutil.rmtree(runs / "smoke")
-    last = Path(next(i["path"] for i in _unneeded(runs, command) if "finetune" in i["what"]))
-    slimnet.save(last / "checkpoint.pt", slimnet.models.resnet((1,), 4, num_classes=2))
-    config = runs / "smaller" / "config.yaml"
-    text = config.read_text()
-    config.write_text(text.replace("init: null", f"init: {last / 'checkpoint.pt'}"))
-    assert str(last) not in {i["path"] for i in _unneeded(runs, command)}
+def start_from(study: Path, weights: Path) -> None:
+    """Have a study start from the weights in a file."""
+    config = study / "config.yaml"
+    slimnet.save(weights, slimnet.models.resnet((1,), 4, num_classes=2))
+    (study / "ends.jsonl").unlink()  # its trials are others now, of which none has ended
+    config.write_text(config.read_text().replace("init: null", f"init: {weights}"))
+
+
+@pytest.mark.parametrize("named", ["absolute", "relative", "through a link"])
+def test_the_network_that_a_study_starts_from_is_kept(
+    runs: Path, made: Path, command: Command, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    kept = keys(made / "alone")
+    last = next(path for path in stages_in(runs) if path.parent.name == "finetune" and path.name not in kept)
+    start_from(runs / "smaller", last / "checkpoint.pt")
+    monkeypatch.chdir(runs.parent)
+    (runs.parent / "link").symlink_to(runs)
+    folder = {"absolute": runs, "relative": Path("runs"), "through a link": Path("link")}[named]
+    assert command("rm", "smoke", "--runs", folder, "--yes")[0] == 0
+    status, _, err = command("gc", "--runs", folder, "--yes")
+    assert status == 0, err
+    assert (last / "checkpoint.pt").exists()
+
+
+def test_weights_of_the_user_are_never_deleted(runs: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "mine").mkdir()
+    start_from(runs / "smaller", tmp_path / "mine" / "weights.pt")
+    assert command("rm", "smaller", "--runs", runs, "--yes")[0] == 0
+    assert command("gc", "--runs", runs, "--yes")[0] == 0
+    assert (tmp_path / "mine" / "weights.pt").exists()
+
+
+def test_a_study_that_is_a_link_is_unlinked(runs: Path, tmp_path: Path, command: Command) -> None:
+    (runs / "smaller").rename(tmp_path / "elsewhere")
+    (runs / "smaller").symlink_to(tmp_path / "elsewhere")
+    stage = stages_in(runs)[0]
+    stage.rename(tmp_path / "stage")
+    stage.symlink_to(tmp_path / "stage")
+    for name in ("smaller", "smoke"):
+        status, out, err = command("rm", name, "--runs", runs, "--yes")
+        assert (status, err, "deleted" in out) == (0, "", True)
+    assert {path.name for path in runs.iterdir()} == {"stages", ".lock"}
+    assert keys(runs) == set()
+    assert (tmp_path / "elsewhere" / "study.json").exists()
+    assert (tmp_path / "stage" / "result.json").exists()
+    (runs / ".removed-earlier").symlink_to(tmp_path / "elsewhere")
+    assert command("gc", "--runs", runs, "--yes")[0] == 0
+    assert not (runs / ".removed-earlier").is_symlink()
 
 
 def test_a_study_does_not_start_while_something_is_deleted(tmp_path: Path) -> None:
