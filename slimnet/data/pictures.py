@@ -42,6 +42,8 @@ def read_picture(path: Path, size: Size | None, channels: int = 3, resize: Resiz
     Raises:
         Unreadable: the file is missing or damaged, or no picture that can be read, naming it.
     """
+    if path.exists() and not path.is_file():  # a pipe or a device, which may never end
+        raise Unreadable(f"{path} cannot be read as a picture: it is no file.")
     try:
         with Image.open(path) as image:
             if size is not None:  # a JPEG decodes faster at a half, a quarter or an eighth of its size

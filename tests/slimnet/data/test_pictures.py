@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> 
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "floats.tif")
     with pytest.raises(SlimnetError, match="floating-point"):
         read_picture(tmp_path / "floats.tif", (8, 8))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(SlimnetError, match=r"x\.png cannot be read as a picture: it is no file"):
+        read_picture(tmp_path / "x.png", None)
