@@ -81,6 +81,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(
+        "urllib.request._opener", None
+    )  # made at the first request, with its proxies, for good
 
 
 def test_the_addresses_and_md5_sums_are_torchvisions() -> None:
