@@ -1,4 +1,4 @@
-"""Numbers as people say them."""
+"""Numbers and errors as people say them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def file_size(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
+
+
+def one_line(error: Exception) -> str:
+    """An exception's message on one line; its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

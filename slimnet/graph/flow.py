@@ -24,6 +24,7 @@ from slimnet.graph.record import WHOLE, listening, tensors_in
 from slimnet.graph.rules import RULES
 from slimnet.graph.settings import Setting
 from slimnet.graph.step import Step
+from slimnet.wording import one_line
 
 _ALWAYS = ops.CONVOLUTIONS | ops.LINEAR | ops.NORMS | {"native_group_norm"}
 _MAKERS = {"zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "expand"}
@@ -49,7 +50,7 @@ class ChannelFlow(Findings):
             raise
         except Exception as error:
             inside = f" at {self.context.module}" if self.context.module else ""
-            raise SlimnetError(f"the example input fails{inside}: {_one_line(error)}") from error
+            raise SlimnetError(f"the example input fails{inside}: {one_line(error)}") from error
         for tensor in tensors_in(result):
             if id(tensor) in self._index:
                 index = self._index[id(tensor)]
@@ -203,7 +204,3 @@ def _is_plain(result: Any) -> bool:
     if isinstance(result, list | tuple):
         return all(map(_is_plain, result))
     return result is None or isinstance(result, Tensor | int | float | str | bytes)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

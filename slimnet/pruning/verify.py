@@ -20,6 +20,7 @@ from slimnet.graph import operations as ops
 from slimnet.graph.record import WHOLE, Context, listening, substitute, tensors_in
 from slimnet.modes import evaluating, same_buffers, unchanged
 from slimnet.modules import buffers, named, parameters
+from slimnet.wording import one_line
 
 SMALL = 32  # pixels: larger images are looked at in this size where the network takes them
 _SIZED = ops.MOVES | ops.CONVOLUTIONS | {
@@ -242,7 +243,7 @@ def _broken(context: Context, error: Exception) -> CountingError:
     """Why a network does not run, with the name of the innermost module that was running."""
     where = context.module or "its forward"
     return CountingError(
-        f"the pruned network does not run: at {where}: {' '.join(str(error).split())}; the forward depends "
+        f"the pruned network does not run: at {where}: {one_line(error)}; the forward depends "
         "on the number of channels there"
     )
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import one_line
 from sweeps.tracking import sdk
 
 ModeName = Literal["online", "offline", "disabled"]
@@ -114,4 +115,4 @@ def _named(value: str, source: str) -> ModeName:
 
 def sentence(error: Exception) -> str:
     """An exception's message on one line, without a full stop at its end."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return one_line(error).rstrip(".") or type(error).__name__

@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from slimnet.wording import one_line
 from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.tracking import sdk
 from sweeps.tracking.ledger import FOLDER, UNKNOWN, Entry, Ledger
@@ -366,8 +367,9 @@ class Projector:
     def _go_offline(self, error: Exception) -> None:
         if self._online:
             self._online = False
-            cause = " ".join(str(error).split()) or type(error).__name__
-            self._warn(f"W&B: the server does not take this sweep's runs, continuing offline ({cause})")
+            self._warn(
+                f"W&B: the server does not take this sweep's runs, continuing offline ({one_line(error)})"
+            )
             self._end_all()
             sdk.shut_down()
 

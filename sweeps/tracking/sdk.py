@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import one_line
 from sweeps.tracking.views import Histogram, Model, Row, RunView, Table
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def create_sweep(definition: dict[str, Any], project: str, entity: str | None) -
         with redirect_stdout(io.StringIO()):  # it prints what the caller says
             name = wandb.sweep(definition, entity=owner, project=project)
     except Exception as error:
-        raise SlimnetError(f"W&B did not take the sweep: {' '.join(str(error).split())}") from error
+        raise SlimnetError(f"W&B did not take the sweep: {one_line(error)}") from error
     return f"{owner}/{project}/{name}", f"{app_url(api)}/{owner}/{project}/sweeps/{name}"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import one_line
 from sweeps.config import Config
 from sweeps.records import StudyRecord
 from sweeps.tracking import sdk
@@ -106,7 +107,7 @@ class _Follower:
                 sdk.finish_run(self._run, self._view)
         except Exception as error:
             raise SlimnetError(
-                f"W&B did not take the run {self._id} ({' '.join(str(error).split())}); its stages are kept, "
+                f"W&B did not take the run {self._id} ({one_line(error)}); its stages are kept, "
                 "and the same command logs them again"
             ) from error
 
