@@ -141,6 +141,13 @@ def reference(dense: Mapping[str, Any], objectives: Mapping[Name, Direction]) ->
     }
 
 
+def whole(reference: Mapping[str, float], objectives: Mapping[Name, Direction]) -> float:
+    """The hypervolume of a perfect network: accuracy 1 at no cost."""
+    return math.prod(
+        1.0 if direction == "maximize" else reference[name] for name, direction in objectives.items()
+    )
+
+
 def _costs(row: Mapping[str, Any], objectives: Mapping[Name, Direction]) -> tuple[float, ...]:
     """The objectives of a row in order, negated where needed so that less is better in each."""
     return tuple(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweeps.config import Search
-from sweeps.pareto import Front, hypervolume
+from sweeps.pareto import Front, hypervolume, reference
 from sweeps.records import Stop
 
 FEWEST = 5  # finished trials, from which the best gain is taken; before that, any accuracy counts as possible
@@ -128,10 +128,8 @@ class Yardstick:
     def _hypervolume(self, *more: Mapping[str, Any]) -> float:
         """What the front covers, and more networks with it, as in pareto.json."""
         objectives = self._search.objectives
-        bound = {
-            str(name): 0.0 if direction == "maximize" else self._whole[name]
-            for name, direction in objectives.items()
-        }
+        bound = reference(self._whole, objectives)
+        assert bound is not None, "there is no trial yet"
         return hypervolume([*self._front.values(), *more], objectives, bound)
 
 

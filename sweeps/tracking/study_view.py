@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from sweeps.comparison import Comparison, best_of_front, smallest_near
+from sweeps.growth import growth
 from sweeps.outputs import pareto_table
-from sweeps.pareto import Front, hypervolume, reference
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.tracking.views import (
     TIME,
@@ -125,31 +125,24 @@ def _rows(study: StudyRecord, start: int) -> Iterator[tuple[int, Row]]:
 
     A stage that trials share counts with the first of them.
     """
-    objectives = study.config.search.objectives
-    bound = reference(study.dense.metrics, objectives)
-    front, facts = Front(objectives), {}
-    known = {study.dense.key: study.dense.epochs_done}
     best = 0.0
-    for trial in _told(study):
-        known |= {stage.key: stage.epochs_done for stage in trial.stages if stage.kind != "prune"}
+    for step in growth(study, _told(study)):
+        trial = step.trial
         if trial.state != "complete":
             continue
-        row = facts[trial.number] = trial.facts()
-        if study.config.search.allows(row):
-            front.add(trial.number, row)
-        best = max(best, row["val_accuracy"])
+        best = max(best, trial.metrics["val_accuracy"])
         if trial.number < start:
             continue
         found: Row = {
             "trial": trial.number,
-            "epochs": sum(known.values()),
-            "front_size": len(front.numbers()),
+            "epochs": step.epochs,
+            "front_size": step.front_size,
             "best_val_accuracy": best,
-            "val_accuracy": row["val_accuracy"],
-            "params": row["params"],
+            "val_accuracy": trial.metrics["val_accuracy"],
+            "params": trial.metrics["params"],
         }
-        if bound is not None:
-            found["hypervolume"] = hypervolume([facts[n] for n in front.numbers()], objectives, bound)
+        if step.volume is not None:
+            found["hypervolume"] = step.volume
         if ended := (trial.stages[-1].result or {}).get("ended"):
             found[TIME] = ended
         yield trial.number, found
