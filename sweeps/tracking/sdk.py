@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -245,9 +246,12 @@ def log_models(run: Run, models: Sequence[Model]) -> None:
 def shut_down() -> None:
     """End wandb's service, for at most FINISH_TIMEOUT seconds; the next run starts a fresh one.
 
-    A service refuses to open a run again, even offline, after it has failed to open it once.
+    A service refuses to open a run again, even offline, after it has failed to open it once. One that is
+    answering when it is told to end may not hear it (wandb-core 0.31), and ends by itself minutes later.
     """
-    load_wandb().teardown()
+    ending = threading.Thread(target=load_wandb().teardown, daemon=True)
+    ending.start()
+    ending.join(FINISH_TIMEOUT)
 
 
 def _check_upload(log: Path) -> None:

@@ -7,14 +7,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
+import wandb
 from fake_wandb import FakeWandb
 from projected import OFFLINE, ONLINE, PATIENCE, STEPS, Wait, steps, track, wait_for
 from tracked import contender, failed, run_id, study, trial
 
 from slimnet.errors import SlimnetError
-from sweeps.tracking import SyncResult, Tracker, read_offline_run, sync
+from sweeps.tracking import SyncResult, Tracker, read_offline_run, sdk, sync
 
 PYTHONPATH = os.pathsep.join(str(Path(__file__).parents[level]) for level in (3, 1))
 
@@ -320,3 +322,18 @@ def test_sync_says_what_the_server_refused(study_dir: Path, server: FakeWandb, w
 def test_sync_without_a_key_says_what_to_do(study_dir: Path) -> None:
     with pytest.raises(SlimnetError, match="-m wandb login` or set WANDB_API_KEY"):
         sync(study_dir, study(trial(0)))
+
+
+def test_a_service_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, ended = Event(), Event()
+
+    def teardown() -> None:
+        over.wait(PATIENCE)
+        ended.set()
+
+    monkeypatch.setattr(wandb, "teardown", teardown)
+    monkeypatch.setattr(sdk, "FINISH_TIMEOUT", 0.01)
+    sdk.shut_down()
+    assert not ended.is_set()
+    over.set()
+    assert ended.wait(PATIENCE)
