@@ -21,6 +21,7 @@ from sweeps.cli.wandb_sweep import wandb_sweep_command, wandb_trial_command
 from sweeps.cli.watch import watch_command
 from sweeps.console import Console
 from sweeps.study import StudyBusyError
+from sweeps.tracking import sdk
 
 EXIT_BUSY = 3
 
@@ -62,3 +63,6 @@ def main() -> None:
         what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         Console().error(f"Error: {what}; fix that and run the command again")
         sys.exit(EXIT_USAGE)
+    finally:
+        if "wandb" in sys.modules:  # whose own end at exit has no bound
+            sdk.shut_down()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -243,15 +244,38 @@ def log_models(run: Run, models: Sequence[Model]) -> None:
         run._log_artifact(artifact, aliases=list(model.aliases), use_after_commit=model.is_input)
 
 
-def shut_down() -> None:
-    """End wandb's service, for at most FINISH_TIMEOUT seconds; the next run starts a fresh one.
+def shut_down(timeout: float | None = None) -> None:
+    """End wandb's service; the next run starts a fresh one. Without a service nothing happens.
 
     A service refuses to open a run again, even offline, after it has failed to open it once. One that is
-    answering when it is told to end may not hear it (wandb-core 0.31), and ends by itself minutes later.
+    answering when it is told to end may not hear it (wandb-core 0.31), and would end minutes later, which
+    wandb itself waits for without a bound, at the exit of a program too: it is killed.
+
+    Args:
+        timeout: the seconds after which it is killed; FINISH_TIMEOUT by default.
     """
-    ending = threading.Thread(target=load_wandb().teardown, daemon=True)
+
+    def end() -> None:
+        with suppress(SystemExit):  # by which it says that the service has failed, or was killed
+            load_wandb().teardown()
+
+    service = _service()
+    ending = threading.Thread(target=end, daemon=True)
     ending.start()
-    ending.join(FINISH_TIMEOUT)
+    ending.join(FINISH_TIMEOUT if timeout is None else timeout)
+    if ending.is_alive() and service is not None:
+        service.kill()
+        ending.join()
+
+
+def _service() -> subprocess.Popen[bytes] | None:
+    """The process of wandb's service, which wandb shows to nobody; None where there is none."""
+    from wandb.sdk import wandb_setup
+
+    found: Any = wandb_setup
+    for name in ("_singleton", "_connection", "_proc", "_process"):
+        found = getattr(found, name, None)
+    return found  # type: ignore[no-any-return]
 
 
 def _check_upload(log: Path) -> None:

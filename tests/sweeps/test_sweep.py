@@ -162,7 +162,7 @@ def test_a_closed_terminal_ends_the_epochs_in_hand(sweep: Sweep) -> None:
 
 
 def has_begun(process: subprocess.Popen[str]) -> bool:
-    """Whether the program has run its first lines, after which signals are its own; before, they are Python's."""
+    """Whether the program has run its first lines; signals that come before are Python's to answer."""
     caught = subprocess.run(
         ["ps", "-o", "caught=", "-p", str(process.pid)], capture_output=True, text=True
     ).stdout

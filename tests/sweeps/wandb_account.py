@@ -13,6 +13,8 @@ from projected import PATIENCE, Wait
 
 from sweeps.tracking import mode, sdk
 
+TEARDOWN_SECONDS = 20  # a service that hears it ends at once
+
 
 @pytest.fixture(autouse=True)
 def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -20,6 +22,7 @@ def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
         del os.environ[name]
+    before.pop("WANDB_SERVICE", None)  # of a service that is ended here
     home, cwd = tmp_path / "home", tmp_path / "cwd"
     home.mkdir()
     cwd.mkdir()
@@ -39,8 +42,8 @@ def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 def _forget_settings() -> None:
     """The SDK reads its environment once per process; another test file may have had it read already."""
-    if wandb := sys.modules.get("wandb"):
-        wandb.teardown()
+    if "wandb" in sys.modules:
+        sdk.shut_down(TEARDOWN_SECONDS)
 
 
 @pytest.fixture

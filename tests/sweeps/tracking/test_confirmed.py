@@ -14,7 +14,7 @@ from projected import OFFLINE, STEPS, Wait, steps, track
 from tracked import failed, run_id, study, trial
 
 from sweeps.records import StudyRecord
-from sweeps.tracking import SyncResult, projection, sync
+from sweeps.tracking import SyncResult, projection, sdk, sync
 
 EVERY = [run_id(name) for name in ("dense", 0, "study")]
 TABLES = ["controls", "front", "not_complete", "trials"]
@@ -144,9 +144,7 @@ def test_another_server_gets_everything_too(
     second = FakeWandb()
     second.start()
     monkeypatch.setenv("WANDB_BASE_URL", second.url)
-    import wandb
-
-    wandb.teardown()  # it reads its environment once
+    sdk.shut_down()  # wandb reads its environment once
 
     assert [result.ok for result in sync(study_dir, record)] == [True] * 3
 
