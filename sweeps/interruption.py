@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import shlex
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
+
+from slimnet.invocation import this_command
 
 SIGNALS = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
@@ -81,11 +81,6 @@ def end_on_signals() -> None:
     atexit.register(_handle, signal.SIG_IGN)
 
 
-def command_line() -> str:
-    """The command line that the user gave, to be run again."""
-    return shlex.join(sys.orig_argv)
-
-
 def _handle(handler: signal._HANDLER) -> dict[int, signal._HANDLER]:
     """Set a handler; returns the previous ones. A SIGHUP that nohup ignores stays ignored."""
     ours = [
@@ -96,5 +91,5 @@ def _handle(handler: signal._HANDLER) -> dict[int, signal._HANDLER]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     with suppress(OSError):  # of a terminal that was closed
-        os.write(2, f"interrupted. Go on with: {command_line()}\n".encode())
+        os.write(2, f"interrupted. Go on with: {this_command()}\n".encode())
     os._exit(128 + number)

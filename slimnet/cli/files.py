@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -16,6 +14,7 @@ from typing import Any
 import typer
 
 from slimnet.errors import SlimnetError
+from slimnet.invocation import this_command
 from slimnet.training.loop import Diverged
 from slimnet.training.recovery import discard
 
@@ -64,10 +63,5 @@ def resumable(partial: Path) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         kept = f"the epochs done are kept in {partial}" if partial.exists() else "no epoch was complete"
-        typer.echo(f"interrupted; {kept}. Go on with: {_this_command()}", err=True)
+        typer.echo(f"interrupted; {kept}. Go on with: {this_command()}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def _this_command() -> str:
-    program = "python -m slimnet" if sys.argv[0].endswith("__main__.py") else "slimnet"
-    return f"{program} {shlex.join(sys.argv[1:])}"

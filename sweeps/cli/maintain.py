@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from slimnet.invocation import this_command
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, DataOption, JsonOption, RunsOption
 from sweeps.cli.show import print_json
 from sweeps.console import Console
-from sweeps.interruption import command_line
 from sweeps.study import hold
 
 
@@ -42,7 +42,7 @@ def sync_command(
     elif not results:
         console.say("nothing to upload: the server has every run of this study, complete")
     if any(result.gone for result in results) and not as_json:
-        console.say(f"upload them again, as new runs, with: {command_line()} --force")
+        console.say(f"upload them again, as new runs, with: {this_command()} --force")
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 

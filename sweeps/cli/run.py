@@ -11,6 +11,7 @@ import typer
 
 from slimnet.errors import SlimnetError
 from slimnet.files import check_name
+from slimnet.invocation import this_command
 from slimnet.precision import Precision
 from slimnet.streams import outlive_output
 from slimnet.wording import duration
@@ -33,7 +34,7 @@ from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.executors import processes
-from sweeps.interruption import Interruption, StoppedAtOnce, command_line, watch_signals
+from sweeps.interruption import Interruption, StoppedAtOnce, watch_signals
 from sweeps.jobs import Place
 from sweeps.machine import Machine, Prepared, places, prepare
 from sweeps.networks import Made, check_networks
@@ -127,7 +128,7 @@ def run_command(
             comparison = Comparison(record)
             page = _wind_up(folder, record, comparison, tracker, interruption, console)
     if page is None or not record.ended:
-        console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {command_line()}")
+        console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {this_command()}")
         raise typer.Exit(interruption.exit_status)
     _close(console, record, comparison, page, reference, runs)
 

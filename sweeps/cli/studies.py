@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 from slimnet.data.catalogue import fingerprint
 from slimnet.errors import SlimnetError
+from slimnet.invocation import program
 from slimnet.precision import Precision
 from sweeps.cli.options import RUNS
 from sweeps.config import Config, load_config
@@ -52,12 +52,7 @@ def reference(config: str, settings: Config, runs: Path) -> str:
 
 def command(name: str, reference: str) -> str:
     """A command line that the user may run next."""
-    return f"{shlex.join([sys.orig_argv[0], '-m', 'sweeps', name])} {reference}"
-
-
-def program(module: str) -> str:
-    """How the user calls another program of this environment."""
-    return shlex.join([sys.orig_argv[0], "-m", module])
+    return f"{program('sweeps')} {name} {reference}"
 
 
 def check_search(config: Config) -> None:

@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from slimnet.errors import SlimnetError
+from slimnet.invocation import program
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, DataOption, RunsOption, SetOption
 from sweeps.cli.run import run_command
@@ -57,8 +58,8 @@ def wandb_sweep_command(
     console = Console()
     console.say(f"sweep on W&B: {page}")
     if scheduler:
-        console.say(f"begin to choose points:  {studies.program('wandb')} sweep-scheduler {path}")
-    console.say(f"run trials:              {studies.program('wandb')} agent {path}")
+        console.say(f"begin to choose points:  {program('wandb')} sweep-scheduler {path}")
+    console.say(f"run trials:              {program('wandb')} agent {path}")
 
 
 def wandb_trial_command(

@@ -155,9 +155,27 @@ def _context(method: StartMethod) -> Any:
         resource_tracker.ensure_running()  # first and separately, as it unblocks signals at its end
     if method == "forkserver":
         context.set_forkserver_preload(PRELOADED)
-        with _signals_blocked():
+        with _signals_blocked(), _same_search():
             forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _same_search() -> Iterator[None]:
+    """Let a Python that is started here look for modules in the current folder only if this one does.
+
+    The server would always do so, and a console script does not: it would preload a folder of the user's that
+    is called `sweeps`.
+    """
+    name = "PYTHONSAFEPATH"
+    if name in os.environ or not {"", os.getcwd()}.isdisjoint(sys.path):
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
 from slimnet.errors import SlimnetError
+from slimnet.invocation import program
 from slimnet.wording import one_line
 from sweeps.tracking import sdk
 
@@ -53,7 +53,7 @@ def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
     wish, source = _explicit(setting)
     if wish == "disabled":
         return Mode("disabled", f"W&B: off ({source})")
-    later = f"Upload later with: {sys.orig_argv[0]} -m sweeps sync {config}"
+    later = f"Upload later with: {program('sweeps')} sync {config}"
     if wish == "offline" and find_spec("wandb") is not None:
         return Mode("offline", f"W&B: offline ({source}). {later}")
     if wish == "online":
@@ -95,7 +95,7 @@ def _online_host(source: str) -> str:
 
 def login() -> str:
     """How to give wandb a key."""
-    return f"set one with: {sys.orig_argv[0]} -m wandb login"
+    return f"set one with: {program('wandb')} login"
 
 
 def _explicit(setting: str) -> tuple[ModeName | None, str]:

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
@@ -16,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from slimnet.errors import SlimnetError
+from slimnet.invocation import program
 from slimnet.wording import one_line
 from sweeps.tracking.views import Histogram, Model, Row, RunView, Table
 
@@ -121,7 +121,7 @@ def create_sweep(definition: dict[str, Any], project: str, entity: str | None) -
     if not find_account().has_key:
         raise SlimnetError(
             f"a sweep needs an API key for {find_account().host}; set one with: "
-            f"{sys.orig_argv[0]} -m wandb login, or use --print and make the sweep on W&B's page"
+            f"{program('wandb')} login, or use --print and make the sweep on W&B's page"
         )
     try:
         api = connect(INIT_TIMEOUT)

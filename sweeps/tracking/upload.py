@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
+from slimnet.invocation import program
 from sweeps.records import StudyRecord
 from sweeps.tracking import sdk
 from sweeps.tracking.projection import Projector
@@ -73,6 +73,6 @@ def _require_key() -> None:
         raise SlimnetError(f"W&B cannot be used: {error}") from None
     if not account.has_key:
         raise SlimnetError(
-            f"There is no W&B API key for {account.host}: run `{sys.orig_argv[0]} -m wandb login` "
+            f"There is no W&B API key for {account.host}: run `{program('wandb')} login` "
             "or set WANDB_API_KEY."
         )

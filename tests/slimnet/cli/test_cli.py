@@ -467,7 +467,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path) -> None
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130
-    assert "Go on with: python -m slimnet train" in err
+    assert f"Go on with: {sys.executable} -m slimnet train" in err
     assert "Traceback" not in err
     (partial,) = (tmp_path / "broken").iterdir()
     assert partial.name.endswith(".partial")
