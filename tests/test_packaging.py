@@ -70,8 +70,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     (site,) = folder.glob("lib/python*/site-packages")
     # An editable install of the checkout is not seen from there, as .pth files do not lead to others.
     (site / "needed.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
-    install = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--no-index"]
-    subprocess.run([*install, "--no-deps", "-qq", wheel], check=True, timeout=PATIENCE)
+    python = str(folder / "bin" / "python")
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", "-qq"]
+    subprocess.run([*install, str(wheel)], check=True, timeout=PATIENCE)
 
     def call(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
