@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,16 +22,24 @@ def agent(tmp_path: Path) -> None:
     """Run an agent until the server has no run for it."""
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
-    ended = subprocess.run(
-        [sys.executable, "-m", "wandb", "agent", "me/slimnet/sweep1"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=work,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    log = tmp_path / "agent.log"
+    with (
+        log.open("w") as out,  # no pipe, which a trial that outlives its agent would hold open
+        subprocess.Popen(
+            [sys.executable, "-m", "wandb", "agent", "me/slimnet/sweep1"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=work,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        ) as agent,
+    ):
+        try:
+            status = agent.wait(PATIENCE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(agent.pid, signal.SIGKILL)
+    assert status == 0, log.read_text()
 
 
 # An agent, two runs of the command line, and the smoke sweep whose stages they share.
