@@ -73,7 +73,7 @@ def _publish(record: StudyRecord, config: str, runs: Path, *, share: bool) -> No
     from sweeps.report.web.publish import publish
 
     sync = studies.command("sync", studies.reference(config, record.config, runs))
-    published = publish(record, sync, share=share)
+    published = publish(record, runs / record.name, sync, share=share)
     console = Console()
     console.say(f"report on W&B: {published.report}")
     console.say(f"view on W&B: {published.view}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from sweeps.tracking.views import RunView
 
 FILE = "projection.jsonl"
 FOLDER = "folder"  # the place of offline runs
@@ -48,6 +50,23 @@ class Ledger:
         """The entry of a run; None if there is none."""
         return self._entries.get((place, run_id))
 
+    def at(self, place: str, run_id: str) -> Entry | None:
+        """What is known of a run on a server, or on one that was not noted."""
+        return self.get(place, run_id) or self.get(UNKNOWN, run_id)
+
+    def unmixed(self, place: str, view: RunView) -> RunView:
+        """The view, with another id if the run with its id has rows of other stages on the server."""
+        entry = self.at(place, view.id)
+        if entry is None or entry.chain in (None, view.chain):
+            return view
+        return replace(view, id=_with(view.id, view.chain[:6]))
+
+    def id_at(self, place: str, view: RunView) -> str:
+        """The id that a run has on a server: another one if its rows are others or it was begun again."""
+        unmixed = self.unmixed(place, view)
+        entry = self.at(place, unmixed.id)
+        return _with(unmixed.id, f"again{entry.again}") if entry and entry.again else unmixed.id
+
     def items(self, place: str) -> list[tuple[str, Entry]]:
         """Every run at a place with its entry."""
         return [(run, entry) for (its, run), entry in self._entries.items() if its == place]
@@ -82,6 +101,12 @@ class Ledger:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:  # starts a new line, as the last one may be incomplete
             file.write(f"\n{json.dumps({'place': place, 'run': run_id, 'entry': fields})}")
+
+
+def _with(run_id: str, part: str) -> str:
+    """An id with a further part, before that of the study."""
+    stem, _, uid = run_id.rpartition("-")
+    return f"{stem}-{part}-{uid}"
 
 
 def count_unsent(wandb_dir: Path) -> int:

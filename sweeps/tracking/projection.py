@@ -188,8 +188,7 @@ class Projector:
     def _entry(self, view: RunView) -> Entry | None:
         """What is known of a run on this server, or on one that was not noted."""
         assert self._server is not None
-        known = self._ledger.get(self._server.place, view.id)
-        return known or self._ledger.get(UNKNOWN, view.id)
+        return self._ledger.at(self._server.place, view.id)
 
     def _note(self, view: RunView, entry: Entry) -> None:
         """Note what is known of a run on this server."""
@@ -208,28 +207,21 @@ class Projector:
 
     def _unmixed(self, view: RunView) -> RunView:
         """The view, with another id if the run with its id has rows of other stages on the server."""
-        entry = self._entry(view) if self._server else None
-        if entry is None or entry.chain in (None, view.chain):
-            return view
-        stem, _, uid = view.id.rpartition("-")
-        return replace(view, id=f"{stem}-{view.chain[:6]}-{uid}")
+        return self._ledger.unmixed(self._server.place, view) if self._server else view
 
-    def _kept(self, view: RunView) -> RunView:
-        """The view with the id that it has on the server, another one if it was begun again there."""
-        entry = self._entry(view)
-        if entry is None or not entry.again:
-            return view
-        stem, _, uid = view.id.rpartition("-")
-        return replace(view, id=f"{stem}-again{entry.again}-{uid}")
+    def _id_there(self, view: RunView) -> str:
+        """The id that a run has on the server."""
+        assert self._server is not None
+        return self._ledger.id_at(self._server.place, view)
 
     def _check(self, study: StudyRecord) -> None:
         """Ask the server for all runs, and find those that are not there as they were left."""
         assert self._server is not None
         views = [self._unmixed(view) for view in study_views(study)]
-        self._held = self._server.held([self._kept(view).id for view in views])
+        self._held = self._server.held([self._id_there(view) for view in views])
         for view in views:
             entry = self._ledger.get(self._server.place, view.id)
-            held = self._held.get(self._kept(view).id)
+            held = self._held.get(self._id_there(view))
             if entry is None:
                 continue
             if held is None:
@@ -284,17 +276,19 @@ class Projector:
 
     def _open(self, view: RunView) -> _Live | None:
         """Open the view's run on the server; None if it cannot go on there."""
-        kept = self._kept(view)
-        held = self._held.get(kept.id)
+        kept = self._id_there(view)
+        held = self._held.get(kept)
         try:
-            run = sdk.open_run(kept, self._study_dir, "online", partial(self._on_stop, view.id))
+            run = sdk.open_run(
+                replace(view, id=kept), self._study_dir, "online", partial(self._on_stop, view.id)
+            )
         except Exception as error:
             if "deleted" not in str(error):
                 raise
             self._give_up(view, "it was deleted on the server")
             return self._open(view) if view.id not in self.gone else None
         rows = held.rows if held else 0
-        known = self._sent.get(kept.id) == run.starting_step  # by this process, which the server still counts
+        known = self._sent.get(kept) == run.starting_step  # by this process, which the server still counts
         if not known and rows != view.count_rows(run.starting_step):
             sdk.close(run)
             self._give_up(view, f"the server has {rows} rows of it, which are not those of this study")
@@ -324,7 +318,7 @@ class Projector:
             live, error = ends.get()
             if error is None:
                 self._unconfirmed[live.view.id] = live.view
-                self._sent[self._kept(live.view).id] = live.next_step
+                self._sent[self._id_there(live.view)] = live.next_step
             else:
                 self._go_offline(error)
 
@@ -347,7 +341,7 @@ class Projector:
     def _still_lacking(self) -> dict[str, str]:
         """Ask the server about the runs that have ended, and note those that are complete there."""
         assert self._server is not None
-        ids = {view.id: self._kept(view).id for view in self._unconfirmed.values()}
+        ids = {view.id: self._id_there(view) for view in self._unconfirmed.values()}
         lacks = {}
         try:
             self._held |= self._server.held(list(ids.values()))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimnet.errors import SlimnetError
 from sweeps.records import StudyRecord
 from sweeps.tracking import sdk
+from sweeps.tracking.ledger import Ledger
 from sweeps.tracking.mode import login, sentence
 from sweeps.tracking.server import Server
 from sweeps.tracking.study_view import study_views
@@ -57,11 +59,12 @@ def check_usable() -> None:
         )
 
 
-def publish(study: StudyRecord, sync: str, *, share: bool = False) -> Published:
+def publish(study: StudyRecord, folder: Path, sync: str, *, share: bool = False) -> Published:
     """Publish the report and the view of a study, in place of what was published before.
 
     Args:
         study: whose runs are on the server.
+        folder: runs/<study>, where it is noted under which ids they are there.
         sync: the command that uploads runs, for the messages.
         share: whether to make a link with which everybody can see the report.
 
@@ -72,7 +75,9 @@ def publish(study: StudyRecord, sync: str, *, share: bool = False) -> Published:
 
     try:
         server = Server(study.config.wandb.project, study.config.wandb.entity)
-        ids = [view.id for view in study_views(study) if view.state != "waiting"]
+        ledger = Ledger(folder / "wandb")
+        views = [view for view in study_views(study) if view.state != "waiting"]
+        ids = [ledger.id_at(server.place, view) for view in views]
         held = server.held(ids)
         if not held:
             raise SlimnetError(f"{server.place} has no run of {study.name}; upload them first with: {sync}")

@@ -12,16 +12,19 @@ import pytest
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from fake_wandb import USER, FakeWandb, ServerRun
+from projected import track
 from running import Command
 
 from slimnet.errors import SlimnetError
 from sweeps.records import StudyRecord
 from sweeps.report.web.build import WebPages
 from sweeps.report.web.publish import publish
+from sweeps.tracking import sync
 from sweeps.tracking.study_view import study_views
 
 SYNC = "python -m sweeps sync fashion-mini"
 PLACE = f"{USER}/slimnet"
+FOLDER = Path("runs/fashion-mini")  # where nothing is noted
 
 
 def hold_runs(server: FakeWandb, study: StudyRecord) -> None:
@@ -32,7 +35,7 @@ def hold_runs(server: FakeWandb, study: StudyRecord) -> None:
 
 def test_a_saved_report_is_the_same_when_it_is_loaded(server: FakeWandb, study: StudyRecord) -> None:
     hold_runs(server, study)
-    published = publish(study, SYNC)
+    published = publish(study, FOLDER, SYNC)
 
     built = WebPages(study, USER, "slimnet").report
     loaded = wr.Report.from_url(published.report)
@@ -59,7 +62,7 @@ def _kept(value: Any) -> Any:
 
 def test_the_view_of_the_project_has_the_panels_of_the_report(server: FakeWandb, study: StudyRecord) -> None:
     hold_runs(server, study)
-    view = ws.Workspace.from_url(publish(study, SYNC).view)
+    view = ws.Workspace.from_url(publish(study, FOLDER, SYNC).view)
     assert view.name == "fashion-mini"
     assert [section.name for section in view.sections][:2] == ["Pareto front", "What the search found"]
     assert view.runset_settings.filters == """Metric("Group") == 'fashion-mini'"""
@@ -69,21 +72,21 @@ def test_publishing_again_updates_in_place(
     server: FakeWandb, study: StudyRecord, make_study: Callable[..., StudyRecord]
 ) -> None:
     hold_runs(server, study)
-    first = publish(make_study(states={3: "running"}), SYNC)
-    again = publish(study, SYNC)
+    first = publish(make_study(states={3: "running"}), FOLDER, SYNC)
+    again = publish(study, FOLDER, SYNC)
     assert (again.report, again.view) == (first.report, first.view)
     assert sorted(view.kind for view in server.views) == ["project-view", "runs"]
     assert "11 of 12 trials complete" in server.views[0].description
 
     other = make_study(name="other")
     hold_runs(server, other)
-    publish(other, SYNC)
+    publish(other, FOLDER, SYNC)
     assert len(server.views) == 4
 
 
 def test_a_link_to_share_stays_the_same(server: FakeWandb, study: StudyRecord) -> None:
     hold_runs(server, study)
-    links = [publish(study, SYNC, share=True).shared for _ in range(2)]
+    links = [publish(study, FOLDER, SYNC, share=True).shared for _ in range(2)]
     assert links[0] == links[1]
     assert "accessToken=" in str(links[0])
     assert [token["projects"] for token in server.views[0].tokens] == [
@@ -94,21 +97,35 @@ def test_a_link_to_share_stays_the_same(server: FakeWandb, study: StudyRecord) -
 def test_runs_that_are_not_on_the_server_are_counted(server: FakeWandb, study: StudyRecord) -> None:
     hold_runs(server, study)
     server.runs.popitem()
-    assert publish(study, SYNC).lacking == 1
+    assert publish(study, FOLDER, SYNC).lacking == 1
+
+
+def test_runs_that_were_begun_again_are_found(
+    server: FakeWandb, make_study: Callable[..., StudyRecord], tmp_path: Path
+) -> None:
+    """After `sync --force` they have other ids."""
+    record = make_study([{"sparse.lambda": 0.01, "prune.ratio": 0.5}])
+    track(tmp_path, record)
+    for name in list(server.runs):
+        server.delete(name)
+    sync(tmp_path, record)
+    assert all(result.ok for result in sync(tmp_path, record, force=True))
+
+    assert publish(record, tmp_path, SYNC).lacking == 0
 
 
 def test_without_a_run_on_the_server_it_is_said_how_to_upload_them(
     server: FakeWandb, study: StudyRecord
 ) -> None:
     with pytest.raises(SlimnetError, match=f"has no run of fashion-mini; upload them first with: {SYNC}"):
-        publish(study, SYNC)
+        publish(study, FOLDER, SYNC)
     assert server.views == []
 
 
 def test_a_refused_key_is_an_error(server: FakeWandb, study: StudyRecord) -> None:
     server.refuse_key = True
     with pytest.raises(SlimnetError, match="W&B did not take the report"):
-        publish(study, SYNC)
+        publish(study, FOLDER, SYNC)
 
 
 def test_without_the_extra_it_is_said_how_to_install_it(
