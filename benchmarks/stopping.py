@@ -162,7 +162,7 @@ def _outcome(trials: Sequence[Curve], trained: Sequence[int]) -> tuple[float, fl
 
 
 def volume(rows: Sequence[dict[str, Any]]) -> float:
-    """The hypervolume, as in pareto.json."""
+    """The hypervolume, in parameters."""
     return hypervolume(rows, OBJECTIVES, {"val_accuracy": 0.0, "params": recorded.load().dense["params"]})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from sweeps.pareto import Front, hypervolume, reference
+from sweeps.pareto import Front, covered, reference
 from sweeps.records import StudyRecord, TrialRecord
 
 
@@ -17,7 +17,7 @@ class Step:
         trial: it, whether it changed the front or not.
         epochs: trained so far, those of the dense network too; stages that trials share count once.
         front_size: how many networks are on the front.
-        volume: the hypervolume, as in pareto.json; None without a dense network to compare with.
+        volume: the hypervolume, as in pareto.json: a fraction; None without a dense network to compare with.
     """
 
     trial: TrialRecord
@@ -39,5 +39,5 @@ def growth(study: StudyRecord, trials: Iterable[TrialRecord]) -> Iterator[Step]:
         counts = trial.state == "complete" and search.allows(trial.metrics)
         if counts and front.add(trial.number, trial.metrics) and bound is not None:
             rows = [study.trials[number].metrics for number in front.numbers()]
-            volume = hypervolume(rows, objectives, bound)
+            volume = covered(rows, objectives, bound)
         yield Step(trial, epochs, len(front.numbers()), volume)

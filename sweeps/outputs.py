@@ -11,7 +11,7 @@ from sweeps.comparison import Comparison, Measured
 from sweeps.config import MEASURED
 from sweeps.config.sections import ControlKind
 from sweeps.files import write_json, write_text
-from sweeps.pareto import hypervolume, reference
+from sweeps.pareto import covered, reference
 from sweeps.records import FACTS, StudyRecord, TrialRecord
 from sweeps.report import write_report
 
@@ -32,7 +32,7 @@ def pareto_table(study: StudyRecord, comparison: Comparison | None = None) -> di
     }
     objectives = study.config.search.objectives
     if (bound := reference(study.dense.metrics, objectives)) is not None:
-        table["hypervolume"] = hypervolume(table["front"], objectives, bound)
+        table["hypervolume"] = covered(table["front"], objectives, bound)
     return table
 
 

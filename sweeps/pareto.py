@@ -141,11 +141,19 @@ def reference(dense: Mapping[str, Any], objectives: Mapping[Name, Direction]) ->
     }
 
 
-def whole(reference: Mapping[str, float], objectives: Mapping[Name, Direction]) -> float:
-    """The hypervolume of a perfect network: accuracy 1 at no cost."""
-    return math.prod(
+def covered(
+    rows: Sequence[Mapping[str, Any]],
+    objectives: Mapping[Name, Direction],
+    reference: Mapping[str, float],
+) -> float:
+    """The hypervolume as a fraction of that of a perfect network: accuracy 1 at no cost.
+
+    It is what files, pages and W&B show as hypervolume; see `hypervolume` for the arguments.
+    """
+    perfect = math.prod(
         1.0 if direction == "maximize" else reference[name] for name, direction in objectives.items()
     )
+    return hypervolume(rows, objectives, reference) / perfect
 
 
 def _costs(row: Mapping[str, Any], objectives: Mapping[Name, Direction]) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from sweeps.comparison import Comparison, best_of_front
-from sweeps.pareto import hypervolume, reference, whole
+from sweeps.pareto import covered, reference
 from sweeps.records import StudyRecord
 from sweeps.report.blocks import Block, Cell, Column, Paragraph, Report, Row, Section, Table
 from sweeps.report.figures.fronts import fronts
@@ -60,9 +60,8 @@ def _volumes(studies: Sequence[StudyRecord], objectives: Mapping[str, Any]) -> l
     if len(objectives) < 2 or len(known) < len(studies):
         return None
     bound = {name: max(one[name] for one in known) for name in objectives}  # the same for all
-    perfect = whole(bound, objectives)
     return [
-        hypervolume([study.trials[number].metrics for number in study.front], objectives, bound) / perfect
+        covered([study.trials[number].metrics for number in study.front], objectives, bound)
         for study in studies
     ]
 

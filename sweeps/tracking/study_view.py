@@ -11,6 +11,7 @@ from sweeps.growth import growth
 from sweeps.outputs import pareto_table
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.tracking.views import (
+    STUDY,
     TIME,
     Histogram,
     Row,
@@ -26,6 +27,8 @@ from sweeps.tracking.views import (
     tags_of,
     trial_view,
 )
+
+_ROWS = "2"  # another where the rows mean something else, as those of earlier versions stay on the server
 
 
 def study_views(study: StudyRecord) -> list[RunView]:
@@ -81,6 +84,7 @@ def study_view(study: StudyRecord) -> RunView:
         epoch_axes=(),
         state=state,
         mark=mark_of(
+            study.uid,
             study.config.wandb.model_dump(exclude={"mode"}),
             numbers,
             study.front,
@@ -89,10 +93,10 @@ def study_view(study: StudyRecord) -> RunView:
             shown,
             [trial.reason for trial in study.trials],
         ),
-        chain="",
+        chain=_ROWS,
         count_rows=partial(_count_rows, study),
         make_seconds=lambda: 0.0,
-        make_config=lambda: study.config.model_dump(mode="json", by_alias=True),
+        make_config=lambda: {STUDY: study.uid, **study.config.model_dump(mode="json", by_alias=True)},
         make_summary=lambda: numbers | _tables(study, comparison),
         rows=partial(_rows, study),
     )

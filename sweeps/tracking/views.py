@@ -30,6 +30,7 @@ Row = dict[str, Any]
 RunState = Literal["waiting", "running", "complete", "stopped", "failed"]
 Standing = Literal["", "front", "best"]
 
+STUDY = "study_uid"  # in the config of every run, as another study may have the same name
 TIME = "_timestamp"  # W&B's name for when a row was logged, in seconds since 1970
 
 
@@ -343,11 +344,12 @@ def _view(
     state: RunState,
     reason: str | None,
     tags: tuple[str, ...],
+    make_config: Callable[[], dict[str, Any]],
     make_summary: Callable[[], dict[str, Any]],
     histograms_at_end: bool = False,
     **fields: Any,
 ) -> RunView:
-    """The view of a chain of stages. `tags` and the summary are its own, beside what every run has."""
+    """The view of a chain of stages. Tags, config and summary are its own, beside what every run has."""
     return RunView(
         id=run_id(study, about),
         project=study.config.wandb.project,
@@ -357,6 +359,7 @@ def _view(
         epoch_axes=tuple(stage.name for stage in stages if stage.kind != "prune"),
         state=state,
         mark=mark_of(
+            study.uid,
             study.config.wandb.model_dump(exclude={"mode"}),
             state,
             reason,
@@ -366,6 +369,7 @@ def _view(
         chain=mark_of([stage.key for stage in stages]),
         count_rows=partial(_count_rows, stages, histograms_at_end),
         make_seconds=partial(_seconds, stages),
+        make_config=lambda: {STUDY: study.uid, **make_config()},
         make_summary=lambda: {
             "state": state,
             "reason": reason,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeps.growth import Step, growth
-from sweeps.pareto import reference, whole
+from sweeps.pareto import reference
 from sweeps.report.drawing import Drawing, Figure, Plot, axes, axis, whole_axis
 from sweeps.report.figures.marks import trial_id
 from sweeps.report.figures.sparse import MOST_MARKERS
@@ -19,7 +19,6 @@ def hypervolume_grows(view: StudyView) -> Figure | None:
     steps = list(growth(study, (trial for trial in study.trials if trial.state != "running")))
     if bound is None or not study.complete or len(steps) < 2:
         return None
-    perfect = whole(bound, objectives)
     over = (
         ("over trials", [step.trial.number + 1 for step in steps], "trials"),
         ("over epochs of training", [step.epochs for step in steps], "epochs trained so far"),
@@ -30,13 +29,13 @@ def hypervolume_grows(view: StudyView) -> Figure | None:
         "cost would cover, counted from accuracy 0 at the dense network's cost. Where the line has long been "
         "level, more trials of this kind would bring little.",
         tuple(
-            (Plot(title, f"Line of the hypervolume {title}", _line(xs, steps, perfect, name)),)
+            (Plot(title, f"Line of the hypervolume {title}", _line(xs, steps, name)),)
             for title, xs, name in over
         ),
     )
 
 
-def _line(xs: list[int], steps: list[Step], perfect: float, name: str) -> Drawing:
+def _line(xs: list[int], steps: list[Step], name: str) -> Drawing:
     drawing = axes(
         whole_axis(name, xs[-1], range=[0, 1.03 * xs[-1]]),
         axis("hypervolume", rangemode="tozero"),
@@ -46,7 +45,7 @@ def _line(xs: list[int], steps: list[Step], perfect: float, name: str) -> Drawin
         {
             "type": "scatter",
             "x": xs,
-            "y": [round((step.volume or 0.0) / perfect, 5) for step in steps],
+            "y": [round(step.volume or 0.0, 5) for step in steps],
             "ids": [trial_id(step.trial) for step in steps],
             "mode": "lines" if len(xs) > MOST_MARKERS else "lines+markers",
             "line": {"shape": "hv", "color": RAMP[0], "width": 2},

@@ -164,9 +164,12 @@ def _finetune(shown: _Shown) -> list[Grid]:
 
 
 def _hypervolume(shown: _Shown) -> list[Grid]:
+    axes = (("trial", "trial"), ("epochs", "epochs trained so far"))
     panels = [
-        wr.LinePlot(title=title, x=x, y=["hypervolume"], layout=_half(index))
-        for index, (title, x) in enumerate(zip(shown.titles, ("trial", "epochs"), strict=True))
+        wr.LinePlot(
+            title=title, x=x, y=["hypervolume"], title_x=name, title_y="hypervolume", layout=_half(index)
+        )
+        for index, (title, (x, name)) in enumerate(zip(shown.titles, axes, strict=True))
     ]
     return [Grid(shown.runs("study"), panels)]
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 from in_memory import InMemory
-from tracked import GAMMA, contender, failed, run_id, stage, study, trial
+from tracked import GAMMA, UID, contender, failed, run_id, stage, study, trial
 
+from sweeps.outputs import pareto_table
 from sweeps.records import ContenderKind, ContenderRecord, StudyRecord
 from sweeps.tracking.study_view import study_views
 from sweeps.tracking.views import Histogram, Row, RunView, Table, trial_view
@@ -179,6 +180,11 @@ def test_a_control_tells_whose_it_is_and_has_the_config_of_its_trial() -> None:
     assert (of_dense["kind"], of_dense["trial"], of_dense["seed"]) == ("dense", None, 1)
 
 
+def test_every_run_names_its_study_which_may_share_its_name_with_others() -> None:
+    views = study_views(study(trial(0), contenders=[contender("uniform", 0, 0)]))
+    assert [view.config["study_uid"] for view in views] == [UID] * 4
+
+
 def test_a_control_has_a_row_per_epoch_that_keeps_its_step() -> None:
     record = study(trial(0), trial(1), contenders=CONTENDERS)
     whole = rows(record, "uniform-1-0")
@@ -250,8 +256,8 @@ def test_the_study_has_a_row_per_complete_trial_that_later_ones_do_not_change() 
     assert [row["trial"] for row in whole.values()] == [0, 2]
     assert third.first("sparse").key == first.first("sparse").key, "which is trained once"
     assert [row["epochs"] for row in whole.values()] == [3 + 3 + 2, 3 + 3 + 2 + 2]
-    assert whole[0]["hypervolume"] == pytest.approx(0.8 * (2000 - 900))
-    assert whole[2]["hypervolume"] > whole[0]["hypervolume"]
+    assert whole[0]["hypervolume"] == pytest.approx(0.8 * (2000 - 900) / 2000)
+    assert whole[2]["hypervolume"] == pytest.approx(pareto_table(study(first, second, third))["hypervolume"])
 
 
 def test_a_view_knows_how_many_rows_it_has_before_a_step() -> None:

@@ -78,6 +78,8 @@ def test_the_search_is_shown(blocks: list[dict[str, Any]]) -> None:
     (parallel,) = (config for kind, config in shown if kind == "Parallel Coordinates Plot")
     accessors = [column["accessor"] for column in parallel["columns"]]
     assert accessors == ["summary:lambda", "summary:ratio", "summary:val_accuracy", "summary:params"]
+    volumes = [config for _, config in shown if config.get("metrics") == ["hypervolume"]]
+    assert [one["yAxisTitle"] for one in volumes] == ["hypervolume"] * 2
     targets = [config["targetKey"] for kind, config in shown if kind == "Parameter Importance"]
     assert targets == ["val_accuracy", "params"]
 
@@ -86,6 +88,16 @@ def test_the_run_table_has_what_was_searched_and_found(blocks: list[dict[str, An
     sets = [one for block in blocks if block["type"] == "panel-grid" for one in block["metadata"]["runSets"]]
     (listed,) = (one["runFeed"] for one in sets if one["runFeed"]["columnPinned"])
     assert listed["columnOrder"][:3] == ["run:displayName", "summary:lambda", "summary:ratio"]
+
+
+def test_every_panel_shows_runs_of_this_study_alone(
+    study: StudyRecord, blocks: list[dict[str, Any]]
+) -> None:
+    """Another study may have the same name."""
+    sets = [one for block in blocks if block["type"] == "panel-grid" for one in block["metadata"]["runSets"]]
+    filters = [json.dumps(one["filters"]) for one in sets]
+    assert filters
+    assert all("study_uid" in text and study.uid in text for text in filters), filters[0]
 
 
 def test_layers_of_the_front_are_listed(study: StudyRecord, blocks: list[dict[str, Any]]) -> None:

@@ -65,7 +65,7 @@ def test_the_view_of_the_project_has_the_panels_of_the_report(server: FakeWandb,
     view = ws.Workspace.from_url(publish(study, FOLDER, SYNC).view)
     assert view.name == "fashion-mini"
     assert [section.name for section in view.sections][:2] == ["Pareto front", "What the search found"]
-    assert view.runset_settings.filters == """Metric("Group") == 'fashion-mini'"""
+    assert view.runset_settings.filters == f"Config(\"study_uid\") == '{study.uid}'"
 
 
 def test_publishing_again_updates_in_place(
