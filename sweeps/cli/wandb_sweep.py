@@ -52,8 +52,10 @@ def wandb_sweep_command(
     if show:
         print(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True), end="")
         return
+    from sweeps.tracking.mode import require_key
     from sweeps.tracking.sdk import create_sweep
 
+    require_key("wandb-sweep needs W&B", "use --print and make it on W&B's page")
     path, page = create_sweep(sweep, settings.wandb.project, settings.wandb.entity)
     console = Console()
     console.say(f"sweep on W&B: {page}")

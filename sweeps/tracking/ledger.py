@@ -65,7 +65,13 @@ class Ledger:
         """The id that a run has on a server: another one if its rows are others or it was begun again."""
         unmixed = self.unmixed(place, view)
         entry = self.at(place, unmixed.id)
-        return _with(unmixed.id, f"again{entry.again}") if entry and entry.again else unmixed.id
+        return _again(unmixed.id, entry.again if entry else 0)
+
+    def former_ids(self, place: str, view: RunView) -> list[str]:
+        """The ids under which a run that was begun again may still be on a server, with rows of its own."""
+        unmixed = self.unmixed(place, view)
+        entry = self.at(place, unmixed.id)
+        return [_again(unmixed.id, times) for times in range(entry.again if entry else 0)]
 
     def items(self, place: str) -> list[tuple[str, Entry]]:
         """Every run at a place with its entry."""
@@ -107,6 +113,11 @@ def _with(run_id: str, part: str) -> str:
     """An id with a further part, before that of the study."""
     stem, _, uid = run_id.rpartition("-")
     return f"{stem}-{part}-{uid}"
+
+
+def _again(run_id: str, times: int) -> str:
+    """The id of a run that was begun again so often."""
+    return _with(run_id, f"again{times}") if times else run_id
 
 
 def count_unsent(wandb_dir: Path) -> int:

@@ -72,30 +72,50 @@ def decide_mode(setting: str, config: str = "CONFIG") -> Mode:
     return Mode("offline", f"W&B: offline (no API key found; {login()}). {later}")
 
 
+def require_key(why: str, instead: str = "") -> sdk.Account:
+    """The account on the server, for what cannot do without it. The server is not asked.
+
+    Args:
+        why: it is needed, as the beginning of the message: "sync needs W&B".
+        instead: what the user can do else, as its end.
+
+    Raises:
+        SlimnetError: wandb is not installed, or there is no usable key; and what to do.
+    """
+    otherwise = f", or {instead}" if instead else ""
+    if find_spec("wandb") is None:
+        raise SlimnetError(f"{why}, and wandb is not installed: pip install wandb{otherwise}")
+    try:
+        account = sdk.find_account()
+    except Exception as error:
+        raise SlimnetError(
+            f"{why}, and W&B cannot be used: {sentence(error)}; {login()}{otherwise}"
+        ) from None
+    if not account.has_key:
+        raise SlimnetError(f"{why}, and there is no API key for {account.host}: {login()}{otherwise}")
+    return account
+
+
 def _online_host(source: str) -> str:
     """The server that is to be used, which is asked whether it takes the key.
 
     Raises:
         SlimnetError: it cannot be used, and what to do.
     """
-    otherwise = "or use --wandb offline and upload later, or --wandb auto to do so only if it must"
-    if find_spec("wandb") is None:
-        raise SlimnetError(f"{source}, and wandb is not installed: pip install wandb, {otherwise}.")
+    otherwise = "use --wandb offline and upload later, or --wandb auto to do so only if it must"
+    account = require_key(source, otherwise)
     try:
-        account = sdk.find_account()
-        if account.has_key:
-            sdk.connect(ANSWER_SECONDS)
-            return account.host
+        sdk.connect(ANSWER_SECONDS)
     except Exception as error:
         raise SlimnetError(
-            f"{source}, and W&B cannot be used: {sentence(error)}. Mend that, {otherwise}."
+            f"{source}, and W&B cannot be used: {sentence(error)}. Mend that, or {otherwise}."
         ) from None
-    raise SlimnetError(f"{source}, and there is no API key for {account.host}: {login()}, {otherwise}.")
+    return account.host
 
 
 def login() -> str:
     """How to give wandb a key."""
-    return f"set one with: {program('wandb')} login"
+    return f"set one with: {program('wandb')} login, or in WANDB_API_KEY"
 
 
 def _explicit(setting: str) -> tuple[ModeName | None, str]:

@@ -54,6 +54,7 @@ class Projector:
 
     Attributes:
         gone: why a run cannot go on under its id on the server, by run id: it was deleted, or has other rows.
+        anew: how and why a run was begun anew under another id, by run id; the former one stays.
     """
 
     def __init__(
@@ -90,6 +91,9 @@ class Projector:
         self._reconciled = False
         self._settled = False  # whether the study has ended, so that its front is known
         self.gone: dict[str, str] = {}
+        self.anew: dict[str, str] = {}
+        self._failed: dict[str, str] = {}  # why a run is not complete on the server, by run id
+        self._end_of_server = ""  # why the server is not used any more
         self._dense: StageRecord | None = None  # as written last
         self._trials: dict[int, TrialRecord] = {}
         self._contenders: dict[tuple[str, int | None, int], ContenderRecord] = {}
@@ -158,6 +162,12 @@ class Projector:
         self._settled = study.ended
         begun = [self._unmixed(view) for view in study_views(study) if view.state != "waiting"]
         return [view for view in begun if not self._is_confirmed(view)]
+
+    def why_not(self, run_id: str) -> str:
+        """Why a run is not on the server as it is."""
+        own = self.gone.get(run_id) or self._failed.get(run_id)
+        done = "sent, but not confirmed" if run_id in self._unconfirmed else "not sent"
+        return own or f"{done}, as the server had failed ({self._end_of_server})"
 
     def cut_off(self, study: StudyRecord) -> list[RunView]:
         """The runs that are on a server in part, can only continue there, and have not been warned of."""
@@ -234,6 +244,7 @@ class Projector:
         entry = self._entry(view) or Entry(chain=view.chain)
         if self._force or view.job_type == "study":
             self._note(view, replace(entry, mark="", again=entry.again + 1))
+            self.anew[view.id] = f"begun anew as {self._id_there(view)}, since {problem}"
         elif view.id not in self.gone:
             self._note(view, replace(entry, mark=""))
             self.gone[view.id] = problem
@@ -267,6 +278,7 @@ class Projector:
             if view.job_type == "study":
                 sdk.write_summary(live.run, view)
         except Exception as error:
+            self._failed[view.id] = one_line(error)
             self._go_offline(error)
             return
         if last_step is not None:
@@ -291,7 +303,7 @@ class Projector:
         known = self._sent.get(kept) == run.starting_step  # by this process, which the server still counts
         if not known and rows != view.count_rows(run.starting_step):
             sdk.close(run)
-            self._give_up(view, f"the server has {rows} rows of it, which are not those of this study")
+            self._give_up(view, _other_rows(view, rows))
             return self._open(view) if view.id not in self.gone else None
         self._move_to_server(view)
         self._live[view.id] = live = _Live(run, view, run.starting_step)
@@ -320,6 +332,7 @@ class Projector:
                 self._unconfirmed[live.view.id] = live.view
                 self._sent[self._id_there(live.view)] = live.next_step
             else:
+                self._failed[live.view.id] = one_line(error)
                 self._go_offline(error)
 
     def _confirm(self, patience: float) -> None:
@@ -348,7 +361,7 @@ class Projector:
             for view in list(self._unconfirmed.values()):
                 held = self._held.get(ids[view.id])
                 if lack := self._lack(view, held):
-                    lacks[view.id] = lack
+                    lacks[view.id] = self._failed[view.id] = lack
                 elif held is not None:
                     self._server.set_seconds(held, view.seconds)
                     del self._unconfirmed[view.id]
@@ -360,9 +373,9 @@ class Projector:
 
     def _go_offline(self, error: Exception) -> None:
         if self._online:
-            self._online = False
+            self._online, self._end_of_server = False, one_line(error)
             self._warn(
-                f"W&B: the server does not take this sweep's runs, continuing offline ({one_line(error)})"
+                f"W&B: the server does not take this sweep's runs, continuing offline ({self._end_of_server})"
             )
             self._end_all()
             sdk.shut_down()
@@ -437,6 +450,13 @@ def _wait_until_whole(folder: Path) -> None:
             raise OSError(f"{folder} was not written to its end: {problem}")
         time.sleep(pause)
         pause *= 2
+
+
+def _other_rows(view: RunView, rows: int) -> str:
+    """Why a run with so many rows on the server cannot go on there."""
+    if view.job_type == "study":
+        return f"rows of trials that were run again belong between the {rows} that it has"
+    return f"the server has {rows} rows of it, which are not those of this study"
 
 
 def _finish(live: _Live) -> Exception | None:

@@ -39,7 +39,7 @@ class Tracker:
         )
         self._warnings: list[str] = []
         self._told = 0  # of the warnings
-        self._gone: set[str] = set()  # runs that were warned of
+        self._named: set[tuple[str, str]] = set()  # runs that were left out or begun anew, and told of
         self._latest: StudyRecord | None = None
         self._closing = False
         self._wake = threading.Event()
@@ -105,14 +105,18 @@ class Tracker:
         study = self._latest
         assert study is not None
         self._projector.project(study, final=closing)
-        for run in self._projector.gone.keys() - self._gone:
-            self._gone.add(run)
-            self._warn(f"W&B: the run {run} is left out: {self._projector.gone[run]}", "--force")
+        for run, why in self._projector.gone.items() - self._named:
+            self._warn(f"W&B: the run {run} is left out: {why}", "--force")
+        for run, how in self._projector.anew.items() - self._named:
+            self._say(f"W&B: the run {run} is {how}; the former one stays")
+        self._named |= self._projector.gone.items() | self._projector.anew.items()
         if closing and (runs := self._projector.cut_off(study)):
             self._warn(f"W&B: {len(runs)} runs are on the server in part")
         return closing
 
     def _warn(self, problem: str, *options: str) -> None:
-        message = f"{problem}; complete the record with: {' '.join((self._sync, *options))}"
+        self._say(f"{problem}; complete the record with: {' '.join((self._sync, *options))}")
+
+    def _say(self, message: str) -> None:
         self._warnings.append(message)
         logger.warning(message)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimnet.errors import SlimnetError
-from slimnet.invocation import program
 from sweeps.records import StudyRecord
-from sweeps.tracking import sdk
+from sweeps.tracking.mode import require_key
 from sweeps.tracking.projection import Projector
+
+logger = logging.getLogger("sweeps.tracking")
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class SyncResult:
         ok: whether the server has confirmed it.
         reason: why not.
         gone: whether the run cannot go on under its id, and `force` would begin it anew.
+        anew: under which other id it was begun anew, and why; None if it was not.
     """
 
     run_id: str
     ok: bool
     reason: str | None = None
     gone: bool = False
+    anew: str | None = None
 
 
 def sync(study_dir: Path, study: StudyRecord, *, force: bool = False) -> list[SyncResult]:
@@ -51,28 +54,18 @@ def sync(study_dir: Path, study: StudyRecord, *, force: bool = False) -> list[Sy
     Raises:
         SlimnetError: wandb is not installed, or there is no API key.
     """
-    _require_key()
-    warnings: list[str] = []
-    projector = Projector(study_dir, online=True, warn=warnings.append, force=force)
+    require_key("sync needs W&B")
+    projector = Projector(study_dir, online=True, warn=logger.warning, force=force)
     wanted = projector.missing_on_server(study)
     projector.project(study, final=True)
     missing = {view.id for view in projector.missing_on_server(study)}
-    results = []
-    for view in wanted:
-        ok, gone = view.id not in missing, projector.gone.get(view.id)
-        results.append(SyncResult(view.id, ok, None if ok else gone or "; ".join(warnings), gone is not None))
-    return results
-
-
-def _require_key() -> None:
-    try:
-        account = sdk.find_account()
-    except ImportError:
-        raise SlimnetError("wandb is not installed; get it with: pip install wandb") from None
-    except Exception as error:
-        raise SlimnetError(f"W&B cannot be used: {error}") from None
-    if not account.has_key:
-        raise SlimnetError(
-            f"There is no W&B API key for {account.host}: run `{program('wandb')} login` "
-            "or set WANDB_API_KEY."
+    return [
+        SyncResult(
+            view.id,
+            ok=view.id not in missing,
+            reason=projector.why_not(view.id) if view.id in missing else None,
+            gone=view.id in projector.gone,
+            anew=projector.anew.get(view.id),
         )
+        for view in wanted
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -18,7 +18,7 @@ from sweeps.report.figures.marks import trial_id
 from sweeps.report.shading import Shading
 from sweeps.report.view import StudyView
 from sweeps.report.web.panels import Grid, columns, grids, run_table, tables, widths
-from sweeps.report.web.runs import every_run
+from sweeps.report.web.runs import Runs
 from sweeps.report.wording import UNKNOWN, count
 
 ON_DISK = ("networks",)  # sections about files beside the HTML page
@@ -37,23 +37,33 @@ class WebPages:
         columns: of the view's table of runs.
     """
 
-    def __init__(self, study: StudyRecord, entity: str, project: str, *, place_known: bool = True) -> None:
+    def __init__(
+        self,
+        study: StudyRecord,
+        entity: str,
+        project: str,
+        former: Sequence[str] = (),
+        *,
+        place_known: bool = True,
+    ) -> None:
         """Build both.
 
         Args:
             study: what is reported.
             entity, project: where it is to be published.
+            former: ids of runs there that were begun again under others, which no panel shows.
             place_known: False to leave out of the panels where their runs are, which asks the server.
         """
         comparison = Comparison(study)
         self._view = StudyView(study, comparison)
         self._shading = Shading.of(self._view)
+        self._runs = Runs(study, former)
         self._place = {"entity": entity, "project": project} if place_known else {}
         found = content.report(study, {}, PurePath(), comparison)
         kept = [section for section in found.sections if section.anchor not in ON_DISK]
         self.columns = columns(self._view)
         self.mark = f"Study {study.uid}"
-        self.runs = every_run(study)
+        self.runs = self._runs.every()
         self.report = wr.Report(
             entity=entity,
             project=project,
@@ -72,7 +82,7 @@ class WebPages:
         """The title and the blocks of a section; nothing if W&B has no panel for any of its figures."""
         blocks = [made for block in section.blocks for made in self._block(block)]
         if section.anchor == "trials":
-            blocks += [self._grid(run_table(self._view)), self._grid(tables(self._view))]
+            blocks += [self._grid(run_table(self._runs)), self._grid(tables(self._view, self._runs))]
         return [wr.H2(text=TITLES.get(section.anchor, section.title)), *blocks] if blocks else []
 
     def _block(self, block: Block) -> Iterator[Any]:
@@ -88,12 +98,12 @@ class WebPages:
             case Table():
                 yield wr.MarkdownBlock(text=markdown(block))
             case Figure():
-                for grid in grids(self._view, self._shading, block):
+                for grid in grids(self._view, self._shading, self._runs, block):
                     yield self._grid(grid)
             case Cards():
                 if layers := self._layers(block):
                     yield wr.MarkdownBlock(text=markdown(layers))
-                    yield self._grid(widths(self._view))
+                    yield self._grid(widths(self._view, self._runs))
 
     def _grid(self, grid: Grid) -> Any:
         runs = wr.Runset(
@@ -126,10 +136,10 @@ class WebPages:
             grid
             for block in section.blocks
             if isinstance(block, Figure)
-            for grid in grids(self._view, self._shading, block)
+            for grid in grids(self._view, self._shading, self._runs, block)
         ]
         if section.anchor == "trials":
-            made.append(tables(self._view))
+            made.append(tables(self._view, self._runs))
         panels = [panel for grid in made for panel in grid.panels]
         return ws.Section(name=section.title, panels=panels, is_open=True) if panels else None
 

@@ -13,7 +13,7 @@ from sweeps.report.drawing import Figure
 from sweeps.report.runs import a_few_lambdas, read_courses, sparse_runs
 from sweeps.report.shading import Shading
 from sweeps.report.view import LAMBDA, RATIO, StudyView, path_name
-from sweeps.report.web.runs import every_run, runs_of, some_trials
+from sweeps.report.web.runs import Runs
 from sweeps.report.wording import METRICS
 from sweeps.tracking.study_view import study_view
 from sweeps.tracking.views import Table
@@ -46,26 +46,25 @@ class _Shown:
         view, shading: of the study.
         titles: what is said of each of its plots to those who cannot see it.
         stage_suffix: what the names of stages of its pass end in.
+        runs: which runs are the study's.
     """
 
     view: StudyView
     shading: Shading
     titles: list[str]
     stage_suffix: str
-
-    def runs(self, job_type: str) -> And:
-        return runs_of(self.view.study, job_type)
+    runs: Runs
 
 
-def grids(view: StudyView, shading: Shading, figure: Figure) -> list[Grid]:
+def grids(view: StudyView, shading: Shading, runs: Runs, figure: Figure) -> list[Grid]:
     """The panels for a figure; none if W&B has no such panel."""
     name, _, pass_number = figure.name.partition("-pass-")
     titles = [plot.alt for column in figure.columns for plot in column]
-    shown = _Shown(view, shading, titles, f"-{pass_number}" if pass_number else "")
+    shown = _Shown(view, shading, titles, f"-{pass_number}" if pass_number else "", runs)
     return _FIGURES[name](shown) if name in _FIGURES else []
 
 
-def tables(view: StudyView) -> Grid:
+def tables(view: StudyView, runs: Runs) -> Grid:
     """The tables and charts in the run of the study but the chart of the front, which has its own place."""
     found = study_view(view.study).summary
     panels = [
@@ -78,24 +77,24 @@ def tables(view: StudyView) -> Grid:
             if name != "front_chart" and (isinstance(value, Table) or hasattr(value, "to_plotly_json"))
         )
     ]
-    return Grid(runs_of(view.study, "study"), panels)
+    return Grid(runs.of("study"), panels)
 
 
-def widths(view: StudyView) -> Grid:
+def widths(view: StudyView, runs: Runs) -> Grid:
     """The channels of each layer, before and after, of the networks of the front."""
     front = [trial for trial in view.complete if trial.number in view.front]
     charts = wr.MediaBrowser(media_keys=["widths_chart"], num_columns=2, layout=_row(0, height=12))
-    return Grid(some_trials(view.study, front), [charts])
+    return Grid(runs.some(front), [charts])
 
 
-def run_table(view: StudyView) -> Grid:
+def run_table(runs: Runs) -> Grid:
     """The table of the trials' runs, sized and measured right after pruning and at the end."""
     bars = wr.BarPlot(
         title=METRICS["test_accuracy"],
         metrics=[PRUNED, "test_accuracy"],
         layout=_row(0, height=8),
     )
-    return Grid(runs_of(view.study, "trial"), [bars], listed=True)
+    return Grid(runs.of("trial"), [bars], listed=True)
 
 
 def columns(view: StudyView) -> list[str]:
@@ -116,17 +115,16 @@ def _front(shown: _Shown) -> list[Grid]:
         log_x=True,
         layout=_row(0, height=12),
     )
-    return [Grid(shown.runs("study"), [chart]), Grid(shown.runs("trial"), [scatter])]
+    return [Grid(shown.runs.of("study"), [chart]), Grid(shown.runs.of("trial"), [scatter])]
 
 
 def _sparse(shown: _Shown) -> list[Grid]:
-    study = shown.view.study
     lines = _lines(f"sparse{shown.stage_suffix}", CURVES, by_lambda=_by_lambda(shown.view))
-    return [Grid(every_run(study), lines)]
+    return [Grid(shown.runs.every(), lines)]
 
 
 def _steering(shown: _Shown) -> list[Grid]:
-    return [Grid(shown.runs("trial"), _lines(f"sparse{shown.stage_suffix}", ("lambda", "near_zero")))]
+    return [Grid(shown.runs.of("trial"), _lines(f"sparse{shown.stage_suffix}", ("lambda", "near_zero")))]
 
 
 def _gamma(shown: _Shown) -> list[Grid]:
@@ -135,7 +133,7 @@ def _gamma(shown: _Shown) -> list[Grid]:
     courses = read_courses(sparse_runs(view, shown.shading))
     chosen = a_few_lambdas(courses, view.best.first("sparse").key if view.best else None)
     owners = {trial.first("sparse").key: trial for trial in reversed(view.study.trials)}
-    return [Grid(some_trials(view.study, [owners[run.stage.key]]), [_histogram(run.label)]) for run in chosen]
+    return [Grid(shown.runs.some([owners[run.stage.key]]), [_histogram(run.label)]) for run in chosen]
 
 
 def _histogram(label: str) -> Any:
@@ -156,11 +154,11 @@ def _pruned(shown: _Shown) -> list[Grid]:
         )
         for index, (moment, metric) in enumerate(moments)
     ]
-    return [Grid(shown.runs("trial"), panels)]
+    return [Grid(shown.runs.of("trial"), panels)]
 
 
 def _finetune(shown: _Shown) -> list[Grid]:
-    return [Grid(shown.runs("trial"), _lines("finetune", CURVES))]
+    return [Grid(shown.runs.of("trial"), _lines("finetune", CURVES))]
 
 
 def _hypervolume(shown: _Shown) -> list[Grid]:
@@ -171,7 +169,7 @@ def _hypervolume(shown: _Shown) -> list[Grid]:
         )
         for index, (title, (x, name)) in enumerate(zip(shown.titles, axes, strict=True))
     ]
-    return [Grid(shown.runs("study"), panels)]
+    return [Grid(shown.runs.of("study"), panels)]
 
 
 def _parallel(shown: _Shown) -> list[Grid]:
@@ -188,7 +186,7 @@ def _parallel(shown: _Shown) -> list[Grid]:
     panel = wr.ParallelCoordinatesPlot(
         title=shown.titles[0], columns=[*searched, *found], layout=_row(0, height=10)
     )
-    return [Grid(shown.runs("trial"), [panel])]
+    return [Grid(shown.runs.of("trial"), [panel])]
 
 
 def _importance(shown: _Shown) -> list[Grid]:
@@ -197,7 +195,7 @@ def _importance(shown: _Shown) -> list[Grid]:
         wr.ParameterImportancePlot(with_respect_to=name, layout=_half(index))
         for index, name in enumerate(objectives)
     ]
-    return [Grid(shown.runs("trial"), panels)]
+    return [Grid(shown.runs.of("trial"), panels)]
 
 
 _FIGURES: dict[str, Callable[[_Shown], list[Grid]]] = {

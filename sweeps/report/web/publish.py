@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from slimnet.errors import SlimnetError
 from sweeps.records import StudyRecord
-from sweeps.tracking import sdk
 from sweeps.tracking.ledger import Ledger
-from sweeps.tracking.mode import login, sentence
+from sweeps.tracking.mode import require_key, sentence
 from sweeps.tracking.server import Server
 from sweeps.tracking.study_view import study_views
 
@@ -39,7 +38,7 @@ class Published:
 
 
 def check_usable() -> None:
-    """Check what can be checked without a request.
+    """Check what can be checked without asking the server.
 
     Raises:
         SlimnetError: wandb-workspaces is not installed, or there is no key; and what to do.
@@ -48,15 +47,7 @@ def check_usable() -> None:
         raise SlimnetError(
             "report --wandb needs the package wandb-workspaces: pip install 'slimnet[workspaces]'"
         )
-    try:
-        account = sdk.find_account()
-    except Exception as error:
-        raise SlimnetError(f"W&B cannot be used: {sentence(error)}; {login()}") from None
-    if not account.has_key:
-        raise SlimnetError(
-            f"report --wandb needs an API key for {account.host}: {login()}, "
-            "or leave out --wandb for the page on disk"
-        )
+    require_key("report --wandb needs W&B", "leave out --wandb for the page on disk")
 
 
 def publish(study: StudyRecord, folder: Path, sync: str, *, share: bool = False) -> Published:
@@ -81,7 +72,8 @@ def publish(study: StudyRecord, folder: Path, sync: str, *, share: bool = False)
         held = server.held(ids)
         if not held:
             raise SlimnetError(f"{server.place} has no run of {study.name}; upload them first with: {sync}")
-        pages = WebPages(study, server.entity, study.config.wandb.project)
+        former = [id_ for view in views for id_ in ledger.former_ids(server.place, view)]
+        pages = WebPages(study, server.entity, study.config.wandb.project, former)
         before = server.reports()  # asked of the server, as nothing that is noted here may be lost
         pages.report.id = next((id_ for id_, text in before if pages.mark in text), "")
         pages.report.save()

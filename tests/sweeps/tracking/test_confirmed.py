@@ -179,8 +179,10 @@ def test_a_run_that_was_deleted_on_the_server_is_told_and_comes_back_only_if_ask
     assert "was it deleted there?" in str(result.reason)
     assert run_id(0) not in server.runs
 
-    assert sync(study_dir, record, force=True) == [SyncResult(run_id(0), ok=True)]
     again = run_id("0-again1")
+    (result,) = sync(study_dir, record, force=True)
+    assert (result.run_id, result.ok) == (run_id(0), True)
+    assert f"begun anew as {again}, since it" in str(result.anew)
     assert server.runs[again].steps() == STEPS
     assert server.runs[again].attributes["displayName"] == server.runs[run_id(1)].attributes[
         "displayName"
@@ -211,9 +213,11 @@ def test_a_retried_trial_gives_the_study_a_run_with_all_of_its_rows(
     track(study_dir, study(failed(trial(0, 1, False, 0), "killed"), trial(1), goal=2))
     assert steps(server, "study") == [1]
 
-    track(study_dir, study(trial(0), trial(1), goal=2))
+    (told,) = track(study_dir, study(trial(0), trial(1), goal=2))
 
-    assert server.runs[run_id("study-again1")].steps() == [0, 1]
+    again = run_id("study-again1")
+    assert f"the run {run_id('study')} is begun anew as {again}, since rows of trials that were run" in told
+    assert server.runs[again].steps() == [0, 1]
     assert sync(study_dir, study(trial(0), trial(1), goal=2)) == []
 
 
@@ -227,7 +231,7 @@ def test_rows_that_came_twice_are_told(study_dir: Path, server: FakeWandb) -> No
 
     assert (result.run_id, result.ok, result.gone) == (run_id(0), False, True)
     assert "the server has 12 rows" in str(result.reason)
-    assert sync(study_dir, record, force=True) == [SyncResult(run_id(0), ok=True)]
+    assert [result.ok for result in sync(study_dir, record, force=True)] == [True]
     assert server.runs[run_id("0-again1")].steps() == STEPS
 
 

@@ -145,6 +145,16 @@ def test_a_network_that_was_refused_is_told_and_uploaded_later(
     assert {one.state for one in server.artifacts} == {"COMMITTED"}
 
 
+def test_each_run_that_failed_names_its_own_reason(
+    study_dir: Path, server: FakeWandb, record: StudyRecord
+) -> None:
+    server.refuse_files = True
+    reasons = {result.run_id: result.reason for result in sync(study_dir, record) if not result.ok}
+    assert reasons.keys() == {run_id(1), run_id("study")}
+    assert reasons[run_id(1)] == "the server has not received the network smoke"
+    assert str(reasons[run_id("study")]).startswith("the server has not received 9 files, such as media/")
+
+
 def test_the_front_of_more_trials_is_another_one(
     tmp_path: Path, study_dir: Path, server: FakeWandb, record: StudyRecord
 ) -> None:

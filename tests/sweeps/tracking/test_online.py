@@ -313,6 +313,9 @@ def test_sync_says_what_the_server_refused(study_dir: Path, server: FakeWandb, w
     results = sync(study_dir, record)
 
     assert [result.ok for result in results] == [False, False, False]
+    first, *others = [str(result.reason) for result in results]
+    assert "filestream" in first
+    assert all(reason.startswith("not sent, as the server had failed") for reason in others)
     server.refuse_history = False
     wait(PATIENCE)
     assert all(result.ok for result in sync(study_dir, record))
@@ -320,7 +323,10 @@ def test_sync_says_what_the_server_refused(study_dir: Path, server: FakeWandb, w
 
 
 def test_sync_without_a_key_says_what_to_do(study_dir: Path) -> None:
-    with pytest.raises(SlimnetError, match="-m wandb login` or set WANDB_API_KEY"):
+    with pytest.raises(
+        SlimnetError,
+        match=r"sync needs W&B, and there is no API key for .* -m wandb login, or in WANDB_API_KEY",
+    ):
         sync(study_dir, study(trial(0)))
 
 

@@ -76,7 +76,7 @@ def test_its_yaml_can_be_printed_for_the_page(command: Command) -> None:
 def test_without_a_key_it_is_said_what_to_do(command: Command) -> None:
     status, _, err = command("wandb-sweep", "smoke")
     assert status == 2
-    assert "wandb login, or use --print" in " ".join(err.split())
+    assert "wandb login, or in WANDB_API_KEY, or use --print" in " ".join(err.split())
 
 
 def test_a_trial_outside_of_an_agent_is_refused(command: Command, tmp_path: Path) -> None:

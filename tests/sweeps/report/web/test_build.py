@@ -90,9 +90,7 @@ def test_the_run_table_has_what_was_searched_and_found(blocks: list[dict[str, An
     assert listed["columnOrder"][:3] == ["run:displayName", "summary:lambda", "summary:ratio"]
 
 
-def test_every_panel_shows_runs_of_this_study_alone(
-    study: StudyRecord, blocks: list[dict[str, Any]]
-) -> None:
+def test_every_panel_shows_runs_of_this_study_alone(study: StudyRecord, blocks: list[dict[str, Any]]) -> None:
     """Another study may have the same name."""
     sets = [one for block in blocks if block["type"] == "panel-grid" for one in block["metadata"]["runSets"]]
     filters = [json.dumps(one["filters"]) for one in sets]

@@ -111,7 +111,11 @@ def test_runs_that_were_begun_again_are_found(
     sync(tmp_path, record)
     assert all(result.ok for result in sync(tmp_path, record, force=True))
 
-    assert publish(record, tmp_path, SYNC).lacking == 0
+    published = publish(record, tmp_path, SYNC)
+
+    assert published.lacking == 0
+    left_out = ws.Workspace.from_url(published.view).runset_settings.filters
+    assert f"Metric(\"ID\") not in ['fashion-mini-dense-{record.uid[:6]}'" in left_out
 
 
 def test_without_a_run_on_the_server_it_is_said_how_to_upload_them(
