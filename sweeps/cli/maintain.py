@@ -36,7 +36,7 @@ def sync_command(
         for result in sync(runs / record.name, record, force=force):
             results.append(result)
             if not as_json:
-                anew = f" ({result.anew}; the former run stays)" if result.anew else ""
+                anew = f", {result.anew}" if result.anew else ""
                 outcome = "uploaded" if result.ok else f"failed: {result.reason}"
                 console.say(f"{result.run_id}: {outcome}{anew}")
     if as_json:

@@ -54,7 +54,7 @@ class Projector:
 
     Attributes:
         gone: why a run cannot go on under its id on the server, by run id: it was deleted, or has other rows.
-        anew: how and why a run was begun anew under another id, by run id; the former one stays.
+        anew: how and why a run was begun anew under another id, by run id; what is left of the former stays.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class Projector:
         entry = self._entry(view) or Entry(chain=view.chain)
         if self._force or view.job_type == "study":
             self._note(view, replace(entry, mark="", again=entry.again + 1))
-            self.anew[view.id] = f"begun anew as {self._id_there(view)}, since {problem}"
+            self.anew[view.id] = f"begun anew as {self._id_there(view)}: {problem}"
         elif view.id not in self.gone:
             self._note(view, replace(entry, mark=""))
             self.gone[view.id] = problem

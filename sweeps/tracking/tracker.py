@@ -108,7 +108,7 @@ class Tracker:
         for run, why in self._projector.gone.items() - self._named:
             self._warn(f"W&B: the run {run} is left out: {why}", "--force")
         for run, how in self._projector.anew.items() - self._named:
-            self._say(f"W&B: the run {run} is {how}; the former one stays")
+            self._say(f"W&B: the run {run} is {how}")
         self._named |= self._projector.gone.items() | self._projector.anew.items()
         if closing and (runs := self._projector.cut_off(study)):
             self._warn(f"W&B: {len(runs)} runs are on the server in part")

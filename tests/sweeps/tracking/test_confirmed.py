@@ -182,7 +182,7 @@ def test_a_run_that_was_deleted_on_the_server_is_told_and_comes_back_only_if_ask
     again = run_id("0-again1")
     (result,) = sync(study_dir, record, force=True)
     assert (result.run_id, result.ok) == (run_id(0), True)
-    assert f"begun anew as {again}, since it" in str(result.anew)
+    assert f"begun anew as {again}: it" in str(result.anew)
     assert server.runs[again].steps() == STEPS
     assert server.runs[again].attributes["displayName"] == server.runs[run_id(1)].attributes[
         "displayName"
@@ -216,7 +216,7 @@ def test_a_retried_trial_gives_the_study_a_run_with_all_of_its_rows(
     (told,) = track(study_dir, study(trial(0), trial(1), goal=2))
 
     again = run_id("study-again1")
-    assert f"the run {run_id('study')} is begun anew as {again}, since rows of trials that were run" in told
+    assert f"the run {run_id('study')} is begun anew as {again}: rows of trials that were run again" in told
     assert server.runs[again].steps() == [0, 1]
     assert sync(study_dir, study(trial(0), trial(1), goal=2)) == []
 

@@ -75,7 +75,7 @@ def test_a_server_that_fails_is_told_while_the_sweep_runs_with_the_command_that_
     assert status == 0
     (line,) = err.splitlines()
     assert "continuing offline" in line
-    assert line.endswith(f"-m sweeps sync smoke --runs {runs}")
+    assert line.endswith(f"sweeps sync smoke --runs {runs}")
     server.start()
     wait(300)
     status, out, err = command("sync", "smoke", "--runs", runs)
@@ -102,6 +102,8 @@ def test_sync_says_what_was_deleted_and_how_to_bring_it_back(
     (result,) = json.loads(out)
     assert (status, result["run_id"], result["gone"]) == (1, gone, True)
 
-    assert command("sync", "smoke", "--runs", runs, "--force") == (0, f"{gone}: uploaded\n", "")
+    status, out, err = command("sync", "smoke", "--runs", runs, "--force")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{gone}: uploaded, begun anew as smoke-1-again1-")
     assert len(rows_of(server)) == TRIALS + 2
     assert command("sync", "smoke", "--runs", runs)[0] == 0

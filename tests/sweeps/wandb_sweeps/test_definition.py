@@ -58,8 +58,8 @@ def test_the_command_makes_a_sweep_and_says_how_to_go_on(
     assert status == 0, err
     lines = [line.split(":  ")[-1].strip() for line in out.splitlines()]
     assert lines[0].endswith("/me/slimnet/sweeps/sweep1")
-    assert lines[1].endswith("-m wandb sweep-scheduler me/slimnet/sweep1")
-    assert lines[2].endswith("-m wandb agent me/slimnet/sweep1")
+    assert lines[1].endswith("wandb sweep-scheduler me/slimnet/sweep1")
+    assert lines[2].endswith("wandb agent me/slimnet/sweep1")
     (sweep,) = server.sweeps
     assert sweep["command"] == [
         sys.executable, "-m", "sweeps", "wandb-trial", "smoke", "--runs", str(tmp_path / "runs"),
