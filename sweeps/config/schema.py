@@ -6,8 +6,8 @@ value of the search space must be valid for its field.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from itertools import combinations, product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -92,46 +92,40 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _budgets_are_met_in_one_pass(self) -> Self:
-        budget = self.prune.budget or next(
-            (name for name in ("params", "macs") if f"prune.{name}" in self.search.space), None
-        )
-        if budget and max([self.passes, *self._searched("passes")]) > 1:
-            clause = "is above 1, but a budget is met in one pass; use prune.ratio for several."
-            raise refusal((("passes",), clause))
-        if budget and "prune.ratio" in self.search.space:
-            clause = f"is searched together with prune.{budget}, which replaces it; remove one."
-            raise refusal((("search", "space", "prune.ratio"), clause))
+        for branch in branches(self.search.space):
+            budget = next((n for n in ("params", "macs") if any(self.values_in(branch, f"prune.{n}"))), None)
+            if budget and max(self.values_in(branch, "passes")) > 1:
+                clause = "is above 1, but a budget is met in one pass; use prune.ratio for several."
+                raise refusal((self._key("passes"), clause))
+            if budget and "prune.ratio" in branch:
+                clause = f"is searched together with prune.{budget}, which replaces it; remove one."
+                raise refusal((self._key("prune.ratio"), clause))
         return self
 
     @model_validator(mode="after")
     def _early_epochs_are_trained(self) -> Self:
-        latest = max(self._searched("finetune.rewind_to") or [self.finetune.rewind_to])
-        fewest = min(self._searched("sparse.epochs") or [self.sparse.epochs])
-        if self.rewinds and latest >= fewest:
-            clause = f"is {latest}, but sparse training has {fewest} epochs; choose an earlier one."
-            searched = "finetune.rewind_to" in self.search.space
-            key: KeyPath = ("finetune", "rewind_to")
-            raise refusal((("search", "space", "finetune.rewind_to") if searched else key, clause))
+        for branch in branches(self.search.space):
+            latest = max(self.values_in(branch, "finetune.rewind_to"))
+            fewest = min(self.values_in(branch, "sparse.epochs"))
+            if "early" in self.values_in(branch, "finetune.weights") and latest >= fewest:
+                clause = f"is {latest}, but sparse training has {fewest} epochs; choose an earlier one."
+                raise refusal((self._key("finetune.rewind_to"), clause))
         return self
 
     @model_validator(mode="after")
     def _only_trained_networks_do_without_training(self) -> Self:
-        epochs = self._searched("sparse.epochs") or [self.sparse.epochs]
-        key: KeyPath = ("sparse", "epochs")
-        if "sparse.epochs" in self.search.space:
-            key = ("search", "space", "sparse.epochs")
-        if 0 in epochs and self.model.init is None:
+        if 0 in self._values("sparse.epochs") and self.model.init is None:
             clause = "is 0, which needs a network that was trained before; name its weights in model.init."
-            raise refusal((key, clause))
-        if max(epochs) > 0:
-            return self
-        for field in ("lambda", "target"):
-            if f"sparse.{field}" in self.search.space:
+            raise refusal((self._key("sparse.epochs"), clause))
+        untrained = [max(self.values_in(b, "sparse.epochs")) == 0 for b in branches(self.search.space)]
+        for field, given in (("lambda", self.sparse.lambda_), ("target", self.sparse.target)):
+            path = f"sparse.{field}"
+            searched = [path in branch for branch in branches(self.search.space)]
+            if any(searched) and all(itertools.compress(untrained, searched)):
                 clause = "has no effect, as sparse.epochs is 0; remove it, or train for some epochs."
-                raise refusal((("search", "space", f"sparse.{field}"), clause))
-        if self.sparse.lambda_ or self.sparse.target is not None:
-            field = "lambda" if self.sparse.lambda_ else "target"
-            raise refusal((("sparse", field), "has no effect, as sparse.epochs is 0; remove it."))
+                raise refusal((self._key(path), clause))
+            if given and all(untrained):
+                raise refusal((("sparse", field), "has no effect, as sparse.epochs is 0; remove it."))
         return self
 
     @model_validator(mode="after")
@@ -158,7 +152,7 @@ class Config(Section):
     @property
     def inherits(self) -> bool:
         """Whether any trial of the study may fine-tune the weights that pruning leaves."""
-        return self._weights != ["fresh"]
+        return self._weights != {"fresh"}
 
     @property
     def trial_epochs(self) -> int:
@@ -169,7 +163,7 @@ class Config(Section):
     def most_epochs(self) -> int:
         """The training epochs of the longest trial that the study may have, as epochs may be searched."""
         passes, sparse, finetune = (
-            max([field, *self._searched(path)])
+            max(field, *self._values(path))
             for path, field in (
                 ("passes", self.passes),
                 ("sparse.epochs", self.sparse.epochs),
@@ -179,35 +173,41 @@ class Config(Section):
         return int(passes * (sparse + finetune))
 
     @property
-    def _weights(self) -> list[Any]:
-        return self._searched("finetune.weights") or [self.finetune.weights]
+    def _weights(self) -> set[Any]:
+        return set(self._values("finetune.weights"))
 
-    def _searched(self, path: str) -> list[Any]:
-        """The values that trials may have of a field; empty if it is not searched."""
-        if path not in self.search.space:
-            return []
-        found: list[Any] = []
-        for branch in branches(self.search.space):
-            entry = branch.get(path)
-            if entry is None:
-                section, _, key = path.rpartition(".")
-                found.append(getattr(getattr(self, section) if section else self, key))
-            else:
-                ends = [] if isinstance(entry, Choices) else [entry.low, entry.high]
-                found += entry.values() or ends
-        return found
+    def _values(self, path: str) -> list[Any]:
+        """The values that trials may have of a field."""
+        return [value for branch in branches(self.search.space) for value in self.values_in(branch, path)]
+
+    def values_in(self, branch: Branch, path: str) -> list[Any]:
+        """The values that trials in a part of the space may have of a field: of an interval, its ends.
+
+        Args:
+            branch: the part.
+            path: the field, searched or not.
+        """
+        entry = branch.get(path)
+        if entry is None:
+            section, _, key = path.rpartition(".")
+            return [getattr(getattr(self, section) if section else self, key)]
+        return list(entry.values() or ([] if isinstance(entry, Choices) else [entry.low, entry.high]))
+
+    def _key(self, path: str) -> KeyPath:
+        """Where the values of a field are written: in the search space, or in its section."""
+        return ("search", "space", path) if path in self.search.space else tuple(path.split("."))
 
     @model_validator(mode="after")
     def _searched_values_keep_the_rules(self) -> Self:
         """Rules between fields, such as the image sizes of a data set, hold for searched values too."""
         problems: list[tuple[KeyPath, str]] = []
-        if {"sparse.lambda", "sparse.target"} <= set(self.search.space):
+        if any({"sparse.lambda", "sparse.target"} <= branch.keys() for branch in branches(self.search.space)):
             clause = "is searched together with sparse.lambda, but a target adjusts lambda; remove one."
             problems.append((("search", "space", "sparse.target"), clause))
         for branch in branches(self.search.space):
             problems += [problem for problem in self._alone(branch) if problem not in problems]
         for branch in branches(self.search.space) if not problems else ():
-            for one, other in combinations(branch, 2):
+            for one, other in itertools.combinations(branch, 2):
                 problem = (("search", "space", other), self._together(branch, one, other))
                 if problem[1] and problem not in problems:
                     problems.append((problem[0], problem[1]))
@@ -238,7 +238,7 @@ class Config(Section):
         if section != another or section not in SECTIONS:
             return None
         values = self._fixed(section, branch)
-        for first, second in product(*(_few(branch[path]) for path in (one, other))):
+        for first, second in itertools.product(*(_few(branch[path]) for path in (one, other))):
             try:
                 SECTIONS[section].model_validate({**values, key: first, last: second})
             except ValidationError as error:

@@ -30,13 +30,14 @@ from sweeps.config.space import (
     Choices,
     Entry,
     branch_of,
-    branches,
     contains,
     continuous,
     count_points,
+    parents,
     parse_by,
     parse_entry,
     primitive,
+    same,
 )
 from sweeps.config.yaml_source import KeyPath
 
@@ -109,10 +110,9 @@ SamplerName = (
 
 
 def _all_points(known: dict[str, Any]) -> int:
-    """The default of `trials`: all points of a grid or a list; 0, refused later, where there is none."""
-    if known["sampler"] == "grid":
-        return count_points(known["space"]) or 0
-    return len(known["points"])
+    """The default of `trials`: all points of a grid or a list; 0, refused later, where there is no end."""
+    in_space = count_points(known["space"]) or 0
+    return in_space if known["sampler"] == "grid" else min(in_space, len(known["points"]))
 
 
 def _space_of_points(known: dict[str, Any]) -> dict[str, Entry | By]:
@@ -197,6 +197,7 @@ class Search(Section):
     def _check_points(cls, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
         problems: list[tuple[KeyPath, str]] = []
         checked: list[dict[str, Any]] = []
+        spellings: dict[str, list[Any]] = {}
         for number, point in enumerate(points):
             checked.append({})
             for path, value in point.items():
@@ -204,9 +205,17 @@ class Search(Section):
                     problems.append(((number, path), unsearchable(path)))
                     continue
                 try:
-                    checked[-1][path] = primitive(_field_value(path, value))
+                    checked[-1][path] = found = primitive(_field_value(path, value))
                 except ValueError as error:
                     problems.append(((number, path), f"is {show(value)}; {error}."))
+                    continue
+                known = spellings.setdefault(path, [])
+                first = next((other for other in known if same(found, other)), found)
+                if first != found:
+                    clause = f"is {show(found)}, which is {show(first)} elsewhere; spell it alike."
+                    problems.append(((number, path), clause))
+                elif found not in known:
+                    known.append(found)
         if problems:
             raise refusal(*problems)
         return checked
@@ -277,8 +286,12 @@ class Search(Section):
         if not self.space:
             raise refusal((("space",), "is missing; it takes at least one field, or give points."))
         for number, point in enumerate(self.points):
-            branch = branch_of(self.space, point) or branches(self.space)[0]
-            if missing := [path for path in branch if path not in point]:
+            for path in parents(self.space).keys() & point.keys():
+                self._check_value(number, path, self.space[path], point[path])
+            branch = branch_of(self.space, point)
+            needed = parents(self.space) if branch is None else branch
+            missing = [path for path in needed if path not in point]
+            if branch is None or missing:
                 clause = f"has no {missing[0]}; a point has a value of each field that is searched."
                 raise refusal((("points", number), clause))
             for path, value in point.items():
@@ -287,14 +300,19 @@ class Search(Section):
                     where = f" at its {by.field}" if isinstance(by, By) else ""
                     clause = f"is not in search.space{where}; add it there, or remove it here."
                     raise refusal((("points", number, path), clause))
-                entry = self.space[path]
-                if not contains(branch[path] if isinstance(entry, By) else entry, value):
-                    clause = f"is {show(value)}, which search.space.{path} does not have; widen it."
-                    raise refusal((("points", number, path), clause))
+                self._check_value(number, path, branch[path], value)
             if point in self.points[:number]:
                 clause = f"is the same point as {self.points.index(point)}; keep one."
                 raise refusal((("points", number), clause))
         return self
+
+    @staticmethod
+    def _check_value(number: int, path: str, entry: Entry | By, value: Any) -> None:
+        """Refuse a value of a point that a field of the space does not have."""
+        assert not isinstance(entry, By), "no field goes by one that goes by another"
+        if not contains(entry, value):
+            clause = f"is {show(value)}, which search.space.{path} does not have; widen it."
+            raise refusal((("points", number, path), clause))
 
     @model_validator(mode="after")
     def _trials_fit_the_sampler(self) -> Self:
@@ -310,7 +328,7 @@ class Search(Section):
             raise refusal((("space",), clause))
         elif self.trials > points:
             raise refusal(
-                (("trials",), f"is {self.trials}, but the grid has {points} points; use at most {points}.")
+                (("trials",), f"is {self.trials}, more than the grid's points; use at most {points}.")
             )
         return self
 

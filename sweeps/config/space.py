@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 from sweeps.config.messages import show
@@ -35,6 +36,21 @@ def hashable(value: Any) -> Any:
 def primitive(value: Any) -> Any:
     """A value as in JSON, with lists for tuples."""
     return [primitive(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def magnitude(value: Any) -> tuple[str | None, float]:
+    """What a value is ordered by, after its kind: number, percentage ("50%"), or None for others."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9.]+%", value):
+        return "percentage", float(value[:-1])
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number", value
+    return None, 0.0
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same, however they are spelled: "50%" and "50.0%"."""
+    kind, size = magnitude(one)
+    return hashable(one) == hashable(other) or (kind is not None and magnitude(other) == (kind, size))
 
 
 class _Values:
@@ -297,9 +313,10 @@ def _choices(choices: list[Any] | tuple[Any, ...], check: Callable[[Any], Any]) 
     values = [check(choice) for choice in choices]
     if not values:
         raise ValueError("it needs at least one choice")
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ValueError(f"the choice {value} is given twice; keep one")
+    for one, other in combinations(values, 2):
+        if same(one, other):
+            twice = f"the choice {one} is given twice" if one == other else f"{one} and {other} are the same"
+            raise ValueError(f"{twice}; keep one")
     return Choices(tuple(values))
 
 

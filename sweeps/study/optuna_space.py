@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from sweeps.config.space import (
     Space,
     branches,
     hashable,
+    magnitude,
     parents,
     primitive,
 )
@@ -320,21 +320,12 @@ def _ranks(path: str, entry: Entry) -> list[int] | None:
     values = entry.values()
     if isinstance(entry, Range) or values is None or (isinstance(entry, Choices) and len(values) < 3):
         return None
-    sizes = [_size(value) for value in values]
+    sizes = [magnitude(value) for value in values]
     kinds = {kind for kind, _ in sizes}
     if path == "seed" or len(kinds) != 1 or None in kinds:
         return None
     ordered = sorted(sizes)
     return [ordered.index(size) for size in sizes]
-
-
-def _size(value: Any) -> tuple[str | None, float]:
-    """What a value is ordered by, after its kind: a number, or a percentage such as "50%"."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9.]+%", value):
-        return "percentage", float(value[:-1])
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return "number", value
-    return None, 0.0
 
 
 def _distance(distribution: BaseDistribution, one: Any, other: Any) -> float:

@@ -365,6 +365,7 @@ def test_entries_of_a_space(write: Write, spelling: str, expected: list[Any] | N
         ("sparse.optimizer: {range: [sgd, adam]}", ["only numbers have a range"]),
         ("sparse.epochs: ['3']", ["sparse.epochs takes a whole number, at least 0", 'not "3"']),
         ("sparse.lr: [0.1, 0.1]", ["0.1 is given twice"]),
+        ("prune.params: [50%, 60%, 50.0%]", ["50% and 50.0% are the same; keep one"]),
         ("sparse.lr: []", ["at least one choice"]),
         ("prune.ration: [0.5]", ["cannot be searched", "did you mean prune.ratio?"]),
         ("search.trials: [3]", ["cannot be searched", "seed, passes, or a field of data, model, sparse"]),
@@ -385,7 +386,7 @@ def test_a_grid_takes_all_its_points_by_default(write: Write) -> None:
     assert load_config(grid).search.trials == 14
     assert load_config(grid, ["search.trials=9"]).search.trials == 9
     (line,) = refused(grid, "search.trials=15")
-    assert "search.trials is 15, but the grid has 14 points" in line
+    assert "search.trials is 15, more than the grid's points; use at most 14." in line
     (line,) = refused(grid, "search.space.prune.ratio={range: [0.3, 0.9]}")
     assert "prune.ratio" in line
     assert "a step or choices" in line

@@ -82,6 +82,14 @@ def test_a_list_of_points_may_be_the_beginning(write: Write) -> None:
             "points.0.sparse.lambda is not in search.space; add it there, or remove it here.",
         ),
         (["points: 5"], "search.points is 5; it takes a list"),
+        (
+            ["points: [{prune.params: 50%}, {prune.params: 50.0%}]"],
+            'points.1.prune.params is "50.0%", which is "50%" elsewhere; spell it alike.',
+        ),
+        (
+            ["points: [{prune.ratio: 0.5}]", "space: {prune.ratio: {range: [0.5, 0.9]}}"],
+            "search.trials is missing; sampler tpe needs a number of points to try.",
+        ),
     ],
 )
 def test_points_are_of_the_space(write: Write, lines: list[str], message: str) -> None:
@@ -100,6 +108,7 @@ SPACE = "space: {prune.ratio: [0.5, 0.9]}"
         (["args: {seed: 1}", "trials: 2"], "search.args.seed is not needed: all draws depend on the seed"),
         (["path: .", "trials: 2"], "but only a sampler of yours is looked for; remove it."),
         (["sampler: gp"], "search.trials is missing; sampler gp needs a number of points to try."),
+        (["sampler: grid", "trials: 3"], "search.trials is 3, more than the grid's points; use at most 2."),
     ],
 )
 def test_what_does_not_go_with_a_sampler_is_refused(write: Write, lines: list[str], message: str) -> None:
@@ -332,3 +341,51 @@ def test_listed_points_have_the_fields_of_their_part(write: Write) -> None:
     ):
         (line,) = refused(write(*by(BY, PENALTIES), f"points: [{point}]"))
         assert message in line
+    (line,) = refused(
+        write(*by("prune.ratio: {by: sparse.penalty, l1: [0.5]}", "sparse.penalty: [l1]"),
+              "points: [{sparse.penalty: proximal}]")
+    )  # fmt: skip
+    assert 'points.0.sparse.penalty is "proximal", which search.space.sparse.penalty does not have' in line
+
+
+RECIPES = "finetune.weights: [pruned, early]"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ("passes: [1, 2]", "prune.params: {by: passes, 1: [50%, 25%]}"),
+        ("prune.absorb: [true, false]", *(
+            f"prune.{field}: {{by: prune.absorb, {case}}}"
+            for field, case in (("ratio", "true: [0.3, 0.5]"), ("macs", "false: [50%, 25%]"))
+        )),
+        ("prune.absorb: [true, false]", *(
+            f"sparse.{field}: {{by: prune.absorb, {case}}}"
+            for field, case in (("lambda", "true: [0.01]"), ("target", "false: [0.5]"))
+        )),
+        (RECIPES, "finetune.rewind_to: {by: finetune.weights, early: [1, 2]}",
+         "sparse.epochs: {by: finetune.weights, early: [4], pruned: [1]}"),
+    ],
+)  # fmt: skip
+def test_rules_between_fields_hold_in_each_part(write: Write, entries: tuple[str, ...]) -> None:
+    """What is never together in a trial is not refused."""
+    load_config(write(*by(*entries)))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (("passes: [1, 2]", "prune.params: {by: passes, 2: [50%]}"), "search.space.passes is above 1, but"),
+        (
+            (RECIPES, "sparse.epochs: {by: finetune.weights, early: [2]}", "finetune.rewind_to: [1, 2]"),
+            "search.space.finetune.rewind_to is 2, but sparse training has 2 epochs; choose an earlier one.",
+        ),
+        (
+            ("prune.absorb: [true, false]", "sparse.epochs: {by: prune.absorb, true: [0]}"),
+            "search.space.sparse.epochs is 0, which needs a network that was trained before",
+        ),
+    ],
+)
+def test_what_is_together_in_a_part_is_refused(write: Write, entries: tuple[str, ...], message: str) -> None:
+    (line,) = refused(write(*by(*entries)))
+    assert message in line
