@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from slimnet.precision import Precision
 from sweeps.config import Config
@@ -97,12 +98,20 @@ def narrow_epochs_to_come(config: Config) -> float:
 def epochs_to_come(config: Config) -> dict[str, float]:
     """At most how many epochs all contenders train, by kind of stage, before it is known which they are."""
     points, further = min(config.confirm.points, config.search.trials), config.confirm.seeds - 1
-    controls, random = config.controls, config.controls.random and config.inherits
-    sparse = config.most_epochs * further + narrow_epochs_to_come(config)
-    repeated = points * further * config.passes  # repeats' stages, and later passes after random channels
-    repeated += points * (further + 1) * random * (config.passes - 1)
-    sparse += repeated * config.sparse.epochs
-    early = repeated * config.finetune.rewind_to * config.rewinds
-    tuned = points * (further + (further + 1) * random) * config.passes * config.finetune.epochs
-    tuned += points * (further + 1) * controls.scratch * config.most_epochs
-    return {"sparse": float(sparse), "early": float(early), "finetune": float(tuned)}
+    repeats = points * further
+    random = points * (further + 1) * (config.controls.random and config.inherits)
+    scratch = points * (further + 1) * config.controls.scratch
+    most = config.lengths
+
+    def in_passes(field: Literal["sparse", "early"]) -> int:
+        """Epochs of repeats, and of the later passes after random channels."""
+        return repeats * max(one.passes * getattr(one, field) for one in most) + random * max(
+            (one.passes - 1) * getattr(one, field) for one in most
+        )
+
+    tuned = (repeats + random) * max(one.passes * one.finetune for one in most)
+    return {
+        "sparse": float(config.most_epochs * further + narrow_epochs_to_come(config) + in_passes("sparse")),
+        "early": float(in_passes("early")),
+        "finetune": float(tuned + scratch * config.most_epochs),
+    }

@@ -63,8 +63,8 @@ def seconds_left(state: State, pace: Pace) -> float:
     narrow = state.narrow_epochs_ahead()
     whole, tuned = left["sparse"] + left["early"] - narrow, left["finetune"]
     training = whole * pace.whole + narrow * pace.narrow + tuned * pace.tuned
-    alone, sparse = narrow / config.most_epochs, whole / max(1, config.sparse.epochs)
-    prunings = tuned / config.finetune.epochs
+    alone, sparse = narrow / config.most_epochs, whole / max(1, *(one.sparse for one in config.lengths))
+    prunings = tuned / max(one.finetune for one in config.lengths)
     starts = (alone + sparse + prunings) * (PROCESS + pace.start)
     pruning = prunings * (PROCESS + pace.pruning)
     latencies = (alone + prunings + 1) * (PROCESS + pace.latency)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -30,6 +30,22 @@ from sweeps.config.sections import (
 )
 from sweeps.config.space import Branch, Choices, Entry, branches, parents
 from sweeps.config.yaml_source import KeyPath, dotted
+
+
+class Lengths(NamedTuple):
+    """The most passes that a trial may have, and the most epochs in each of them.
+
+    Attributes:
+        passes: of sparse training, pruning and fine-tuning.
+        sparse: epochs of sparse training.
+        early: those of its epochs that are repeated to rewind to, 0 where no trial rewinds.
+        finetune: epochs of fine-tuning.
+    """
+
+    passes: int
+    sparse: int
+    early: int
+    finetune: int
 
 
 class Config(Section):
@@ -93,8 +109,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _budgets_are_met_in_one_pass(self) -> Self:
         for branch in branches(self.search.space):
-            budget = next((n for n in ("params", "macs") if any(self.values_in(branch, f"prune.{n}"))), None)
-            if budget and max(self.values_in(branch, "passes")) > 1:
+            budget = next((n for n in ("params", "macs") if any(self._values_in(branch, f"prune.{n}"))), None)
+            if budget and max(self._values_in(branch, "passes")) > 1:
                 clause = "is above 1, but a budget is met in one pass; use prune.ratio for several."
                 raise refusal((self._key("passes"), clause))
             if budget and "prune.ratio" in branch:
@@ -105,9 +121,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _early_epochs_are_trained(self) -> Self:
         for branch in branches(self.search.space):
-            latest = max(self.values_in(branch, "finetune.rewind_to"))
-            fewest = min(self.values_in(branch, "sparse.epochs"))
-            if "early" in self.values_in(branch, "finetune.weights") and latest >= fewest:
+            latest = max(self._values_in(branch, "finetune.rewind_to"))
+            fewest = min(self._values_in(branch, "sparse.epochs"))
+            if "early" in self._values_in(branch, "finetune.weights") and latest >= fewest:
                 clause = f"is {latest}, but sparse training has {fewest} epochs; choose an earlier one."
                 raise refusal((self._key("finetune.rewind_to"), clause))
         return self
@@ -117,7 +133,7 @@ class Config(Section):
         if 0 in self._values("sparse.epochs") and self.model.init is None:
             clause = "is 0, which needs a network that was trained before; name its weights in model.init."
             raise refusal((self._key("sparse.epochs"), clause))
-        untrained = [max(self.values_in(b, "sparse.epochs")) == 0 for b in branches(self.search.space)]
+        untrained = [max(self._values_in(b, "sparse.epochs")) == 0 for b in branches(self.search.space)]
         for field, given in (("lambda", self.sparse.lambda_), ("target", self.sparse.target)):
             path = f"sparse.{field}"
             searched = [path in branch for branch in branches(self.search.space)]
@@ -173,20 +189,28 @@ class Config(Section):
         return int(passes * (sparse + finetune))
 
     @property
+    def lengths(self) -> list[Lengths]:
+        """How long trials may be, in each part of the search space."""
+        found = []
+        for branch in branches(self.search.space):
+            passes, sparse, early, finetune = (
+                max(self._values_in(branch, path))
+                for path in ("passes", "sparse.epochs", "finetune.rewind_to", "finetune.epochs")
+            )
+            rewinds = "early" in self._values_in(branch, "finetune.weights")
+            found.append(Lengths(passes, sparse, early * rewinds, finetune))
+        return found
+
+    @property
     def _weights(self) -> set[Any]:
         return set(self._values("finetune.weights"))
 
     def _values(self, path: str) -> list[Any]:
         """The values that trials may have of a field."""
-        return [value for branch in branches(self.search.space) for value in self.values_in(branch, path)]
+        return [value for branch in branches(self.search.space) for value in self._values_in(branch, path)]
 
-    def values_in(self, branch: Branch, path: str) -> list[Any]:
-        """The values that trials in a part of the space may have of a field: of an interval, its ends.
-
-        Args:
-            branch: the part.
-            path: the field, searched or not.
-        """
+    def _values_in(self, branch: Branch, path: str) -> list[Any]:
+        """The values that trials in a part of the space may have of a field: of an interval, its ends."""
         entry = branch.get(path)
         if entry is None:
             section, _, key = path.rpartition(".")

@@ -18,11 +18,14 @@ def epochs_of_unsampled(config: Config, trials: int, sparse_stages: int) -> dict
     """
     unsampled = max(0, config.search.trials - trials)
     fresh = min(unsampled, _sparse_points(config) - sparse_stages)
-    trainings = fresh + unsampled * (config.passes - 1)
+    rewound = unsampled if {"finetune.weights", "finetune.rewind_to"} & config.search.space.keys() else fresh
+    most = config.lengths
     return {
-        "sparse": trainings * config.sparse.epochs,
-        "early": trainings * config.finetune.rewind_to * config.rewinds,
-        "finetune": unsampled * config.passes * config.finetune.epochs,
+        "sparse": fresh * max(one.sparse for one in most)
+        + unsampled * max((one.passes - 1) * one.sparse for one in most),
+        "early": rewound * max(one.early for one in most)
+        + unsampled * max((one.passes - 1) * one.early for one in most),
+        "finetune": unsampled * max(one.passes * one.finetune for one in most),
     }
 
 

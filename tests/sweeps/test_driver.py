@@ -27,10 +27,11 @@ from sweeps.records import StageRecord, StudyRecord
 from sweeps.retry import forget_failures
 from sweeps.stages import Stage, StageFolder, Store, chain
 from sweeps.state import State, read_study
-from sweeps.study import make_study, open_study
+from sweeps.study import Facts, Study, make_study, open_study
 from sweeps.tracking import Tracker
 from sweeps.tracking.mode import Mode
 
+FACTS = Facts("", "float32", "")
 SAMPLERS = ["tpe", "nsga2", "random", "grid"]
 
 
@@ -666,6 +667,24 @@ def test_a_narrower_network_has_the_size_of_the_repeat_with_its_seed(
     total = len(runner.computed)
     assert all(done + left >= total for done, left in ahead), "epochs are left that nobody was told of"
     assert ahead[-1] == (total, 0)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        "{passes: [2, 1], sparse.epochs: [5, 2], finetune.epochs: {by: passes, 1: [6, 1], 2: [2]}}",
+        "{finetune.weights: [early, pruned], finetune.rewind_to: [3, 1], prune.ratio: [0.5, 0.6]}",
+    ],
+)
+def test_of_epochs_that_are_searched_no_more_are_trained_than_were_told(runner: Runner, space: str) -> None:
+    beside = "controls={scratch: true, random: true}", "confirm={seeds: 2, points: 1}"
+    settings = config(f"search.space={space}", "sparse.epochs=4", *beside, sampler="grid", trials=6)
+    told = State(settings, Study(runner.runs, FACTS, []), Store(runner.runs)).epochs_ahead()
+    runner.run(settings)
+    trained = Counter(key.split()[0] for key in runner.computed)
+    kinds = {folder.name: folder.parent.name for folder in (runner.runs / "stages").glob("*/*")}
+    for kind, most in told.items():
+        assert sum(count for key, count in trained.items() if kinds[key] == kind) <= most, kind
 
 
 def test_there_is_no_narrower_network_of_a_repeat_that_failed(runner: Runner) -> None:
