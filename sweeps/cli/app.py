@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import slimnet
@@ -51,6 +52,7 @@ app.command("doctor")(doctor_command)
 
 def main() -> None:
     """Run the command line; a mistake of the user ends in a message and an exit status, not a traceback."""
+    logging.getLogger("sweeps").addHandler(logging.NullHandler())  # what is logged, only `run` keeps
     try:
         run_app(app)
     except StudyBusyError as error:

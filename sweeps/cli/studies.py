@@ -56,17 +56,17 @@ def command(name: str, reference: str) -> str:
 
 
 def check_search(config: Config) -> None:
-    """Refuse a sampler that cannot be made, and a goal that is larger than the search space."""
-    if config.search.sampler not in ("tpe", "random", "grid") or config.search.args:
-        from sweeps.study.samplers import check_sampler
-
-        check_sampler(config.search)
+    """Refuse a goal that is larger than the search space, and a sampler that does not choose points."""
     points = count_points(config.search.space)
     if points is not None and config.search.trials > points:
         raise SlimnetError(
             f"search.trials is {config.search.trials}, but search.space has only {plural(points, 'point')}; "
             f"use at most {points}, or widen the space"
         )
+    if config.search.sampler not in ("tpe", "random", "grid") or config.search.args:  # else nothing can fail
+        from sweeps.study.sampling import check_sampler
+
+        check_sampler(config.search)
 
 
 def state_of(

@@ -32,16 +32,6 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
 """Optuna's, by the names that a config has for them. A grid needs none."""
 
 
-def check_sampler(search: Search) -> None:
-    """Check, before a study begins, that its sampler can be made.
-
-    Raises:
-        SlimnetError: as `make_sampler`.
-    """
-    if search.sampler != "grid":
-        make_sampler(search, seed=0)
-
-
 def make_sampler(search: Search, seed: int) -> BaseSampler:
     """A new sampler, as `search` describes it.
 

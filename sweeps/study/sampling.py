@@ -8,11 +8,13 @@ cannot be stored, so each draw here uses a new sampler.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import random
 import time
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
@@ -21,7 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from slimnet.errors import SlimnetError
-from slimnet.models.factory import first_line
+from slimnet.models.factory import reason_of
 from sweeps.config import Search
 from sweeps.study.optuna_space import OptunaSpace
 from sweeps.study.record import Point
@@ -30,11 +32,27 @@ from sweeps.study.samplers import make_sampler
 QUICK = ("tpe", "nsga2", "nsga3", "random")
 ONE_BY_ONE = ("tpe", "random", "grid")  # see a parameter only in the trials that have it
 DRAWS = 50  # attempts of a quick sampler to draw a new point, before any that is left is taken
+TRIED = 16  # points that a quick sampler draws when it is checked; TPE draws its first ten by chance
 FEW_DRAWS = 3  # attempts of others, before the nearest point that is left is taken
 MOST_NEAR = 10_000  # points of a space that is searched for the nearest
 logger = logging.getLogger("sweeps.driver")
 
 STUDY_ATTRIBUTES = "study"  # the key, among a point's attributes, of what the sampler noted on the study
+
+
+def check_sampler(search: Search) -> None:
+    """Check, before a study begins, that its sampler can be made and chooses points.
+
+    It does so for a study that is thrown away: some arguments are only used for the first point, or for the
+    first that follows from results. Of samplers that may be slow, one point is seen.
+
+    Raises:
+        SlimnetError: as `make_sampler`, or no point comes of it.
+    """
+    sampling = Sampling(search.model_copy(update={"ahead": 1}), seed=0)
+    for number in range(min(search.trials, TRIED if search.sampler in QUICK else 1)):
+        sampling.ask()
+        sampling.tell(number, [float(number)] * len(search.objectives), dict.fromkeys(search.constraints, 0.0))
 
 
 class _Result(NamedTuple):
@@ -103,7 +121,7 @@ class Sampling:
         """
         if self._sampler.taken.left() == 0:
             raise SlimnetError(
-                f"all {self._space.size} points of search.space have been tried; "
+                f"every point of search.space has been tried ({self._space.size}); "
                 "for more, start a study with a wider space (--set study=NAME)"
             )
         self._show(last=self._count - self._ahead)
@@ -296,9 +314,10 @@ class _Unrepeated(BaseSampler):
             return _draw(sampler, study, trial, self._space, self._search.sampler not in ONE_BY_ONE)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             logger.exception("the sampler %s failed at trial %d", self._search.sampler, trial.number)
+            own = inspect.getfile(type(sampler)) if ":" in self._search.sampler else None
             raise SlimnetError(
                 f"the sampler {self._search.sampler} cannot choose trial {trial.number}: "
-                f"{type(error).__name__}: {first_line(error)}"
+                f"{reason_of(error, own and Path(own))}"
             ) from error
         finally:
             self.seconds += time.perf_counter() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from running import Command
 
 from slimnet.errors import SlimnetError
 from sweeps.config import Search, load_config
-from sweeps.study.samplers import check_sampler
+from sweeps.study.sampling import check_sampler
+
+
+SPACE = "{prune.ratio: {range: [0.1, 0.9]}}"
 
 
 def search(sampler: str, **more: object) -> Search:
@@ -28,12 +32,15 @@ def search(sampler: str, **more: object) -> Search:
         ("own_samplers:lowest", "{least: 1}", "takes no argument least; it takes seed, most"),
         ("tpe", "{startup: 1}", "the sampler tpe takes no argument startup; it takes .*n_startup_trials"),
         ("nsga2", "{population_size: 1}", "the sampler nsga2 failed: ValueError: `population_size` must be"),
+        ("tpe", "{n_startup_trials: many}", "the sampler tpe cannot choose trial 0: TypeError: .*int"),
+        ("tpe", "{n_ei_candidates: -1}", "the sampler tpe cannot choose trial 10: ValueError"),
+        ("own_samplers:Breaks", "{}", "Breaks cannot choose trial 0: RuntimeError: no idea .*own_samplers.py, "),
     ],
 )
 def test_a_sampler_that_cannot_be_made_is_refused(own: Path, sampler: str, args: str, reason: str) -> None:
     folder = {"path": own} if ":" in sampler else {}
     with pytest.raises(SlimnetError, match=reason):
-        check_sampler(search(sampler, args=args, **folder))
+        check_sampler(search(sampler, args=args, trials=11, space=SPACE, **folder))
 
 
 def test_a_package_that_gp_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,12 +49,25 @@ def test_a_package_that_gp_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         check_sampler(search("gp"))
 
 
-def test_a_sampler_that_cannot_be_made_ends_a_command_before_anything_is_written(
-    own: Path, command: Command, tmp_path: Path
+@pytest.mark.parametrize(
+    ("sampler", "reason"),
+    [
+        ("wrong", "own_samplers:wrong returns a int; a sampler of Optuna is needed"),
+        ("Exits", "the sampler own_samplers:Exits cannot choose trial 0: SystemExit: bye"),
+    ],
+)
+def test_a_sampler_that_draws_nothing_ends_a_command_before_anything_is_written(
+    own: Path,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    reason: str,
 ) -> None:
+    for logger in (None, "sweeps"):  # as in a process of its own
+        monkeypatch.setattr(logging.getLogger(logger), "handlers", [])
     for name in ("run", "plan", "check"):
-        options = ("smoke", "--set", "search.sampler=own_samplers:wrong", "--set", f"search.path={own}")
-        code, _, err = command(name, *options, *(("--runs", tmp_path / "runs") if name != "check" else ()))
-        assert code == 2
-        assert "own_samplers:wrong returns a int" in err
+        options = ("smoke", "--set", f"search.sampler=own_samplers:{sampler}", "--set", f"search.path={own}")
+        code, _, err = command(name, *options, "--runs", tmp_path / "runs")
+        assert (code, err.startswith(f"Error: {reason}"), err.count("\n")) == (2, True, 1)
     assert not (tmp_path / "runs").exists()
