@@ -23,7 +23,7 @@ from sweeps.stages.sparse import SparseSpec
 from sweeps.stages.training import TrainingSpec
 from sweeps.state import State
 from sweeps.study import DATABASE, Point, Study
-from sweeps.study.database import Entry
+from sweeps.study.database import REASON, Entry
 from sweeps.study.mirror import Mirror
 from sweeps.study.sampling import Sampling
 from sweeps.tracking import Tracker
@@ -398,7 +398,7 @@ def _entry(trial: TrialRecord, point: Point) -> Entry:
     """A trial that has ended, as the Optuna study holds it; one that was stopped has no values there."""
     is_complete = trial.state == "complete"
     objectives = trial.config.search.objectives
-    facts = trial.facts() if is_complete else {"reason": trial.reason}
+    facts = trial.facts() if is_complete else {REASON: trial.reason}
     notes = {name: fact for name, fact in facts.items() if name not in objectives}
     return replace(
         _open_entry(trial, point),

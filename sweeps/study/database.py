@@ -33,6 +33,7 @@ from sweeps.study.record import Point
 WAIT = 0.2  # seconds before a file that another program holds counts as locked
 HOLD = 10.0  # seconds that one of Optuna's steps waits, should the file be locked just then
 FACTS = ("uid", "precision", "data", "networks", "machine")
+REASON = "reason"  # the note on a trial of why it failed or was stopped
 FORMAT = 2  # of the trials: which attributes they have, and which values are drawn by their rank
 COMPANIONS = (
     "",
@@ -78,6 +79,10 @@ class _UnfitError(Exception):
     """A file cannot be updated to the record; the message follows the file's name."""
 
 
+class _RetriedError(_UnfitError):
+    """Trials that have failed, which Optuna keeps for good, are tried again; all else is in the record."""
+
+
 FAULTS = (
     _UnfitError,
     OptunaError,
@@ -114,7 +119,7 @@ class Database:
         """Open the study and update it to the record, or make it.
 
         A file that cannot be updated (damaged, of another study or schema, with trials that differ from the
-        record's) is set aside as study.db.old.
+        record's) is set aside as study.db.old; one that only lacks the retry of failed trials is replaced.
 
         Args:
             path: study.db.
@@ -126,14 +131,14 @@ class Database:
             LockedError: another program holds the file.
             SlimnetError: it cannot be written.
         """
-        reason = "was no Optuna study"
+        reason, keep = "was no Optuna study", True
         with _translating(path):
             if path.exists():
                 try:
                     return cls._continue(path, config, facts, entries)
                 except _UnfitError as error:
-                    reason = str(error)
-            kept = _make(path, config, facts, entries)
+                    reason, keep = str(error), not isinstance(error, _RetriedError)
+            kept = _make(path, config, facts, entries, keep=keep)
             database = cls(path, config, _connect(path))
             database._count = len(entries)
             if kept is not None:
@@ -175,7 +180,7 @@ class Database:
         return database
 
     def _compare(self, facts: Mapping[str, Any], entries: Sequence[Entry]) -> list[FrozenTrial]:
-        """All trials of the database; _UnfitError if it differs from the record."""
+        """All trials of the database; _UnfitError if it cannot become what the record is."""
         directions = [direction.name.lower() for direction in self._study.directions]
         if directions != list(self._objectives.values()) or facts["uid"] != self._study.user_attrs.get("uid"):
             raise _UnfitError("was of another study")
@@ -184,9 +189,14 @@ class Database:
         trials = self._study.get_trials(deepcopy=False)
         if len(trials) > len(entries):
             raise _UnfitError(f"had {len(trials)} trials, and the record of the study has {len(entries)}")
+        retried = 0
         for trial, entry in zip(trials, entries, strict=False):
-            if not (self._is_at(trial, entry) and _can_become(trial, entry)):
+            failed = entry.state != "failed" and trial.state is TrialState.FAIL and REASON in trial.user_attrs
+            if not (self._is_at(trial, entry) and (failed or _can_become(trial, entry))):
                 raise _UnfitError(f"had another trial {entry.number} than the record of the study")
+            retried += failed
+        if retried:
+            raise _RetriedError
         return trials
 
     def _is_at(self, trial: FrozenTrial, entry: Entry) -> bool:
@@ -196,7 +206,6 @@ class Database:
             and trial.params == (params := self._space.encode(entry.point.params))
             and trial.distributions == self._space.distributions_of(params)
             and self._space.legible(entry.point.params).items() <= trial.user_attrs.items()
-            and (trial.state is TrialState.RUNNING or entry.notes.items() <= trial.user_attrs.items())
             and entry.point.attributes.items() <= trial.system_attrs.items()
         )
 
@@ -307,16 +316,19 @@ def _is_categorical(space: OptunaSpace, path: str) -> bool:
 
 
 def _can_become(trial: FrozenTrial, entry: Entry) -> bool:
-    """Whether a trial with an entry's point has the entry's state and values, or is still running."""
+    """Whether a trial with an entry's point has ended as the entry has, or is still running."""
     if trial.state is TrialState.RUNNING:
         return True
     values = None if trial.values is None else tuple(trial.values)
     found = (STATES.get(trial.state), values, trial.constraints)
-    return found == (entry.state, entry.values, dict(entry.violations))
+    ended = found == (entry.state, entry.values, dict(entry.violations))
+    return ended and entry.notes.items() <= trial.user_attrs.items()
 
 
-def _make(path: Path, config: Config, facts: Mapping[str, Any], entries: Sequence[Entry]) -> Path | None:
-    """Make a study in a temporary file and move it to `path`; returns where the old file is now."""
+def _make(
+    path: Path, config: Config, facts: Mapping[str, Any], entries: Sequence[Entry], *, keep: bool
+) -> Path | None:
+    """Make a study in a temporary file and move it to `path`; returns where the old file is now, if kept."""
     aside = path.with_name(f"{path.name}.new")
     for leftover in _with_companions(aside):
         leftover.unlink(missing_ok=True)
@@ -328,7 +340,9 @@ def _make(path: Path, config: Config, facts: Mapping[str, Any], entries: Sequenc
     database.close()
     with aside.open("rb") as file:
         os.fsync(file.fileno())
-    kept = _set_aside(path)
+    kept = _set_aside(path) if keep else None
+    for companion in _with_companions(path)[1:]:  # SQLite would apply them to the new file
+        companion.unlink(missing_ok=True)
     aside.replace(path)
     return kept
 

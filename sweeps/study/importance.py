@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 
 import optuna
 
-from slimnet.errors import SlimnetError
 from sweeps.config.space import Space
 from sweeps.study.optuna_space import OptunaSpace
 
@@ -25,20 +24,17 @@ def importances(
     Args:
         space: the searched fields.
         directions: "maximize" or "minimize" by objective.
-        trials: the point of each finished trial, and its objectives in order.
+        trials: the point of each finished trial, which is in the space, and its objectives in order.
 
     Returns:
         By objective, and by None for the front without preference for any, the importance of each field,
-        which add up to 1; without fields that go by another. Points outside the space are left out.
+        which add up to 1; without fields that go by another.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     fields = OptunaSpace(space)
     study = optuna.create_study(directions=list(directions.values()))
     for params, values in trials:
-        try:
-            encoded = fields.encode(params)
-        except SlimnetError:  # a point that the user has listed
-            continue
+        encoded = fields.encode(params)
         study.add_trial(
             optuna.create_trial(
                 params=encoded, distributions=fields.distributions_of(encoded), values=list(values)

@@ -21,7 +21,7 @@ from slimnet.data.catalogue import fingerprint
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision
 from sweeps.config import Config
-from sweeps.config.space import branch_of
+from sweeps.config.space import branch_of, contains
 from sweeps.files import write_json
 from sweeps.networks import Networks, check_networks, networks_from
 from sweeps.records import Stop
@@ -208,6 +208,9 @@ def _read_points(path: Path, config: Config) -> list[Point]:
         branch = branch_of(config.search.space, point.params)
         if branch is None or point.params.keys() != branch.keys():
             raise _damaged(path, f"trial {number} is not of this search space")
+        for name, value in point.params.items():
+            if not contains(branch[name], value):
+                raise _damaged(path, f"trial {number} has {name} = {value!r}, which is not in search.space")
     return points
 
 

@@ -52,7 +52,9 @@ def check_sampler(search: Search) -> None:
     sampling = Sampling(search.model_copy(update={"ahead": 1}), seed=0)
     for number in range(min(search.trials, TRIED if search.sampler in QUICK else 1)):
         sampling.ask()
-        sampling.tell(number, [float(number)] * len(search.objectives), dict.fromkeys(search.constraints, 0.0))
+        sampling.tell(
+            number, [float(number)] * len(search.objectives), dict.fromkeys(search.constraints, 0.0)
+        )
 
 
 class _Result(NamedTuple):

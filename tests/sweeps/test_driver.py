@@ -463,6 +463,7 @@ def test_a_failed_measurement_fails_the_trials_that_are_judged_by_it(runner: Run
     assert {trial.reason for trial in study.trials} == {"latency: the loss became nan"}
     assert retry(runner.runs, settings, []) == [0, 1, 2, 3]
     assert {trial.state for trial in runner.run(settings).trials} == {"complete"}
+    assert not list((runner.runs / "smoke").glob("study.db.old*")), "every retry would add one"
 
 
 def test_of_many_networks_those_of_the_front_are_measured(

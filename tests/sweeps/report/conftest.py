@@ -28,7 +28,7 @@ search:
   trials: {trials}
   space: {space}
 """
-GRID = "{sparse.lambda: {log: [0.003, 0.04], steps: 4}, prune.ratio: {range: [0.3, 0.9], step: 0.1}}"
+GRID = "{sparse.lambda: [0.003, 0.00711, 0.0169, 0.04], prune.ratio: {range: [0.3, 0.9], step: 0.1}}"
 LAMBDAS = (0.003, 0.00711, 0.0169, 0.04)
 TWELVE = [
     {"sparse.lambda": LAMBDAS[i % 4], "prune.ratio": ratio}

@@ -168,7 +168,7 @@ def test_a_study_of_another_version_is_made_anew(begun: Path) -> None:
     ("now", "reason"),
     [
         ([*ENTRIES[:2], entry(2, "running")], "had 5 trials, and the record of the study has 3"),
-        ([ENTRIES[0], entry(1, "running"), *ENTRIES[2:]], "had another trial 1"),  # a retry
+        ([*ENTRIES[:2], entry(2, "failed"), *ENTRIES[3:]], "had another trial 2"),
         ([entry(0, values=(0.5, 999.0)), *ENTRIES[1:]], "had another trial 0"),
         ([*ENTRIES[:4], replace(ENTRIES[4], point=entry(5).point)], "had another trial 4"),
         (
@@ -206,6 +206,18 @@ def test_another_study_is_set_aside(
     assert replaced is not None
     assert reason in replaced
     assert read_database(begun, settings) == (facts, ENTRIES)
+
+
+@pytest.mark.parametrize("now", ["running", "complete"])
+def test_a_retry_leaves_nothing_beside_the_study(path: Path, now: str) -> None:
+    failed = entry(1, "failed", notes={"reason": "the loss became nan"})
+    Database.open(path, config(), FACTS, [ENTRIES[0], failed, *ENTRIES[2:]]).close()
+    again = entry(1, now, notes={"test_accuracy": 0.9} if now == "complete" else {})
+    entries = [ENTRIES[0], again, *ENTRIES[2:]]
+    assert Database.open(path, config(), FACTS, entries).replaced is None
+    assert [trial.state.name for trial in optuna_study(path).trials][1] == now.upper()
+    assert Database.open(path, config(), FACTS, entries).replaced is None
+    assert names(path.parent) == ["study.db"]
 
 
 def corrupt(path: Path) -> None:

@@ -39,7 +39,7 @@ def test_values_come_back_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     space = "search.space={model.blocks: [[1], [1, 1]], prune.ratio: {range: [0.1, 0.7], step: 0.2}}"
     settings = load_config("smoke", [space])
-    point = Point({"model.blocks": [1, 1], "prune.ratio": 0.1 + 0.2})
+    point = Point({"model.blocks": [1, 1], "prune.ratio": 0.3})
     make_study(tmp_path / "lists", settings, "float32").add(point)
     assert open_study(tmp_path / "lists", settings).points == [point]
 
@@ -84,6 +84,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
         "5\n",
         '{"params": {}}\n',
         json.dumps({"params": {"sparse.lr": 0.1}}) + "\n",
+        json.dumps({"params": {"sparse.lambda": 0.005, "prune.ratio": 0.1 + 0.2}}) + "\n",
     ],
 )
 def test_a_damaged_point_is_named(tmp_path: Path, line: str) -> None:

@@ -34,7 +34,11 @@ def search(sampler: str, **more: object) -> Search:
         ("nsga2", "{population_size: 1}", "the sampler nsga2 failed: ValueError: `population_size` must be"),
         ("tpe", "{n_startup_trials: many}", "the sampler tpe cannot choose trial 0: TypeError: .*int"),
         ("tpe", "{n_ei_candidates: -1}", "the sampler tpe cannot choose trial 10: ValueError"),
-        ("own_samplers:Breaks", "{}", "Breaks cannot choose trial 0: RuntimeError: no idea .*own_samplers.py, "),
+        (
+            "own_samplers:Breaks",
+            "{}",
+            "Breaks cannot choose trial 0: RuntimeError: no idea .*own_samplers.py, ",
+        ),
     ],
 )
 def test_a_sampler_that_cannot_be_made_is_refused(own: Path, sampler: str, args: str, reason: str) -> None:
