@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from slimnet.precision import Precision
-from sweeps.config import Config
+from sweeps.config import Config, Lengths
 from sweeps.networks import Networks
 from sweeps.records import ContenderKind, TrialRecord
 from sweeps.stages import Stage, chain, control, dense_stage
@@ -103,15 +102,16 @@ def epochs_to_come(config: Config) -> dict[str, float]:
     scratch = points * (further + 1) * config.controls.scratch
     most = config.lengths
 
-    def in_passes(field: Literal["sparse", "early"]) -> int:
-        """Epochs of repeats, and of the later passes after random channels."""
-        return repeats * max(one.passes * getattr(one, field) for one in most) + random * max(
-            (one.passes - 1) * getattr(one, field) for one in most
-        )
+    def in_passes(epochs: Callable[[Lengths], int]) -> int:
+        """Epochs in all passes of repeats, and in the later ones after random channels."""
+        later = random * max((one.passes - 1) * epochs(one) for one in most)
+        return repeats * max(one.passes * epochs(one) for one in most) + later
 
     tuned = (repeats + random) * max(one.passes * one.finetune for one in most)
     return {
-        "sparse": float(config.most_epochs * further + narrow_epochs_to_come(config) + in_passes("sparse")),
-        "early": float(in_passes("early")),
+        "sparse": float(
+            config.most_epochs * further + narrow_epochs_to_come(config) + in_passes(lambda one: one.sparse)
+        ),
+        "early": float(in_passes(lambda one: one.early)),
         "finetune": float(tuned + scratch * config.most_epochs),
     }

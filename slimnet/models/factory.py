@@ -65,7 +65,7 @@ def call(name: str, function: Callable[..., Any], args: Mapping[str, Any], where
     except SlimnetError:
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise SlimnetError(f"{name} failed: {reason_of(error, _file_of(function))}") from error
+        raise SlimnetError(f"{name} failed: {reason_of(error, file_of(function))}") from error
 
 
 def accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -105,8 +105,8 @@ def _check_arguments(factory: str, function: Callable[..., Any], args: Mapping[s
         raise SlimnetError(f"{factory} takes no argument {', '.join(unknown)}; it takes {takes}") from None
 
 
-def _file_of(function: Callable[..., Any]) -> Path | None:
-    """The file of a function; None where it has none."""
+def file_of(function: Callable[..., Any]) -> Path | None:
+    """The file of a function or a class; None where it has none."""
     try:
         return Path(inspect.getfile(inspect.unwrap(function)))
     except (TypeError, OSError):

@@ -8,13 +8,11 @@ cannot be stored, so each draw here uses a new sampler.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 import random
 import time
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
@@ -23,7 +21,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from slimnet.errors import SlimnetError
-from slimnet.models.factory import reason_of
+from slimnet.models.factory import file_of, reason_of
 from sweeps.config import Search
 from sweeps.study.optuna_space import OptunaSpace
 from sweeps.study.record import Point
@@ -316,10 +314,10 @@ class _Unrepeated(BaseSampler):
             return _draw(sampler, study, trial, self._space, self._search.sampler not in ONE_BY_ONE)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             logger.exception("the sampler %s failed at trial %d", self._search.sampler, trial.number)
-            own = inspect.getfile(type(sampler)) if ":" in self._search.sampler else None
+            own = file_of(type(sampler)) if ":" in self._search.sampler else None
             raise SlimnetError(
                 f"the sampler {self._search.sampler} cannot choose trial {trial.number}: "
-                f"{reason_of(error, own and Path(own))}"
+                f"{reason_of(error, own)}"
             ) from error
         finally:
             self.seconds += time.perf_counter() - began

@@ -13,7 +13,6 @@ from slimnet.errors import SlimnetError
 from sweeps.config import Search, load_config
 from sweeps.study.sampling import check_sampler
 
-
 SPACE = "{prune.ratio: {range: [0.1, 0.9]}}"
 
 
