@@ -22,10 +22,11 @@ from sweeps.stages import Stage, Store
 from sweeps.stages.sparse import SparseSpec
 from sweeps.stages.training import TrainingSpec
 from sweeps.state import State
-from sweeps.study import DATABASE, Point, Study
+from sweeps.study import Point, Study
 from sweeps.study.database import REASON, Entry
-from sweeps.study.mirror import Mirror
+from sweeps.study.mirror import Mirroring, mirrored
 from sweeps.study.sampling import Sampling
+from sweeps.study.storage import Storage, chosen_storage
 from sweeps.tracking import Tracker
 
 POLL_SECONDS = 0.25
@@ -53,7 +54,7 @@ class Driver:
         state: the study's state.
         study: the record that new trials are added to.
         sampling: draws the points of new trials; up to date with the study, as `resume` returns it.
-        mirror: passes the study on to study.db.
+        mirror: passes the study on to Optuna's.
         executor: computes stages.
         tracker: passes the study on to W&B.
         console: shows progress.
@@ -66,7 +67,7 @@ class Driver:
         state: State,
         study: Study,
         sampling: Sampling,
-        mirror: Mirror,
+        mirror: Mirroring,
         executor: Executor,
         tracker: Tracker,
         console: Console,
@@ -348,10 +349,18 @@ class Driver:
         return seconds / max(1, len(self._running))
 
 
-def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, Mirror]:
+def resume(
+    study: Study, config: Config, runs: Path, storage: Storage | None = None
+) -> tuple[State, Sampling, Mirroring]:
     """What a driver starts from: the study's state, its sampler, and the mirror of its record.
 
     Damaged files of stages are set aside; `State.damage` tells of them.
+
+    Args:
+        study: its record.
+        config: its config.
+        runs: the folder of the studies.
+        storage: where the Optuna study is kept; the one that the config means if not given.
     """
     state = State(config, study, Store(runs), mend=True)
     sampling, entries = Sampling(config.search, config.seed), []
@@ -365,8 +374,9 @@ def resume(study: Study, config: Config, runs: Path) -> tuple[State, Sampling, M
             entries.append(_entry(trial, point))
         else:
             entries.append(_open_entry(trial, point))
-    facts = json.loads(json.dumps(asdict(study.facts)))  # as study.db gives them back
-    return state, sampling, Mirror(study.folder / DATABASE, config, facts, entries)
+    facts = json.loads(json.dumps(asdict(study.facts)))  # as databases give them back
+    storage = storage or chosen_storage(config, study.folder)
+    return state, sampling, mirrored(storage, config, facts, entries)
 
 
 def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from slimnet.errors import SlimnetError
 from sweeps.stages import Store
 from sweeps.state import State
-from sweeps.study import DATABASE, check_free, kept_config, open_study, removal_lock
+from sweeps.study import DATABASE, JOURNAL, check_free, kept_config, open_study, removal_lock
 
 RECORD = ("config.yaml", "study.json", DATABASE)  # at least one of which every study has
 GONE = ".removed-"  # before the name of a folder that is being deleted
@@ -81,7 +81,8 @@ def unused(stages: Iterable[Path], studies: Iterable[Path]) -> list[Path]:
 def set_aside(runs: Path) -> list[Path]:
     """The files that were damaged, and the databases that were made anew."""
     damaged = (path for stage in stages_in(runs) for path in sorted(stage.glob("*.damaged*")))
-    databases = (path for study in studies_in(runs) for path in sorted(study.glob(f"{DATABASE}.old*")))
+    names = [f"{name}.old*" for name in (DATABASE, JOURNAL)]
+    databases = (path for study in studies_in(runs) for name in names for path in sorted(study.glob(name)))
     return [*damaged, *databases]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +44,7 @@ from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.summary import how_far
 from sweeps.report.wording import plural
 from sweeps.stages import Store
-from sweeps.study import Study, check_config, hold, is_begun, keep_config, make_study
+from sweeps.study import Study, check_config, hold, is_begun, keep_config, make_study, open_study
 
 if TYPE_CHECKING:
     from sweeps.state import State
@@ -56,6 +57,10 @@ def run_command(
     config: ConfigArgument,
     trials: TrialsOption = None,
     workers: WorkersOption = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="Trials for Optuna: auto, sqlite, journal or postgresql://…"),
+    ] = None,
     wandb: Annotated[
         str | None, typer.Option(metavar="MODE", help="W&B: auto, online, offline or disabled.")
     ] = None,
@@ -71,7 +76,7 @@ def run_command(
     Exit status: 0 the goal is reached; 1 it is reached but some trials failed; 2 bad usage or config;
     3 another process is running the study; 130 or 143 interrupted, the same command resumes.
     """
-    flags = {"search.trials": trials, "workers": workers, "wandb.mode": wandb}
+    flags = {"search.trials": trials, "workers": workers, "storage": storage, "wandb.mode": wandb}
     settings = load_config(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
@@ -85,19 +90,21 @@ def run_command(
 
     from sweeps.driver import Driver, resume
     from sweeps.executors.local import LocalExecutor
+    from sweeps.study.storage import held_storage
     from sweeps.tracking import Tracker, decide_mode
 
     reference = studies.reference(config, settings, runs)
     mode = decide_mode(settings.wandb.mode, reference)
     found = None if begun else processes.ask(examine, settings, data_dir)
     prepared: Prepared | None = found
-    folder = _make_folders(runs, settings.study)
+    folder = runs / settings.study
+    uid = open_study(folder, settings).facts.uid if begun else None
 
-    with hold(folder):
+    with held_storage(settings, folder, uid) as kept, _held_folder(folder):
         settings = check_config(folder, settings)
         study = make_study(folder, settings, *_fixed(prepared))
         _log_to(folder / "driver.log")
-        state, sampling, mirror = resume(study, settings, runs)
+        state, sampling, mirror = resume(study, settings, runs, kept)
         if prepared is None and not state.is_idle:
             prepared = processes.ask(prepare, settings, data_dir)
             check_networks(settings, study.facts.networks, prepared.networks)
@@ -252,8 +259,10 @@ def _stages_once(record: StudyRecord) -> list[StageRecord]:
     return list({stage.key: stage for stage in every}.values())
 
 
-def _make_folders(runs: Path, study: str) -> Path:
-    for folder in (runs / "stages", runs / study):
+@contextmanager
+def _held_folder(study: Path) -> Iterator[None]:
+    """Make the folders of a study, and hold it."""
+    for folder in (study.parent / "stages", study):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / ".writable"
@@ -263,7 +272,8 @@ def _make_folders(runs: Path, study: str) -> Path:
             raise SlimnetError(
                 f"{folder} cannot be written ({error.strerror}); choose another with --runs DIR"
             ) from error
-    return folder
+    with hold(study):
+        yield
 
 
 def _log_to(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from sweeps.config.storage import without_passwords
 from sweeps.config.yaml_source import KeyPath, Origin, Source, dotted
 
 _BOUNDS = {
@@ -49,7 +50,8 @@ def show(value: Any) -> str:
 
 
 def cut(text: str) -> str:
-    """The text, truncated if it is longer than 80 characters."""
+    """The text without passwords, truncated if it is longer than 80 characters."""
+    text = without_passwords(text)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -29,6 +29,7 @@ from sweeps.config.sections import (
     Wandb,
 )
 from sweeps.config.space import Branch, Choices, Entry, branches, parents
+from sweeps.config.storage import storage_problem
 from sweeps.config.yaml_source import KeyPath, dotted
 
 
@@ -91,6 +92,18 @@ class Config(Section):
         True, description="measure every finished network's latency on this machine, and its file's size"
     )
     wandb: Wandb = Wandb()
+    storage: str = Field(
+        "auto",
+        description="of trials for optuna-dashboard: sqlite, journal or postgresql://…; auto is sqlite, and "
+        "journal on a network file system",
+    )
+
+    @field_validator("storage")
+    @classmethod
+    def _a_storage_keeps_no_password(cls, storage: str) -> str:
+        if problem := storage_problem(storage):
+            raise refusal(((), problem))
+        return storage
 
     @field_validator("study")
     @classmethod

@@ -7,6 +7,7 @@ from sweeps.study.config_file import check_config, keep_config, kept_config
 from sweeps.study.lock import StudyBusyError, check_free, held_since, hold, is_held, removal_lock
 from sweeps.study.record import (
     DATABASE,
+    JOURNAL,
     Facts,
     Point,
     Study,
@@ -19,6 +20,7 @@ from sweeps.study.record import (
 
 __all__ = [
     "DATABASE",
+    "JOURNAL",
     "Facts",
     "Point",
     "Study",

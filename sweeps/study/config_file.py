@@ -22,6 +22,7 @@ FREE_TO_CHANGE = {  # fields that affect no results, or only of later trials, or
     "stall_minutes",
     "device",
     "wandb",
+    "storage",
     "precision",
     "data.path",
     "model.path",

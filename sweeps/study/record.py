@@ -6,7 +6,7 @@ Three small files in the study's folder, read without Optuna:
     trials.jsonl    a line per trial: its point, and what the sampler noted on it; appended
     ends.jsonl      a line per trial that has ended: whether it was stopped early, and why; appended
 
-The results of trials are in the stage folders. The Optuna study in study.db is made from both.
+The results of trials are in the stage folders. The Optuna study, in study.db or elsewhere, is made from both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from sweeps.files import write_json
 from sweeps.networks import Networks, check_networks, networks_from
 from sweeps.records import Stop
 
-FACTS, TRIALS, ENDS, DATABASE = "study.json", "trials.jsonl", "ends.jsonl", "study.db"
+FACTS, TRIALS, ENDS = "study.json", "trials.jsonl", "ends.jsonl"
+DATABASE, JOURNAL = "study.db", "study.journal"  # of the Optuna study
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def make_study(
 
 
 def is_begun(folder: Path, config: Config) -> bool:
-    """Whether there is a record of the study in its folder; if study.json is lost, study.db holds it too."""
+    """Whether there is a record of the study in its folder; the Optuna study holds it too."""
     return (folder / FACTS).exists() or _in_database(folder, config) is not None
 
 
@@ -223,17 +224,20 @@ def _point(content: dict[str, Any]) -> Point:
 
 
 def _in_database(folder: Path, config: Config) -> Study | None:
-    """The record that study.db holds; None if there is none that can be read."""
-    if not (folder / DATABASE).exists():
-        return None
+    """The record that the Optuna study holds; None if there is none that can be read."""
+    if not (folder / "config.yaml").exists() and not (folder / DATABASE).exists():
+        return None  # nothing was lost here
     from sweeps.study.database import read_database
+    from sweeps.study.storage import known_storages
 
-    try:
-        facts, entries = read_database(folder / DATABASE, config)
-        points = [entry.point for entry in entries]
-        return Study(folder, _facts(facts), points, _read_ends(folder / ENDS, len(points)))
-    except (SlimnetError, TypeError, ValueError):
-        return None
+    for storage in known_storages(config, folder):
+        try:
+            facts, entries = read_database(storage, config)
+            points = [entry.point for entry in entries]
+            return Study(folder, _facts(facts), points, _read_ends(folder / ENDS, len(points)))
+        except (SlimnetError, TypeError, ValueError):
+            continue
+    return None
 
 
 def _facts(content: dict[str, Any]) -> Facts:

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 
+from postgres_server import Server, running_server
 from running import Command, Sweep
 
 from sweeps import cli
@@ -45,3 +46,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     assert result.returncode == 0, result.stderr
     (sweep.runs / "output.txt").write_text(result.stdout)
     return sweep
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    with running_server() as server:
+        yield server

@@ -14,6 +14,7 @@ from sweeps.config import load_config
 from sweeps.study import Point, mirror
 from sweeps.study.database import Entry, read_database
 from sweeps.study.mirror import Mirror
+from sweeps.study.storage.sqlite import SQLite
 
 FACTS: dict[str, Any] = {"uid": "abc", "precision": "float32", "data": "1", "networks": {}, "machine": "cpu"}
 CONFIG = load_config(
@@ -30,7 +31,7 @@ def complete(number: int) -> Entry:
 
 
 def opened(path: Path, entries: Sequence[Entry] = ()) -> Mirror:
-    return Mirror(path, CONFIG, FACTS, entries)
+    return Mirror(SQLite(path), CONFIG, FACTS, entries)
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def test_what_is_noted_is_written_at_the_next_update(path: Path) -> None:
     study.add(entry(2))
     study.add(entry(3))
     study.tell(replace(entry(3), state="failed"))
-    assert read_database(path, CONFIG) == (FACTS, [complete(0), entry(1)])
+    assert read_database(SQLite(path), CONFIG) == (FACTS, [complete(0), entry(1)])
     assert study.close() == []
     now = [complete(0), complete(1), entry(2), replace(entry(3), state="failed")]
-    assert read_database(path, CONFIG) == (FACTS, now)
+    assert read_database(SQLite(path), CONFIG) == (FACTS, now)
 
 
 def test_a_lock_is_told_once_and_what_is_noted_meanwhile_is_written_after_it(path: Path) -> None:
@@ -67,8 +68,8 @@ def test_a_lock_is_told_once_and_what_is_noted_meanwhile_is_written_after_it(pat
     assert study.update() == []
     other.execute("ROLLBACK")
     (said,) = study.update()
-    assert said == f"{path} is free again, and has every trial"
-    assert read_database(path, CONFIG)[1] == [complete(0), entry(1)]
+    assert said == f"{path} can be written again, and has every trial"
+    assert read_database(SQLite(path), CONFIG)[1] == [complete(0), entry(1)]
 
 
 def test_a_file_that_is_locked_from_the_first_to_the_last_moment_is_left_to_the_next_run(path: Path) -> None:
@@ -76,10 +77,11 @@ def test_a_file_that_is_locked_from_the_first_to_the_last_moment_is_left_to_the_
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     said = opened(path, [complete(0)]).close()
-    assert said[-1] == f"{path} is still locked; the next run brings it up to date"
+    assert said[-1].startswith(f"{path} is locked by another program")
+    assert said[-1].endswith("still; the next run brings it up to date")
     other.execute("ROLLBACK")
     assert opened(path, [complete(0)]).close() == []
-    assert read_database(path, CONFIG)[1] == [complete(0)]
+    assert read_database(SQLite(path), CONFIG)[1] == [complete(0)]
 
 
 def end_a_trial(path: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_file_that_is_damaged_while_the_sweep_runs_is_made_anew(
     study.tell(complete(0))
     said = study.update()
     assert [" set aside as study.db.old and made anew" in text for text in said] == [True] * kept
-    assert read_database(path, CONFIG)[1] == [complete(0)]
+    assert read_database(SQLite(path), CONFIG)[1] == [complete(0)]
 
 
 def test_a_file_that_cannot_be_used_is_told_and_the_sweep_goes_on(path: Path) -> None:

@@ -1,0 +1,69 @@
+"""The storage of a study's trials for Optuna, as a config names it."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from slimnet.errors import SlimnetError
+
+NAMES = ("auto", "sqlite", "journal")
+SCHEME = "postgresql://"
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SECRETS = {"password", "sslpassword"}  # in the query of an address
+_LOGIN = re.compile(r"(\w[\w+.-]*://[^\s:@/]*:)\S*@")
+_QUERY = re.compile(r"([?&](?:ssl)?password=)[^\s&]*")
+
+
+def storage_problem(storage: str) -> str | None:
+    """The clause that refuses a storage, without repeating any of it; None if there is nothing to refuse."""
+    if storage in NAMES:
+        return None
+    if not storage.startswith(SCHEME):
+        kind = "write postgresql://" if storage.startswith("postgres") else f"it takes {', '.join(NAMES)}"
+        return f"is not known; {kind} or an address such as {SCHEME}me@host/database."
+    try:
+        parts = urlsplit(storage)
+        password, _ = parts.password, parts.port
+        query = dict(parse_qsl(parts.query))
+    except ValueError:
+        query, parts = {}, urlsplit(SCHEME)
+    if not (parts.netloc or query) or parts.fragment or "@" in parts.path + parts.query:
+        return (
+            f"is no address such as {SCHEME}me@host:5432/database; leave the password to PGPASSWORD, to "
+            "~/.pgpass, or to a variable that it names: ${VARIABLE}."
+        )
+    given = [password, *(query.get(name) for name in _SECRETS)]
+    if any(secret and not _VARIABLE.fullmatch(secret) for secret in given):
+        return (
+            "holds a password, which would be kept with the study; leave it to PGPASSWORD, to ~/.pgpass, or "
+            "to a variable: ${VARIABLE} in its place."
+        )
+    return None
+
+
+def expanded(address: str) -> str:
+    """The address of a database with the values of the variables that it names: a secret.
+
+    Raises:
+        SlimnetError: a variable is not set.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise SlimnetError(f"storage names ${{{found[1]}}}, which is not set; export {found[1]}")
+        return quote(os.environ[found[1]], safe="")
+
+    return _VARIABLE.sub(value, address)
+
+
+def public(address: str) -> str:
+    """The address of a database as messages show it: without who logs in, and how."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def without_passwords(text: str) -> str:
+    """A text in which no address holds a password."""
+    return _QUERY.sub(r"\1***", _LOGIN.sub(r"\1***@", text))

@@ -1,0 +1,86 @@
+"""Which storage a config means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimnet.errors import SlimnetError
+from sweeps.config import Config
+from sweeps.config.storage import SCHEME
+from sweeps.study.record import DATABASE, JOURNAL
+from sweeps.study.storage.base import Storage
+from sweeps.study.storage.file_system import network_file_system
+from sweeps.study.storage.journal import Journal
+from sweeps.study.storage.sqlite import SQLite
+
+if TYPE_CHECKING:
+    from sweeps.study.storage.postgres import PostgreSQL
+
+
+def chosen_storage(config: Config, folder: Path) -> Storage:
+    """The storage that a config means.
+
+    Args:
+        config: of the study.
+        folder: runs/<study>.
+
+    Raises:
+        SlimnetError: it cannot be had here.
+    """
+    if config.storage.startswith(SCHEME):
+        return _postgres(config)
+    shared = network_file_system(folder)
+    if config.storage == "sqlite" and shared:
+        raise SlimnetError(
+            f"{folder} is on a network file system ({shared}), where SQLite loses data, as its locks may not "
+            "hold there; use storage: journal, a PostgreSQL database, or another folder (--runs DIR)"
+        )
+    if config.storage == "journal" or shared:
+        return Journal(folder / JOURNAL)
+    return SQLite(folder / DATABASE)
+
+
+def known_storages(config: Config, folder: Path) -> Iterator[Storage]:
+    """The storages that may have the study, if its folder has lost it."""
+    for file in (SQLite(folder / DATABASE), Journal(folder / JOURNAL)):
+        if file.has_study():
+            yield file
+    if config.storage.startswith(SCHEME):
+        yield _postgres(config)
+
+
+@contextmanager
+def held_storage(config: Config, folder: Path, uid: str | None) -> Iterator[Storage]:
+    """The storage that a config means, held for this process where others may come to it by another way.
+
+    Args:
+        config: of the study.
+        folder: runs/<study>.
+        uid: the study's; None if it is new.
+
+    Raises:
+        StudyBusyError: naming the process that holds it.
+        SlimnetError: it cannot be had here, or not be used.
+    """
+    if not config.storage.startswith(SCHEME):
+        yield chosen_storage(config, folder)
+        return
+    storage = _postgres(config)
+    storage.hold(uid)
+    try:
+        yield storage
+    finally:
+        storage.release()
+
+
+def _postgres(config: Config) -> PostgreSQL:
+    try:
+        from sweeps.study.storage.postgres import PostgreSQL
+    except ImportError:
+        raise SlimnetError(
+            "a study in PostgreSQL needs psycopg; install it with: pip install 'slimnet[postgres]'"
+        ) from None
+    return PostgreSQL(config.storage, config.study)

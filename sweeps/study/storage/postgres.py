@@ -1,0 +1,287 @@
+"""The study in a PostgreSQL database, which other studies may share.
+
+Who runs the study holds an advisory lock of the server on its name, released when the connection ends. The
+server notices within a minute that the machine at the other end is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from secrets import token_hex
+from typing import Any, NamedTuple
+
+import optuna
+import psycopg
+import sqlalchemy
+from optuna.storages import BaseStorage, RDBStorage
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from slimnet.errors import SlimnetError
+from sweeps.config.storage import expanded, public
+from sweeps.study.lock import StudyBusyError
+from sweeps.study.storage.base import FAULTS, Fill, UnavailableError, cause, chain
+
+CONNECTING = 5  # seconds for a connection
+SILENCE = 30  # seconds without an answer, after which a connection counts as dropped
+SESSION = (  # the server's view of a connection
+    "SET synchronous_commit = off",  # the study can be made again
+    f"SET statement_timeout = '{SILENCE}s'",
+    "SET tcp_keepalives_idle = 20",
+    "SET tcp_keepalives_interval = 10",
+    "SET tcp_keepalives_count = 3",
+)
+OURS = "sweeps"  # begins the name of a connection that holds a study
+
+
+RENAME = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
+
+
+class Holder(NamedTuple):
+    """The connection that holds a study."""
+
+    pid: int  # of the server's process
+    name: str
+
+
+class PostgreSQL:
+    """A study in a PostgreSQL database.
+
+    Args:
+        address: as the config holds it; its variables are read now.
+        study: its name.
+
+    Raises:
+        SlimnetError: a variable is not set, or it cannot be an address.
+    """
+
+    is_remote = True
+    faults = (*FAULTS, psycopg.Error, RuntimeError)  # of which the last is a schema of another version
+
+    def __init__(self, address: str, study: str) -> None:
+        self.name = public(address)
+        self._study = study
+        self._me = f"{OURS} {token_hex(4)} {os.getpid()} on {platform.node()}"[:63]
+        try:
+            login = conninfo_to_dict(expanded(address))
+        except psycopg.Error:  # which repeats it
+            raise SlimnetError(f"storage {self.name} is no address of a PostgreSQL database") from None
+        given = [login.get("password"), login.get("sslpassword"), os.environ.get("PGPASSWORD")]
+        self._secrets = [str(secret) for secret in given if secret]
+        settings = {
+            "connect_timeout": CONNECTING,
+            "keepalives_idle": SILENCE,
+            "tcp_user_timeout": 1000 * SILENCE,
+            **login,
+            "application_name": self._me,
+        }
+        self._login = make_conninfo("", **settings)
+        self._lock: psycopg.Connection[Any] | None = None  # as long as it lives, the study is held
+
+    # For the driver, before it begins
+
+    def hold(self, uid: str | None) -> None:
+        """Hold the study for this process, in a database that is fit for it.
+
+        Args:
+            uid: the study's; None if it is new.
+
+        Raises:
+            StudyBusyError: naming the process that holds it.
+            SlimnetError: the database cannot be used, or has another study of the name.
+        """
+        try:
+            self._hold(uid)
+        except SlimnetError:
+            self.release()
+            raise
+        except Exception as error:
+            self.release()
+            raise self.translated(error) from None
+
+    def release(self) -> None:
+        """Hold the study no more."""
+        if self._lock is not None:
+            with suppress(psycopg.Error):
+                self._lock.close()
+        self._lock = None
+
+    def _hold(self, uid: str | None) -> None:
+        storage = self.connect()
+        try:
+            if self._study in optuna.get_all_study_names(storage):
+                study = optuna.load_study(study_name=self._study, storage=storage)
+                if uid is None or study.user_attrs.get("uid") != uid:
+                    self._refuse_if_held(ours=False)
+                    raise SlimnetError(
+                        f"{self.name} has another study called {self._study}; give this one another name "
+                        "(--set study=NAME), or delete that one there with `optuna delete-study`"
+                    )
+        finally:
+            self.close(storage)
+        self._take()
+
+    # What `Storage` asks
+
+    def has_study(self) -> bool:
+        return True  # for `connect` makes Optuna's tables
+
+    def check_free(self) -> None:
+        """See that the server answers, and that the study is still held."""
+        try:
+            self._take()
+            assert self._lock is not None
+            self._lock.execute("SELECT 1")
+        except psycopg.Error as error:
+            self.release()
+            raise self.translated(error) from None
+
+    def connect(self) -> BaseStorage:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with self._connected() as connection:  # one at a time, as tables cannot be made by two
+            connection.execute("SELECT pg_advisory_lock(%s)", [_key("tables")])
+            self._check_tables(connection)
+            options: dict[str, Any] = {"creator": self._open, "pool_size": 1, "max_overflow": 1}
+            return RDBStorage("postgresql+psycopg://", options)
+
+    @contextmanager
+    def copied(self) -> Iterator[BaseStorage]:
+        storage = self.connect()
+        try:
+            yield storage
+        finally:
+            self.close(storage)
+
+    def make(self, study: str, fill: Fill, *, keep: bool) -> str | None:
+        storage = self.connect()
+        try:
+            assert isinstance(storage, RDBStorage)
+            unfinished, replaced = f"{study} (being made)", f"{study} (replaced)"  # names that no study has
+            names = set(optuna.get_all_study_names(storage))
+            for leftover in names & {unfinished, replaced}:
+                optuna.delete_study(study_name=leftover, storage=storage)
+            fill(storage, unfinished)
+            aside = _free(f"{study}.old", names) if keep else replaced
+            with storage.engine.begin() as connection:
+                connection.execute(RENAME, {"old": study, "new": aside})
+                connection.execute(RENAME, {"old": unfinished, "new": study})
+            if study in names and not keep:
+                optuna.delete_study(study_name=replaced, storage=storage)
+            return aside if study in names and keep else None
+        finally:
+            self.close(storage)
+
+    def is_damage(self, error: Exception) -> bool:
+        return not any(isinstance(known, psycopg.Error | SlimnetError) for known in chain(error))
+
+    def translated(self, error: Exception) -> SlimnetError:
+        if isinstance(error, SlimnetError):
+            return error
+        reason = self._reason(error)
+        first = [known for known in chain(error) if isinstance(known, psycopg.Error)]
+        if any(isinstance(known, psycopg.OperationalError | psycopg.InterfaceError) for known in first):
+            return UnavailableError(f"{self.name} cannot be reached ({reason})")
+        is_barred = any(isinstance(known, psycopg.errors.InsufficientPrivilege) for known in first)
+        advice = "give who logs in the right to make tables" if is_barred else "use another database"
+        return SlimnetError(f"{self.name} cannot be used ({reason}); {advice}")
+
+    def close(self, storage: BaseStorage) -> None:
+        assert isinstance(storage, RDBStorage)
+        storage.remove_session()
+        storage.engine.dispose()
+
+    # Below
+
+    def _open(self) -> psycopg.Connection[Any]:
+        connection = psycopg.connect(self._login, autocommit=True)
+        for statement in SESSION:
+            connection.execute(statement)
+        connection.autocommit = False
+        return connection
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+        with self._open() as connection:
+            connection.autocommit = True
+            yield connection
+
+    def _check_tables(self, connection: psycopg.Connection[Any]) -> None:
+        """Refuse a database with tables that are called as Optuna's, and are not."""
+        found = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+        ).fetchall()
+        names = {name for (name,) in found} & {"studies", "trials", "version_info"}
+        if names and "alembic_version" not in {name for (name,) in found}:
+            raise SlimnetError(
+                f"{self.name} has tables that are not Optuna's ({', '.join(sorted(names))}); "
+                "use another database"
+            )
+
+    def _take(self) -> None:
+        """Take the study's lock, unless this process has it."""
+        if self._lock is not None:
+            return
+        connection = self._open()
+        connection.autocommit = True
+        (taken,) = _row(connection, "SELECT pg_try_advisory_lock(%s)", _key(self._study))
+        if not taken:
+            connection.close()
+            self._refuse_if_held(ours=True)
+            raise UnavailableError(f"{self.name} has just been let go by an earlier connection; try again")
+        self._lock = connection
+
+    def _refuse_if_held(self, *, ours: bool) -> None:
+        """Raise StudyBusyError if another process holds the study.
+
+        Args:
+            ours: a connection of this process may be the holder, which was lost before the server noticed.
+        """
+        with self._connected() as connection:
+            key = _key(self._study)
+            found = connection.execute(
+                "SELECT pid, application_name FROM pg_locks JOIN pg_stat_activity USING (pid) "
+                "WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = %s AND objid = %s "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                [key >> 32, key & 0xFFFFFFFF],
+            ).fetchone()
+            if found is None:
+                return
+            holder = Holder(*found)
+            if ours and holder.name == self._me:
+                connection.execute("SELECT pg_terminate_backend(%s)", [holder.pid])
+                return
+            ours_, _, who = holder.name.partition(" ")
+            who = f"process {who.partition(' ')[2]}" if ours_ == OURS else "another process"
+            raise StudyBusyError(
+                f"{self._study} is being run by {who}, which holds it in {self.name}; wait for it, or stop it"
+            )
+
+    def _reason(self, error: Exception) -> str:
+        """The first cause, without what must not be known."""
+        reason = " ".join(cause(error).split())
+        for secret in self._secrets:
+            reason = reason.replace(secret, "***")
+        return reason
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that is not taken: this one, or with a number."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}-{count}"
+    return free
+
+
+def _key(name: str) -> int:
+    """The number of an advisory lock, from 0 to 2**63 - 1."""
+    return int.from_bytes(hashlib.sha256(f"slimnet {name}".encode()).digest()[:8], "big") >> 1
+
+
+def _row(connection: psycopg.Connection[Any], statement: str, *values: Any) -> tuple[Any, ...]:
+    row = connection.execute(statement, values).fetchone()
+    assert row is not None
+    return tuple(row)
