@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +44,7 @@ from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.summary import how_far
 from sweeps.report.wording import plural
 from sweeps.stages import Store
-from sweeps.study import Study, check_config, hold, is_begun, keep_config, make_study, open_study
+from sweeps.study import JOURNAL, Study, check_config, hold, is_begun, keep_config, make_study, open_study
 
 if TYPE_CHECKING:
     from sweeps.state import State
@@ -95,12 +95,14 @@ def run_command(
 
     reference = studies.reference(config, settings, runs)
     mode = decide_mode(settings.wandb.mode, reference)
-    found = None if begun else processes.ask(examine, settings, data_dir)
-    prepared: Prepared | None = found
     folder = runs / settings.study
     uid = open_study(folder, settings).facts.uid if begun else None
 
-    with held_storage(settings, folder, uid) as kept, _held_folder(folder):
+    with ExitStack() as held:
+        kept = held.enter_context(held_storage(settings, folder, uid))
+        found = None if begun else processes.ask(examine, settings, data_dir)
+        prepared: Prepared | None = found
+        held.enter_context(_held_folder(folder))
         settings = check_config(folder, settings)
         study = make_study(folder, settings, *_fixed(prepared))
         _log_to(folder / "driver.log")
@@ -115,6 +117,8 @@ def run_command(
         useful = settings.search.ahead + 1
         room = places(settings.workers, settings.threads, machine, useful) if machine else []
         _introduce(console, settings, study, machine, room)
+        if settings.storage == "auto" and kept.name.endswith(JOURNAL):
+            console.note(f"trials for Optuna are in {kept.name}, as SQLite is not safe on this file system")
         for note in prepared.notes if prepared else ():
             console.note(note)
         for damage in state.damage:

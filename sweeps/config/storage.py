@@ -12,7 +12,7 @@ NAMES = ("auto", "sqlite", "journal")
 SCHEME = "postgresql://"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SECRETS = {"password", "sslpassword"}  # in the query of an address
-_LOGIN = re.compile(r"(\w[\w+.-]*://[^\s:@/]*:)\S*@")
+_LOGIN = re.compile(r"(\w[\w+.-]*://[^\s:@/]*:).*@", re.DOTALL)  # a password may hold any characters
 _QUERY = re.compile(r"([?&](?:ssl)?password=)[^\s&]*")
 
 

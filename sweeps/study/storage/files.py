@@ -41,6 +41,10 @@ class File(ABC):
     @abstractmethod
     def connect(self) -> BaseStorage: ...
 
+    def salvage(self) -> BaseStorage:
+        """Optuna's storage to read from, though the file may end in the middle of a change."""
+        return self.connect()
+
     @abstractmethod
     def close(self, storage: BaseStorage) -> None: ...
 
@@ -51,7 +55,7 @@ class File(ABC):
                 if file == self.path or file.exists():
                     shutil.copyfile(file, Path(folder, file.name))
             copy = type(self)(Path(folder, self.path.name))
-            storage = copy.connect()
+            storage = copy.salvage()
             try:
                 yield storage
             finally:

@@ -34,6 +34,9 @@ class Journal(File):
                 raise ValueError("its last line is incomplete")  # and would spoil the next
         return self.create()
 
+    def salvage(self) -> BaseStorage:
+        return self.create()  # a last line that is incomplete is not read
+
     def create(self) -> BaseStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path = str(self.path)

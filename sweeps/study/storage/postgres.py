@@ -184,7 +184,8 @@ class PostgreSQL:
         first = [known for known in chain(error) if isinstance(known, psycopg.Error)]
         if any(isinstance(known, psycopg.OperationalError | psycopg.InterfaceError) for known in first):
             return UnavailableError(f"{self.name} cannot be reached ({reason})")
-        is_barred = any(isinstance(known, psycopg.errors.InsufficientPrivilege) for known in first)
+        barred = psycopg.errors.InsufficientPrivilege | psycopg.errors.InvalidSchemaName
+        is_barred = any(isinstance(known, barred) for known in first)
         advice = "give who logs in the right to make tables" if is_barred else "use another database"
         return SlimnetError(f"{self.name} cannot be used ({reason}); {advice}")
 

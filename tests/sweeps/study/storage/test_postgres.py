@@ -1,0 +1,241 @@
+"""The study in PostgreSQL: who holds it, a server that goes away, and a database that is not fit for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from entries import ENTRIES, FACTS, config, entry
+from postgres_server import PASSWORD, Server
+from running import wait_until
+
+from slimnet.errors import SlimnetError
+from sweeps.study import StudyBusyError, mirror
+from sweeps.study.database import Database, Entry, read_database
+from sweeps.study.mirror import InBackground, Mirror, mirrored
+from sweeps.study.storage import held_storage
+from sweeps.study.storage.postgres import PostgreSQL
+
+NUMBERS = count()
+UID = FACTS["uid"]
+
+
+@pytest.fixture
+def address(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new database, whose password is in the environment."""
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    return postgres.database(f"d{next(NUMBERS)}")
+
+
+@pytest.fixture
+def storage(address: str) -> Iterator[PostgreSQL]:
+    """A storage that holds the study in it."""
+    storage = PostgreSQL(address, "one")
+    storage.hold(UID)
+    yield storage
+    storage.release()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"PAUSE": 0.1, "LONGEST_PAUSE": 0.1, "TOLD_AFTER": 0.0, "AT_THE_END": 0.3}.items():
+        monkeypatch.setattr(mirror, name, seconds)
+
+
+def database_of(address: str) -> str:
+    return address.rpartition("/")[2]
+
+
+def test_one_process_holds_a_study_and_the_next_may_when_it_has_died(address: str, tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom sweeps.study.storage.postgres import PostgreSQL\n"
+        "PostgreSQL(sys.argv[1], 'one').hold(None)\nprint('held', flush=True)\nsys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        settings = config(storage=address)
+        with pytest.raises(StudyBusyError) as busy, held_storage(settings, tmp_path, UID):
+            pass
+        assert f"one is being run by process {other.pid} on {os.uname().nodename}, which holds it" in str(
+            busy.value
+        )
+        with held_storage(config(storage=address, study="two"), tmp_path, None):
+            pass  # another study in the same database
+        other.kill()
+    wait_until(lambda: is_free(address))
+    with held_storage(settings, tmp_path, UID):
+        assert not is_free(address)
+
+
+def is_free(address: str) -> bool:
+    storage = PostgreSQL(address, "one")
+    try:
+        storage.hold(UID)
+    except StudyBusyError:
+        return False
+    storage.release()
+    return True
+
+
+def test_what_is_noted_while_the_server_is_away_is_written_when_it_is_back(
+    postgres: Server, storage: PostgreSQL, at_once: None
+) -> None:
+    study = mirrored(storage, config(), FACTS, ENTRIES[:1])
+    assert isinstance(study, InBackground)
+    said: list[str] = []
+
+    def is_told(words: str) -> bool:
+        said.extend(study.update())
+        return any(words in sentence for sentence in said)
+
+    wait_until(lambda: study.update() == [] and has(storage, ENTRIES[:1]))
+    postgres.stop()
+    for one in ENTRIES[1:]:
+        study.add(one)
+    wait_until(lambda: is_told(f"{storage.name} cannot be reached ("))
+    assert "; the sweep goes on, and writes to it when that is possible" in said[0]
+    postgres.start()
+    wait_until(lambda: is_told(f"{storage.name} can be written again, and has every trial"))
+    assert len(said) == 2, "it is said once"
+    assert has(storage, ENTRIES)
+    assert is_free_for_others(storage) is False, "and the study is held again"
+    study.add(entry(5, "running"))
+    assert study.close() == []
+    assert has(storage, [*ENTRIES, entry(5, "running")])
+
+
+def has(storage: PostgreSQL, entries: list[Entry]) -> bool:
+    try:
+        return read_database(storage, config()) == (FACTS, entries)
+    except SlimnetError:
+        return False
+
+
+def is_free_for_others(storage: PostgreSQL) -> bool:
+    other = PostgreSQL(storage.name.replace("//", "//sweeper@"), "one")
+    try:
+        other.hold(UID)
+    except StudyBusyError:
+        return False
+    return True
+
+
+def test_a_server_that_does_not_come_back_is_left_to_the_next_run(
+    postgres: Server, storage: PostgreSQL, at_once: None
+) -> None:
+    study = Mirror(storage, config(), FACTS, ENTRIES[:1])
+    assert study.update() == []
+    postgres.stop()
+    try:
+        study.add(ENTRIES[1])
+        said = study.close()
+    finally:
+        postgres.start()
+    assert said[-1].startswith(f"{storage.name} cannot be reached (")
+    assert said[-1].endswith(" still; the next run brings it up to date")
+    again = Mirror(storage, config(), FACTS, ENTRIES)
+    assert again.close() == []
+    assert has(storage, ENTRIES)
+
+
+def test_a_driver_that_took_the_study_meanwhile_ends_this_one(
+    postgres: Server, storage: PostgreSQL, address: str, at_once: None
+) -> None:
+    behind = Mirror(storage, config(), FACTS, ENTRIES[:1])
+    assert behind.update() == []
+    name, other = database_of(address), PostgreSQL(address, "one")
+    postgres.stop()
+    postgres.start()
+    other.hold(UID)
+    study = InBackground(behind)
+    study.add(ENTRIES[1])
+    with pytest.raises(StudyBusyError, match="one is being run by process"):
+        wait_until(lambda: study.update() == ["never"])
+    other.release()
+    assert postgres.execute(name, "SELECT count(*) FROM trials") == [(1,)]
+
+
+def test_another_study_of_the_name_is_left_alone(storage: PostgreSQL, address: str) -> None:
+    Database.open(storage, config(), FACTS, ENTRIES).close()
+    for uid in ("another", None):
+        with pytest.raises(StudyBusyError):
+            PostgreSQL(address, "one").hold(uid)
+    storage.release()
+    for uid in ("another", None):
+        with pytest.raises(SlimnetError, match="has another study called one; give this one another name"):
+            PostgreSQL(address, "one").hold(uid)
+    assert has(storage, ENTRIES)
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        (
+            "CREATE TABLE trials (song text)",
+            "has tables that are not Optuna's (trials); use another database",
+        ),
+        ("UPDATE alembic_version SET version_num = 'v1.3.0.a'", "cannot be used (The runtime optuna version"),
+        (
+            "ALTER TABLE studies RENAME study_name TO song",
+            "cannot be used (column studies.study_name does not",
+        ),
+        ("REVOKE CREATE ON SCHEMA public FROM PUBLIC", "cannot be used (permission denied for schema public"),
+    ],
+    ids=["another program's", "another schema", "garbage", "no rights"],
+)
+def test_a_database_that_is_not_fit_is_refused(
+    postgres: Server, address: str, statement: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "alembic" in statement or "ALTER" in statement:
+        storage = PostgreSQL(address, "one")
+        Database.open(storage, config(), FACTS, ENTRIES).close()
+        storage.release()
+    postgres.execute(database_of(address), statement)
+    before = postgres.execute(database_of(address), "SELECT tablename FROM pg_tables ORDER BY 1")
+    if "REVOKE" in statement:
+        postgres.execute("postgres", f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
+        address = address.replace("sweeper", "guest")
+    with pytest.raises(SlimnetError) as refused:
+        PostgreSQL(address, "one").hold(UID)
+    assert reason in str(refused.value)
+    assert PASSWORD not in str(refused.value)
+    assert postgres.execute(database_of(address), "SELECT tablename FROM pg_tables ORDER BY 1") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("sweeper", "nobody"), 'password authentication failed for user "nobody"'),
+        (("/d", "/no-d"), 'database "no-d'),
+        (("sweeper@", "sweeper:${NO_PASSWORD}@"), "storage names ${NO_PASSWORD}, which is not set"),
+        (("@127.0.0.1:", "@127.0.0.1:1"), "cannot be reached ("),
+    ],
+    ids=["no user", "no database", "no variable", "no server"],
+)
+def test_a_server_that_cannot_be_reached_is_an_error_before_the_sweep(
+    address: str, change: tuple[str, str], reason: str, tmp_path: Path
+) -> None:
+    address = address.replace(*change)
+    if change[0].endswith(":"):
+        address = f"{address.rpartition(':')[0]}:1/one"
+    with pytest.raises(SlimnetError) as refused, held_storage(config(storage=address), tmp_path, None):
+        pass
+    assert reason in str(refused.value)
+    assert PASSWORD not in str(refused.value)
+
+
+def test_the_password_may_be_in_a_variable(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGPASSWORD")
+    monkeypatch.setenv("SECRET", PASSWORD)
+    storage = PostgreSQL(address.replace("@", ":${SECRET}@"), "one")
+    storage.hold(None)
+    storage.release()
+    assert storage.name == address.replace("sweeper@", "")
