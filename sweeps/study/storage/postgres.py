@@ -37,6 +37,7 @@ SESSION = (  # the server's view of a connection
 OURS = "sweeps"  # begins the name of a connection that holds a study
 
 
+TABLES = (("studies", "study_name"), ("trials", "study_id"))  # of Optuna, each with a column
 RENAME = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
 
 
@@ -212,13 +213,14 @@ class PostgreSQL:
     def _check_tables(self, connection: psycopg.Connection[Any]) -> None:
         """Refuse a database with tables that are called as Optuna's, and are not."""
         found = connection.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_schema = current_schema()"
         ).fetchall()
-        names = {name for (name,) in found} & {"studies", "trials", "version_info"}
-        if names and "alembic_version" not in {name for (name,) in found}:
+        tables = {table for table, _ in found}
+        foreign = [table for table, column in TABLES if table in tables and (table, column) not in found]
+        if foreign:
             raise SlimnetError(
-                f"{self.name} has tables that are not Optuna's ({', '.join(sorted(names))}); "
-                "use another database"
+                f"{self.name} has tables that are not Optuna's ({', '.join(foreign)}); use another database"
             )
 
     def _take(self) -> None:

@@ -160,7 +160,7 @@ def test_a_driver_that_took_the_study_meanwhile_ends_this_one(
     with pytest.raises(StudyBusyError, match="one is being run by process"):
         wait_until(lambda: study.update() == ["never"])
     other.release()
-    assert postgres.execute(name, "SELECT count(*) FROM trials") == [(1,)]
+    assert postgres.execute(name, "SELECT number FROM trials WHERE number = 1") == []
 
 
 def test_another_study_of_the_name_is_left_alone(storage: PostgreSQL, address: str) -> None:
@@ -183,13 +183,10 @@ def test_another_study_of_the_name_is_left_alone(storage: PostgreSQL, address: s
             "has tables that are not Optuna's (trials); use another database",
         ),
         ("UPDATE alembic_version SET version_num = 'v1.3.0.a'", "cannot be used (The runtime optuna version"),
-        (
-            "ALTER TABLE studies RENAME study_name TO song",
-            "cannot be used (column studies.study_name does not",
-        ),
+        ("ALTER TABLE studies RENAME study_name TO song", "tables that are not Optuna's (studies); use"),
         ("REVOKE CREATE ON SCHEMA public FROM PUBLIC", "cannot be used (permission denied for schema public"),
     ],
-    ids=["another program's", "another schema", "garbage", "no rights"],
+    ids=["another program's", "another schema", "studies of songs", "no rights"],
 )
 def test_a_database_that_is_not_fit_is_refused(
     postgres: Server, address: str, statement: str, reason: str, monkeypatch: pytest.MonkeyPatch
@@ -208,6 +205,19 @@ def test_a_database_that_is_not_fit_is_refused(
     assert reason in str(refused.value)
     assert PASSWORD not in str(refused.value)
     assert postgres.execute(database_of(address), "SELECT tablename FROM pg_tables ORDER BY 1") == before
+
+
+def test_a_database_that_is_spoilt_while_the_sweep_runs_is_told_and_the_sweep_goes_on(
+    postgres: Server, storage: PostgreSQL, address: str
+) -> None:
+    study = Mirror(storage, config(), FACTS, ENTRIES[:1])
+    assert study.update() == []
+    postgres.execute(database_of(address), "ALTER TABLE trials RENAME state TO song")
+    study.add(ENTRIES[1])
+    (said,) = study.update()
+    assert said.startswith(f"{storage.name} cannot be used (column trials.state does not exist)")
+    assert said.endswith("The sweep goes on without it")
+    assert study.update() == study.close() == []
 
 
 @pytest.mark.parametrize(
