@@ -63,7 +63,8 @@ def export_command(
         raise SlimnetError("--best is one trial and --front are several; choose one of them")
     record = studies.read(config, runs)
     comparison = Comparison(record)
-    trials = _trials(record, comparison, number, front, studies.reference(config, record.config, runs))
+    named = studies.Named(config, record.config, runs, data_dir)
+    trials = _trials(record, comparison, number, front, named)
 
     from slimnet.cli.files import check_output
     from slimnet.export.files import (
@@ -126,7 +127,7 @@ def _targets(targets: list[str], *, chosen: bool) -> tuple[int | None, Path]:
 
 
 def _trials(
-    record: StudyRecord, comparison: Comparison, number: int | None, front: bool, reference: str
+    record: StudyRecord, comparison: Comparison, number: int | None, front: bool, named: studies.Named
 ) -> list[TrialRecord]:
     """The trials to export, all of them complete."""
     if number is None:
@@ -134,20 +135,17 @@ def _trials(
         if unmet := constraints_unmet(record):
             raise SlimnetError(f"{unmet}; choose one by its number, as `status` shows them")
         if best is None:
-            raise SlimnetError(
-                f"no trial of {record.name} is complete yet; go on with: {studies.command('run', reference)}"
-            )
+            raise SlimnetError(f"no trial of {record.name} is complete yet; {named.next_step()}")
         return [record.trials[number] for number in record.front] if front else [best]
     if number >= len(record.trials):
         has = f"trials 0 to {len(record.trials) - 1}" if record.trials else "no trial yet"
         raise SlimnetError(f"there is no trial {number}: the study {record.name} has {has}")
     trial = record.trials[number]
     if trial.state == "failed":
-        again = studies.command("retry", reference)
+        again = named.command("retry")
         raise SlimnetError(f"trial {number} failed ({trial.reason}); run it again with: {again} {number}")
     if trial.state == "stopped":
         raise SlimnetError(f"trial {number} was stopped early ({trial.reason}); choose a complete one")
     if trial.state == "running":
-        go_on = studies.command("run", reference)
-        raise SlimnetError(f"trial {number} is not complete yet; go on with: {go_on}")
+        raise SlimnetError(f"trial {number} is not complete yet; {named.next_step()}")
     return [trial]

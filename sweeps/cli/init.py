@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +64,4 @@ def init_command(
         console.say(f"  {note}")
     console.say(summary(found, proposal.seconds))
     print_warnings(console, warnings_about(settings, found))
-    console.say(
-        f"written: {out}; look at it, then start with: {studies.command('run', shlex.quote(str(out)))}"
-    )
+    console.say(f"written: {out}; look at it, then start with: {studies.command('run', str(out))}")

@@ -75,7 +75,7 @@ def retry_command(
         if one.state == "failed":
             Console().say(f"to run again: the {one.name}")
     numbers = ", ".join(map(str, again)) or "none"
-    start = studies.command("run", studies.reference(config, settings, runs))
+    start = studies.Named(config, settings, runs).command("run")
     Console().say(f"trials to run again: {numbers}; start with: {start}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +49,7 @@ def rm_command(
     console.say(f"{folder}: {file_size(removal.size_of(folder))}")
     console.say(why_not or f"{plural(len(stages), 'stage')} that no other study refers to: {_size(stages)}")
     if unsent := count_unsent(folder / "wandb"):
-        sync = studies.command("sync", shlex.join([str(folder / "config.yaml"), "--runs", str(runs)]))
+        sync = studies.command("sync", str(folder / "config.yaml"), "--runs", str(runs))
         console.say(f"{plural(unsent, 'W&B run')} in it, not on the server yet; to upload first: {sync}")
     _ask(f"Delete the study {folder.name}?", yes)
     with removal.removing(runs, [folder]):

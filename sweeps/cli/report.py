@@ -72,7 +72,7 @@ def report_command(
 def _publish(record: StudyRecord, config: str, runs: Path, *, share: bool) -> None:
     from sweeps.report.web.publish import publish
 
-    sync = studies.command("sync", studies.reference(config, record.config, runs))
+    sync = studies.Named(config, record.config, runs).command("sync")
     published = publish(record, runs / record.name, sync, share=share)
     console = Console()
     console.say(f"report on W&B: {published.report}")

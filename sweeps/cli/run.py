@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -93,8 +94,8 @@ def run_command(
     from sweeps.study.storage import held_storage
     from sweeps.tracking import Tracker, decide_mode
 
-    reference = studies.reference(config, settings, runs)
-    mode = decide_mode(settings.wandb.mode, reference)
+    named = studies.Named(config, settings, runs, data_dir)
+    mode = decide_mode(settings.wandb.mode, shlex.join(named.arguments("sync")))
     folder = runs / settings.study
     uid = open_study(folder, settings).facts.uid if begun else None
 
@@ -129,7 +130,7 @@ def run_command(
             if not quiet:
                 print_warnings(console, warnings_about(settings, found))
         console.note(mode.why)
-        tracker = Tracker(folder, mode, studies.command("sync", reference))
+        tracker = Tracker(folder, mode, named.command("sync"))
         executor = LocalExecutor(room, folder / "workers")
         with watch_signals() as interruption:  # until now there was nothing to save
             with console:
@@ -141,7 +142,7 @@ def run_command(
     if page is None or not record.ended:
         console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {this_command()}")
         raise typer.Exit(interruption.exit_status)
-    _close(console, record, comparison, page, reference, runs)
+    _close(console, record, comparison, page, named)
 
 
 def _tell_lost_output(console: Console, reason: str, folder: Path) -> None:
@@ -221,7 +222,7 @@ def _wind_up(
 
 
 def _close(
-    console: Console, record: StudyRecord, comparison: Comparison, page: Path, reference: str, runs: Path
+    console: Console, record: StudyRecord, comparison: Comparison, page: Path, named: studies.Named
 ) -> None:
     """Print the last lines of a run that has reached its goal, and set its exit status."""
     from sweeps.report.summary import epochs_saved, headline
@@ -239,19 +240,19 @@ def _close(
         console.say(headline(record, comparison))
     console.say(f"report: {page}")
     if tell_failures(console, record):
-        console.error(f"try again with: {studies.command('retry', reference)}")
+        console.error(f"try again with: {named.command('retry')}")
     points = count_points(record.config.search.space)
     more = record.goal + 8 if points is None else min(record.goal + 8, points)
     if more > record.goal:
-        console.note(f"more trials:  {studies.command('run', reference)} --trials {more}")
-    console.note(f"every trial:  {studies.command('status', reference)}")
+        console.note(f"more trials:  {named.command('run')} --trials {more}")
+    console.note(f"every trial:  {named.command('status')}")
     if best := best_of_front(record, comparison):
-        path = Store(runs).folder(best.stages[-1]).checkpoint
+        path = Store(named.runs).folder(best.stages[-1]).checkpoint
         own, made_by = "", ""
         if factory := best.config.model.factory:  # whose code is run only where the user says so
             own, made_by = f", model={factory.rpartition(':')[2]}(…)", f", with {factory}"
         console.note(f'load one:     slimnet.load("{path}"{own})  # trial {best.number}{made_by}')
-        console.note(f"take it:      {studies.command('export', reference)} --best OUT")
+        console.note(f"take it:      {named.command('export')} --best OUT")
     if fails_the_goal(record):
         raise typer.Exit(EXIT_FAILED_TRIALS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from slimnet.data.catalogue import fingerprint
@@ -19,7 +20,7 @@ from sweeps.records import StudyRecord
 from sweeps.report.wording import plural
 from sweeps.stages import Store
 from sweeps.state import State, read_study
-from sweeps.study import Facts, Study, check_unchanged, is_begun, kept_config, open_study
+from sweeps.study import Facts, Study, check_unchanged, is_begun, is_held, kept_config, open_study
 
 
 def read(config: str, runs: Path) -> StudyRecord:
@@ -38,21 +39,55 @@ def last_config(config: str, runs: Path) -> Config:
     """The config that a study was last run with, found by the name in `config`."""
     named = load_config(config)
     if not (runs / named.study / "config.yaml").exists():
-        start = command("run", reference(config, named, runs))
-        raise SlimnetError(f"{runs} has no study {named.study} yet; start it with: {start}")
+        next_step = Named(config, named, runs).next_step("start it")
+        raise SlimnetError(f"{runs} has no study {named.study} yet; {next_step}")
     return kept_config(runs / named.study)
 
 
-def reference(config: str, settings: Config, runs: Path) -> str:
-    """The arguments with which other commands find the study, even one that --set has renamed."""
-    known = load_config(config).study == settings.study
-    name = config if known else str(runs / settings.study / "config.yaml")
-    return shlex.join([name] if runs == RUNS else [name, "--runs", str(runs)])
-
-
-def command(name: str, reference: str) -> str:
+def command(name: str, *arguments: str) -> str:
     """A command line that the user may run next."""
-    return f"{program('sweeps')} {name} {reference}"
+    return f"{program('sweeps')} {shlex.join([name, *arguments])}"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A study as the commands name it that are suggested next.
+
+    Attributes:
+        config: the user's name for its config.
+        settings: the config, with what --set and other options have changed.
+        runs: the folder of the studies.
+        data_dir: the folder of the data sets, where the user has named one.
+    """
+
+    config: str
+    settings: Config
+    runs: Path
+    data_dir: Path | None = None
+
+    def command(self, name: str) -> str:
+        """A command line that the user may run next."""
+        return command(name, *self.arguments(name))
+
+    def next_step(self, what: str = "go on") -> str:
+        """What to do with a study that is not complete, as a clause: run it, or watch the run that there is."""
+        if is_held(self.runs / self.settings.study):
+            return f"it is being run, watch it with: {self.command('watch')}"
+        return f"{what} with: {self.command('run')}"
+
+    def arguments(self, name: str) -> list[str]:
+        """The arguments by which a command finds the study, with the config that it has now.
+
+        The config in the study's folder has what was changed; most commands look only for its name.
+        """
+        known = load_config(self.config)
+        same = known == self.settings if name == "run" else known.study == self.settings.study
+        words = [self.config if same else str(self.runs / self.settings.study / "config.yaml")]
+        if self.runs != RUNS:
+            words += ["--runs", str(self.runs)]
+        if self.data_dir is not None and name in ("run", "export"):
+            words += ["--data-dir", str(self.data_dir)]
+        return words
 
 
 def check_search(config: Config) -> None:

@@ -24,22 +24,21 @@ def watch_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
     """
     settings = load_config(config)
     folder, console = runs / settings.study, Console()
-    reference = studies.reference(config, settings, runs)
     since = held_since(folder)
     if since is None:
         record = read_study(runs, studies.last_config(config, runs))
         console.say(f"study {record.name} is not being run: {how_far(record)}")
-        console.say(f"run it with: {studies.command('run', reference)}")
+        console.say(f"run it with: {studies.Named(config, record.config, runs).command('run')}")
         return
-    file = ProgressFile(folder)
+    file, named = ProgressFile(folder), studies.Named(config, settings, runs)
     with watch_signals() as interruption, console:
         while held_since(folder) is not None and not interruption.signals:
             if (progress := file.read(since)) is not None:
                 console.show(progress)
             time.sleep(EVERY)
     if interruption.signals:
-        console.say(f"the run goes on; watch it again with: {studies.command('watch', reference)}")
+        console.say(f"the run goes on; watch it again with: {named.command('watch')}")
     else:
         record = read_study(runs, studies.last_config(config, runs))
         console.say(f"the run has ended: {how_far(record)}")
-        console.say(f"every trial: {studies.command('status', reference)}")
+        console.say(f"every trial: {named.command('status')}")

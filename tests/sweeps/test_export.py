@@ -14,6 +14,7 @@ from running import Command, Sweep
 
 import slimnet
 from slimnet.data import load_dataset
+from sweeps.study import hold
 
 TINY = ("--format", "pt", "--format", "safetensors")
 
@@ -117,6 +118,10 @@ def test_trials_without_a_network_are_refused(command: Command, sweep: Sweep, tm
     asked = ("export", "smoke", "0", tmp_path / "out", "--runs", sweep.runs)
     code, _, err = command(*asked)
     assert (code, "trial 0 is not complete yet; go on with" in err) == (2, True)
+    with hold(sweep.folder):
+        for name in (asked, ("export", "smoke", "--best", tmp_path / "out", "--runs", sweep.runs)):
+            code, _, err = command(*name)
+            assert (code, " yet; it is being run, watch it with: sweeps watch smoke " in err) == (2, True)
     code, _, err = command("export", "smoke", "--best", tmp_path / "out", "--runs", sweep.runs)
     assert (code, "no trial of smoke is complete yet" in err) == (2, True)
     (stage / "failure.json").write_text(json.dumps({"reason": "the loss is NaN", "detail": ""}))

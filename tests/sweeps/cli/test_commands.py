@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -228,7 +229,7 @@ def test_curves_are_added_to_a_finished_sweep_and_may_fail(
     status, out, err = command(*again)
     assert (status, "goal is reached" in out) == (0, True)
     assert f"the curve {folders[0].name}, which only the report shows, failed: the disk is full" in err
-    assert "-m sweeps retry smoke" in err
+    assert "sweeps retry smoke" in err
     assert command("retry", "smoke", "--runs", sweep.runs)[0] == 0
     assert not (folders[0] / "failure.json").exists()
 
@@ -328,7 +329,7 @@ def test_a_control_that_fails_is_told_and_tried_again(
     for seed in (0, 1):
         name = f"uniform control of trial {number} (seed {seed})"
         assert f"the {name} failed: sparse: it cannot be so narrow" in err
-    assert f"-m sweeps retry smoke --runs {sweep.runs}" in err
+    assert f"sweeps retry smoke --runs {sweep.runs}" in err
     assert sweep.pareto()["controls"] == []
 
     status, out, _ = command("status", "smoke", "--runs", sweep.runs)
@@ -377,6 +378,22 @@ def test_a_study_is_read_and_compared_once_for_all_that_is_said_of_it(
         made.clear()
         assert command(name, "smoke", "--runs", sweep.runs)[0] == 0
         assert made == Counter(Comparison=compared, State=1), name
+
+
+def test_commands_that_are_suggested_work_as_they_are(
+    sweep: Sweep, command: Command, instantly: Callable[[Compute], None], tmp_path: Path
+) -> None:
+    instantly(instant.compute)
+    given = ("--runs", sweep.runs, "--data-dir", tmp_path, "--wandb", "disabled")
+    status, out, _ = command("run", "smoke", *given, "--set", "prune.layer_floor=0.5", "--trials", "2")
+    assert status == 0
+    suggested = dict(re.findall(r"(more trials|every trial|take it): +sweeps (.+)", out))
+    assert shlex.split(suggested["take it"])[-4:-2] == ["--data-dir", str(tmp_path)]
+    for what, count in (("more trials", 8), ("every trial", 8)):
+        status, out, err = command(*shlex.split(suggested[what]))
+        assert (status, err, f"{count} of {count} trials complete" in out) == (0, "", True)
+    again = command("retry", "smoke", "--runs", sweep.runs)[1].partition("start with: sweeps ")[2]
+    assert command(*shlex.split(again))[0] == 0
 
 
 def test_controls_are_added_to_a_finished_sweep(
