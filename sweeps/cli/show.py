@@ -139,8 +139,7 @@ def print_front(console: Console, record: StudyRecord, comparison: Comparison) -
         console.note("latency: milliseconds for 1 and for 64 images on this study's machine, on one thread")
     controls = [
         {
-            "control": one.kind,
-            "of trial": one.trial,
+            "control": f"{one.kind} of trial {one.trial}",
             **_measured_cells(one),
             "comparison": against(comparison, one),
         }

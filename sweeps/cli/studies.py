@@ -70,7 +70,7 @@ class Named:
         return command(name, *self.arguments(name))
 
     def next_step(self, what: str = "go on") -> str:
-        """What to do with a study that is not complete, as a clause: run it, or watch the run that there is."""
+        """What to do with a study that is not complete, as a clause: run it, or watch its run."""
         if is_held(self.runs / self.settings.study):
             return f"it is being run, watch it with: {self.command('watch')}"
         return f"{what} with: {self.command('run')}"

@@ -42,6 +42,8 @@ def test_every_number_of_every_command_is_whole(
                 terminal = use_terminal(patch, columns)
                 assert command(*arguments)[0] == 0
             _compare(wide, terminal.text, columns, numbers=arguments[0] != "check")  # of which times differ
+        if arguments[0] == "pareto":  # each part of a table begins with the first column
+            assert len(set(re.findall(r"uniform of trial \d", wide))) == 2
 
 
 def _compare(wide: str, narrow: str, columns: int, numbers: bool) -> None:
