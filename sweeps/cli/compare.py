@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +17,8 @@ from sweeps.console import Console
 from sweeps.files import write_text
 from sweeps.report.compare import Compared, compare, compare_page, field_value, verdict
 from sweeps.report.html import render
+
+LONGEST = 200  # letters of the names in a file's; most file systems allow 255 in all
 
 ConfigsArgument = Annotated[
     list[str],
@@ -34,13 +38,13 @@ def compare_command(configs: ConfigsArgument, runs: RunsOption = RUNS, as_json: 
     found = [studies.read(config, runs) for config in configs]
     names = [study.name for study in found]
     if len(set(names)) < max(len(names), 2):
-        raise SlimnetError(f"compare needs two or more different studies, not {', '.join(names)}")
+        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+        found_alone = f"{twice} is named twice" if twice else f"{names[0]} is the only one"
+        raise SlimnetError(f"compare needs two or more different studies, and {found_alone}")
     compared = compare(found)
     if as_json:
         print_json(_facts(compared))
         return
-    page = runs / names[0] / "report" / f"beside-{'-'.join(names[1:])}.html"
-    write_text(page, render(compare_page(compared)))
     console = Console()
     for reservation in compared.reservations:
         console.note(reservation)
@@ -52,7 +56,20 @@ def compare_command(configs: ConfigsArgument, runs: RunsOption = RUNS, as_json: 
     ]
     if rows:
         console.table(rows, "What differs in their configs")
+    page = runs / names[0] / "report" / page_name(names)
+    write_text(page, render(compare_page(compared)))
     console.say(f"comparison: {page}")
+
+
+def page_name(names: Sequence[str]) -> str:
+    """The file in the first study's report of what studies are compared on, one for each set of others.
+
+    No name of a study holds a "+". Where the others' names are too long for a file, it is named by a hash.
+    """
+    others = "+".join(names[1:])
+    if len(others) > LONGEST:
+        others = hashlib.sha256(others.encode()).hexdigest()[:16]
+    return f"beside-{others}.html"
 
 
 def _facts(compared: Compared) -> dict[str, Any]:
@@ -69,6 +86,7 @@ def _facts(compared: Compared) -> dict[str, Any]:
         "objectives": compared.objectives,
         "differences": compared.differences,
         "reservations": compared.reservations,
+        "verdict": verdict(compared),
     }
 
 

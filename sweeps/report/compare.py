@@ -29,7 +29,8 @@ class Compared:
         studies: in the order that they were named.
         objectives: those that all of them have.
         volumes: the hypervolume of each front in these objectives, from one reference, as a fraction of what
-            a perfect network without cost would cover; None if they have none in common, or no reference.
+            a perfect network without cost would cover; None if they have no common measure.
+        why_not: why they have none, as a clause; None if they have.
         differences: by dotted path of the config, the value in each study; None where it has no such field.
         reservations: why the studies may not be comparable, as sentences.
     """
@@ -37,6 +38,7 @@ class Compared:
     studies: Sequence[StudyRecord]
     objectives: dict[str, Any]
     volumes: list[float] | None
+    why_not: str | None
     differences: dict[str, list[Any]]
     reservations: list[str]
 
@@ -49,17 +51,32 @@ def compare(studies: Sequence[StudyRecord]) -> Compared:
         for name, direction in first.items()
         if all(study.config.search.objectives.get(name) == direction for study in studies)
     }
-    return Compared(
-        studies, objectives, _volumes(studies, objectives), _differences(studies), _reservations(studies)
-    )
+    why_not = _incomparable(studies, objectives)
+    volumes = None if why_not else _volumes(studies, objectives)
+    return Compared(studies, objectives, volumes, why_not, _differences(studies), _reservations(studies))
 
 
-def _volumes(studies: Sequence[StudyRecord], objectives: Mapping[str, Any]) -> list[float] | None:
-    bounds = [reference(study.dense.metrics, objectives) for study in studies]
-    known = [bound for bound in bounds if bound]
-    if len(objectives) < 2 or len(known) < len(studies):
-        return None
-    bound = {name: max(one[name] for one in known) for name in objectives}  # the same for all
+def _incomparable(studies: Sequence[StudyRecord], objectives: Mapping[str, Any]) -> str | None:
+    """Why hypervolumes in some objectives cannot be compared, as a clause; None if they can."""
+    names = {name: METRICS.get(name, name) for name in objectives}
+    if len(objectives) < 2:
+        return (
+            f"the only objective of all is {names[next(iter(names))]}" if names else "no objective is of all"
+        )
+    for study in studies:
+        if not study.dense.metrics:
+            return f"the dense network of {study.name} is not trained yet"
+        if lacking := [name for name in objectives if study.dense.metrics.get(name) is None]:
+            return f"{names[lacking[0]]} of the dense network of {study.name} is not known yet"
+    timed = [name for name in objectives if name.startswith("latency")]
+    if timed and _differ([_machines(study) for study in studies]):
+        return f"{names[timed[0]]} is of different machines"
+    return None
+
+
+def _volumes(studies: Sequence[StudyRecord], objectives: Mapping[str, Any]) -> list[float]:
+    bounds = [reference(study.dense.metrics, objectives) or {} for study in studies]
+    bound = {name: max(one[name] for one in bounds) for name in objectives}  # the same for all
     return [
         covered([study.trials[number].metrics for number in study.front], objectives, bound)
         for study in studies
@@ -90,15 +107,51 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _reservations(studies: Sequence[StudyRecord]) -> list[str]:
-    first, *others = (study.config for study in studies)
     said = []
-    if any(other.data != first.data for other in others):
+    if _differ([_images(study) for study in studies]):
         said.append("Their data differ, so their accuracies are not of the same images.")
-    if any(other.seed != first.seed for other in others):
+    if _differ([study.config.seed for study in studies]):
         said.append("Their seeds differ, and with them the validation splits.")
+    devices, machines = [_devices(study) for study in studies], [_machines(study) for study in studies]
+    if all(devices) and _differ(devices):
+        said.append(
+            f"Their networks were trained on different devices ({_each(studies, devices)}), where the same "
+            "training ends differently."
+        )
+    if all(machines) and _differ(machines):
+        said.append(f"Their latencies are of different machines ({_each(studies, machines)}).")
     if any(not study.ended for study in studies):
         said.append("Not all of them are finished.")
     return said
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _each(studies: Sequence[StudyRecord], names: Sequence[Sequence[str]]) -> str:
+    """Names by study: a: H100; b: H100, H200."""
+    return "; ".join(f"{study.name}: {', '.join(own)}" for study, own in zip(studies, names, strict=True))
+
+
+def _images(study: StudyRecord) -> dict[str, Any]:
+    """What decides on which images accuracies are measured, and in what form networks see them."""
+    data = study.config.data
+    source = study.dense.spec.get("data", {}).get("fingerprint") or data.source
+    return {"source": source, **data.model_dump(include={"image_size", "channels", "resize", "validation"})}
+
+
+def _devices(study: StudyRecord) -> list[str]:
+    """What the networks of the trials and the dense one were trained on."""
+    stages = [study.dense, *(stage for trial in study.trials for stage in trial.stages)]
+    found = [(stage.result or {}).get("environment") or {} for stage in stages]
+    return sorted({one.get("device_name") or one["device"] for one in found if "device" in one})
+
+
+def _machines(study: StudyRecord) -> list[str]:
+    """What the latencies were measured on."""
+    found = (stage.metrics.get("machine") for stage in study.latencies.values())
+    return sorted({machine for machine in found if machine})
 
 
 def compare_page(compared: Compared) -> Report:
@@ -131,10 +184,7 @@ def compare_page(compared: Compared) -> Report:
 def verdict(compared: Compared) -> str:
     """Which front covers more, in a sentence."""
     if compared.volumes is None:
-        return (
-            "Their hypervolumes cannot be compared: that takes two common objectives, and the dense network "
-            "of each."
-        )
+        return f"Their hypervolumes cannot be compared: {compared.why_not}."
     ordered = sorted(zip(compared.volumes, compared.studies, strict=True), key=lambda one: -one[0])
     (most, best), (next_most, second), *_ = ordered
     axes = " and ".join(METRICS.get(name, name) for name in compared.objectives)

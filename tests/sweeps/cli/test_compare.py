@@ -8,6 +8,8 @@ from pathlib import Path
 
 from running import Command, Sweep
 
+from sweeps.cli.compare import page_name
+
 
 def with_a_twin(finished: Sweep, folder: Path, **changes: str) -> Path:
     """The runs with the finished sweep, and with the same again as study "twin", changed in its config."""
@@ -38,13 +40,33 @@ def test_two_studies_are_compared_on_the_terminal_and_on_a_page(
     assert [row["study"] for row in facts["studies"]] == ["smoke", "twin"]
     assert facts["studies"][0]["hypervolume"] == facts["studies"][1]["hypervolume"] > 0
     assert facts["differences"] == {}
+    assert facts["verdict"] in out
+
+
+def test_a_page_that_cannot_be_written_hides_no_comparison(
+    finished: Sweep, tmp_path: Path, command: Command
+) -> None:
+    runs = with_a_twin(finished, tmp_path)
+    page = runs / "smoke" / "report" / "beside-twin.html"
+    page.mkdir()
+    status, out, err = command("compare", "smoke", runs / "twin" / "config.yaml", "--runs", runs)
+    assert (status, "The fronts of smoke and twin" in out) == (2, True)
+    assert err.startswith(f"Error: cannot write {page}: ")
+
+
+def test_each_comparison_has_a_page_of_its_own() -> None:
+    names = [["a", "b-c"], ["a", "b", "c"], ["a", "b-c", "d"], ["a", *("x" * 90 + str(i) for i in range(5))]]
+    pages = {page_name(one) for one in names}
+    assert len(pages) == len(names)
+    assert max(map(len, pages)) < 255
 
 
 def test_one_study_is_not_compared_with_itself(finished: Sweep, tmp_path: Path, command: Command) -> None:
     before = sorted((finished.folder / "report").iterdir())
     for names in (["smoke"], ["smoke", "smoke"]):
         status, _, err = command("compare", *names, "--runs", finished.runs)
-        assert (status, err.count("two or more different studies")) == (2, 1)
+        said = "smoke is the only one" if len(names) == 1 else "smoke is named twice"
+        assert (status, err) == (2, f"Error: compare needs two or more different studies, and {said}\n")
     assert sorted((finished.folder / "report").iterdir()) == before
     status, _, err = command("compare", "smoke", "fashion-mini", "--runs", finished.runs)
     assert status == 2

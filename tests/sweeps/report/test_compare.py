@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.config import resolve
 from sweeps.pareto import hypervolume
-from sweeps.records import StudyRecord
+from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.blocks import Table
 from sweeps.report.compare import compare, compare_page, verdict
 from sweeps.report.drawing import Figure
@@ -61,11 +61,13 @@ def test_equal_studies_are_level(make_study: MakeStudy) -> None:
 def test_without_a_dense_network_or_common_objectives_nothing_is_claimed(make_study: MakeStudy) -> None:
     a, b = make_study(FEW, name="a"), make_study(FEW, name="b", dense=False)
     assert compare([a, b]).volumes is None
-    assert "cannot be compared" in verdict(compare([a, b]))
+    said = "Their hypervolumes cannot be compared: "
+    assert verdict(compare([a, b])) == f"{said}the dense network of b is not trained yet."
     others = {"val_accuracy": "maximize", "macs": "minimize"}
     search = a.config.search.model_copy(update={"objectives": others})
     other = replace(a, name="c", config=a.config.model_copy(update={"search": search}))
     assert compare([a, other]).volumes is None
+    assert verdict(compare([a, other])) == f"{said}the only objective of all is validation accuracy."
     assert "The fronts" in render(compare_page(compare([a, b])))
 
 
@@ -74,6 +76,47 @@ def test_studies_of_other_data_are_compared_with_reservations(pair: tuple[StudyR
     other = replace(less, config=resolve(less.config, {"data.image_size": 7}))
     (said,) = compare([more, other]).reservations
     assert said.startswith("Their data differ")
+    augmented = replace(less, config=resolve(less.config, {"data.flip": True, "data.mean": (0.5,)}))
+    assert compare([more, augmented]).reservations == []
+
+
+def on(study: StudyRecord, device: str, **latencies: float) -> StudyRecord:
+    """The study, computed and measured on another device."""
+
+    def elsewhere(stage: StageRecord) -> StageRecord:
+        environment = {"device": "cuda:0", "device_name": device}
+        metrics = {**stage.metrics, **latencies}
+        return replace(stage, result={**(stage.result or {}), "metrics": metrics, "environment": environment})
+
+    trials = [replace(trial, stages=tuple(map(elsewhere, trial.stages))) for trial in study.trials]
+    latency = replace(study.dense, kind="latency", result={"metrics": {"machine": device}})
+    return replace(study, trials=trials, dense=elsewhere(study.dense), latencies={"key": latency})
+
+
+def test_studies_of_other_machines_are_compared_with_reservations(make_study: MakeStudy) -> None:
+    one, two = (make_study(FEW, name=name) for name in "ab")
+    assert compare([on(one, "H100"), on(two, "H100")]).reservations == []
+    assert compare([on(one, "H100"), on(two, "H200")]).reservations == [
+        "Their networks were trained on different devices (a: H100; b: H200), where the same training ends "
+        "differently.",
+        "Their latencies are of different machines (a: H100; b: H200).",
+    ]
+
+
+def test_latencies_of_different_machines_are_not_set_off(make_study: MakeStudy) -> None:
+    objectives = {"val_accuracy": "maximize", "latency_ms": "minimize"}
+    one, two = (
+        replace(study, config=study.config.model_copy(update={"search": search}))
+        for study in (make_study(FEW, name=name) for name in "ab")
+        for search in [study.config.search.model_copy(update={"objectives": objectives})]
+    )
+    assert compare([on(one, "H100", latency_ms=1.0), on(two, "H100", latency_ms=2.0)]).volumes
+    compared = compare([on(one, "H100", latency_ms=1.0), on(two, "H200", latency_ms=2.0)])
+    assert compared.volumes is None
+    assert verdict(compared).endswith("compared: the latency of one image is of different machines.")
+    assert "the latency of one image of the dense network of b is not known yet" in verdict(
+        compare([on(one, "H100", latency_ms=1.0), two])
+    )
 
 
 def test_the_page_has_the_fronts_of_all_in_one_figure(pair: tuple[StudyRecord, StudyRecord]) -> None:
