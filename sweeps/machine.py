@@ -111,19 +111,24 @@ def _container_quota() -> float | None:
 
 
 def places(
-    workers: int | Literal["auto"], threads: int | Literal["auto"], machine: Machine, useful: int
+    workers: int | Literal["auto"],
+    threads: int | Literal["auto"],
+    machine: Machine,
+    useful: int,
+    gpu_share: int = 1,
 ) -> list[Place]:
     """One place per worker.
 
     Args:
-        workers: how many; "auto" takes one per accelerator, or one per core, but never more than are useful.
-            Small networks gain more from another worker than from another thread.
+        workers: how many; "auto" takes `gpu_share` per accelerator, or one per core, but never more than are
+            useful. Small networks gain more from another worker than from another thread.
         threads: of each worker; "auto" divides the cores among them, or OMP_NUM_THREADS if that is less.
         machine: where to compute.
         useful: the most stages that can ever run at the same time.
+        gpu_share: workers on each accelerator.
     """
     cores, on_cpu = core_count(), machine.kind == "cpu"
-    count = min(cores if on_cpu else machine.count, useful) if workers == "auto" else workers
+    count = min(cores if on_cpu else machine.count * gpu_share, useful) if workers == "auto" else workers
     each = max(1, min(cores, _threads_allowed() or cores) // count) if threads == "auto" else threads
     return [
         Place("cpu" if on_cpu else f"{machine.kind}:{index % machine.count}", each) for index in range(count)

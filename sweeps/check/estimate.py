@@ -140,7 +140,8 @@ def _place(config: Config, environments: Sequence[Mapping[str, Any]]) -> tuple[i
     last = environments[-1]
     kind, name = last["device"].partition(":")[0], last.get("device_name", "")
     machine = Machine(kind, len(devices), name, "float32")
-    workers = len(places(config.workers, config.threads, machine, useful=config.search.ahead + 1))
+    useful, share = config.search.ahead + 1, config.executor.gpu_share
+    workers = len(places(config.workers, config.threads, machine, useful, share))
     return workers, f"{kind} ({name})" if name else kind
 
 

@@ -55,7 +55,8 @@ SIZES = ("prune.ratio", "prune.params", "prune.macs")
 def probe(config: Config, data_dir: Path | None) -> Findings:
     """See `sweeps.check.examine`."""
     machine = look(config.device)
-    room = places(config.workers, config.threads, machine, useful=config.search.ahead + 1)
+    useful, share = config.search.ahead + 1, config.executor.gpu_share
+    room = places(config.workers, config.threads, machine, useful, share)
     place = room[0]
     torch.set_num_threads(place.threads)
     make_deterministic(place.device)

@@ -21,6 +21,7 @@ from sweeps.config.sections import (
     Confirm,
     Controls,
     Data,
+    Executor,
     Finetune,
     Model,
     Prune,
@@ -91,6 +92,7 @@ class Config(Section):
     latency: bool = Field(
         True, description="measure every finished network's latency on this machine, and its file's size"
     )
+    executor: Executor = Executor()
     wandb: Wandb = Wandb()
     storage: str = Field(
         "auto",

@@ -491,6 +491,43 @@ class Confirm(Section):
     points: int = Field(6, ge=1, le=MANY, description="points of the front, spread over its sizes")
 
 
+class Executor(Section):
+    """Where stages are computed: by processes of this machine, or on a Ray cluster."""
+
+    kind: Literal["local", "ray"] = Field("local", description="processes of this machine, or a Ray cluster")
+    gpu_share: int = Field(
+        1, ge=1, le=100, description="local: workers per GPU with workers: auto; they share its memory"
+    )
+    address: str = Field(
+        "auto",
+        min_length=1,
+        description="ray: of the cluster, as HOST:PORT; auto joins the one that this machine belongs to, or "
+        "else starts one",
+    )
+    gpus_per_stage: Literal["auto"] | Annotated[float, Field(ge=0, le=1000)] = Field(
+        "auto", description="ray: auto is 1 if the cluster has GPUs; below 1, stages share one and its memory"
+    )
+    cpus_per_stage: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="ray: which threads: auto follows"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ray_is_asked_for(cls, values: Any) -> Any:
+        """Of a config that forgets the kind, the fields for Ray would have no effect."""
+        of_ray = ("address", "gpus_per_stage", "cpus_per_stage")
+        if isinstance(values, dict) and "kind" not in values and (given := [f for f in of_ray if f in values]):
+            raise refusal((("kind",), f"is missing; {given[0]} takes effect with executor.kind: ray."))
+        return values
+
+    @model_validator(mode="after")
+    def _gpus_are_shared_or_whole(self) -> Self:
+        gpus = self.gpus_per_stage
+        if gpus != "auto" and gpus > 1 and gpus != int(gpus):
+            raise refusal((("gpus_per_stage",), f"is {gpus:g}; above 1, a stage takes whole GPUs."))
+        return self
+
+
 class Wandb(Section):
     """Where trials are logged. auto decides by WANDB_MODE, then by whether there is a key."""
 

@@ -34,6 +34,7 @@ Message = Literal["stop", "wait", "go on"]
 
 StartMethod = Literal["forkserver", "spawn"]
 Send = Callable[[Any], None]
+Told = tuple[Literal["answer", "refused", "failed"], Any]
 Answer = TypeVar("Answer")
 
 
@@ -116,31 +117,45 @@ def ask(question: Callable[..., Answer], *arguments: Any) -> Answer:
     """
     child = start(_answer, question, *arguments, name=question.__name__)
     try:
-        kind, content = child.connection.recv()
+        told: Told = child.connection.recv()
     except (EOFError, OSError):
         raise SlimnetError(f"{child.death()}, while it was looking at the data and the network") from None
     finally:
         child.end()
-    if kind == "refused":
-        raise SlimnetError(content)
-    if kind == "failed":
-        raise RuntimeError(f"in another process:\n{content}")
-    answer: Answer = content
+    answer: Answer = answer_in(told)
     return answer
 
 
 def _answer(send: Send, stop: Callable[[], bool], question: Callable[..., Any], *arguments: Any) -> None:
     """What the process of a question runs."""
+    send(tell(question, *arguments))
+
+
+def tell(question: Callable[..., Any], *arguments: Any) -> Told:
+    """The answer to a question, or why there is none, to be sent to the process that asks."""
     try:
-        send(("answer", question(*arguments)))
+        return "answer", question(*arguments)
     except SlimnetError as error:
-        send(("refused", str(error)))
+        return "refused", str(error)
     except Exception as error:
         if isinstance(error, MemoryError) or "t allocate memory" in str(error):  # which torch's CPU says
             first = (str(error) or "no memory left").splitlines()[0]
-            send(("refused", f"the network and the data do not fit into this machine's memory ({first})"))
-        else:
-            send(("failed", traceback.format_exc()))
+            return "refused", f"the network and the data do not fit into this machine's memory ({first})"
+        return "failed", traceback.format_exc()
+
+
+def answer_in(told: Told) -> Any:
+    """The answer in what `tell` returned.
+
+    Raises:
+        SlimnetError: as the function, or its memory did not suffice.
+    """
+    kind, content = told
+    if kind == "refused":
+        raise SlimnetError(content)
+    if kind == "failed":
+        raise RuntimeError(f"in another process:\n{content}")
+    return content
 
 
 @cache

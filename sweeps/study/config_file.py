@@ -18,6 +18,7 @@ FREE_TO_CHANGE = {  # fields that affect no results, or only of later trials, or
     "latency",
     "workers",
     "threads",
+    "executor",
     "retries",
     "stall_minutes",
     "device",

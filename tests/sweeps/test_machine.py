@@ -60,6 +60,14 @@ def test_workers_share_the_cores_and_take_an_accelerator_each(machine: pytest.Mo
     assert places("auto", "auto", Machine("mps", 1, "a GPU", "float32"), useful=5) == [Place("mps:0", 8)]
 
 
+def test_workers_may_share_an_accelerator(machine: pytest.MonkeyPatch) -> None:
+    two = Machine("cuda", 2, "a GPU", "bfloat16")
+    shared = places("auto", "auto", two, useful=9, gpu_share=2)
+    assert shared == [Place("cuda:0", 2), Place("cuda:1", 2)] * 2
+    assert len(places("auto", "auto", two, useful=3, gpu_share=2)) == 3
+    assert len(places("auto", "auto", CPU, useful=9, gpu_share=2)) == 8
+
+
 @pytest.mark.parametrize(
     ("allowed", "each"), [("4", 2), ("1", 1), ("100", 4), ("6,2", 3), ("", 4), ("0", 4), ("many", 4)]
 )
