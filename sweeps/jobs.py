@@ -33,6 +33,7 @@ class Job:
         store: holds its folder and those of its inputs.
         data_path, data_dir: the user's own data, and the folder of the data sets; the spec has a fingerprint.
         model_path, init: the folder of a factory, and the weights to start from; the spec holds their hashes.
+        known_epochs: epochs that whoever starts it knows of, and need not be told of again.
     """
 
     stage: Stage
@@ -41,12 +42,15 @@ class Job:
     data_dir: Path | None = None
     model_path: Path | None = None
     init: str | None = None
+    known_epochs: int = 0
 
     @classmethod
-    def of(cls, stage: Stage, store: Store, config: Config, data_dir: Path | None = None) -> Job:
+    def of(
+        cls, stage: Stage, store: Store, config: Config, data_dir: Path | None = None, known_epochs: int = 0
+    ) -> Job:
         """The job of a stage of a study with this config."""
         data, model = config.data, config.model
-        return cls(stage, store, data.path, data_dir, model.path, model.init)
+        return cls(stage, store, data.path, data_dir, model.path, model.init, known_epochs)
 
     @property
     def key(self) -> str:

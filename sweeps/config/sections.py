@@ -516,7 +516,11 @@ class Executor(Section):
     def _ray_is_asked_for(cls, values: Any) -> Any:
         """Of a config that forgets the kind, the fields for Ray would have no effect."""
         of_ray = ("address", "gpus_per_stage", "cpus_per_stage")
-        if isinstance(values, dict) and "kind" not in values and (given := [f for f in of_ray if f in values]):
+        if (
+            isinstance(values, dict)
+            and "kind" not in values
+            and (given := [f for f in of_ray if f in values])
+        ):
             raise refusal((("kind",), f"is missing; {given[0]} takes effect with executor.kind: ray."))
         return values
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing.connection
-import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +12,6 @@ from sweeps.executors import processes
 from sweeps.executors.base import Event
 from sweeps.executors.reporting import report
 from sweeps.jobs import Job, Place
-
-LAST_LINES, LAST_BYTES = 40, 8000  # of what a process printed, which say why it died
 
 
 @dataclass
@@ -115,22 +111,9 @@ class LocalExecutor:
             del self._running[key]
             if running.alone:
                 self._tell_all("go on")
-            last_words = _close_log(running.log) if running.log else ""
+            last_words = processes.close_log(running.log) if running.log else ""
             events.append(running.ended or Event(key, "lost", reason=death, detail=last_words))
         return events
-
-
-def _close_log(log: Path) -> str:
-    """The last lines of a log whose process has ended; without any, the file is deleted."""
-    with suppress(OSError):
-        with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LAST_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-        if size == 0:
-            log.unlink()
-        return "\n".join(lines[-LAST_LINES:])
-    return ""
 
 
 def _work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None) -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +28,8 @@ PRELOADED = [
     "sweeps.check.probe",
     "torch._dynamo",
 ]  # every optimiser imports the latter, which takes a second
+
+LAST_LINES, LAST_BYTES = 40, 8000  # of what a process printed, which say why it died
 
 Message = Literal["stop", "wait", "go on"]
 """To a process: stop; or wait at the next message that you send, and go on."""
@@ -89,7 +91,7 @@ def start(work: Callable[..., None], *arguments: Any, name: str) -> Child:
     context = _context(start_method())
     ours, theirs = context.Pipe()
     process = context.Process(target=_begin, args=(work, theirs, *arguments), name=name, daemon=True)
-    with _signals_blocked():  # as the server does; a process that is started anew inherits the mask from here
+    with signals_blocked():  # as the server does; a process that is started anew inherits the mask from here
         process.start()
     theirs.close()  # so that the process holds the only copy, and its death closes the pipe
     return Child(process, ours)
@@ -103,6 +105,19 @@ def print_to(path: Path) -> None:
             for descriptor in (1, 2):
                 os.dup2(file.fileno(), descriptor)
         faulthandler.enable(all_threads=False)
+
+
+def close_log(log: Path) -> str:
+    """The last lines of a log whose process has ended; without any, the file is deleted."""
+    with suppress(OSError):
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LAST_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        if size == 0:
+            log.unlink()
+        return "\n".join(lines[-LAST_LINES:])
+    return ""
 
 
 def ask(question: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -166,11 +181,11 @@ def _context(method: StartMethod) -> Any:
     only this one may act on it.
     """
     context = multiprocessing.get_context(method)
-    with _signals_blocked():
+    with signals_blocked():
         resource_tracker.ensure_running()  # first and separately, as it unblocks signals at its end
     if method == "forkserver":
         context.set_forkserver_preload(PRELOADED)
-        with _signals_blocked(), _same_search():
+        with signals_blocked(), _same_search():
             forkserver.ensure_running()
     return context
 
@@ -194,9 +209,9 @@ def _same_search() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Hold back signals, which reach this process afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def signals_blocked(numbers: Iterable[int] = SIGNALS) -> Iterator[None]:
+    """Hold back signals, which reach this process afterwards; processes started meanwhile never get them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import instant
-from slimnet.errors import SlimnetError
 from sweeps.config import load_config, resolve
+from sweeps.config.sections import Executor as Wish
 from sweeps.executors import Event, Executor
 from sweeps.executors.inline import InlineExecutor
 from sweeps.executors.local import LocalExecutor
-from sweeps.jobs import Job, Place, Watch
-from sweeps.records import Row
+from sweeps.jobs import Job, Place
 from sweeps.stages import Stage, Store, chain
-from sweeps.stages.sparse import SparseSpec
 
 ENDLESS = 5000  # epochs: hours
 
@@ -37,7 +35,7 @@ class Lab:
     def start(self, stage: Stage) -> Job:
         job = Job(stage, self.store)
         self.store.folder(stage).prepare(stage)
-        assert self.executor.start(job) == "cpu with 1 thread"
+        assert self.executor.start(job)
         return job
 
     def events(self, until: Callable[[Event], bool]) -> list[Event]:
@@ -56,7 +54,7 @@ class Lab:
         return {event.key: event for event in events if event.ends}
 
 
-def local(store: Store) -> Lab:
+def local(store: Store, request: pytest.FixtureRequest) -> Lab:
     executor = LocalExecutor([Place("cpu", 1), Place("cpu", 1)])
 
     def lose(key: str) -> None:
@@ -66,28 +64,42 @@ def local(store: Store) -> Lab:
     return Lab(executor, lose, store)
 
 
-def inline(store: Store) -> Lab:
+def inline(store: Store, request: pytest.FixtureRequest) -> Lab:
     """networks cannot be recorded in two threads at once, so what is computed here is made up."""
-    executor = InlineExecutor(unhurried, workers=2)
+    executor = InlineExecutor(instant.unhurried, workers=2)
     return Lab(executor, executor.kill, store)
 
 
-def unhurried(job: Job, place: Place, watch: Watch) -> bool:
-    """A stand-in for training, whose epochs take a hundredth of a second."""
-    spec = job.stage.spec
-    if isinstance(spec, SparseSpec) and spec.recipe and spec.recipe.lr > 1e10:
-        raise SlimnetError("the loss became nan; a lower learning rate would do")
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster with two places."""
+    clusters = pytest.importorskip("clusters", reason="ray is not installed", exc_type=ImportError)
+    from sweeps.executors.ray_cluster import join
 
-    def epoch(row: Row) -> None:
-        threading.Event().wait(0.01)
-        watch.epoch(row)
+    with clusters.nodes(2) as nodes:
+        joined = join(Wish(kind="ray", address=nodes.address), gpus=False)
+        yield joined
+        joined.leave()
 
-    return instant.compute(job, place, replace(watch, epoch=epoch))
+
+def on_ray(store: Store, request: pytest.FixtureRequest) -> Lab:
+    cluster = request.getfixturevalue("cluster")
+    import ray
+
+    from sweeps.executors.ray import RayExecutor
+
+    executor = RayExecutor(cluster, Place("cpu", 1), workers=2, compute=instant.unhurried)
+
+    def lose(key: str) -> None:
+        (actor,) = (a for a in ray.util.list_named_actors(all_namespaces=True) if key in a["name"])
+        ray.kill(ray.get_actor(**actor))
+
+    return Lab(executor, lose, store)
 
 
-@pytest.fixture(params=[local, inline])
+@pytest.fixture(params=[local, inline, on_ray])
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
-    lab: Lab = request.param(Store(tmp_path))
+    lab: Lab = request.param(Store(tmp_path), request)
     yield lab
     lab.executor.close()
 

@@ -1,0 +1,243 @@
+"""The Ray cluster that a sweep runs on: joined or started, and how many stages fit on it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from slimnet.errors import SlimnetError
+from sweeps.config.sections import Executor
+from sweeps.executors import processes
+
+NAMESPACE = "slimnet"
+REACH, JOIN = 10.0, 40.0  # seconds for a connection, and for Ray to join a cluster
+LOOK_EVERY = 2.0  # seconds between two looks at the nodes
+OBJECTS = 100 * 2**20  # bytes of Ray's store on a cluster that is started here; only messages go through it
+PATIENT, GIVES_UP = 15.0, 600.0  # seconds until a wait for a place is told, and until one in vain is ended
+TERMINAL = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # which reach every process of a terminal
+
+Note = Callable[[str], None]
+
+JOINING = """
+import json, sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+    answer = {"address": ray.get_runtime_context().gcs_address}
+except BaseException as error:
+    answer = {"error": type(error).__name__, "message": str(error)}
+print("\\n" + json.dumps(answer), flush=True)
+"""
+
+
+@dataclass
+class Cluster:
+    """A Ray cluster that this process has joined.
+
+    Attributes:
+        address: of the cluster, for messages.
+        cpus, gpus: what a stage takes of a node.
+    """
+
+    address: str
+    cpus: float
+    gpus: float
+    _room: int = 0
+    _looked: float = field(default=-LOOK_EVERY)
+
+    def room(self) -> int:
+        """How many stages fit on the nodes, whoever uses them now; nodes may come and go."""
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            self._room = sum(map(self._fit, nodes()))
+            self._looked = time.monotonic()
+        return self._room
+
+    def ask(self, question: Callable[..., Any], *arguments: Any, note: Note = lambda text: None) -> Any:
+        """The answer to a question that needs torch, found on a node, with what a stage would have of it.
+
+        Args:
+            question: a function of a module.
+            arguments: of the function; they and the answer can be pickled.
+            note: told, in a sentence, if there is a wait for a place.
+
+        Raises:
+            SlimnetError: as the function; there is no node with room; the process or its node died.
+        """
+        task = ray.remote(processes.tell).options(
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1, name=question.__name__
+        )
+        answer = task.remote(question, *arguments)
+        if not ray.wait([answer], timeout=PATIENT)[0] and not self.room():
+            note(f"{self.lacking()}; waiting for one")
+            waited = time.monotonic()
+            while not self.room() and not ray.wait([answer], timeout=LOOK_EVERY)[0]:
+                if time.monotonic() - waited > GIVES_UP:
+                    ray.cancel(answer)
+                    raise SlimnetError(f"{self.lacking()}; lower executor.gpus_per_stage or cpus_per_stage")
+        try:
+            return processes.answer_in(ray.get(answer))
+        except ray.exceptions.RayError as error:
+            raise SlimnetError(
+                f"a node of the Ray cluster at {self.address} could not look at the data and the network "
+                f"({_gist(str(error))}); every node needs slimnet and what it needs, as they are here"
+            ) from None
+
+    def lacking(self) -> str:
+        """That no node has room for a stage, as a sentence."""
+        return f"no node of the Ray cluster at {self.address} has {self.share}"
+
+    @property
+    def share(self) -> str:
+        """What a stage takes, in words."""
+        parts = [(self.cpus, "CPU"), (self.gpus, "GPU")]
+        return " and ".join(f"{n:g} {name}{'s' * (n > 1)}" for n, name in parts if n)
+
+    def leave(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        ray.shutdown()
+
+    def _fit(self, node: dict[str, Any]) -> int:
+        has = node["Resources"]
+        fits = [int(has.get(name, 0) / n + 1e-6) for name, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n]
+        return min(fits)
+
+
+def join(wish: Executor, *, gpus: bool) -> Cluster:
+    """Join the cluster that the config names, or start one on this machine where there is none.
+
+    Args:
+        wish: the config's section.
+        gpus: whether stages may use GPUs.
+
+    Raises:
+        SlimnetError: the cluster cannot be reached or joined.
+    """
+    address = _reachable(wish.address)
+    with _as_it_was(), _quiet():
+        if address is None:
+            with processes.signals_blocked(TERMINAL):  # which the servers inherit; SIGTERM ends them
+                ray.init(
+                    namespace=NAMESPACE,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    object_store_memory=OBJECTS,
+                    runtime_env=_environment(),
+                )
+        else:
+            ray.init(
+                address=address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                runtime_env=_environment(),
+            )
+    each = wish.gpus_per_stage
+    if each == "auto":
+        each = float(gpus and any(node["Resources"].get("GPU") for node in nodes()))
+    elif not gpus and each:
+        raise SlimnetError("executor.gpus_per_stage is set, but device is cpu; use 0, or another device")
+    return Cluster(ray.get_runtime_context().gcs_address, wish.cpus_per_stage, each)
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The living nodes."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _reachable(address: str) -> str | None:
+    """The address to join; None if a cluster is to be started here.
+
+    Ray waits for minutes where nothing answers, and may end the process that tries; so another one tries.
+    """
+    _check_port(address)
+    command = [sys.executable, "-c", JOINING, address]
+    try:
+        tried = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=JOIN
+        )
+        answer = json.loads(tried.stdout.rstrip().rpartition("\n")[2])
+    except subprocess.TimeoutExpired:
+        raise _unreachable(address, f"no answer within {JOIN:g} seconds") from None
+    except ValueError:
+        raise _unreachable(address, _gist(tried.stderr)) from None
+    if "address" in answer:
+        return str(answer["address"])
+    if (
+        address == "auto"
+        and answer["error"] == "ConnectionError"
+        and "running Ray instance" in answer["message"]
+    ):
+        return None
+    raise _unreachable(address, _gist(answer["message"]))
+
+
+def _check_port(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal() or "/" in host:
+        raise SlimnetError(f"executor.address is {address}; write HOST:PORT of the cluster's head, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _unreachable(address: str, reason: str) -> SlimnetError:
+    return SlimnetError(
+        f"the Ray cluster at {address} cannot be joined ({reason}); see that it runs (ray status), that "
+        "this machine is one of its nodes (ray start --address=…) and, if it asks for a token, that it is in "
+        "~/.ray/auth_token or RAY_AUTH_TOKEN here"
+    )
+
+
+def _environment() -> dict[str, Any]:
+    """What workers need to import this code, where it is not installed for all."""
+    root = Path(__file__).parents[2]
+    own = [] if root.name in ("site-packages", "dist-packages") else [str(root)]
+    paths = [*own, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}} if paths else {}
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray's messages off the terminal, where the display is.
+
+    Ray has options for its logs and those of workers, but what it tells of nodes that die has none.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
+    yield
+    with suppress(AttributeError, ImportError):
+        from ray._private import worker
+
+        worker._worker_logs_enabled = False
+
+
+def _gist(text: str) -> str:
+    """The last line of an error of Ray's, which holds a traceback or several sentences."""
+    return text.strip().rpartition("\n")[2].strip() or "Ray does not say why"
