@@ -184,10 +184,13 @@ class Driver:
         store = self._state.store
         folder = store.folder(stage)
         folder.prepare(stage)
+        if folder.epochs_done() != self._state.stage(stage.key).epochs_done:
+            self._publish(self._reload(stage))  # it has gone on without this driver
         shown = _shown(stage, self._state)
         for row in folder.history() if shown.epoch else []:
             shown = _after_epoch(stage, shown, row)
-        where = self._executor.start(Job.of(stage, store, self._state.config, self._data_dir))
+        known = self._state.stage(stage.key).epochs_done
+        where = self._executor.start(Job.of(stage, store, self._state.config, self._data_dir, known))
         logger.info("%s %s starts on %s", stage.name, stage.key, where)
         self._running[stage.key] = _Running(stage, shown)
 

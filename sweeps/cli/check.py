@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 
 from slimnet.wording import duration
@@ -13,6 +13,7 @@ from sweeps.cli.options import (
     RUNS,
     ConfigArgument,
     DataOption,
+    ExecutorOption,
     JsonOption,
     RunsOption,
     SetOption,
@@ -22,7 +23,7 @@ from sweeps.cli.options import (
 from sweeps.cli.show import print_json
 from sweeps.config import Config, load_config
 from sweeps.console import Console
-from sweeps.executors import processes
+from sweeps.executors.engines import engine_of
 from sweeps.report.wording import milliseconds, plural
 from sweeps.state import State
 from sweeps.study import check_config
@@ -32,6 +33,7 @@ def check_command(
     config: ConfigArgument,
     trials: TrialsOption = None,
     workers: WorkersOption = None,
+    kind: ExecutorOption = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads it as the default and copies it
     runs: RunsOption = RUNS,
     data_dir: DataOption = None,
@@ -43,14 +45,17 @@ def check_command(
 
     Exit status: 0 it can run, with or without warnings; 2 it cannot. Writes nothing but data it downloads.
     """
-    processes.warm_up()
-    flags = {"search.trials": trials, "workers": workers}
+    flags = {"search.trials": trials, "workers": workers, "executor.kind": kind}
     settings = load_config(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
+    engine = engine_of(settings, Console().note)
+    engine.warm_up()
     studies.check_search(settings)
     check_config(runs / settings.study, settings)
-    found = processes.ask(examine, settings, data_dir)
+    found = engine.ask(examine, settings, data_dir)
+    room = engine.places(found.machine)
+    found = replace(found, workers=len(room), threads=room[0].threads)
     state = studies.state_of(settings, runs, found)
     seconds, doubts = seconds_of(state, found), warnings_about(settings, found)
     if as_json:

@@ -24,6 +24,12 @@ TrialsOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Number of worker processes; overrides workers.")
 ]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--executor", metavar="KIND", help="Where stages run: local or ray; overrides executor.kind."
+    ),
+]
 SetOption = Annotated[
     list[str],
     typer.Option(

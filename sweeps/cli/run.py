@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ from sweeps.cli.options import (
     RUNS,
     ConfigArgument,
     DataOption,
+    ExecutorOption,
     RunsOption,
     SetOption,
     TrialsOption,
@@ -35,10 +37,10 @@ from sweeps.comparison import Comparison, best_of_front
 from sweeps.config import Config, load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
-from sweeps.executors import processes
+from sweeps.executors.engines import engine_of
 from sweeps.interruption import Interruption, StoppedAtOnce, watch_signals
 from sweeps.jobs import Place
-from sweeps.machine import Machine, Prepared, places, prepare
+from sweeps.machine import Machine, Prepared, prepare
 from sweeps.networks import Made, check_networks
 from sweeps.outputs import write_outputs
 from sweeps.records import StageRecord, StudyRecord
@@ -58,6 +60,7 @@ def run_command(
     config: ConfigArgument,
     trials: TrialsOption = None,
     workers: WorkersOption = None,
+    kind: ExecutorOption = None,
     storage: Annotated[
         str | None,
         typer.Option(metavar="WHERE", help="Trials for Optuna: auto, sqlite, journal or postgresql://…"),
@@ -77,7 +80,13 @@ def run_command(
     Exit status: 0 the goal is reached; 1 it is reached but some trials failed; 2 bad usage or config;
     3 another process is running the study; 130 or 143 interrupted, the same command resumes.
     """
-    flags = {"search.trials": trials, "workers": workers, "storage": storage, "wandb.mode": wandb}
+    flags = {
+        "search.trials": trials,
+        "workers": workers,
+        "executor.kind": kind,
+        "storage": storage,
+        "wandb.mode": wandb,
+    }
     settings = load_config(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
@@ -86,11 +95,11 @@ def run_command(
     outlive_output(lambda reason: _tell_lost_output(console, reason, runs / settings.study))
     studies.check_search(settings)
     begun = is_begun(runs / settings.study, settings)
+    engine = engine_of(settings, console.note)
     if not begun:
-        processes.warm_up()  # meanwhile the imports, which take a while
+        engine.warm_up()  # meanwhile the imports, which take a while
 
     from sweeps.driver import Driver, resume
-    from sweeps.executors.local import LocalExecutor
     from sweeps.study.storage import held_storage
     from sweeps.tracking import Tracker, decide_mode
 
@@ -101,7 +110,7 @@ def run_command(
 
     with ExitStack() as held:
         kept = held.enter_context(held_storage(settings, folder, uid))
-        found = None if begun else processes.ask(examine, settings, data_dir)
+        found = None if begun else engine.ask(examine, settings, data_dir)
         prepared: Prepared | None = found
         held.enter_context(_held_folder(folder))
         settings = check_config(folder, settings)
@@ -109,15 +118,16 @@ def run_command(
         _log_to(folder / "driver.log")
         state, sampling, mirror = resume(study, settings, runs, kept)
         if prepared is None and not state.is_idle:
-            prepared = processes.ask(prepare, settings, data_dir)
+            prepared = engine.ask(prepare, settings, data_dir)
             check_networks(settings, study.facts.networks, prepared.networks)
         machine = prepared.machine if prepared else None
         if machine is not None and settings.latency and machine.name != study.facts.machine:
             _measure_elsewhere(console, state, settings, study.facts.machine, machine.name)
         keep_config(folder, settings)
-        useful = settings.search.ahead + 1
-        room = places(settings.workers, settings.threads, machine, useful) if machine else []
+        room = engine.places(machine) if machine else []
         _introduce(console, settings, study, machine, room)
+        for note in engine.notes(machine) if machine else ():
+            console.note(note)
         if settings.storage == "auto" and kept.name.endswith(JOURNAL):
             console.note(f"trials for Optuna are in {kept.name}, as SQLite is not safe on this file system")
         for note in prepared.notes if prepared else ():
@@ -126,12 +136,13 @@ def run_command(
             logging.getLogger("sweeps.driver").warning(damage)
             console.note(damage)
         if found:
+            found = replace(found, workers=len(room), threads=room[0].threads)
             console.note(summary(found, seconds_of(state, found)))
             if not quiet:
                 print_warnings(console, warnings_about(settings, found))
         console.note(mode.why)
         tracker = Tracker(folder, mode, named.command("sync"))
-        executor = LocalExecutor(room, folder / "workers")
+        executor = engine.executor(room, folder / "workers")
         with watch_signals() as interruption:  # until now there was nothing to save
             with console:
                 record = Driver(

@@ -21,7 +21,7 @@ from sweeps.jobs import Job, Place
 
 AHEAD = 2  # stages that may wait for a place, or as many as fit if more: they make a cluster grow that can
 AGAIN = 1.0  # seconds until an actor that could not be reached is asked again
-TELLS = 30.0  # seconds of waiting for a place after which that is told
+TELLS = 30.0  # seconds of waiting for a node with room after which that is told
 LEAVING = 10.0  # seconds in which actors that are killed are gone
 LISTENERS = 8  # calls that an actor takes at once: each driver waits for news in one
 
@@ -41,7 +41,9 @@ class _Running:
         last: the number of its newest event.
         known: epochs that were known when it was started; it may tell of them again.
         end: the event that ends it, kept until its process is gone.
-        killed: why its process was killed, for `end`.
+        asks: from when on the actor is asked again.
+        since, alive: when it was started, and when it last gave a sign of life while it waited.
+        told: whether its wait was told of.
     """
 
     job: Job
@@ -55,7 +57,7 @@ class _Running:
     asks: float = 0.0
     since: float = field(default_factory=time.monotonic)
     alive: float = field(default_factory=time.monotonic)
-    waits: bool = False
+    told: bool = False
 
     @property
     def alone(self) -> bool:
@@ -260,9 +262,10 @@ class RayExecutor:
                 continue
             running.alive = now
             events.append(Event(key, "alive"))
-            if now - running.since > TELLS and not running.waits and running.spot is None:
-                running.waits = True
-                events.append(Event(key, "warning", reason=f"waits for {self._cluster.share} of the cluster"))
+            waits = running.spot is None and now - running.since > TELLS
+            if waits and not running.told and not self._cluster.room():
+                running.told = True
+                events.append(Event(key, "warning", reason=f"{self._cluster.lacking()}; it waits for one"))
         return events
 
     def _log(self, job: Job) -> Path | None:

@@ -75,9 +75,9 @@ class Cluster:
         Raises:
             SlimnetError: as the function; there is no node with room; the process or its node died.
         """
-        task = ray.remote(processes.tell).options(
+        task = ray.remote(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1, name=question.__name__
-        )
+        )(processes.tell)
         answer = task.remote(question, *arguments)
         if not ray.wait([answer], timeout=PATIENT)[0] and not self.room():
             note(f"{self.lacking()}; waiting for one")
