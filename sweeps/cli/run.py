@@ -91,6 +91,7 @@ def run_command(
         config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
     )
     console = Console(quiet=quiet)
+    data_dir = data_dir and data_dir.absolute()  # workers may have another working folder
     check_name(runs)
     outlive_output(lambda reason: _tell_lost_output(console, reason, runs / settings.study))
     studies.check_search(settings)

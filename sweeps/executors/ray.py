@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from sweeps.executors.ray_actor import Spot, StageActor
 from sweeps.executors.ray_cluster import NAMESPACE, Cluster, nodes
 from sweeps.executors.reporting import ALIVE_EVERY, Compute
 from sweeps.jobs import Job, Place
+from sweeps.stages import Store
 
 AHEAD = 2  # stages that may wait for a place, or as many as fit if more: they make a cluster grow that can
 AGAIN = 1.0  # seconds until an actor that could not be reached is asked again
@@ -103,7 +104,10 @@ class RayExecutor:
 
     def start(self, job: Job) -> str:
         """Start a stage, or take it up where a driver before this one has started it and died."""
-        where = hashlib.sha256(str(job.store.root.absolute()).encode()).hexdigest()[:8]
+        job = replace(
+            job, store=Store(job.store.root.parent.absolute())
+        )  # the node has another working folder
+        where = hashlib.sha256(str(job.store.root).encode()).hexdigest()[:8]
         actor = (
             ray.remote(StageActor)
             .options(
@@ -161,6 +165,14 @@ class RayExecutor:
         ray.wait(left, num_returns=len(left), timeout=LEAVING) if left else None
         self._running.clear()
 
+    def spot(self, key: str) -> Spot | None:
+        """Where a stage runs; None while Ray looks for a place."""
+        return self._running[key].spot
+
+    def has_begun(self, key: str) -> bool:
+        """Whether a stage runs that has been told to begin."""
+        return key in self._running and self._running[key].begun
+
     def _ask(self, running: _Running) -> None:
         running.call = (
             running.actor.next.remote(running.last) if running.spot else running.actor.where.remote()
@@ -182,7 +194,7 @@ class RayExecutor:
             running.known *= answer.begun  # else what it computes is news, if again
             if answer.begun and not self._alone_on(answer.node):
                 running.actor.tell.remote("go on")  # where a driver died before it could
-            logger.info("%s is on %s", key, answer.host)
+            logger.info("%s is %s on %s", key, "taken up" if answer.begun else "placed", answer.host)
         else:
             for number, event in answer:
                 running.last = number
@@ -201,6 +213,8 @@ class RayExecutor:
     def _over(self, running: _Running, error: RayError) -> Event:
         """The last event of a stage whose process is gone."""
         key, job = running.job.key, running.job
+        folder = job.store.folder(job.stage)
+        folder.look_anew()
         del self._running[key]
         if running.alone and running.spot:
             self._tell_beside(running, "go on")
@@ -208,7 +222,7 @@ class RayExecutor:
         words = processes.close_log(log) if log else ""
         if running.end:
             return running.end
-        if job.store.folder(job.stage).state() == "done":  # and another driver has heard of it first
+        if folder.state() == "done":  # and another driver has heard of it first
             return Event(key, "done")
         if isinstance(error, RayActorError) and not error.actor_init_failed:
             return Event(key, "lost", reason=self._death(running, error), detail=words or str(error))

@@ -24,6 +24,7 @@ from sweeps.executors.base import Event
 from sweeps.executors.reporting import Compute, report
 from sweeps.jobs import Job, Place, Watch
 
+SEEN = 20.0  # seconds until a new folder is seen by every node that shares it
 LISTEN = 10.0  # seconds that a driver waits for news before it asks again
 WAITS = 600.0  # seconds that it waits at most while another is measured, as a driver may have died meanwhile
 DESERTED = 60.0  # seconds without a driver, after which an actor that has nothing to do leaves
@@ -96,7 +97,7 @@ class StageActor:
             processes.print_to(log)
         sys.stdout = sys.stderr
         keep_memory()
-        report(compute, job, place, self._stop.is_set, self._add)
+        report(_where_it_is_seen(compute), job, place, self._stop.is_set, self._add)
 
     def _add(self, event: Event) -> None:
         """Keep an event; of signs of life and steps, the last says all."""
@@ -113,6 +114,24 @@ class StageActor:
         while time.monotonic() - self._heard < DESERTED or (self._begun and not self._ended):
             time.sleep(1.0)
         os._exit(0)
+
+
+def _where_it_is_seen(compute: Compute) -> Compute:
+    """The computation, of a stage whose folder the driver and this node share."""
+
+    def computed(job: Job, place: Place, watch: Watch) -> bool:
+        folder, deadline = job.store.folder(job.stage), time.monotonic() + SEEN
+        while not folder.is_prepared():
+            if time.monotonic() > deadline:
+                raise SlimnetError(
+                    f"{folder.path} cannot be seen on {ray.util.get_node_ip_address()}; "
+                    "--runs must name storage that all nodes share, by the same path"
+                )
+            folder.look_anew()
+            time.sleep(1.0)
+        return compute(job, place, watch)
+
+    return computed
 
 
 def _compute(job: Job, place: Place, watch: Watch) -> bool:

@@ -131,6 +131,15 @@ class StageFolder:
         if not self._file("spec").exists():
             write_json(self._file("spec"), stage.spec.dump())
 
+    def is_prepared(self) -> bool:
+        """Whether the folder is there, which it is not on a machine that does not share the storage."""
+        return self._file("spec").exists()
+
+    def look_anew(self) -> None:
+        """Have a network's file system look for files that it remembers as missing, for up to a minute."""
+        with suppress(OSError):
+            list(self.path.iterdir())
+
     @contextmanager
     def hold(self, stop: Callable[[], bool]) -> Iterator[bool]:
         """Hold the folder, waiting while another process holds it; yields False if `stop` ended the wait.

@@ -1,4 +1,4 @@
-"""Ray clusters of several nodes on this machine, for tests. Imported only where ray may be missing."""
+"""Ray clusters of several nodes on this machine, for tests. Needs ray."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported
 os.environ.setdefault("RAY_AUTH_TOKEN", "of-the-tests-of-slimnet")
-pytest.importorskip("ray", reason="ray is not installed: pip install 'slimnet[ray]'")
 
 from ray.cluster_utils import Cluster as Nodes
 

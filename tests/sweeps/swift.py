@@ -7,6 +7,7 @@ Environment variables:
                   saved, and every process that kills itself
     SWIFT_DRIVER  the number of the line of the program at which the driver kills itself
     SWIFT_WORKER  the seed of the lines at which workers kill themselves, if they do
+    SWIFT_RAY     the address of the Ray cluster on which stages run, with epochs that take a moment
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,9 +45,23 @@ def main() -> None:
     processes.PRELOADED[:] = ["swift"]
     processes.ask = lambda question, *arguments: FOUND  # type: ignore[assignment]
     local._work = work
+    if address := os.environ.get("SWIFT_RAY"):
+        run_on_ray(address)
     if lines := os.environ.get("SWIFT_DRIVER"):
         die_at(int(lines), "driver")
     run()
+
+
+def run_on_ray(address: str) -> None:
+    """Have the command line run stages on a cluster, though not the questions, which need torch."""
+    import clusters  # noqa: F401 - sets the token
+
+    from sweeps.executors import ray
+    from sweeps.executors.ray_cluster import Cluster
+
+    sys.argv += ["--executor", "ray", "--set", f"executor.address={address}"]
+    Cluster.ask = lambda self, question, *arguments, note: FOUND  # type: ignore[method-assign]
+    ray.RayExecutor = partial(ray.RayExecutor, compute=instant.unhurried)  # type: ignore[misc, assignment]
 
 
 def work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None) -> None:

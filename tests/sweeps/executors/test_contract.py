@@ -8,13 +8,11 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks import instant
 from sweeps.config import load_config, resolve
-from sweeps.config.sections import Executor as Wish
 from sweeps.executors import Event, Executor
 from sweeps.executors.inline import InlineExecutor
 from sweeps.executors.local import LocalExecutor
@@ -68,18 +66,6 @@ def inline(store: Store, request: pytest.FixtureRequest) -> Lab:
     """networks cannot be recorded in two threads at once, so what is computed here is made up."""
     executor = InlineExecutor(instant.unhurried, workers=2)
     return Lab(executor, executor.kill, store)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A Ray cluster with two places."""
-    clusters = pytest.importorskip("clusters", reason="ray is not installed", exc_type=ImportError)
-    from sweeps.executors.ray_cluster import join
-
-    with clusters.nodes(2) as nodes:
-        joined = join(Wish(kind="ray", address=nodes.address), gpus=False)
-        yield joined
-        joined.leave()
 
 
 def on_ray(store: Store, request: pytest.FixtureRequest) -> Lab:
@@ -145,7 +131,7 @@ def test_what_the_computation_says_is_wrong_is_a_failure_with_its_reason(lab: La
     defective = replace(whole, spec=whole.spec.model_copy(update={"recipe": None}))
     defective.__dict__["key"] = "defective"
     lab.start(diverging)
-    lab.executor.start(Job(defective, lab.store))
+    lab.start(defective)
 
     ends = lab.ends(2)
 

@@ -1,0 +1,31 @@
+"""What the tests of the executors share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[Any]:
+    """A Ray cluster of a head and two nodes with one place each, which asks for a token."""
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install 'slimnet[ray]'")
+    import clusters
+
+    with clusters.nodes(2) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="session")
+def cluster(nodes: Any) -> Iterator[Any]:
+    """That cluster, joined."""
+    from sweeps.config.sections import Executor
+    from sweeps.executors.ray_cluster import join
+
+    joined = join(Executor(kind="ray", address=nodes.address), gpus=False)
+    yield joined
+    joined.leave()

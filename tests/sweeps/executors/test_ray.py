@@ -1,0 +1,202 @@
+"""Stages on a Ray cluster: nodes that die, drivers that die, and a cluster that is not there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import PATIENCE, Command, swift, wait_until
+
+from benchmarks import instant
+from slimnet.errors import SlimnetError
+from sweeps.config import load_config, resolve
+from sweeps.executors import Event
+from sweeps.jobs import Job, Place
+from sweeps.machine import core_count
+from sweeps.stages import Stage, Store, chain, latency_stage
+
+ENDLESS = 5000  # epochs
+
+
+@pytest.fixture
+def executor(cluster: Any, tmp_path: Path) -> Iterator[Any]:
+    from sweeps.executors.ray import RayExecutor
+
+    executor = RayExecutor(cluster, Place("cpu", 1), logs=tmp_path / "logs", compute=instant.unhurried)
+    with closing(executor):
+        yield executor
+
+
+def sparse_stage(epochs: int) -> Stage:
+    settings = load_config("smoke", [f"sparse.epochs={epochs}"])
+    return chain(resolve(settings, {"sparse.lambda": 0.02, "prune.ratio": 0.5}), "float32")[0]
+
+
+def start(executor: Any, runs: Path, stage: Stage, known: int = 0) -> None:
+    store = Store(runs)
+    store.folder(stage).prepare(stage)
+    executor.start(Job(stage, store, known_epochs=known))
+
+
+def events_until(executor: Any, holds: Callable[[Event], bool]) -> list[Event]:
+    """All events up to the first for which `holds` does."""
+    events: list[Event] = []
+
+    def come() -> bool:
+        events.extend(executor.poll(1.0))
+        return any(map(holds, events))
+
+    wait_until(come)
+    return events
+
+
+def is_epoch(event: Event) -> bool:
+    return event.kind == "epoch"
+
+
+def an_epoch_of(stage: Stage) -> Callable[[Event], bool]:
+    return lambda event: event.kind == "epoch" and event.key == stage.key
+
+
+def test_a_stage_goes_on_from_its_checkpoint_on_another_node_when_its_own_dies(
+    nodes: Any, executor: Any, tmp_path: Path
+) -> None:
+    import clusters
+
+    stage, folder = sparse_stage(ENDLESS), Store(tmp_path).folder(sparse_stage(ENDLESS))
+    start(executor, tmp_path, stage)
+    events_until(executor, is_epoch)
+    spot = executor.spot(stage.key)
+    (node,) = (node for node in nodes.worker_nodes if node.node_id == spot.node)
+
+    nodes.remove_node(node, allow_graceful=False)  # by SIGKILL
+    try:
+        last = events_until(executor, lambda event: event.ends)[-1]
+        assert (last.kind, last.reason) == ("lost", f"its node {spot.host} died")
+        kept = folder.epochs_done()
+        start(executor, tmp_path, stage)
+        first = next(event for event in events_until(executor, is_epoch) if is_epoch(event))
+        assert first.epoch == kept + 1
+        assert executor.spot(stage.key).node != spot.node
+    finally:
+        clusters.add_node(nodes)
+
+
+def test_a_measurement_is_alone_on_its_node(cluster: Any, tmp_path: Path) -> None:
+    from sweeps.executors.ray import RayExecutor
+
+    store = Store(tmp_path)
+    shared = replace(cluster, cpus=0.5)  # two places on each of the two nodes
+    with closing(RayExecutor(shared, Place("cpu", 1), compute=instant.unhurried)) as executor:
+        stages, measured = [sparse_stage(ENDLESS + number) for number in range(3)], sparse_stage(1)
+        start(executor, tmp_path, measured)
+        events_until(executor, lambda event: event.kind == "done")
+        for stage in stages:
+            start(executor, tmp_path, stage)
+            events_until(executor, an_epoch_of(stage))
+        latency = latency_stage(measured, "here")
+        start(executor, tmp_path, latency)
+        events_until(executor, lambda event: executor.has_begun(latency.key))
+        nodes = {stage.key: executor.spot(stage.key) for stage in (*stages, latency)}
+        begun = [store.folder(stage).epochs_done() for stage in stages]
+        events_until(executor, lambda event: event.key == latency.key and event.ends)
+        grown = [store.folder(stage).epochs_done() - n for stage, n in zip(stages, begun, strict=True)]
+        beside = [nodes[stage.key] == nodes[latency.key] for stage in stages]
+        assert any(beside)
+        for is_beside, epochs in zip(beside, grown, strict=True):
+            assert (epochs < 5) == is_beside
+        events_until(executor, an_epoch_of(stages[beside.index(True)]))
+
+
+def test_capacity_is_the_room_of_the_nodes_and_as_much_again_which_makes_a_cluster_grow(
+    cluster: Any, executor: Any, tmp_path: Path
+) -> None:
+    wait_until(lambda: cluster.room() == 2)
+    assert executor.capacity() == 4
+    stages = [sparse_stage(ENDLESS + number) for number in range(3)]
+    for stage in stages:
+        start(executor, tmp_path, stage)
+    assert executor.capacity() == 1
+    events: list[Event] = []
+
+    def two_run() -> bool:
+        events.extend(executor.poll(1.0))
+        return len({event.key for event in events if is_epoch(event)}) == 2
+
+    wait_until(two_run)
+    (waiting,) = (stage.key for stage in stages if executor.spot(stage.key) is None)
+    executor.stop(waiting)  # one that has not begun ends at once
+    ends = events_until(executor, lambda event: event.ends)
+    assert [(event.key, event.kind) for event in ends if event.ends] == [(waiting, "stopped")]
+
+
+def test_a_driver_that_is_killed_and_begun_again_takes_up_what_still_runs(
+    nodes: Any, cluster: Any, tmp_path: Path
+) -> None:
+    """And ends with the front that a sweep on one machine has, which no one disturbed."""
+    import ray
+
+    longer = ("--set", "sparse.epochs=300", "--workers", "2", "--wandb", "disabled")
+    undisturbed = swift(tmp_path / "local", *longer)
+    runs, environment = tmp_path / "runs", {"SWIFT_RAY": nodes.address}
+    driver = swift(runs, *longer, env=environment)
+    _, complaints = undisturbed.communicate(timeout=PATIENCE)
+    assert undisturbed.returncode == 0, complaints
+    wait_until(lambda: bool(list(runs.glob("stages/*/*/history.jsonl"))) or driver.poll() is not None)
+
+    driver.send_signal(signal.SIGKILL)
+    _, complaints = driver.communicate(timeout=PATIENCE)
+    living = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+    assert living, complaints
+    ids = {name: ray.get_actor(name, "slimnet")._actor_id for name in living}
+    again = swift(runs, *longer, env=environment)
+    log = runs / "smoke" / "driver.log"
+    taken = [name.partition(" ")[0].partition("-")[2] for name in living]
+    wait_until(
+        lambda: all(f"{key} is taken up" in log.read_text() for key in taken) or again.poll() is not None
+    )
+    _, complaints = again.communicate(timeout=PATIENCE)
+
+    assert again.returncode == 0, complaints
+    assert ids
+    for path in runs.glob("stages/*/*/history.jsonl"):
+        epochs = [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
+        assert epochs == list(range(1, len(epochs) + 1)), "two have written it"
+    fronts = [(folder / "smoke" / "pareto.json").read_text() for folder in (runs, tmp_path / "local")]
+    assert fronts[0] == fronts[1]
+    assert "(raylet)" not in complaints
+
+
+def test_a_question_is_answered_on_a_node_as_in_a_process_of_this_machine(cluster: Any) -> None:
+    assert cluster.ask(core_count) == core_count()
+    with pytest.raises(SlimnetError, match="nonesuch is neither a file nor a shipped config"):
+        cluster.ask(load_config, "nonesuch")
+    with pytest.raises(SlimnetError, match=r"a node of the Ray cluster at .* could not look at the data"):
+        cluster.ask(signal.raise_signal, signal.SIGKILL)
+
+
+def test_an_address_at_which_there_is_no_cluster_is_an_error(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'slimnet[ray]'")
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # at which nobody listens
+        given = ("--executor", "ray", "--set", f"executor.address={address}", "--runs", tmp_path / "runs")
+        status, _, err = command("run", "smoke", *given)
+    assert status == 2
+    assert f"the Ray cluster at {address} cannot be joined (Connection refused); see that it runs" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_neither_the_config_nor_a_local_run_imports_ray() -> None:
+    modules = "sweeps.config, sweeps.driver, sweeps.cli, sweeps.executors.local"
+    program = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE).returncode == 0
