@@ -7,7 +7,8 @@ Environment variables:
                   saved, and every process that kills itself
     SWIFT_DRIVER  the number of the line of the program at which the driver kills itself
     SWIFT_WORKER  the seed of the lines at which workers kill themselves, if they do
-    SWIFT_RAY     the address of the Ray cluster on which stages run, with epochs that take a moment
+    SWIFT_RAY     the address of the Ray cluster on which stages run; after an epoch they wait while there
+                  is a file `gate` in the runs folder
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -61,7 +63,18 @@ def run_on_ray(address: str) -> None:
 
     sys.argv += ["--executor", "ray", "--set", f"executor.address={address}"]
     Cluster.ask = lambda self, question, *arguments, note: FOUND  # type: ignore[method-assign]
-    ray.RayExecutor = partial(ray.RayExecutor, compute=instant.unhurried)  # type: ignore[misc, assignment]
+    ray.RayExecutor = partial(ray.RayExecutor, compute=gated)  # type: ignore[misc, assignment]
+
+
+def gated(job: Job, place: Place, watch: Watch) -> bool:
+    """An instant stage that waits after an epoch while the gate is closed."""
+
+    def epoch(row: Row) -> None:
+        watch.epoch(row)
+        while (job.store.root.parent / "gate").exists():
+            time.sleep(0.05)
+
+    return instant.compute(job, place, replace(watch, epoch=epoch))
 
 
 def work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None) -> None:
