@@ -82,6 +82,7 @@ class Splits:
         num_classes: labels go from 0 to one below it.
         classes: their names; where none are given, the numbers.
         resize: how a picture of another size is brought to the size of these images.
+        held_out: whether the validation images were taken from the training images.
     """
 
     train: Images
@@ -92,6 +93,7 @@ class Splits:
     num_classes: int
     classes: tuple[str, ...] = ()
     resize: Resize = "pool"
+    held_out: bool = True
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -164,6 +166,7 @@ def split(
         num_classes=dataset.num_classes,
         classes=dataset.classes,
         resize=dataset.resize,
+        held_out=not own,
     )
 
 

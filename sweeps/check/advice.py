@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from slimnet.models.catalogue import names_weights
 from slimnet.pruning.options import NORM_SCORES
 from sweeps.check.findings import DataFacts, Findings, NetworkFacts
 from sweeps.config import Config
@@ -18,6 +19,7 @@ def warnings_about(config: Config, findings: Findings) -> list[str]:
     """The sentences; none where all makes sense."""
     return [
         *_about_data(config, findings.data),
+        *_about_init(config, findings.data),
         *_about_penalty(config, findings.network),
         *_about_pruning(config, findings.network),
         *_about_training(config, findings),
@@ -48,6 +50,16 @@ def _about_data(config: Config, data: DataFacts) -> Iterator[str]:
     if config.data.crop * 2 >= min(data.image_shape[1:]):
         side = min(data.image_shape[1:])
         yield f"data.crop {config.data.crop} pads images of {side} pixels by their own size or more; lower it"
+
+
+def _about_init(config: Config, data: DataFacts) -> Iterator[str]:
+    init = config.model.init
+    if init is not None and data.held_out and not names_weights(config.model.name, init):
+        yield (
+            "validation images are held out of the training images, and model.init has seen them if it was "
+            "trained on those: accuracy is then too high on validation, though not on test; give the data a "
+            "validation part of their own"
+        )
 
 
 def _about_penalty(config: Config, network: NetworkFacts) -> Iterator[str]:

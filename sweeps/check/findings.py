@@ -18,6 +18,7 @@ class DataFacts:
         train, validation, test: how many images each class has in each part.
         looked_at: how many training images were looked at for `constant`.
         constant: how many of those are of one colour.
+        held_out: whether the validation images were taken from the training images.
     """
 
     name: str
@@ -28,6 +29,7 @@ class DataFacts:
     test: tuple[int, ...]
     looked_at: int
     constant: int
+    held_out: bool = True
 
 
 @dataclass(frozen=True)

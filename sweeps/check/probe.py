@@ -171,6 +171,7 @@ def _data(config: Config, splits: Splits) -> DataFacts:
         test=test,
         looked_at=len(pixels),
         constant=int(constant.sum()),
+        held_out=splits.held_out,
     )
 
 

@@ -42,6 +42,16 @@ def test_data_that_make_no_sense(data: dict[str, Any], said: str) -> None:
     assert said in " ".join(warned(data=data))
 
 
+@pytest.mark.parametrize(
+    ("init", "held_out", "told"),
+    [("mine.pt", True, True), ("mine.pt", False, False), ("DEFAULT", True, False)],
+)
+def test_weights_that_may_have_seen_the_validation_images(init: str, held_out: bool, told: bool) -> None:
+    model = f"model={{name: torchvision/resnet18, init: {init}}}"
+    said = warned(model, data={"held_out": held_out})
+    assert any("model.init has seen them if it was trained on those" in text for text in said) is told
+
+
 def test_classes_are_named_up_to_three() -> None:
     many = tuple("abcdef")
     (text,) = warned(
