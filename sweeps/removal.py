@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,18 +63,23 @@ def stages_of(study: Path) -> set[Path]:
     return {folder.resolve() for folder in (*state.folders(), *weights)}
 
 
-def unused(stages: Iterable[Path], studies: Iterable[Path]) -> list[Path]:
-    """Those stages that none of some studies refers to.
+def used_by(studies: Iterable[Path]) -> tuple[set[Path], dict[Path, str]]:
+    """What some studies refer to, as `stages_of` has it; and those of which it is not known, with the reason.
 
-    Args:
-        stages: their folders, listed before this is called: then a stage that a running study has just
-            begun is known to be its own.
-        studies: the folders of all studies that may refer to them.
-
-    Raises:
-        SlimnetError: a study cannot be read, so that this is not known.
+    List the stages before this is called: then one that a running study has just begun is known as its own.
     """
-    used = set[Path]().union(*map(stages_of, studies))
+    used: set[Path] = set()
+    unclear: dict[Path, str] = {}
+    for study in studies:
+        try:
+            used |= stages_of(study)
+        except SlimnetError as error:
+            unclear[study] = str(error)
+    return used, unclear
+
+
+def unused(stages: Iterable[Path], used: Collection[Path]) -> list[Path]:
+    """Those stages that are not among what studies refer to."""
     return [stage for stage in stages if stage.resolve() not in used]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from slimnet.command_line import EXIT_USAGE
 from slimnet.errors import SlimnetError
 from slimnet.wording import file_size
 from sweeps.cli import studies
@@ -74,8 +75,9 @@ def gc_command(
 
     A study refers to the stages of its trials, and of the controls and repeats that its config asks for now.
 
-    Exit status: 0 nothing is left of it; 1 you said no; 2 no such folder, or no terminal to ask on; 3 a study
-    is being run, or a process still holds a stage.
+    Exit status: 0 nothing is left of it; 1 you said no; 2 no such folder, no terminal to ask on, or a study
+    that cannot be read, which may need any stage: they stay; 3 a study is being run, or a process still holds
+    a stage.
     """
     from sweeps import removal
 
@@ -84,7 +86,10 @@ def gc_command(
     if not runs.is_dir():
         raise SlimnetError(f"there is no folder {runs}; name one with --runs")
     console = Console()
-    items = _unneeded(runs)
+    items, unclear = _unneeded(runs)
+    for study, reason in unclear.items():
+        rm = studies.command("rm", study.name, "--runs", str(runs))
+        console.error(f"{reason}; until then no stage is deleted. Or delete the study: {rm}")
     if as_json:
         print_json(
             [{"what": what, "path": str(path), "bytes": removal.size_of(path)} for what, path in items]
@@ -92,13 +97,13 @@ def gc_command(
     elif items:
         console.table(_by_kind(items))
         console.say(f"in all: {_size([path for _, path in items])}")
-    else:
+    elif not unclear:
         console.say(f"nothing to delete in {runs}: every stage belongs to a study")
     if dry_run or not items:
-        return
+        raise typer.Exit(EXIT_USAGE if unclear else 0)
     _ask("Delete all of it?", yes)
     with removal.removing(runs, removal.studies_in(runs)):
-        still = {path for _, path in _unneeded(runs)}
+        still = {path for _, path in _unneeded(runs)[0]}
         chosen = [path for _, path in items if path in still]
         stages = set(removal.stages_in(runs))
         gone = list(removal.delete_stages(path for path in chosen if path in stages))
@@ -110,6 +115,8 @@ def gc_command(
         )
     if left:
         raise typer.Exit(EXIT_HELD)
+    if unclear:
+        raise typer.Exit(EXIT_USAGE)
 
 
 def _find(study: str, runs: Path) -> Path:
@@ -137,24 +144,29 @@ def _stages_to_delete(study: Path) -> tuple[list[Path], str]:
         return [], f"{stay}, as {running[0]} is being run and may come to share them{later}"
     try:
         own = removal.stages_of(study)
-        listed = [stage for stage in removal.stages_in(runs) if stage.resolve() in own]
-        return removal.unused(listed, others), ""
     except SlimnetError as error:
         return [], f"{stay}, as {error}{later}"
+    listed = [stage for stage in removal.stages_in(runs) if stage.resolve() in own]
+    used, unclear = removal.used_by(others)
+    if unclear:
+        return [], f"{stay}, as {next(iter(unclear.values()))}{later}"
+    return removal.unused(listed, used), ""
 
 
-def _unneeded(runs: Path) -> list[tuple[str, Path]]:
-    """What no study needs, each with what it is."""
+def _unneeded(runs: Path) -> tuple[list[tuple[str, Path]], dict[Path, str]]:
+    """What no study needs, each with what it is; and the studies that may need any stage, with the reason."""
     from sweeps import removal
 
-    listed = removal.stages_in(runs)
-    stages = removal.unused(listed, removal.studies_in(runs))
-    aside = [path for path in removal.set_aside(runs) if path.parent not in set(stages)]
-    return [
+    listed, found = removal.stages_in(runs), removal.studies_in(runs)
+    used, unclear = removal.used_by(found)
+    stages = [] if unclear else removal.unused(listed, used)
+    aside = [path for path in removal.set_aside(runs) if path.parent not in {*stages, *unclear}]
+    items = [
         *((f"{path.parent.name} stages of no study", path) for path in stages),
         *(("damaged files and databases set aside", path) for path in aside),
         *(("remains of earlier deletions", path) for path in removal.leftovers(runs)),
     ]
+    return items, unclear
 
 
 def _by_kind(items: Sequence[tuple[str, Path]]) -> list[dict[str, str | int]]:

@@ -251,12 +251,27 @@ def test_gc_refuses_while_a_study_is_being_run(runs: Path, command: Command) -> 
     assert snapshot(runs) == before
 
 
-def test_gc_deletes_nothing_if_a_study_cannot_be_read(runs: Path, command: Command) -> None:
+def test_gc_leaves_what_a_study_that_cannot_be_read_may_need(runs: Path, command: Command) -> None:
+    unused = runs / "stages" / "sparse" / "unused"
+    unused.mkdir()
     (runs / "smoke" / "trials.jsonl").write_text("{}\n")
+    (runs / "smoke" / "study.db.old").write_text("?")  # which may be all that is left of its trials
     before = snapshot(runs)
-    status, _, err = command("gc", "--runs", runs, "--yes")
-    assert (status, "it is not known which stages are those of smoke" in err) == (2, True)
+    for aside in (runs / "smaller" / "study.db.old", runs / ".removed-earlier" / "config.yaml"):
+        aside.parent.mkdir(exist_ok=True)
+        aside.write_text("?")
+    status, out, err = command("gc", "--runs", runs, "--yes")
+    assert (status, unused.is_dir(), out.endswith("deleted\n")) == (2, True, True)
+    assert "it is not known which stages are those of smoke" in err
+    assert err.endswith(
+        f"until then no stage is deleted. Or delete the study: sweeps rm smoke --runs {runs}\n"
+    )
     assert snapshot(runs) == before
+    status, out, err = command("gc", "--runs", runs, "--yes")
+    assert (status, out, "no stage is deleted" in err) == (2, "", True)
+    assert command("rm", "smoke", "--runs", runs, "--yes")[0] == 0
+    assert command("gc", "--runs", runs, "--yes")[0] == 0
+    assert not unused.exists()
 
 
 def test_gc_leaves_a_stage_that_a_process_still_computes(runs: Path, command: Command) -> None:
