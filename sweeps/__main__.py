@@ -3,7 +3,7 @@
 
 def main() -> None:
     """Run the command line."""
-    from sweeps.interruption import end_on_signals
+    from sweeps.signals import end_on_signals
 
     end_on_signals()  # first, as importing the rest takes a while
 

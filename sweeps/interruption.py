@@ -1,21 +1,14 @@
-"""Ctrl-C, a closed terminal and the signals of batch schedulers: before, during and after a sweep."""
+"""Ctrl-C, a closed terminal and the signals of batch schedulers during a sweep; see `signals` for before."""
 
 from __future__ import annotations
 
-import atexit
-import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from slimnet.invocation import this_command
-
-SIGNALS = (
-    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
-    *(signal.SIGUSR1, signal.SIGUSR2),  # by which batch schedulers announce the end of a job
-)
+from sweeps.signals import handle
 
 
 class StoppedAtOnce(BaseException):
@@ -63,33 +56,9 @@ class Interruption:
 def watch_signals() -> Iterator[Interruption]:
     """Collect signals instead of being ended by them."""
     interruption = Interruption()
-    before = _handle(interruption.note)
+    before = handle(interruption.note)
     try:
         yield interruption
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def end_on_signals() -> None:
-    """End this process at once, without a traceback, on the first signal: there is nothing to save yet.
-
-    Once Python exits by itself, signals are ignored: everything is saved and printed, and the exit status
-    must not change. Call this before anything else, so that it runs after every other exit handler.
-    """
-    _handle(_end)
-    atexit.register(_handle, signal.SIG_IGN)
-
-
-def _handle(handler: signal._HANDLER) -> dict[int, signal._HANDLER]:
-    """Set a handler; returns the previous ones. A SIGHUP that nohup ignores stays ignored."""
-    ours = [
-        number for number in SIGNALS if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
-    ]
-    return {number: signal.signal(number, handler) for number in ours}
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    with suppress(OSError):  # of a terminal that was closed
-        os.write(2, f"interrupted. Go on with: {this_command()}\n".encode())
-    os._exit(128 + number)

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from slimnet.errors import SlimnetError
 from slimnet.training.memory import keep_memory
-from sweeps.interruption import SIGNALS
+from sweeps.signals import SIGNALS
 
 PRELOADED = [
     "sweeps.worker",

@@ -31,9 +31,9 @@ from found import FOUND
 from benchmarks import instant
 from sweeps.executors import local, processes
 from sweeps.executors.reporting import report
-from sweeps.interruption import end_on_signals
 from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
+from sweeps.signals import end_on_signals
 
 LINES = 1200  # from which workers draw theirs: more than most of them run, so that some survive
 OURS = ("/sweeps/", "/benchmarks/instant.py", "/slimnet/files.py")
