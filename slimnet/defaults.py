@@ -8,6 +8,6 @@ FINETUNE_EPOCHS, FINETUNE_LR = 6, 0.05
 BLOCKS, WIDTH = (1, 1, 1), 16
 
 # By commands alone too. In a sweep's config both are 0 unless it says otherwise: with other defaults, the
-# config of a study that has begun would be that of another.
+# config of a study that has begun would be that of another, and its stages have other keys.
 STRENGTH = 0.005  # λ, where neither it nor a target is given
-RECALIBRATE = 20  # batches
+RECALIBRATE = 20  # batches; `sweeps init` writes them into its configs

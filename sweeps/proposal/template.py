@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slimnet.defaults import RECALIBRATE
 from slimnet.wording import duration
 from sweeps.config.yaml_source import parse_value
 
@@ -44,7 +45,7 @@ def render(proposal: Proposal) -> str:
         _noted("  streams: true", "residual streams too, each as one group; false leaves them as they are"),
         _noted("  layer_floor: 0.8", "each layer keeps 0.8 of what a uniform cut would leave it"),
         _noted("  min_channels: 1", ""),
-        _noted("  recalibrate: 20", "batches for new BatchNorm statistics"),
+        _noted(f"  recalibrate: {RECALIBRATE}", "batches for new BatchNorm statistics"),
         "",
         _noted("finetune:", "most of the epochs come after the cut, where they are cheap"),
         _noted(f"  epochs: {p.epochs}", "more is better, as far as you can wait"),
