@@ -73,6 +73,11 @@ def open_file(path: Path) -> BufferedReader:
         raise SlimnetError(f"{path} cannot be read: {error.strerror}.") from error
 
 
+def aside_of(path: Path) -> Path:
+    """A hidden name beside `path`, another each time, for what is to take its place."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
 @contextmanager
 def replacing(path: Path, keep_old: Path | None = None) -> Iterator[IO[bytes]]:
     """A file to write, which takes the place of `path` at the end, or vanishes where an error comes before.
@@ -85,7 +90,7 @@ def replacing(path: Path, keep_old: Path | None = None) -> Iterator[IO[bytes]]:
         OSError: it cannot be written (a full disk, a missing permission); what was there stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    aside = aside_of(path)
     try:
         with aside.open("xb") as file:
             yield file

@@ -26,7 +26,7 @@ from sweeps.report.noise import how_sure
 from sweeps.report.provenance import how_it_was_run
 from sweeps.report.runs import a_few_lambdas
 from sweeps.report.shading import Shading
-from sweeps.report.summary import epochs_saved, headline, how_far, subject
+from sweeps.report.summary import epochs_saved, headline, how_far, none_complete, subject
 from sweeps.report.trials import all_trials, networks
 from sweeps.report.view import StudyView
 from sweeps.report.wording import METRICS, plural
@@ -85,7 +85,7 @@ def _front(view: StudyView, shading: Shading) -> Section:
         f"The sweep was asked to {objectives}. Selection uses the validation split alone; accuracy on the "
         "test split is measured and reported, but not used for any choice."
     )
-    shown = pareto(view, shading) if view.complete else Paragraph("No trial has finished yet.")
+    shown = pareto(view, shading) if view.complete else Paragraph(f"{none_complete(view.study)}.")
     return Section("front", "Pareto front", (choice, shown))
 
 

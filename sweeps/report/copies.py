@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
+from slimnet.files import aside_of
 from sweeps.records import StudyRecord, TrialRecord
 
 FOLDER = "networks"
@@ -40,7 +40,7 @@ def offer_networks(study: StudyRecord, report: Path, stages: Path) -> Mapping[in
             _share(sources[number], folder / name)
         for path in folder.glob("*-trial-*.pt"):
             if path.name not in names.values():
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may have
     except OSError as error:
         raise SlimnetError(f"cannot write {error.filename}: {error.strerror}") from error
     return {number: f"{FOLDER}/{name}" for number, name in names.items()}
@@ -56,14 +56,15 @@ def _share(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the disk has no such."""
     if target.exists() and (target.samefile(source) or _same(source, target)):
         return
-    aside = target.with_suffix(".part")
-    with suppress(FileNotFoundError):
-        aside.unlink()
+    aside = aside_of(target)  # as a run and `report` may do this at once
     try:
-        os.link(source, aside)
-    except OSError:
-        shutil.copy2(source, aside)
-    os.replace(aside, target)
+        try:
+            os.link(source, aside)
+        except OSError:
+            shutil.copy2(source, aside)
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)  # it stays where both names already are of one file
 
 
 def _same(source: Path, target: Path) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urlsplit
 
 from slimnet.errors import SlimnetError
 
@@ -50,6 +51,17 @@ def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("*.pt")]
 
 
+def _is_here(host: str) -> bool:
+    """Whether a browser asks by a name of this machine, with a port or without.
+
+    A page elsewhere must not read this one through a name of its own for this machine.
+    """
+    try:
+        return urlsplit(f"//{host}").hostname in _HOSTS
+    except ValueError:
+        return False
+
+
 @contextmanager
 def serving(networks: Path, port: int = 0) -> Iterator[Served]:
     """Serve a page on the loopback interface until the end of the block.
@@ -65,19 +77,29 @@ def serving(networks: Path, port: int = 0) -> Iterator[Served]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            # A page elsewhere must not read this one through a name of its own for this machine.
-            host = self.headers.get("Host", "").rpartition(":")[0]
-            found = served.answer(self.path) if host in _HOSTS else None
+            with suppress(ConnectionError):  # a browser that hangs up
+                self.wfile.write(self._head())
+
+        def do_HEAD(self) -> None:
+            with suppress(ConnectionError):
+                self._head()
+
+        def _head(self) -> bytes:
+            """Send the head of the answer; returns its content."""
+            if not _is_here(self.headers.get("Host", "")):
+                self.send_error(403, explain=f"The report is served to this machine alone: {served.address}")
+                return b""
+            found = served.answer(self.path.partition("?")[0])
             if found is None:
                 self.send_error(404)
-                return
+                return b""
             kind, content = found
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(content)
+            return content
 
         def log_message(self, *_: object) -> None:
             pass

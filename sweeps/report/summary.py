@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from sweeps.comparison import Comparison, Measured, recommended
 from sweeps.records import StudyRecord, smallest_near_dense
 from sweeps.report.verdicts import SAME, beside_dense, points, seeds_and_epochs, uniform_start, with_error
@@ -15,7 +17,7 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
     """
     complete = study.complete
     if not complete:
-        return "No trial has finished yet, so there is nothing to choose from."
+        return f"{none_complete(study)}, so there is nothing to choose from{_why_failed(study)}."
     if unmet := constraints_unmet(study):
         return f"{unmet[0].upper()}{unmet[1:]}, so there is nothing to choose from."
     comparison = comparison or Comparison(study)
@@ -35,6 +37,31 @@ def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:
     sentences = [_found(study, comparison, comparison.dense, chosen), _on_test(comparison.dense, chosen)]
     sentences += [_beside_uniform(comparison, chosen), _answer(comparison, chosen)]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def none_complete(study: StudyRecord) -> str:
+    """What to say where no trial is complete: none has ended, all have failed, or some were stopped."""
+    ended = [trial for trial in study.trials if trial.state != "running"]
+    if len(ended) < len(study.trials) or not ended:
+        return "No trial has finished yet"
+    so_far = " so far" if len(ended) < study.goal else ""
+    failed = sum(trial.state == "failed" for trial in ended)
+    if failed < len(ended):
+        of_all = f"{count(failed)} of {plural(len(ended), 'trial')}{so_far} failed"
+        return f"No trial is complete{f', {of_all}' if failed else ''}"
+    if failed == 1:
+        return f"The only trial{so_far} has failed"
+    return f"All {count(failed)} trials{so_far} have failed"
+
+
+def _why_failed(study: StudyRecord) -> str:
+    """Why most of the failed trials failed, and what to do; "" where a trial goes on or none failed."""
+    reasons = Counter(trial.reason for trial in study.trials if trial.state == "failed")
+    if not reasons or any(trial.state == "running" for trial in study.trials):
+        return ""
+    (reason, most), others = reasons.most_common(1)[0], len(reasons) - 1
+    of = f" in {count(most)} of them" if others else ""
+    return f". The reason{of}: {reason or 'none was kept'}. Mend it, then `retry` lets them run again"
 
 
 def subject(study: StudyRecord) -> str:

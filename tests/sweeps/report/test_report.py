@@ -427,6 +427,21 @@ def test_networks_that_have_left_the_front_leave_the_folder(study: StudyRecord, 
     assert f"fashion-mini-trial-{first}.pt" not in left
 
 
+def test_a_run_and_a_report_may_offer_networks_at_once(
+    study: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace_later(source: Path, target: Path) -> None:
+        monkeypatch.undo()
+        write(study, tmp_path)
+        os.replace(source, target)
+
+    with_files(study, tmp_path)
+    monkeypatch.setattr(os, "replace", replace_later)
+    write(study, tmp_path)
+    names = sorted(os.listdir(tmp_path / "runs" / study.name / "report" / "networks"))
+    assert names == sorted(f"fashion-mini-trial-{number}.pt" for number in study.front)
+
+
 def test_a_network_that_is_made_again_is_offered_again(
     study: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -608,6 +623,17 @@ def test_a_study_without_a_finished_trial(make_study: MakeStudy, tmp_path: Path)
     assert "Pareto front" in page.sections()
     assert "The networks" not in page.sections()
     assert page.traces("finetune-0", "validation")[0]["x"] == [0, 2]
+
+
+def test_a_study_of_failed_trials_says_so_and_why(make_study: MakeStudy, tmp_path: Path) -> None:
+    points = [{"sparse.lambda": 0.01, "prune.ratio": ratio} for ratio in (0.3, 0.5, 0.7)]
+    page = write(make_study(points, states=dict.fromkeys(range(3), "failed")), tmp_path)
+    assert "All 3 trials have failed, so there is nothing to choose from." in page.text
+    assert "The reason: the loss is NaN in epoch 3. Mend it, then `retry` lets them run again." in page.text
+    assert "No trial has finished yet" not in page.text
+
+    going_on = make_study(points, states={0: "failed", 1: "failed", 2: "running"})
+    assert "No trial has finished yet" in write(going_on, tmp_path).text
 
 
 def test_a_study_without_any_trial(make_study: MakeStudy, tmp_path: Path) -> None:

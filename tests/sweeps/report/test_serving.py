@@ -14,10 +14,10 @@ from sweeps.report.html import build, render
 from sweeps.report.serving import serving
 
 
-def get(address: str, path: str, host: str | None = None) -> tuple[int, bytes]:
+def get(address: str, path: str, host: str | None = None, method: str = "GET") -> tuple[int, bytes]:
     name = address.removeprefix("http://").strip("/")
     connection = http.client.HTTPConnection(name, timeout=30)
-    connection.request("GET", path, headers={"Host": host or name})
+    connection.request(method, path, headers={"Host": host or name})
     answer = connection.getresponse()
     return answer.status, answer.read()
 
@@ -37,7 +37,13 @@ def test_the_page_its_version_and_its_networks_are_served_and_nothing_else(tmp_p
         assert get(served.address, "/networks/s-trial-1.pt") == (200, b"weights")
         for path in ("/secret", "/networks/../secret", "/networks/", "/../secret", "/networks/%2e%2e/secret"):
             assert get(served.address, path)[0] == 404
-        assert get(served.address, "/", host="elsewhere.example:80")[0] == 404
+        for host in ("elsewhere.example:80", "elsewhere.example", "127.0.0.1.example", "[", "localhost:x@a"):
+            status, said = get(served.address, "/", host)
+            assert (status, served.address in said.decode()) == (403, True)
+        for host in ("localhost", "127.0.0.1", "LOCALHOST:80"):
+            assert get(served.address, "/", host) == (200, b"<p>second</p>")
+        assert get(served.address, "/", method="HEAD") == (200, b"")
+        assert get(served.address, "/nothing", method="HEAD") == (404, b"")
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
