@@ -218,9 +218,18 @@ def _wind_up(
     console: Console,
 ) -> Path | None:
     """Bring W&B, the front and the report up to date; None if a second signal cut that short."""
+    told = False
+
+    def wait_on() -> bool:
+        nonlocal told
+        if not told:
+            console.note("W&B: networks are still being uploaded; Ctrl-C leaves the rest to `sync`")
+        told = True
+        return interruption.level == 0
+
     interruption.closing = True
     try:
-        tracker.close(timeout=60.0 if interruption.level < 2 else 2.0)
+        tracker.close(60.0 if interruption.level < 2 else 2.0, wait_on)
         page = write_outputs(folder, record, comparison)
     except StoppedAtOnce:
         return None

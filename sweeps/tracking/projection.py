@@ -54,6 +54,7 @@ class Projector:
 
     Attributes:
         gone: why a run cannot go on under its id on the server, by run id: it was deleted, or has other rows.
+        busy_until: when the networks that are being uploaded must be there, by `time.monotonic`.
         anew: how and why a run was begun anew under another id, by run id; what is left of the former stays.
     """
 
@@ -92,6 +93,7 @@ class Projector:
         self._settled = False  # whether the study has ended, so that its front is known
         self.gone: dict[str, str] = {}
         self.anew: dict[str, str] = {}
+        self.busy_until = 0.0
         self._failed: dict[str, str] = {}  # why a run is not complete on the server, by run id
         self._end_of_server = ""  # why the server is not used any more
         self._dense: StageRecord | None = None  # as written last
@@ -323,6 +325,8 @@ class Projector:
 
     def _end(self, runs: list[_Live]) -> None:
         """End runs in parallel, as each takes its whole timeout if the server does not answer."""
+        uploads = [time.monotonic() + sdk.seconds_for(live.view.models) for live in runs]
+        self.busy_until = max(self.busy_until, *uploads, 0.0)
         ends: SimpleQueue[tuple[_Live, Exception | None]] = SimpleQueue()
         for live in runs:
             threading.Thread(target=lambda live=live: ends.put((live, _finish(live))), daemon=True).start()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 INIT_TIMEOUT = 30.0  # seconds to wait for the server
 FINISH_TIMEOUT = 30.0  # seconds to wait for a run's upload at its end, beside its networks
 SLOWEST = 100_000  # bytes of networks that are uploaded in a second, at the least
+LONGEST = 3600.0  # seconds to wait for the networks of a run, at most
 
 
 class UploadError(Exception):
@@ -161,7 +163,7 @@ def open_run(
         x_transaction_log_flush_interval=1,
         allow_offline_artifacts=False,  # offline, a table is only a file in its run's folder
         init_timeout=INIT_TIMEOUT,
-        finish_timeout=FINISH_TIMEOUT + sum(one.path.stat().st_size for one in view.models) / SLOWEST,
+        finish_timeout=FINISH_TIMEOUT,
         finish_timeout_raises=True,
         stop_fn=on_stop,  # by default, it would interrupt the whole sweep
     )
@@ -220,14 +222,25 @@ def write_summary(run: Run, view: RunView) -> None:
     run.summary.update({key: _to_wandb(value) for key, value in view.summary.items()})
 
 
+def seconds_for(models: Sequence[Model]) -> float:
+    """How long the upload of networks may take."""
+    return min(sum(one.path.stat().st_size for one in models) / SLOWEST, LONGEST)
+
+
 def log_models(run: Run, models: Sequence[Model]) -> None:
     """Upload networks as artifacts, from their own files: none is copied.
 
     What the server already has is not sent again. A version belongs to the run that was the first to log its
-    content, so what a run yields names that run, in a file beside the network. Returns at once; the upload
-    ends with the run.
+    content, so what a run yields names that run, in a file beside the network. What the server refuses is not
+    told here: it is asked later what it has.
+
+    Raises:
+        TimeoutError: they take longer than `seconds_for` them and FINISH_TIMEOUT.
     """
     wandb = load_wandb()
+    seconds = FINISH_TIMEOUT + seconds_for(models)
+    end = time.monotonic() + seconds
+    sent = []
     for model in models:
         artifact = wandb.Artifact(model.name, type="model", metadata=model.metadata)
         artifact.add_file(str(model.path), name="network.pt", policy="immutable", skip_cache=True)
@@ -235,7 +248,13 @@ def log_models(run: Run, models: Sequence[Model]) -> None:
             with artifact.new_file("run.json") as file:
                 json.dump({"run": run.id}, file)
         # run.log_artifact, then run.use_artifact, which would wait for the server.
-        run._log_artifact(artifact, aliases=list(model.aliases), use_after_commit=model.is_input)
+        sent.append(run._log_artifact(artifact, aliases=list(model.aliases), use_after_commit=model.is_input))
+    for artifact in sent:  # artifact.wait would ask the server for each besides
+        assert artifact._save_handle is not None
+        try:
+            artifact._save_handle.wait_or(timeout=end - time.monotonic())
+        except TimeoutError:
+            raise TimeoutError(f"its networks were not uploaded within {seconds:.0f} seconds") from None
 
 
 def shut_down(timeout: float | None = None) -> None:

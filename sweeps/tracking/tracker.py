@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -72,11 +74,12 @@ class Tracker:
         trials = study.trials if study else []
         return [trial.number for trial in trials if study and run_id(study, trial.number) in runs]
 
-    def close(self, timeout: float = 60.0) -> list[str]:
+    def close(self, timeout: float = 60.0, go_on: Callable[[], bool] = lambda: True) -> list[str]:
         """Project the last state and end all runs.
 
         Args:
             timeout: in seconds.
+            go_on: asked, after that, whether to wait on for networks that are being uploaded.
 
         Returns:
             All warnings.
@@ -85,8 +88,10 @@ class Tracker:
         if self._thread.ident is not None:
             self._wake.set()
             self._thread.join(timeout)
+            while self._thread.is_alive() and time.monotonic() < self._projector.busy_until and go_on():
+                self._thread.join(0.2)
             if self._thread.is_alive():
-                self._warn(f"W&B: not finished after {timeout:g} seconds; the next run catches up")
+                self._warn("W&B: not finished in time; the next run catches up")
         return list(self._warnings)
 
     def _run(self) -> None:

@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -98,6 +99,7 @@ class FakeWandb:
         unknown: what it was asked and does not know.
         refuse_history, refuse_files, refuse_key: to answer rows, the content of files, or everything, with an
             error.
+        slow_networks: seconds that it takes for each network.
     """
 
     def __init__(self) -> None:
@@ -110,6 +112,7 @@ class FakeWandb:
         self.unknown: list[str] = []
         self.asked: list[str] = []
         self.refuse_history = self.refuse_files = self.refuse_key = False
+        self.slow_networks = 0.0
         self.lock = threading.Lock()
         self._http: QuietServer | None = None
         self._port = 0
@@ -485,6 +488,7 @@ class FakeWandb:
 
             def do_PUT(self) -> None:
                 kind, *path = self._parts()
+                time.sleep(server.slow_networks if path[-1] == "network.pt" else 0)
                 with server.lock:
                     taken = server.put(kind, path, self._body())
                 self._reply({}, status=200 if taken else 403)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_wandb import FakeWandb, ServerArtifact
 from in_memory import InMemory
-from projected import OFFLINE, track
+from projected import OFFLINE, ONLINE, Wait, steps, track, wait_for
 from tracked import run_id, stage, study, trial
 
 from sweeps.records import StudyRecord, TrialRecord
-from sweeps.tracking import projection, sdk, sync
-from sweeps.tracking.views import RunView
+from sweeps.tracking import Tracker, projection, sdk, sync
 
 
 @pytest.fixture(autouse=True)
@@ -195,16 +194,32 @@ def test_the_same_networks_of_another_study_and_of_runs_begun_again_are_uploaded
 def test_networks_have_the_time_that_they_take_to_upload(
     study_dir: Path, server: FakeWandb, record: StudyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sdk, "FINISH_TIMEOUT", 100.0)
+    """Also those of a run that was open before they were there."""
     monkeypatch.setattr(sdk, "SLOWEST", 100)  # bytes a second
-    files = sum(len(content(stage.key)) for stage in record.trials[1].stages)
-    opened: list[float] = []
-    finish = sdk.finish_run
+    monkeypatch.setattr(sdk, "FINISH_TIMEOUT", 4.0)
+    tracker = Tracker(study_dir, ONLINE)
+    begun = replace(record, trials=[trial(0, 1, False, 0)], goal=3, front=[])
+    tracker.update(uploading(begun, "all"))
+    wait_for(lambda: steps(server, 0) == [0])
+    server.slow_networks = 5.0
+    tracker.update(uploading(replace(begun, trials=record.trials[:1]), "all"))
+    wait_for(lambda: any(one.kind == "model" for one in server.artifacts))
+    asked = itertools.count()
 
-    def finished(run: Any, view: RunView) -> None:
-        opened.append(run.settings.finish_timeout)
-        finish(run, view)
+    assert tracker.close(0.1, lambda: next(asked) >= 0) == []
 
-    monkeypatch.setattr(sdk, "finish_run", finished)
-    track(study_dir, record)
-    assert max(opened) == pytest.approx(100 + files / 100)
+    assert next(asked) > 0
+    assert models(server).keys() == {"smoke-sparse", "smoke-prune", "smoke"}
+
+
+def test_networks_that_take_too_long_are_left_to_sync(
+    study_dir: Path, server: FakeWandb, record: StudyRecord, monkeypatch: pytest.MonkeyPatch, wait: Wait
+) -> None:
+    monkeypatch.setattr(sdk, "LONGEST", 0.5)
+    monkeypatch.setattr(sdk, "SLOWEST", 1)  # a second for each byte, but for the bound
+    wait(2)
+    server.slow_networks = 60.0
+
+    warning, *_ = track(study_dir, record)
+
+    assert "its networks were not uploaded within 2 seconds" in warning
