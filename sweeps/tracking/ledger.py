@@ -85,6 +85,19 @@ class Ledger:
         """The servers on which a run has begun."""
         return sorted(self._places.get(run_id, set()) - {FOLDER})
 
+    def settled(self) -> set[str]:
+        """The ids of runs, former ones too, that every server where they have begun has confirmed.
+
+        Without those that are to be kept in a folder.
+        """
+        found = set()
+        for run_id in self.runs():
+            places = self._places[run_id]
+            entries = [self._entries[place, run_id] for place in places]
+            if FOLDER not in places and all(entry.mark for entry in entries):
+                found |= {_again(run_id, times) for entry in entries for times in range(entry.again + 1)}
+        return found
+
     def on_servers(self, run_id: str, ending: str = "") -> list[Entry]:
         """The entries of a run on servers whose place is unknown or has this ending."""
         places = [place for place in self.servers(run_id) if place == UNKNOWN or place.endswith(ending)]

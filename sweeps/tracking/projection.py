@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -138,6 +140,8 @@ class Projector:
         if final:
             self._end_all()
         self._confirm(CONFIRM_SECONDS if final else 0.0)
+        if final and self._online:
+            self._clear_away()
 
     def _study_is_due(self, study: StudyRecord) -> bool:
         """Whether to write the study's run before the sweep ends: online, after every 10 % more trials.
@@ -355,6 +359,19 @@ class Projector:
             run, lack = next(iter(lacks.items()))
             self._warn(f"W&B: the upload of {len(lacks)} runs is not complete ({run}: {lack})")
 
+    def _clear_away(self) -> None:
+        """Delete wandb's folders of runs that all servers have confirmed where they have begun.
+
+        They were made from the stages, and could be again. What artifacts were put together in goes when
+        none is under way.
+        """
+        settled = self._ledger.settled()
+        for folder in self._wandb_dir.glob("*run-*"):
+            if _run_of(folder) in settled:
+                shutil.rmtree(folder, ignore_errors=True)
+        if not self._unconfirmed:
+            shutil.rmtree(self._wandb_dir / "artifacts", ignore_errors=True)
+
     def _still_lacking(self) -> dict[str, str]:
         """Ask the server about the runs that have ended, and note those that are complete there."""
         assert self._server is not None
@@ -466,6 +483,11 @@ def _other_rows(view: RunView, rows: int) -> str:
 def _finish(live: _Live) -> Exception | None:
     try:
         sdk.log_models(live.run, live.view.models)
+    except Exception as error:
+        with suppress(Exception):  # wandb's threads would go on for a run that is not ended
+            sdk.close(live.run)
+        return error
+    try:
         sdk.finish_run(live.run, live.view)
     except Exception as error:
         return error
@@ -477,4 +499,4 @@ def _run_of(folder: Path) -> str:
     file = next(folder.glob("run-*.wandb"), None)
     if file is not None:
         return file.stem.removeprefix("run-")
-    return folder.name.split("-", 3)[-1]  # killed before it had a file: offline-run-<time>-<id>
+    return re.sub(r"^(offline-)?run-\d+_\d+-", "", folder.name)  # killed before it had a file

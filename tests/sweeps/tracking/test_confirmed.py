@@ -123,6 +123,33 @@ def test_another_project_gets_everything_too(study_dir: Path, server: FakeWandb)
     assert sync(study_dir, record) == sync(study_dir, other) == []
 
 
+def test_wandbs_folders_go_once_every_server_that_was_used_has_their_runs(
+    study_dir: Path, server: FakeWandb
+) -> None:
+    def kept() -> list[str]:
+        return sorted(path.name.split("-", 1)[-1] for path in study_dir.glob("wandb/*") if path.is_dir())
+
+    record = study(trial(0), goal=1)
+    mine = study_dir / "wandb" / "run-20260101_000000-mine"
+    mine.mkdir(parents=True)
+    track(study_dir, record, mode=OFFLINE)
+    server.refuse_files = True
+    track(study_dir, record)
+    assert [name for name in kept() if "study" in name], "its tables and chart have not arrived"
+    assert not [name for name in kept() if "dense" in name or "smoke-0" in name]
+
+    server.refuse_files = False
+    sync(study_dir, record)
+    assert kept() == ["20260101_000000-mine"]
+
+    other = elsewhere(record, "other")
+    track(study_dir, other, mode=OFFLINE)
+    assert sync(study_dir, record) == []
+    assert len(kept()) == 4, "what was not uploaded to the other project stays"
+    assert all(result.ok for result in sync(study_dir, other))
+    assert kept() == ["20260101_000000-mine"]
+
+
 def test_another_entity_gets_everything_too(study_dir: Path, server: FakeWandb) -> None:
     record = study(trial(0), goal=1)
     track(study_dir, record)
