@@ -77,8 +77,8 @@ def wandb_trial_command(
     from sweeps.state import read_study
     from sweeps.wandb_sweeps.trial import followed, overrides_of
 
-    study = load_config(config, overrides).study
-    run, own = overrides_of(load_config(config, overrides))
+    whole = load_config(config, overrides)
+    run, own = overrides_of(whole)
     settings = load_config(config, [*overrides, *own])
 
     def read() -> StudyRecord | None:
@@ -87,5 +87,5 @@ def wandb_trial_command(
         except SlimnetError:
             return None
 
-    with followed(run, study, runs / settings.study, read):
+    with followed(run, whole, runs / settings.study, read):
         run_command(config, overrides=[*overrides, *own], runs=runs, data_dir=data_dir, quiet=True)

@@ -31,6 +31,20 @@ query SweepRuns($entity: String!, $project: String!, $filters: JSONString, $firs
 """
 
 
+_OF_SWEEP = """
+query SweepRunSummaries(
+  $entity: String!, $project: String!, $filters: JSONString, $first: Int!, $after: String
+) {
+  project(name: $project, entityName: $entity) {
+    runs(filters: $filters, first: $first, after: $after) {
+      edges { node { name summaryMetrics } }
+      pageInfo { hasNextPage endCursor }
+    }
+  }
+}
+"""
+
+
 _UPDATE = """
 mutation SweepRunUpdate($id: String!, $summaryMetrics: JSONString) {
   upsertBucket(input: {id: $id, summaryMetrics: $summaryMetrics}) { bucket { id } }
@@ -98,6 +112,24 @@ class Server:
             answer = sdk.ask(self._api, _QUERY, variables)
             project = answer.get("project") or {"runs": {"edges": []}}
             found |= {edge["node"]["name"]: _held(edge["node"]) for edge in project["runs"]["edges"]}
+        return found
+
+    def summaries(self, sweep: str) -> dict[str, dict[str, Any]]:
+        """The summary of every run of one of W&B's sweeps, by the run's id.
+
+        Raises:
+            Exception: (wandb's) the server does not answer.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        where = {"entity": self.entity, "project": self._project, "filters": json.dumps({"sweep": sweep})}
+        page = {"hasNextPage": True, "endCursor": None}
+        while page["hasNextPage"]:
+            asked = {**where, "first": PAGE, "after": page["endCursor"]}
+            runs = (sdk.ask(self._api, _OF_SWEEP, asked).get("project") or {}).get("runs")
+            if runs is None:
+                break
+            found |= {node["name"]: json.loads(node["summaryMetrics"] or "{}") for node in _nodes(runs)}
+            page = runs["pageInfo"]
         return found
 
     def reports(self) -> list[tuple[str, str]]:

@@ -17,14 +17,18 @@ import yaml
 from slimnet.errors import SlimnetError
 from slimnet.wording import one_line
 from sweeps.config import Config
+from sweeps.pareto import dominates
 from sweeps.records import StudyRecord
 from sweeps.tracking import sdk
+from sweeps.tracking.server import Server
 from sweeps.tracking.views import RunView, trial_view
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
 
+SWEEP = "WANDB_SWEEP_ID"
 NEWS_SECONDS = 2.0  # between two looks at the trial
+Read = Callable[[], StudyRecord | None]
 logger = logging.getLogger("sweeps.tracking")
 
 
@@ -56,16 +60,16 @@ def overrides_of(config: Config) -> tuple[str, list[str]]:
 
 
 @contextmanager
-def followed(run: str, study: str, folder: Path, read: Callable[[], StudyRecord | None]) -> Iterator[None]:
+def followed(run: str, config: Config, folder: Path, read: Read) -> Iterator[None]:
     """Log a trial to the agent's run on W&B while it is computed, and end the run with it.
 
     Args:
         run: the id of the run.
-        study: the name of the study that the sweep is of.
+        config: of the study that the sweep is of.
         folder: where wandb may write.
         read: reads the study of the trial; None before there is one.
     """
-    follower = _Follower(run, study, folder, read)
+    follower = _Follower(run, config, folder, read)
     ended = threading.Event()
     thread = threading.Thread(target=follower.until, args=(ended,), daemon=True)
     thread.start()
@@ -78,14 +82,15 @@ def followed(run: str, study: str, folder: Path, read: Callable[[], StudyRecord 
 
 
 class _Follower:
-    def __init__(self, run: str, study: str, folder: Path, read: Callable[[], StudyRecord | None]) -> None:
+    def __init__(self, run: str, config: Config, folder: Path, read: Read) -> None:
         self._id = run
-        self._study = study
+        self._config = config
         self._folder = folder
         self._read = read
         self._run: Run | None = None
         self._view: RunView | None = None
         self._next = 0
+        self._stopped = threading.Event()  # from the run's page, or by the sweep
 
     def until(self, ended: threading.Event) -> None:
         """Log what is new until the trial has ended; what fails is tried again."""
@@ -104,7 +109,11 @@ class _Follower:
         try:
             self._look()
             if self._run is not None and self._view is not None:
-                sdk.finish_run(self._run, self._view)
+                view = self._view
+                if self._stopped.is_set() and not view.ended:
+                    view = replace(view, state="stopped")  # else the sweep would hand it out again
+                sdk.log_models(self._run, view.models if self._uploads(view) else ())
+                sdk.finish_run(self._run, view)
         except Exception as error:
             raise SlimnetError(
                 f"W&B did not take the run {self._id} ({one_line(error)}); its stages are kept, "
@@ -116,9 +125,9 @@ class _Follower:
         record = self._read()
         if record is None or not record.trials:
             return
-        self._view = view = self._of_agent(trial_view(record, record.trials[0]))
+        self._view = view = self._of_agent(trial_view(_as_part(record, self._config), record.trials[0]))
         if self._run is None:
-            self._run = sdk.open_run(view, self._folder, "online")
+            self._run = sdk.open_run(view, self._folder, "online", self._stopped.set)
             self._next = self._run.starting_step
         last = sdk.log_rows(self._run, view.rows(self._next))
         self._next = self._next if last is None else last + 1
@@ -132,6 +141,26 @@ class _Follower:
             name=view.name.partition(" · ")[2],
             project=environment("WANDB_PROJECT") or view.project,
             entity=environment("WANDB_ENTITY") or view.entity,
-            group=self._study,
-            notes=f"A trial of {self._study}, given out by the sweep {environment('WANDB_SWEEP_ID')}.",
+            notes=f"A trial of {self._config.study}, given out by the sweep {environment(SWEEP)}.",
+            models=tuple(
+                one if one.is_input else replace(one, aliases=(one.aliases[0], self._id))
+                for one in view.models
+            ),
         )
+
+    def _uploads(self, view: RunView) -> bool:
+        """Whether to upload the trial's networks: for "front", if no other of the sweep dominates it now."""
+        if self._config.wandb.artifacts != "front" or not view.models:
+            return bool(view.models)
+        own, search = view.summary, self._config.search
+        others = Server(view.project, view.entity).summaries(os.environ[SWEEP])
+        needed = {*search.objectives, *search.constraints}
+        rivals = [one for one in others.values() if needed <= one.keys() and search.allows(one)]
+        return search.allows(own) and not any(dominates(one, own, search.objectives) for one in rivals)
+
+
+def _as_part(record: StudyRecord, config: Config) -> StudyRecord:
+    """The study of one trial under the name of that which the sweep is of, with the trial's networks."""
+    artifacts = "none" if config.wandb.artifacts == "none" else "all"
+    wandb = record.config.wandb.model_copy(update={"artifacts": artifacts})
+    return replace(record, name=config.study, config=record.config.model_copy(update={"wandb": wandb}))

@@ -342,6 +342,14 @@ class FakeWandb:
         config = self.sweeps[int(variables["sweep"].removeprefix("sweep")) - 1]
         return {"project": {"sweep": {"id": "s", "config": yaml.safe_dump(config), "runs": {"edges": []}}}}
 
+    def on_SweepRunSummaries(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        sweep = json.loads(variables["filters"])["sweep"]
+        runs = [run for run in self._project(variables).values() if run.attributes.get("sweep") == sweep]
+        first = int(variables["after"] or 0)
+        nodes = [{"name": run.name, "summaryMetrics": json.dumps(run.summary)} for run in runs[first:]][:1]
+        page = {"hasNextPage": first + 1 < len(runs), "endCursor": str(first + 1)}  # one at a time
+        return {"project": {"runs": {"edges": [{"node": node} for node in nodes], "pageInfo": page}}}
+
     def on_CreateAgent(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"createAgent": {"agent": {"id": "agent"}}}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from in_memory import InMemory
@@ -97,6 +98,23 @@ def trial(
         reason=None,
         stages=stages,
     )
+
+
+def content(key: str) -> bytes:
+    """What stands in for the file of a stage's network."""
+    return f"the network of {key} ".encode() * 100
+
+
+def with_networks(record: TrialRecord, folder: Path) -> TrialRecord:
+    """A trial whose stages have files."""
+    stages = []
+    for one in record.stages:
+        path = folder / "stages" / one.key / "checkpoint.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content(one.key))
+        assert isinstance(one.source, InMemory)
+        stages.append(replace(one, source=replace(one.source, checkpoint=path)))
+    return replace(record, stages=tuple(stages))
 
 
 def failed(record: TrialRecord, reason: str) -> TrialRecord:

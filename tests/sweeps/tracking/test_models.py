@@ -8,34 +8,16 @@ from pathlib import Path
 
 import pytest
 from fake_wandb import FakeWandb, ServerArtifact
-from in_memory import InMemory
 from projected import OFFLINE, ONLINE, Wait, steps, track, wait_for
-from tracked import run_id, stage, study, trial
+from tracked import content, run_id, stage, study, trial, with_networks
 
-from sweeps.records import StudyRecord, TrialRecord
+from sweeps.records import StudyRecord
 from sweeps.tracking import Tracker, projection, sdk, sync
 
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projection, "CONFIRM_SECONDS", 0.5)
-
-
-def content(key: str) -> bytes:
-    """What stands in for the file of a stage's network."""
-    return f"the network of {key} ".encode() * 100
-
-
-def with_networks(record: TrialRecord, folder: Path) -> TrialRecord:
-    """A trial whose stages have files."""
-    stages = []
-    for one in record.stages:
-        path = folder / "stages" / one.key / "checkpoint.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content(one.key))
-        assert isinstance(one.source, InMemory)
-        stages.append(replace(one, source=replace(one.source, checkpoint=path)))
-    return replace(record, stages=tuple(stages))
 
 
 @pytest.fixture

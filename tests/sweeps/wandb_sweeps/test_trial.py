@@ -8,11 +8,17 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_wandb import FakeWandb
 from running import PATIENCE, ROOT, Command, Sweep
+from tracked import study, trial, with_networks
+
+from sweeps.config import load_config
+from sweeps.records import StudyRecord
+from sweeps.wandb_sweeps.trial import followed
 
 ROWS = 2 + 1 + 1  # epochs of sparse training, pruning, epochs of fine-tuning
 POINT = {"sparse.lambda": 0.005, "prune.ratio": 0.5}
@@ -40,6 +46,44 @@ def agent(tmp_path: Path) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(agent.pid, signal.SIGKILL)
     assert status == 0, log.read_text()
+
+
+@pytest.fixture
+def sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an agent tells of its sweep."""
+    for name, value in {"SWEEP_ID": "sweep1", "PROJECT": "slimnet", "ENTITY": "me"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+
+
+def follow(record: StudyRecord, folder: Path, run: str, artifacts: str) -> None:
+    """Log a trial as the run that an agent was given."""
+    with followed(run, load_config("smoke", [f"wandb.artifacts={artifacts}"]), folder, lambda: record):
+        pass
+
+
+def test_an_agent_uploads_the_networks_that_are_on_the_front_as_they_end(
+    tmp_path: Path, server: FakeWandb, sweep: None
+) -> None:
+    first, worse, better = (with_networks(trial(number), tmp_path) for number in (1, 0, 2))
+    last = worse.stages[-1]
+    bad = replace(last, result={**(last.result or {}), "metrics": {**last.metrics, "val_accuracy": 0.1}})
+    worse = replace(worse, stages=(*worse.stages[:-1], bad))
+    for run, one in (("a", first), ("b", worse), ("c", better)):
+        record = replace(study(replace(one, number=0)), name=f"smoke-{run}")
+        follow(record, tmp_path / run, run, "front")
+    found = [one for one in server.committed("model") if one.collection == "smoke"]
+    assert [(one.logged_by, one.metadata["params"]) for one in found] == [("a", 800), ("c", 700)]
+    assert [one.aliases[1:] for one in found] == [["a"], ["c"]]
+    assert server.runs["a"].attributes["groupName"] == "smoke"
+
+
+@pytest.mark.parametrize(("artifacts", "uploaded"), [("all", 1), ("none", 0)])
+def test_an_agent_uploads_all_networks_or_none(
+    tmp_path: Path, server: FakeWandb, sweep: None, artifacts: str, uploaded: int
+) -> None:
+    record = replace(study(with_networks(trial(0), tmp_path)), name="smoke-a")
+    follow(record, tmp_path / "runs", "a", artifacts)
+    assert len([one for one in server.committed("model") if one.collection == "smoke"]) == uploaded
 
 
 # An agent, two runs of the command line, and the smoke sweep whose stages they share.
