@@ -17,6 +17,7 @@ from sweeps.outputs import write_outputs
 from sweeps.records import StudyRecord
 from sweeps.report.copies import FOLDER
 from sweeps.report.html import build, render
+from sweeps.report.online import note_report
 from sweeps.report.serving import serving
 from sweeps.report.wording import plural
 
@@ -74,6 +75,7 @@ def _publish(record: StudyRecord, config: str, runs: Path, *, share: bool) -> No
 
     sync = studies.Named(config, record.config, runs).command("sync")
     published = publish(record, runs / record.name, sync, share=share)
+    note_report(runs / record.name / "wandb", published.place, published.report)
     console = Console()
     console.say(f"report on W&B: {published.report}")
     console.say(f"view on W&B: {published.view}")

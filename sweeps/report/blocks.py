@@ -135,6 +135,7 @@ class Report:
         state: how far it is.
         sections: in order, without empty ones.
         trial_texts: by the trial's number, the text shown when the pointer is over its points.
+        links: other places that show the study, each with its address.
     """
 
     title: str
@@ -143,3 +144,4 @@ class Report:
     state: str
     sections: tuple[Section, ...]
     trial_texts: dict[int, str]
+    links: tuple[tuple[str, str], ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -58,7 +59,10 @@ def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None
 def build(study: StudyRecord, folder: Path, comparison: Comparison | None = None) -> Report:
     """The content of the page, and the networks of the front beside where it is to be; see `write_report`."""
     offered = offer_networks(study, folder, folder.parent.parent / "stages")
-    return content.report(study, offered, folder, comparison)
+    from sweeps.report.online import links  # which needs sweeps.tracking, and that this package
+
+    report = content.report(study, offered, folder, comparison)
+    return replace(report, links=links(folder.parent / "wandb"))
 
 
 def render(report: Report, *, live: bool = False) -> str:
@@ -68,6 +72,7 @@ def render(report: Report, *, live: bool = False) -> str:
         subject=escape(report.subject),
         headline=escape(report.headline),
         state=escape(report.state),
+        links=_links(report),
         contents="".join(
             f'<li><a href="#{part.anchor}">{escape(part.title)}</a></li>' for part in report.sections
         ),
@@ -80,6 +85,11 @@ def render(report: Report, *, live: bool = False) -> str:
         script="\n".join(map(_file, (*SCRIPTS, *(["live.js"] if live else [])))),
         connect="; connect-src 'self'" if live else "",
     )
+
+
+def _links(report: Report) -> str:
+    shown = " · ".join(f'<a href="{escape(address)}">{escape(name)}</a>' for name, address in report.links)
+    return f'<p class="links">{shown}</p>' if shown else ""
 
 
 def _file(name: str) -> str:

@@ -81,6 +81,11 @@ class Ledger:
         """The ids of all runs."""
         return [run_id for run_id, places in self._places.items() if places]
 
+    def places(self) -> list[str]:
+        """The servers, each with entity and project, on which any run has begun."""
+        places = {place for place, _ in self._entries}
+        return sorted(place for place in places if place not in (FOLDER, UNKNOWN))
+
     def servers(self, run_id: str) -> list[str]:
         """The servers on which a run has begun."""
         return sorted(self._places.get(run_id, set()) - {FOLDER})

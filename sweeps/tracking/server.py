@@ -45,6 +45,13 @@ query SweepRunSummaries(
 """
 
 
+_STOPPED = """
+query SweepRunStopped($entity: String!, $project: String!, $run: String!) {
+  project(name: $project, entityName: $entity) { run(name: $run) { stopped } }
+}
+"""
+
+
 _UPDATE = """
 mutation SweepRunUpdate($id: String!, $summaryMetrics: JSONString) {
   upsertBucket(input: {id: $id, summaryMetrics: $summaryMetrics}) { bucket { id } }
@@ -131,6 +138,15 @@ class Server:
             found |= {node["name"]: json.loads(node["summaryMetrics"] or "{}") for node in _nodes(runs)}
             page = runs["pageInfo"]
         return found
+
+    def was_stopped(self, run_id: str) -> bool:
+        """Whether a run was stopped, on its page or by its sweep.
+
+        Raises:
+            Exception: (wandb's) the server does not answer.
+        """
+        where = {"entity": self.entity, "project": self._project, "run": run_id}
+        return bool(sdk.ask(self._api, _STOPPED, where)["project"]["run"]["stopped"])
 
     def reports(self) -> list[tuple[str, str]]:
         """The id and the description of every report of the project.

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,6 @@ class _Follower:
         self._run: Run | None = None
         self._view: RunView | None = None
         self._next = 0
-        self._stopped = threading.Event()  # from the run's page, or by the sweep
 
     def until(self, ended: threading.Event) -> None:
         """Log what is new until the trial has ended; what fails is tried again."""
@@ -110,11 +109,14 @@ class _Follower:
             self._look()
             if self._run is not None and self._view is not None:
                 view = self._view
-                if self._stopped.is_set() and not view.ended:
+                if not view.ended and Server(view.project, view.entity).was_stopped(view.id):
                     view = replace(view, state="stopped")  # else the sweep would hand it out again
                 sdk.log_models(self._run, view.models if self._uploads(view) else ())
                 sdk.finish_run(self._run, view)
         except Exception as error:
+            with suppress(Exception):
+                if self._run is not None:
+                    sdk.close(self._run)
             raise SlimnetError(
                 f"W&B did not take the run {self._id} ({one_line(error)}); its stages are kept, "
                 "and the same command logs them again"
@@ -127,7 +129,7 @@ class _Follower:
             return
         self._view = view = self._of_agent(trial_view(_as_part(record, self._config), record.trials[0]))
         if self._run is None:
-            self._run = sdk.open_run(view, self._folder, "online", self._stopped.set)
+            self._run = sdk.open_run(view, self._folder, "online")
             self._next = self._run.starting_step
         last = sdk.log_rows(self._run, view.rows(self._next))
         self._next = self._next if last is None else last + 1

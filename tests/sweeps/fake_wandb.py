@@ -350,6 +350,9 @@ class FakeWandb:
         page = {"hasNextPage": first + 1 < len(runs), "endCursor": str(first + 1)}  # one at a time
         return {"project": {"runs": {"edges": [{"node": node} for node in nodes], "pageInfo": page}}}
 
+    def on_SweepRunStopped(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": {"run": {"stopped": self._project(variables)[variables["run"]].stopped}}}
+
     def on_CreateAgent(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"createAgent": {"agent": {"id": "agent"}}}
 

@@ -24,12 +24,14 @@ class Published:
     """What was published.
 
     Attributes:
+        place: that of the runs.
         report, view: their addresses.
         shared: the link with which everybody can see the report, if it was asked for.
         runs: how many runs the study has.
         lacking: how many of them are not on the server.
     """
 
+    place: str
     report: str
     view: str
     shared: str | None
@@ -86,7 +88,7 @@ def publish(study: StudyRecord, folder: Path, sync: str, *, share: bool = False)
             f"W&B did not take the report: {sentence(error)}. "
             "Fix that and run the command again; it changes what was published, and makes nothing twice."
         ) from error
-    return Published(pages.report.url, view, shared, len(ids), len(ids) - len(held))
+    return Published(server.place, pages.report.url, view, shared, len(ids), len(ids) - len(held))
 
 
 def _save_view(study: StudyRecord, pages: WebPages, place: str) -> str:

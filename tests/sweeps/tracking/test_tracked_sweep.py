@@ -60,6 +60,12 @@ def test_a_sweep_is_on_the_server_when_it_ends_and_says_where(
     found = rows_of(server)
     assert [found.pop(name) for name in ("dense", "study smoke")] == [3 + 1, TRIALS]
     assert list(found.values()) == [2 + 1 + 1] * TRIALS
+    page = runs / "smoke" / "report" / "index.html"
+    place = f"{server.url}/me/slimnet"
+    assert f'<a href="{place}">runs on W&amp;B</a></p>' in page.read_text()
+    status, out, err = command("report", "smoke", "--runs", runs, "--wandb")
+    assert (status, err) == (0, "")
+    assert f'<a href="{place}/reports/smoke--' in page.read_text()
     again = command("sync", "smoke", "--runs", runs)
     assert again == (0, "nothing to upload: the server has every run of this study, complete\n", "")
 
