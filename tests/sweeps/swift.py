@@ -6,6 +6,7 @@ Environment variables:
     SWIFT_LOG     a file that gets a line for every stage that starts, every epoch that was computed and
                   saved, and every process that kills itself
     SWIFT_DRIVER  the number of the line of the program at which the driver kills itself
+    SWIFT_PAUSE   a file; until it exists, each stage waits after its first epoch to be stopped
     SWIFT_WORKER  the seed of the lines at which workers kill themselves, if they do
     SWIFT_RAY     the address of the Ray cluster on which stages run; after an epoch they wait while there
                   is a file `gate` in the runs folder
@@ -94,6 +95,9 @@ def compute(job: Job, place: Place, watch: Watch) -> bool:
     def epoch(row: Row) -> None:
         note(f"epoch {job.key} {row['epoch']}")
         watch.epoch(row)
+        pause = os.environ.get("SWIFT_PAUSE")
+        while pause and not os.path.exists(pause) and not watch.stop():
+            time.sleep(0.02)
 
     return instant.compute(job, place, replace(watch, epoch=epoch))
 

@@ -1,0 +1,135 @@
+"""A SLURM of the tests' own, with this machine as its one node; tests are skipped without its programs."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+STARTING = 60.0  # seconds that the daemons may take
+CONFIG = """
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={node}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+AuthInfo=cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=1,bf_interval=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+NodeName={host} NodeAddr=127.0.0.1 CPUs=1 State=UNKNOWN
+PartitionName=spare Nodes=ALL PriorityTier=1 GraceTime=300 Default=YES
+PartitionName=urgent Nodes=ALL PriorityTier=9
+"""
+"""Authentication by user names and a short wait before a job is queued again; else as clusters have it."""
+
+
+class Slurm:
+    """A cluster that runs one job at a time; a job in `urgent` takes the place of one in `spare`.
+
+    Attributes:
+        folder: with the logs of its daemons.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("state", "spool"):
+            (folder / name).mkdir()
+        host = socket.gethostname().partition(".")[0]
+        facts = {"host": host, "user": getpass.getuser(), "folder": folder}
+        config = folder / "slurm.conf"
+        config.write_text(CONFIG.format(controller=_free_port(), node=_free_port(), **facts))
+        self._environment = {**os.environ, "SLURM_CONF": str(config)}
+        for daemon in ("slurmctld", "slurmd"):
+            self.call(daemon)
+
+    def submit(self, *arguments: object, cwd: Path, **environment: str) -> str:
+        """Submit a job; returns its number."""
+        return self.call("sbatch", "--parsable", *arguments, cwd=cwd, **environment).strip()
+
+    def state(self, job: str) -> str:
+        """A job's state and why it waits, such as "PENDING BeginTime"; "" once it has ended."""
+        return self.call(
+            "squeue", "-h", "-j", job, "-o", "%T %r", "--states=PENDING,RUNNING,COMPLETING"
+        ).strip()
+
+    def is_ready(self) -> bool:
+        """Whether the node takes jobs, or does so within a while."""
+        end = time.monotonic() + STARTING
+        while "idle" not in self.call("sinfo", "-h", "-o", "%T"):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def log(self, daemon: str) -> str:
+        return (self.folder / f"{daemon}.log").read_text()
+
+    def close(self) -> None:
+        with suppress(subprocess.CalledProcessError):
+            self.call("scancel", "--full", "--user", getpass.getuser())
+        for daemon in ("slurmctld", "slurmd"):
+            with suppress(OSError, ValueError):
+                os.kill(int((self.folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
+
+    def call(self, *command: object, cwd: Path | None = None, **environment: str) -> str:
+        done = subprocess.run(
+            list(map(str, command)),
+            env={**self._environment, **environment},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0 or command[0] == "squeue", f"{command}: {done.stderr}"
+        return done.stdout
+
+
+@contextmanager
+def running_slurm() -> Iterator[Slurm]:
+    """A cluster; the test is skipped where there is none to be had."""
+    for program in ("slurmctld", "slurmd", "sbatch"):
+        if shutil.which(program) is None:
+            pytest.skip(f"SLURM is not installed ({program}); scripts/test-extras.sh does")
+    with TemporaryDirectory(prefix="slimnet-slurm-", ignore_cleanup_errors=True) as folder:
+        cluster = Slurm(Path(folder))
+        try:
+            if not cluster.is_ready():
+                pytest.skip(f"slurmd does not start here: {cluster.log('slurmd')[-300:]}")
+            yield cluster
+        finally:
+            cluster.close()
+            time.sleep(0.5)  # while its daemons write their last
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
