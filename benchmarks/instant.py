@@ -57,7 +57,7 @@ def compute_by(
 ) -> bool:
     """A stand-in for `sweeps.worker.compute` with given metrics of stages and rows of their epochs."""
     stage, folder = job.stage, job.store.folder(job.stage)
-    with folder.hold(watch.stop) as alone:
+    with folder.hold(watch.stop, watch.warning) as alone:
         if not alone:
             return False
         if folder.state() == "done":
@@ -66,6 +66,7 @@ def compute_by(
         for epoch in range(folder.epochs_done() + 1, stage.epochs + 1):
             row = row_of(stage, epoch)
             folder.append(row)
+            folder.publish()
             watch.epoch(row)
             if watch.stop() and epoch < stage.epochs:
                 return False

@@ -43,11 +43,13 @@ def open_trial(
             say how its images were normalised.
 
     Raises:
-        SlimnetError: the checkpoint or the data cannot be read.
+        SlimnetError: the checkpoint or the data cannot be read, or fetched.
     """
     last = trial.stages[-1]
     job = Job.of(Stage(parse_spec(last.spec)), store, trial.config, data_dir)
-    network = load_network(job, store.folder(last))
+    folder = store.folder(last)
+    folder.fetch_network()
+    network = load_network(job, folder)
     known = preprocessing_of(network) is not None
     splits = load_splits(job, "cpu") if check or not known else None
     if splits is not None and not known:

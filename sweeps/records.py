@@ -27,7 +27,10 @@ class StageSource(Protocol):
 
     @property
     def checkpoint(self) -> Path:
-        """The file of the network, once the stage is done."""
+        """The file of the network, once the stage is done, if it is on this disk."""
+
+    def network(self) -> Path | None:
+        """The file of the network of a finished stage, fetched if need be; None if there is none."""
 
     def history(self) -> list[Row]:
         """A row per finished epoch."""
@@ -52,6 +55,9 @@ class _Beginning:
     @property
     def checkpoint(self) -> Path:
         return self.whole.checkpoint
+
+    def network(self) -> Path | None:
+        return None
 
     def history(self) -> list[Row]:
         return self.whole.history()[: self.epochs]

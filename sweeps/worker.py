@@ -28,6 +28,7 @@ from sweeps.data import open_splits
 from sweeps.jobs import DamagedInputError, Job, Place, Watch
 from sweeps.records import Row
 from sweeps.stages import StageFolder
+from sweeps.stages.remote import when_reachable
 from sweeps.stages.spec import Computed, Context, ModelSpec
 
 
@@ -48,10 +49,19 @@ def compute(job: Job, place: Place, watch: Watch) -> bool:
     torch.set_num_threads(place.threads)
     make_deterministic(place.device)
     folder = job.store.folder(job.stage)
-    with folder.hold(watch.stop) as alone:
+    folder.prepare(job.stage)
+    with folder.hold(watch.stop, watch.warning) as alone:
         if not alone:
             return False
-        return folder.state() == "done" or _compute(job, place, folder, watch)
+        if folder.state() == "done":
+            return True
+        return _has_inputs(job, watch) and _compute(job, place, folder, watch)
+
+
+def _has_inputs(job: Job, watch: Watch) -> bool:
+    """Have the networks that a stage starts from on this disk; False if `watch.stop` ended the wait."""
+    folders = [job.store.folder(stage) for stage in job.stage.inputs.values()]
+    return all(when_reachable(folder.fetch_network, watch.stop, watch.warning) for folder in folders)
 
 
 def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
@@ -119,6 +129,7 @@ class _Keeper:
 
     def _note(self, row: Row) -> None:
         self._folder.note_epoch(row["epoch"], self._seconds())
+        self._folder.publish()
         self._tell(row)
 
 
@@ -139,9 +150,20 @@ def _input_network(job: Job, role: str, device: str) -> nn.Module:
     if not folder.checkpoint.is_file() or folder.state() != "done":  # it is being computed again
         raise DamagedInputError(f"{folder.checkpoint} is missing", role)
     try:
-        return load_network(job, folder).to(device)
+        return _intact_network(job, folder).to(device)
     except DamagedFileError as error:
         raise DamagedInputError(f"{folder.checkpoint} {error.defect}", role) from error
+
+
+def _intact_network(job: Job, folder: StageFolder) -> nn.Module:
+    """The network of a finished stage; if this disk's copy of it is damaged, from another copy."""
+    try:
+        return load_network(job, folder)
+    except DamagedFileError:
+        if not folder.drop_network():
+            raise
+        folder.fetch_network()
+        return load_network(job, folder)
 
 
 def load_network(job: Job, folder: StageFolder) -> nn.Module:

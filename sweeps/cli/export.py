@@ -98,7 +98,8 @@ def export_command(
     console = Console()
     found: list[tuple[int, Exported]] = []
     for trial in trials:
-        artifact, test = open_trial(record, trial, Store(runs), data_dir, pixels=taken, check=check)
+        store = Store(runs, record.config.stages)
+        artifact, test = open_trial(record, trial, store, data_dir, pixels=taken, check=check)
         if kind is not None:
             written = [export_file(artifact, out, kind, test)]
         else:

@@ -68,7 +68,7 @@ def retry_command(
     settings = studies.last_config(config, runs)
     with hold(runs / settings.study):
         record = read_study(runs, settings)
-        again = forget_failures(Store(runs), record, trials or [])
+        again = forget_failures(Store(runs, settings.stages), record, trials or [])
     if record.dense.failure:
         Console().say("to run again: the dense baseline")
     for one in record.contenders if not trials else []:

@@ -96,6 +96,8 @@ def run_command(
     outlive_output(lambda reason: _tell_lost_output(console, reason, runs / settings.study))
     studies.check_search(settings)
     begun = is_begun(runs / settings.study, settings)
+    store = Store(runs, settings.stages)
+    store.check()
     engine = engine_of(settings, console.note)
     if not begun:
         engine.warm_up()  # meanwhile the imports, which take a while
@@ -113,7 +115,7 @@ def run_command(
         kept = held.enter_context(held_storage(settings, folder, uid))
         found = None if begun else engine.ask(examine, settings, data_dir)
         prepared: Prepared | None = found
-        held.enter_context(_held_folder(folder))
+        held.enter_context(_held_folder(folder, store))
         settings = check_config(folder, settings)
         study = make_study(folder, settings, *_fixed(prepared))
         _log_to(folder / "driver.log")
@@ -268,11 +270,12 @@ def _close(
         console.note(f"more trials:  {named.command('run')} --trials {more}")
     console.note(f"every trial:  {named.command('status')}")
     if best := best_of_front(record, comparison):
-        path = Store(named.runs).folder(best.stages[-1]).checkpoint
+        path = best.stages[-1].source.checkpoint
         own, made_by = "", ""
         if factory := best.config.model.factory:  # whose code is run only where the user says so
             own, made_by = f", model={factory.rpartition(':')[2]}(…)", f", with {factory}"
-        console.note(f'load one:     slimnet.load("{path}"{own})  # trial {best.number}{made_by}')
+        if path.is_file():  # else it is at a URL
+            console.note(f'load one:     slimnet.load("{path}"{own})  # trial {best.number}{made_by}')
         console.note(f"take it:      {named.command('export')} --best OUT")
     if fails_the_goal(record):
         raise typer.Exit(EXIT_FAILED_TRIALS)
@@ -286,9 +289,12 @@ def _stages_once(record: StudyRecord) -> list[StageRecord]:
 
 
 @contextmanager
-def _held_folder(study: Path) -> Iterator[None]:
+def _held_folder(study: Path, store: Store) -> Iterator[None]:
     """Make the folders of a study, and hold it."""
-    for folder in (study.parent / "stages", study):
+    for folder, option in (
+        (store.root, "--set stages=" if store.is_elsewhere else "--runs "),
+        (study, "--runs "),
+    ):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / ".writable"
@@ -296,7 +302,7 @@ def _held_folder(study: Path) -> Iterator[None]:
             probe.unlink()
         except OSError as error:
             raise SlimnetError(
-                f"{folder} cannot be written ({error.strerror}); choose another with --runs DIR"
+                f"{folder} cannot be written ({error.strerror}); choose another with {option}DIR"
             ) from error
     with hold(study):
         yield

@@ -128,7 +128,7 @@ def state_of(
         if prepared is None and needs_making(config):
             prepared = processes.ask(prepare, config, data_dir)
         study = Study(folder, Facts("", _precision(config, prepared), data, _networks(prepared)), [])
-    return State(config, study, Store(runs))
+    return State(config, study, Store(runs, config.stages))
 
 
 def _precision(config: Config, prepared: Prepared | None) -> Precision:

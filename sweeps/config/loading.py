@@ -14,9 +14,10 @@ from slimnet.errors import SlimnetError
 from slimnet.files import user_path
 from slimnet.models.catalogue import names_weights
 from sweeps.config.messages import Schema, cut, explain
+from sweeps.config.places import is_url
 from sweeps.config.schema import Config
 from sweeps.config.search import SEARCHABLE, SECTIONS, unsearchable
-from sweeps.config.yaml_source import ConfigError, Source, parse_document, parse_value, to_yaml
+from sweeps.config.yaml_source import ConfigError, Source, dotted, parse_document, parse_value, to_yaml
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -123,9 +124,12 @@ def _make_paths_absolute(source: Source, folder: Path) -> None:
         try:
             return str(user_path(path, folder))
         except SlimnetError as error:
-            origin = source.origin((section, key))
-            raise ConfigError(f"{origin.label}: {section}.{key}: {error}.") from error
+            where = (section, key) if section else (key,)
+            raise ConfigError(f"{source.origin(where).label}: {dotted(where)}: {error}.") from error
 
+    stages = source.values.get("stages")
+    if isinstance(stages, str) and stages and not is_url(stages):
+        source.values["stages"] = absolute("", "stages", stages)
     data, model, search = (source.values.get(section) for section in ("data", "model", "search"))
     if isinstance(data, dict) and (
         isinstance(path := data.get("path"), str) or (path is None and data.get("factory"))

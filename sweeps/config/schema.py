@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from slimnet.devices import DeviceWish
 from slimnet.precision import PrecisionWish
 from sweeps.config.messages import refusal, show
+from sweeps.config.places import place_problem
 from sweeps.config.search import MEASURED, SECTIONS, Metric, Passes, Search, Seed
 from sweeps.config.sections import (
     MANY,
@@ -99,6 +100,12 @@ class Config(Section):
         description="of trials for optuna-dashboard: sqlite, journal or postgresql://…; auto is sqlite, and "
         "journal on a network file system",
     )
+    stages: str | None = Field(
+        None,
+        min_length=1,
+        description="where stages are kept: a folder, or a URL such as s3://bucket/prefix, which machines "
+        "and runs folders may share; else in the runs folder",
+    )
 
     @field_validator("storage")
     @classmethod
@@ -106,6 +113,13 @@ class Config(Section):
         if problem := storage_problem(storage):
             raise refusal(((), problem))
         return storage
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_keep_no_password(cls, stages: str | None) -> str | None:
+        if stages and (problem := place_problem(stages)):
+            raise refusal(((), problem))
+        return stages
 
     @field_validator("study")
     @classmethod

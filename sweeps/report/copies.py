@@ -9,12 +9,12 @@ from pathlib import Path
 
 from slimnet.errors import SlimnetError
 from slimnet.files import aside_of
-from sweeps.records import StudyRecord, TrialRecord
+from sweeps.records import StudyRecord
 
 FOLDER = "networks"
 
 
-def offer_networks(study: StudyRecord, report: Path, stages: Path) -> Mapping[int, str]:
+def offer_networks(study: StudyRecord, report: Path) -> Mapping[int, str]:
     """Put the networks of the front into the report's folder, so that links live as long as the page.
 
     They take no room on the disk: they are further names of the same files, where it has such, else copies.
@@ -23,7 +23,6 @@ def offer_networks(study: StudyRecord, report: Path, stages: Path) -> Mapping[in
     Args:
         study: whose front it is.
         report: the folder of the page.
-        stages: the folder of the stages.
 
     Returns:
         The address of each network from the page, by trial; without those that are not on this disk.
@@ -32,7 +31,7 @@ def offer_networks(study: StudyRecord, report: Path, stages: Path) -> Mapping[in
         SlimnetError: a file cannot be written.
     """
     folder = report / FOLDER
-    sources = {number: stages / checkpoint(study.trials[number]) for number in study.front}
+    sources = {number: study.trials[number].stages[-1].source.checkpoint for number in study.front}
     names = {number: f"{study.name}-trial-{number}.pt" for number, path in sources.items() if path.is_file()}
     try:
         for number, name in names.items():
@@ -44,12 +43,6 @@ def offer_networks(study: StudyRecord, report: Path, stages: Path) -> Mapping[in
     except OSError as error:
         raise SlimnetError(f"cannot write {error.filename}: {error.strerror}") from error
     return {number: f"{FOLDER}/{name}" for number, name in names.items()}
-
-
-def checkpoint(trial: TrialRecord) -> Path:
-    """The file of a trial's network, in the folder of the stages."""
-    last = trial.stages[-1]
-    return Path(last.kind, last.key, "checkpoint.pt")
 
 
 def _share(source: Path, target: Path) -> None:

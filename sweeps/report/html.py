@@ -42,7 +42,7 @@ def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None
 
     Args:
         study: what is reported.
-        folder: runs/<study>/report; the networks are those of the stages in runs/stages.
+        folder: runs/<study>/report.
         comparison: the study's comparison; made if not given.
 
     Returns:
@@ -58,7 +58,7 @@ def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None
 
 def build(study: StudyRecord, folder: Path, comparison: Comparison | None = None) -> Report:
     """The content of the page, and the networks of the front beside where it is to be; see `write_report`."""
-    offered = offer_networks(study, folder, folder.parent.parent / "stages")
+    offered = offer_networks(study, folder)
     from sweeps.report.online import links  # which needs sweeps.tracking, and that this package
 
     report = content.report(study, offered, folder, comparison)

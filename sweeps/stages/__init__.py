@@ -9,11 +9,12 @@ from sweeps.stages.chain import Stage, chain, control, curve_stage, dense_stage,
 from sweeps.stages.contents import DamagedStageError
 from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec
-from sweeps.stages.folder import StageFolder, Store
+from sweeps.stages.folder import StageFolder
 from sweeps.stages.latency import LatencySpec
 from sweeps.stages.prune import PruneSpec
 from sweeps.stages.sparse import EarlySpec, SparseSpec
 from sweeps.stages.spec import Spec
+from sweeps.stages.store import Store
 
 __all__ = [
     "KINDS",

@@ -27,18 +27,8 @@ from sweeps.records import Row, StageRecord, StageState
 from sweeps.stages.chain import Stage
 from sweeps.stages.contents import DamagedStageError, failure_in, result_in, row_in
 
+SMALL_FILES = ("result.json", "failure.json", "timing.json", "history.jsonl", "spec.json")
 LOCK_POLL = 0.2  # seconds between checks of `stop` while another process holds the folder
-
-
-class Store:
-    """The folders of all stages, `runs/stages/<kind>/<key>/`."""
-
-    def __init__(self, runs: Path) -> None:
-        self.root = runs / "stages"
-
-    def folder(self, stage: Stage | StageRecord) -> StageFolder:
-        """The folder of a stage, which need not exist yet."""
-        return StageFolder(self.root / stage.kind / stage.key)
 
 
 class StageFolder:
@@ -124,6 +114,17 @@ class StageFolder:
             return list(map(float, json.loads(self._file("timing").read_bytes())["ended"]))
         return []
 
+    def network(self) -> Path | None:
+        """The file of the network of a finished stage; None if there is none."""
+        return self.checkpoint if self.checkpoint.is_file() else None
+
+    def fetch_network(self) -> None:
+        """Have the network of a finished stage on this disk, where folders of this kind are."""
+
+    def drop_network(self) -> bool:
+        """Delete the network if it is a copy, so that `fetch_network` gets another; False if it is none."""
+        return False
+
     # Writing
 
     def prepare(self, stage: Stage) -> None:
@@ -141,7 +142,9 @@ class StageFolder:
             list(self.path.iterdir())
 
     @contextmanager
-    def hold(self, stop: Callable[[], bool]) -> Iterator[bool]:
+    def hold(
+        self, stop: Callable[[], bool], warn: Callable[[str], None] = lambda text: None
+    ) -> Iterator[bool]:
         """Hold the folder, waiting while another process holds it; yields False if `stop` ended the wait.
 
         Deletes temporary files that a killed holder left.
@@ -182,6 +185,9 @@ class StageFolder:
         known, now = self.times()[: epoch - 1], time.time()
         unknown = [now] * (epoch - 1 - len(known))  # of an earlier version, or lost
         write_json(self._file("timing"), {"seconds": seconds, "ended": [*known, *unknown, now]})
+
+    def publish(self) -> None:
+        """Say that the files belong together now, after an epoch, for those who keep copies of them."""
 
     def commit(self, result: dict[str, Any]) -> None:
         """Write the result, after which the stage is done."""

@@ -65,10 +65,12 @@ class State:
         self._stopping = Stopping(config, study.ends)
         self._measures = self._latencies.are_taken
         self.dense = dense_stage(config, facts.precision, facts.data, facts.networks)
+        chains = [self._chain(point) for point in study.points]
+        store.prefetch([self.dense, *(stage for _, stages in chains for stage in stages)])
         self._stages.look_up(self.dense)
         self._latencies.add(self.dense)
-        for point in study.points:
-            self._take(point)
+        for point, (trial, stages) in zip(study.points, chains, strict=True):
+            self._take(point, trial, stages)
         self._find_contenders()
         if not self._contenders.are_known:
             self._contenders.find_earlier([self._trials[number] for number in self._front.numbers()])
@@ -77,15 +79,17 @@ class State:
 
     def add(self, point: Point) -> TrialRecord:
         """Add the next trial."""
-        trial = self._take(point)
+        trial = self._take(point, *self._chain(point))
         self._find_contenders()
         return trial
 
-    def _take(self, point: Point) -> TrialRecord:
+    def _chain(self, point: Point) -> tuple[Config, tuple[Stage, ...]]:
+        """The config and the stages of a trial."""
+        config, facts = resolve(self.config, point.params), self._study.facts
+        return config, chain(config, facts.precision, facts.data, facts.networks)
+
+    def _take(self, point: Point, config: Config, stages: tuple[Stage, ...]) -> TrialRecord:
         number = len(self._trials)
-        config = resolve(self.config, point.params)
-        facts = self._study.facts
-        stages = chain(config, facts.precision, facts.data, facts.networks)
         for stage in stages:
             self._stages.look_up(stage)
         needed = (*stages, *self._latencies.add(stages[-1]))
@@ -382,7 +386,7 @@ def read_study(runs: Path, config: Config) -> StudyRecord:
     Raises:
         SlimnetError: a file of the study is missing or damaged, naming it.
     """
-    return State(config, open_study(runs / config.study, config), Store(runs)).record()
+    return State(config, open_study(runs / config.study, config), Store(runs, config.stages)).record()
 
 
 def count_states(stages: list[StageRecord]) -> dict[StageState, int]:

@@ -22,6 +22,7 @@ FREE_TO_CHANGE = {  # fields that affect no results, or only of later trials, or
     "retries",
     "stall_minutes",
     "device",
+    "stages",
     "wandb",
     "storage",
     "precision",

@@ -178,13 +178,14 @@ def _models(study: StudyRecord, trial: TrialRecord, standing: Standing) -> tuple
     found: list[Model] = []
     for stage in trial.stages:
         last = stage is trial.stages[-1]
-        if stage.kind == "early" or not stage.source.checkpoint.exists():
+        network = stage.source.network() if stage.kind != "early" else None
+        if network is None:
             continue
         own = (f"trial-{trial.number}", *(["best"] if standing == "best" else [])) if last else ()
         found.append(
             Model(
                 name=stem if last else f"{stem}-{stage.name}",
-                path=stage.source.checkpoint,
+                path=network,
                 aliases=(stage.key, *own),
                 is_input=not last,
                 metadata={

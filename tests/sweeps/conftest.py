@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 
+from object_store import S3, serve_s3
 from postgres_server import Server, running_server
 from running import Command, Sweep
 
@@ -52,4 +53,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 def postgres() -> Iterator[Server]:
     """A PostgreSQL server."""
     with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server, in whose environment this process is."""
+    with serve_s3() as server:
         yield server

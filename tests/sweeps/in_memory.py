@@ -18,6 +18,9 @@ class InMemory:
     checkpoint: Path = Path("none")
     reads: int = 0
 
+    def network(self) -> Path | None:
+        return self.checkpoint if self.checkpoint.is_file() else None
+
     def history(self) -> list[Row]:
         self.reads += 1
         return self.rows

@@ -1,0 +1,287 @@
+"""Objects at a URL, through fsspec: each appears whole or not at all, and every wait has an end.
+
+Credentials are those that the library of the protocol finds in its environment; none is held here.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO, Any, TypeVar
+
+from slimnet.errors import SlimnetError
+from slimnet.files import replacing
+
+ANSWER = 20.0  # seconds for an answer about a small object
+PATIENCE = 10.0  # seconds in which what has failed is tried again
+PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before the next try, which doubles up to the longest
+CHUNK = 8 * 2**20  # bytes
+
+PACKAGES = {"s3": "slimnet[store]", "s3a": "slimnet[store]", "gs": "gcsfs", "gcs": "gcsfs"}
+PACKAGES |= dict.fromkeys(("abfs", "abfss", "az"), "adlfs")
+WHOLE = {*PACKAGES, "memory", "oss", "oci"}  # where a write is seen at its end, and there are no folders
+OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}}
+}
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile; AWS_ENDPOINT_URL if not Amazon's",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
+
+Answer = TypeVar("Answer")
+Warn = Callable[[str], None]
+
+logger = logging.getLogger("sweeps.stages")
+
+
+class UnreachableError(SlimnetError):
+    """A place cannot be reached now, or refuses what is asked of it."""
+
+
+class Remote:
+    """The objects below a URL, by their names.
+
+    Methods raise UnreachableError once they have tried for a while, and SlimnetError if a package is missing.
+
+    Args:
+        url: such as s3://bucket/prefix.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self.protocol = url.partition("://")[0].lower()
+        self._files: Any = None
+        self._root = ""
+        self._fetched: dict[str, bytes | None] = {}  # in advance
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Remote, (self.url,)  # connections belong to a process
+
+    def __str__(self) -> str:
+        return self.url
+
+    def read(self, name: str) -> bytes | None:
+        """A small object; None if there is none."""
+        if name in self._fetched:
+            return self._fetched.pop(name)
+        try:
+            return bytes(self._ask(lambda: self._files.cat_file(self._path(name))))
+        except FileNotFoundError:
+            return None
+
+    def fetch(self, names: Sequence[str]) -> None:
+        """Get many small objects at once; the next `read` of each takes it from here."""
+        paths = [self._path(name) for name in names] if self._opened() else []
+        for begin in range(0, len(paths), 500):
+            part = paths[begin : begin + 500]
+            found = self._ask(lambda part=part: self._files.cat(part, on_error="return"))  # type: ignore[misc]
+            for name, path in zip(names[begin:], part, strict=False):
+                content = found.get(path, FileNotFoundError())
+                if isinstance(content, bytes):
+                    self._fetched[name] = content
+                elif isinstance(content, FileNotFoundError):
+                    self._fetched[name] = None  # other errors are met by `read`, which tries again
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small object in place of the one that is there, if any."""
+        self._fetched.pop(name, None)
+        self._ask(lambda: self._put(name, lambda path: self._files.pipe_file(path, content)))
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small object; False if there is one, which stays."""
+
+        def put() -> None:
+            self._make_parent(name)
+            self._files.pipe_file(self._path(name), content, mode="create")
+
+        try:
+            self._ask(put)
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, *names: str) -> None:
+        """Delete objects; those that are not there are none."""
+        for name in names:
+            try:
+                self._ask(lambda name=name: self._files.rm_file(self._path(name)))  # type: ignore[misc]
+            except FileNotFoundError:
+                continue
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the objects in a folder."""
+        try:
+            found = self._ask(lambda: self._files.ls(self._path(folder), detail=False))
+        except FileNotFoundError:
+            return []
+        return [f"{folder}/{path.rstrip('/').rpartition('/')[2]}" for path in found]
+
+    def upload(self, name: str, file: IO[bytes]) -> int:
+        """Write a large object, under a name that none has; returns its bytes."""
+
+        def put(path: str) -> int:
+            file.seek(0)
+            with self._files.open(path, "wb") as target:
+                shutil.copyfileobj(file, target, CHUNK)
+            return file.tell()
+
+        return self._ask(lambda: self._put(name, put), bound=None)
+
+    def download(self, name: str, path: Path, size: int) -> None:
+        """Write a large object to a file of this disk.
+
+        Raises:
+            FileNotFoundError: there is none.
+            UnreachableError: what has come is not of this size.
+        """
+
+        def get() -> None:
+            with replacing(path) as target, self._files.open(self._path(name), "rb") as source:
+                shutil.copyfileobj(source, target, CHUNK)
+                if target.tell() != size:
+                    raise OSError(f"{name} came with {target.tell()} of {size} bytes")
+
+        self._ask(get, bound=None)
+
+    def check(self) -> None:
+        """See that objects can be written, and read and deleted again."""
+        name = f".probe-{secrets.token_hex(4)}"
+        try:
+            self.write(name, b"slimnet")
+        except FileNotFoundError as error:
+            raise self._unreachable(f"there is no such bucket or folder: {error}") from error
+        if self.read(name) != b"slimnet":
+            raise self._unreachable("what was written is not what is read")
+        self.delete(name)
+
+    def _path(self, name: str) -> str:
+        self._opened()
+        return f"{self._root}/{name}"
+
+    def _put(self, name: str, write: Callable[[str], Answer]) -> Answer:
+        """Have an object written; where a write is seen before its end, aside, and renamed."""
+        path = self._path(name)
+        if self.protocol in WHOLE:
+            return write(path)
+        self._make_parent(name)
+        aside = f"{path}.{secrets.token_hex(4)}.part"
+        answer = write(aside)
+        self._files.mv(aside, path)
+        return answer
+
+    def _make_parent(self, name: str) -> None:
+        if self.protocol not in WHOLE:
+            self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+
+    def _opened(self) -> bool:
+        """Have the library of the protocol ready, which reads its credentials."""
+        if self._files is None:
+            self._files, self._root = _open(self.url, self.protocol)
+        return True
+
+    def _ask(self, question: Callable[[], Answer], bound: float | None = ANSWER) -> Answer:
+        """The answer to a question, which is asked again for a while if there is none.
+
+        Raises:
+            FileNotFoundError, FileExistsError: as the question.
+            UnreachableError: there is no answer.
+        """
+        self._opened()
+        began, pause = time.monotonic(), PAUSE
+        while True:
+            try:
+                return question() if bound is None else _within(bound, question)
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except Exception as error:  # each library has its own
+                final = isinstance(error, PermissionError) or time.monotonic() - began + pause > PATIENCE
+                if final:
+                    raise self._unreachable(_gist(error)) from error
+            time.sleep(pause)
+            pause *= 2
+
+    def _unreachable(self, reason: str) -> UnreachableError:
+        hint = CREDENTIALS.get(self.protocol)
+        where = f", and that its credentials are in the environment ({hint})" if hint else ""
+        return UnreachableError(
+            f"the stages at {self.url} cannot be reached ({reason}); see that the address is right{where}"
+        )
+
+
+def when_reachable(action: Callable[[], None], stop: Callable[[], bool], warn: Warn) -> bool:
+    """Do something once a place can be reached.
+
+    Args:
+        action: raises UnreachableError while it cannot.
+        stop: whether to give up.
+        warn: told once, in a sentence, that there is a wait.
+
+    Returns:
+        False if `stop` ended the wait.
+    """
+    pause = PAUSE
+    while not stop():
+        try:
+            action()
+        except UnreachableError as error:
+            if pause == PAUSE:
+                warn(f"{error}; waiting for it")
+            end = time.monotonic() + pause
+            while time.monotonic() < end and not stop():
+                time.sleep(min(0.2, pause))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        else:
+            return True
+    return False
+
+
+def _open(url: str, protocol: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path of it there."""
+    try:
+        import fsspec
+    except ImportError:
+        raise SlimnetError(f"stages at {url} need the package fsspec: pip install 'slimnet[store]'") from None
+    options = {} if protocol in fsspec.config.conf else OPTIONS.get(protocol, {})
+    try:
+        files, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
+    except ImportError as error:
+        package = PACKAGES.get(protocol, str(error))
+        raise SlimnetError(f"stages at {url} need another package: pip install '{package}'") from None
+    except ValueError as error:
+        raise SlimnetError(f"stages are at {url}, which cannot be read: {error}") from None
+    return files, str(path).rstrip("/")
+
+
+def _within(seconds: float, question: Callable[[], Answer]) -> Answer:
+    """The answer to a question that may never be answered.
+
+    Raises:
+        TimeoutError: it is not, in time.
+    """
+    answers: SimpleQueue[tuple[Answer | None, BaseException | None]] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((question(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no answer within {seconds:g} seconds") from None
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]
+
+
+def _gist(error: Exception) -> str:
+    """The first line of an error, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

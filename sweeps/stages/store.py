@@ -1,0 +1,63 @@
+"""Where stages are kept: in a folder, or at a URL with copies in the runs folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from sweeps.config.places import is_url
+from sweeps.records import StageRecord
+from sweeps.stages.chain import Stage
+from sweeps.stages.folder import StageFolder
+from sweeps.stages.mirrored import MirroredFolder
+from sweeps.stages.remote import Remote
+
+COPIES = ".copies-"  # before the name of a folder with copies of the stages at a URL
+
+
+class Store:
+    """The folders of all stages, <kind>/<key>/.
+
+    Args:
+        runs: the folder of the studies.
+        place: as `stages` of the config: a folder or a URL; runs/stages if not given.
+
+    Attributes:
+        root: the folder that holds them, or copies of those at a URL.
+        remote: the URL; None if they are in a folder.
+        is_elsewhere: whether they are in a folder that is not in that of the studies.
+    """
+
+    def __init__(self, runs: Path, place: str | None = None) -> None:
+        self.root = runs / "stages" if place is None else Path(place)
+        self.is_elsewhere = place is not None and not is_url(place)
+        self.remote: Remote | None = None
+        if place is not None and is_url(place):
+            self.remote = Remote(place)
+            name = hashlib.sha256(self.remote.url.encode()).hexdigest()[:8]
+            self.root = (runs / "stages" / f"{COPIES}{name}").absolute()
+
+    def folder(self, stage: Stage | StageRecord) -> StageFolder:
+        """The folder of a stage, which need not exist yet."""
+        path = self.root / stage.kind / stage.key
+        return StageFolder(path) if self.remote is None else MirroredFolder(path, self.remote)
+
+    def prefetch(self, stages: Iterable[Stage]) -> None:
+        """Ask a URL about many stages at once, as they are going to be read.
+
+        Raises:
+            SlimnetError: the URL cannot be reached.
+        """
+        if self.remote is not None:
+            keys = {f"{stage.kind}/{stage.key}/stage.json": None for stage in stages}
+            self.remote.fetch(list(keys))
+
+    def check(self) -> None:
+        """See that stages can be written.
+
+        Raises:
+            SlimnetError: they cannot.
+        """
+        if self.remote is not None:
+            self.remote.check()

@@ -1,0 +1,232 @@
+"""Stages at a URL: what readers see of them, what is taken over, and what an outage or a kill leaves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from object_store import S3, drop
+from running import wait_until
+
+from sweeps.config import load_config, resolve
+from sweeps.stages import Stage, StageFolder, Store, chain
+from sweeps.stages import lease as leases
+from sweeps.stages import remote as remotes
+from sweeps.stages.remote import Remote, UnreachableError
+
+METRICS = {"params": 5, "macs": 7, "val_accuracy": 0.5, "test_accuracy": 0.25}
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty place of each kind."""
+    if request.param == "s3":
+        server: S3 = request.getfixturevalue("s3")
+        yield server.new_place()
+        return
+    place = f"memory://{tmp_path.name}/place" if request.param == "memory" else f"file://{tmp_path}/place"
+    yield place
+    drop(place)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return chain(resolve(load_config("smoke"), {"sparse.lambda": 0.02, "prune.ratio": 0.5}), "float32")[0]
+
+
+@pytest.fixture
+def at(tmp_path: Path, url: str, stage: Stage) -> Callable[[str], StageFolder]:
+    """The stage's folder in one of several runs folders that share a place."""
+
+    def folder(runs: str) -> StageFolder:
+        return Store(tmp_path / runs, url).folder(stage)
+
+    return folder
+
+
+def result(stage: Stage) -> dict[str, Any]:
+    return {
+        "kind": stage.kind, "key": stage.key, "metrics": METRICS, "seconds": 1.0, "environment": {},
+    }  # fmt: skip
+
+
+def train(folder: StageFolder, *epochs: int) -> None:
+    """What a worker does for some epochs."""
+    for epoch in epochs:
+        folder.checkpoint.write_bytes(b"epoch %d" % epoch)
+        folder.append({"epoch": epoch, "loss": 1 / epoch})
+        folder.publish()
+
+
+def held(folder: StageFolder, work: Callable[[], None] = lambda: None) -> str:
+    """Hold a folder and work there; what the checkpoint holds then."""
+    with folder.hold(lambda: False) as alone:
+        assert alone
+        before = folder.checkpoint.read_bytes().decode() if folder.checkpoint.exists() else ""
+        work()
+    return before
+
+
+def test_asking_makes_nothing(at: Callable[[str], StageFolder], stage: Stage, tmp_path: Path) -> None:
+    assert at("a").read(stage).state == "missing"
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_stage_goes_on_elsewhere_and_its_network_is_fetched_when_needed(
+    at: Callable[[str], StageFolder], stage: Stage, url: str
+) -> None:
+    one, other = at("a"), at("b")
+    one.prepare(stage)
+    held(one, lambda: train(one, 1))
+    record = other.read(stage)
+    assert (record.state, record.epochs_done, record.history) == ("partial", 1, one.history())
+    assert not other.checkpoint.exists()
+
+    assert held(other, lambda: train(other, 2)) == "epoch 1"
+    assert at("c").read(stage).epochs_done == 2
+
+    def finish() -> None:
+        one.checkpoint.write_bytes(b"the network")
+        one.commit(result(stage))
+
+    assert held(one, finish) == "epoch 2"
+    record = other.read(stage)
+    assert (record.state, record.metrics) == ("done", METRICS)
+    assert not other.checkpoint.exists()  # that of the second epoch would be another
+    assert (network := other.network()) is not None
+    assert network.read_bytes() == b"the network"
+    assert json.loads((other.path / "spec.json").read_text()) == stage.spec.dump()
+    assert sorted(name[:10] for name in objects(url)) == ["checkpoint", "stage.json"]  # no garbage, no lease
+
+
+def test_a_torn_upload_leaves_what_was_there_and_goes_with_the_next_worker(
+    at: Callable[[str], StageFolder], stage: Stage, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = at("a")
+    held(one, lambda: train(one, 1))
+    killed = pytest.MonkeyPatch()
+    killed.setattr(Remote, "write", lambda self, name, content: threading.Event().wait())
+    killed.setattr(leases, "BEAT", 1e6)
+    folder = at("a")
+    threading.Thread(target=lambda: held(folder, lambda: train(folder, 2)), daemon=True).start()
+    wait_until(lambda: len([name for name in objects(url) if "checkpoint" in name]) == 2)
+    killed.undo()
+
+    monkeypatch.setattr(leases, "EXPIRES", 0.0)  # as of a dead one
+    assert at("b").read(stage).epochs_done == 1
+    assert held(at("b")) == "epoch 1"
+    assert len([name for name in objects(url) if "checkpoint" in name]) == 1
+
+
+def test_an_outage_costs_nothing(
+    at: Callable[[str], StageFolder], stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs go on, are uploaded later, and a worker that ends waits for that, or is stopped."""
+    monkeypatch.setattr(remotes, "PATIENCE", 0.0)
+    monkeypatch.setattr(remotes, "PAUSE", 0.01)
+    one, said, stop = at("a"), list[str](), threading.Event()
+    with one.hold(stop.is_set, said.append) as alone:
+        assert alone
+        down = pytest.MonkeyPatch()
+        down.setattr(Remote, "write", unreachable)
+        train(one, 1, 2)
+        wait_until(lambda: bool(said))
+        stop.set()
+    down.undo()
+    assert "goes on, and is uploaded later" in said[0]
+    assert at("b").read(stage).state == "missing"
+    assert one.epochs_done() == 2
+
+    assert at("a").mend(stage)[0].epochs_done == 2  # the next driver makes it good
+    assert at("b").read(stage).epochs_done == 2
+    assert held(at("b")) == "epoch 2"
+
+
+def test_a_failure_and_its_retry_reach_others(at: Callable[[str], StageFolder], stage: Stage) -> None:
+    at("a").fail("the loss became nan", "")
+    assert at("b").read(stage).state == "failed"
+    at("b").forget_failure()
+    assert at("a").read(stage).state == "missing"
+
+
+def test_a_damaged_copy_is_taken_from_there_again(at: Callable[[str], StageFolder], stage: Stage) -> None:
+    one = at("a")
+    held(one, lambda: train(one, 1))
+    (one.path / "history.jsonl").write_text("no JSON\n")
+    record, said = at("a").mend(stage)
+    assert (record.epochs_done, said) == (1, [])
+
+    def finish() -> None:
+        train(one, 2)
+        one.commit(result(stage))
+
+    held(one, finish)
+    one.checkpoint.write_bytes(b"bad")
+    assert at("a").mend(stage)[0].state == "done"
+    assert (network := at("a").network()) is not None
+    assert network.read_bytes() == b"epoch 2"
+
+
+def test_a_network_given_up_is_computed_again_everywhere(
+    at: Callable[[str], StageFolder], stage: Stage
+) -> None:
+    one = at("a")
+
+    def finish() -> None:
+        train(one, 1, 2)
+        one.commit(result(stage))
+
+    held(one, finish)
+    assert at("b").read(stage).state == "done"
+    at("b").give_up_network("it is damaged")
+    assert at("a").mend(stage)[0].state == "missing"
+    assert at("a").network() is None
+
+
+def test_there_is_one_writer(at: Callable[[str], StageFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another waits; of a writer that is dead, until its counter has stood still."""
+    monkeypatch.setattr(leases, "LOOK", 0.01)
+    monkeypatch.setattr(leases, "BEAT", 0.02)
+    monkeypatch.setattr(leases, "EXPIRES", 0.5)
+    one = at("a")
+    with one.hold(lambda: False) as alone:
+        assert alone
+        began = time.monotonic()
+        with at("b").hold(lambda: time.monotonic() - began > 1.0) as other:
+            assert not other
+        train(one, 1)
+    with at("b").hold(lambda: False) as other:
+        assert other
+
+
+def test_a_place_that_cannot_be_reached_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remotes, "PATIENCE", 0.0)
+    with pytest.raises(UnreachableError, match="the stages at file:///proc/none cannot be reached"):
+        Store(tmp_path, "file:///proc/none").check()
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(Exception, match=r"pip install 'slimnet\[store\]'"):
+        Store(tmp_path, "s3://bucket").check()
+
+
+def objects(url: str) -> list[str]:
+    """The names of all objects at a place."""
+    files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return [name.rpartition("/")[2] for name in files.find(path)]
+
+
+def unreachable(*arguments: object) -> None:
+    raise UnreachableError("the stages cannot be reached")
