@@ -2,6 +2,8 @@
 
     studies         runs/<study>/
     stages          runs/stages/<kind>/<key>/, if no study in the folder refers to them
+    copies          the same of stages at a URL; what is there, and in folders elsewhere that `stages` names,
+                    stays, as other runs folders may refer to it
     set aside       files that were damaged (*.damaged), and databases that were made anew (study.db.old)
 
 A folder that is deleted gets another name first, which no command reads. So there is never half a study or
@@ -20,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from slimnet.errors import SlimnetError
 from sweeps.stages import Store
+from sweeps.stages.store import COPIES
 from sweeps.state import State
 from sweeps.study import DATABASE, JOURNAL, check_free, kept_config, open_study, removal_lock
 
@@ -38,8 +41,8 @@ def is_study(folder: Path) -> bool:
 
 
 def stages_in(runs: Path) -> list[Path]:
-    """The folders of all stages in a runs folder."""
-    return [stage for kind in _folders(Store(runs).root) for stage in _folders(kind)]
+    """The folders of all stages in a runs folder, and of the copies of stages at URLs."""
+    return [stage for kind in _kinds_in(runs) for stage in _folders(kind)]
 
 
 def stages_of(study: Path) -> set[Path]:
@@ -54,7 +57,7 @@ def stages_of(study: Path) -> set[Path]:
     runs = study.parent
     try:
         config = kept_config(study)
-        state = State(config, open_study(study, config), Store(runs))
+        state = State(config, open_study(study, config), Store(runs, config.stages))
         if again := state.to_be_computed_again():
             raise SlimnetError(f"{again}; `run` it first")
     except SlimnetError as error:
@@ -93,9 +96,7 @@ def set_aside(runs: Path) -> list[Path]:
 
 def leftovers(runs: Path) -> list[Path]:
     """What a deletion that was killed has left."""
-    return [
-        path for folder in (runs, *_folders(Store(runs).root)) for path in sorted(folder.glob(f"{GONE}*"))
-    ]
+    return [path for folder in (runs, *_kinds_in(runs)) for path in sorted(folder.glob(f"{GONE}*"))]
 
 
 def size_of(path: Path) -> int:
@@ -150,6 +151,12 @@ def _delete(path: Path) -> None:
 
 def _renamed(folder: Path) -> Path:
     return folder.rename(folder.with_name(f"{GONE}{folder.name}-{secrets.token_hex(4)}"))
+
+
+def _kinds_in(runs: Path) -> list[Path]:
+    """The folders of all kinds of stages in a runs folder."""
+    root = Store(runs).root
+    return [kind for place in (root, *sorted(root.glob(f"{COPIES}*"))) for kind in _folders(place)]
 
 
 def _folders(parent: Path) -> list[Path]:
