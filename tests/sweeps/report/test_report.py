@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_memory import InMemory
 
 from slimnet.errors import SlimnetError
 from sweeps.comparison import Comparison
@@ -396,7 +397,7 @@ def test_the_table_has_the_dense_network_first_and_every_trial(page: Page, study
 
 def test_the_networks_of_the_front_lie_beside_the_page(study: StudyRecord, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / study.name / "report"
-    with_files(study, tmp_path)
+    study = with_files(study, tmp_path)
     page = write(study, tmp_path)
     by_size = sorted((study.trials[n] for n in study.front), key=lambda t: t.metrics["params"])
     names = [f"fashion-mini-trial-{trial.number}.pt" for trial in by_size]
@@ -410,15 +411,21 @@ def test_the_networks_of_the_front_lie_beside_the_page(study: StudyRecord, tmp_p
     assert Path(path[1]).is_file()
 
 
-def with_files(study: StudyRecord, tmp_path: Path) -> None:
+def with_files(study: StudyRecord, tmp_path: Path) -> StudyRecord:
+    """The study with networks on this disk."""
+    trials = list(study.trials)
     for trial in study.complete:
-        path = tmp_path / "runs" / "stages" / "finetune" / trial.stages[-1].key / "checkpoint.pt"
+        *before, last = trial.stages
+        path = tmp_path / "runs" / "stages" / "finetune" / last.key / "checkpoint.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"network {trial.number}")
+        here = replace(last, source=InMemory(last.history, last.gamma_layers, checkpoint=path))
+        trials[trial.number] = replace(trial, stages=(*before, here))
+    return replace(study, trials=trials)
 
 
 def test_networks_that_have_left_the_front_leave_the_folder(study: StudyRecord, tmp_path: Path) -> None:
-    with_files(study, tmp_path)
+    study = with_files(study, tmp_path)
     write(study, tmp_path)
     first, *others = study.front
     write(replace(study, front=others), tmp_path)
@@ -449,7 +456,7 @@ def test_a_network_that_is_made_again_is_offered_again(
         raise OSError("this disk has no second names")
 
     monkeypatch.setattr(os, "link", refuse)
-    with_files(study, tmp_path)
+    study = with_files(study, tmp_path)
     write(study, tmp_path)
     number = study.front[0]
     stage = tmp_path / "runs" / "stages" / "finetune" / study.trials[number].stages[-1].key / "checkpoint.pt"
