@@ -442,7 +442,7 @@ def test_a_run_and_a_report_may_offer_networks_at_once(
         write(study, tmp_path)
         os.replace(source, target)
 
-    with_files(study, tmp_path)
+    study = with_files(study, tmp_path)
     monkeypatch.setattr(os, "replace", replace_later)
     write(study, tmp_path)
     names = sorted(os.listdir(tmp_path / "runs" / study.name / "report" / "networks"))
