@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from slimnet.data.catalogue import fingerprint
@@ -11,7 +10,7 @@ from slimnet.errors import SlimnetError
 from slimnet.invocation import program
 from slimnet.precision import Precision
 from sweeps.cli.options import RUNS
-from sweeps.config import Config, load_config
+from sweeps.config import Config, ConfigError, load_config
 from sweeps.config.space import count_points
 from sweeps.executors import processes
 from sweeps.machine import Prepared, look, prepare
@@ -49,21 +48,33 @@ def command(name: str, *arguments: str) -> str:
     return f"{program('sweeps')} {shlex.join([name, *arguments])}"
 
 
-@dataclass(frozen=True)
 class Named:
     """A study as the commands name it that are suggested next.
 
     Attributes:
-        config: the user's name for its config.
-        settings: the config, with what --set and other options have changed.
         runs: the folder of the studies.
-        data_dir: the folder of the data sets, where the user has named one.
     """
 
-    config: str
-    settings: Config
-    runs: Path
-    data_dir: Path | None = None
+    def __init__(self, config: str, settings: Config, runs: Path, data_dir: Path | None = None) -> None:
+        """Look the config up now, as its file may be another when a run ends.
+
+        Args:
+            config: the user's name for it.
+            settings: the same, with what --set and other options have changed.
+            runs: the folder of the studies.
+            data_dir: the folder of the data sets, where the user has named one.
+        """
+        self.runs = runs
+        self._study = settings.study
+        self._data_dir = data_dir
+        kept = str(runs / settings.study / "config.yaml")  # which has all changes
+        try:
+            known = load_config(config)
+        except ConfigError:  # it needs what an option has changed
+            self._to_find = self._to_run = kept
+        else:
+            self._to_find = config if known.study == settings.study else kept
+            self._to_run = config if known == settings else kept
 
     def command(self, name: str) -> str:
         """A command line that the user may run next."""
@@ -71,22 +82,17 @@ class Named:
 
     def next_step(self, what: str = "go on") -> str:
         """What to do with a study that is not complete, as a clause: run it, or watch its run."""
-        if is_held(self.runs / self.settings.study):
+        if is_held(self.runs / self._study):
             return f"it is being run, watch it with: {self.command('watch')}"
         return f"{what} with: {self.command('run')}"
 
     def arguments(self, name: str) -> list[str]:
-        """The arguments by which a command finds the study, with the config that it has now.
-
-        The config in the study's folder has what was changed; most commands look only for its name.
-        """
-        known = load_config(self.config)
-        same = known == self.settings if name == "run" else known.study == self.settings.study
-        words = [self.config if same else str(self.runs / self.settings.study / "config.yaml")]
+        """The arguments by which a command finds the study; `run` goes on with the config that it has now."""
+        words = [self._to_run if name == "run" else self._to_find]
         if self.runs != RUNS:
             words += ["--runs", str(self.runs)]
-        if self.data_dir is not None and name in ("run", "export"):
-            words += ["--data-dir", str(self.data_dir)]
+        if self._data_dir is not None and name in ("run", "export"):
+            words += ["--data-dir", str(self._data_dir)]
         return words
 
 

@@ -315,9 +315,10 @@ class _Unrepeated(BaseSampler):
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             logger.exception("the sampler %s failed at trial %d", self._search.sampler, trial.number)
             own = file_of(type(sampler)) if ":" in self._search.sampler else None
+            hint = "; check search.args" if self._search.args else ""
             raise SlimnetError(
                 f"the sampler {self._search.sampler} cannot choose trial {trial.number}: "
-                f"{reason_of(error, own)}"
+                f"{reason_of(error, own)}{hint}"
             ) from error
         finally:
             self.seconds += time.perf_counter() - began

@@ -27,6 +27,7 @@ import slimnet
 from benchmarks import instant
 from slimnet.errors import SlimnetError
 from sweeps.comparison import Comparison
+from sweeps.config import shipped_configs
 from sweeps.executors.reporting import Compute
 from sweeps.jobs import Job, Place, Watch
 from sweeps.state import State
@@ -394,6 +395,25 @@ def test_commands_that_are_suggested_work_as_they_are(
         assert (status, err, f"{count} of {count} trials complete" in out) == (0, "", True)
     again = command("retry", "smoke", "--runs", sweep.runs)[1].partition("start with: sweeps ")[2]
     assert command(*shlex.split(again))[0] == 0
+
+
+def test_a_run_ends_well_without_the_file_that_it_began_with(
+    sweep: Sweep, command: Command, instantly: Callable[[Compute], None], tmp_path: Path
+) -> None:
+    """A file that is no config by itself, as it lacks what an option gives; and that is deleted meanwhile."""
+    file = tmp_path / "mine.yaml"
+    smoke = shipped_configs()["smoke"].read_text()
+    file.write_text(smoke.replace("study: smoke\n", "").replace("  trials: 3\n", ""))
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        file.unlink(missing_ok=True)
+        return instant.compute(job, place, watch)
+
+    instantly(compute)
+    given = ("--runs", sweep.runs, "--wandb", "disabled", "--trials", "2")
+    status, out, err = command("run", file, *given)
+    assert (status, err) == (0, "")
+    assert f"run {sweep.runs / 'mine' / 'config.yaml'} --runs {sweep.runs} --trials 8" in out
 
 
 def test_controls_are_added_to_a_finished_sweep(

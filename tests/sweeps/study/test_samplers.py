@@ -32,7 +32,11 @@ def search(sampler: str, **more: object) -> Search:
         ("tpe", "{startup: 1}", "the sampler tpe takes no argument startup; it takes .*n_startup_trials"),
         ("nsga2", "{population_size: 1}", "the sampler nsga2 failed: ValueError: `population_size` must be"),
         ("tpe", "{n_startup_trials: many}", "the sampler tpe cannot choose trial 0: TypeError: .*int"),
-        ("tpe", "{n_ei_candidates: -1}", "the sampler tpe cannot choose trial 10: ValueError"),
+        (
+            "tpe",
+            "{n_ei_candidates: -1}",
+            "the sampler tpe cannot choose trial 10: ValueError.*; check search.args",
+        ),
         (
             "own_samplers:Breaks",
             "{}",
