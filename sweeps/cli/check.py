@@ -21,7 +21,7 @@ from sweeps.cli.options import (
     WorkersOption,
 )
 from sweeps.cli.show import print_json
-from sweeps.config import Config, load_config
+from sweeps.config import Config
 from sweeps.console import Console
 from sweeps.executors.engines import engine_of
 from sweeps.report.wording import milliseconds, plural
@@ -46,9 +46,7 @@ def check_command(
     Exit status: 0 it can run, with or without warnings; 2 it cannot. Writes nothing but data it downloads.
     """
     flags = {"search.trials": trials, "workers": workers, "executor.kind": kind}
-    settings = load_config(
-        config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-    )
+    settings = studies.load(config, overrides, flags)
     engine = engine_of(settings, Console().note)
     engine.warm_up()
     studies.check_search(settings)

@@ -20,7 +20,6 @@ from sweeps.cli.options import (
     WorkersOption,
 )
 from sweeps.cli.show import print_json
-from sweeps.config import load_config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.executors import processes
@@ -45,8 +44,7 @@ def plan_command(
     Writes nothing but data it downloads.
     """
     flags = {"search.trials": trials, "workers": workers}
-    extra = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    settings = load_config(config, [*overrides, *extra])
+    settings = studies.load(config, overrides, flags)
     studies.check_search(settings)
     settings = check_config(runs / settings.study, settings)
     state = studies.state_of(settings, runs, data_dir=data_dir)

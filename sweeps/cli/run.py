@@ -34,7 +34,7 @@ from sweeps.cli.options import (
 )
 from sweeps.cli.show import print_front
 from sweeps.comparison import Comparison, best_of_front
-from sweeps.config import Config, load_config
+from sweeps.config import Config
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.executors.engines import engine_of
@@ -87,9 +87,7 @@ def run_command(
         "storage": storage,
         "wandb.mode": wandb,
     }
-    settings = load_config(
-        config, [*overrides, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-    )
+    settings = studies.load(config, overrides, flags)
     console = Console(quiet=quiet)
     data_dir = data_dir and data_dir.absolute()  # workers may have another working folder
     check_name(runs)

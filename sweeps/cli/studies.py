@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slimnet.data.catalogue import fingerprint
@@ -20,6 +21,12 @@ from sweeps.report.wording import plural
 from sweeps.stages import Store
 from sweeps.state import State, read_study
 from sweeps.study import Facts, Study, check_unchanged, is_begun, is_held, kept_config, open_study
+
+
+def load(config: str, overrides: Sequence[str], options: Mapping[str, object]) -> Config:
+    """The config that --set and other options have changed; the latter win, where they are given."""
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    return load_config(config, [*overrides, *given])
 
 
 def read(config: str, runs: Path) -> StudyRecord:

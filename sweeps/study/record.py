@@ -217,9 +217,10 @@ def _read_points(path: Path, config: Config) -> list[Point]:
 
 def _point(content: dict[str, Any]) -> Point:
     """A point from the content of a line."""
-    point = Point(**content)
-    if not (isinstance(point.params, dict) and isinstance(point.attributes, dict)):
-        raise TypeError("params and attributes are mappings")
+    found = dict(content)
+    point = Point(found.pop("params", None), found.pop("attributes", {}))
+    if found or not (isinstance(point.params, dict) and isinstance(point.attributes, dict)):
+        raise TypeError("a line holds params and attributes, both mappings")
     return point
 
 

@@ -60,6 +60,14 @@ def test_a_trial_is_running_waiting_or_interrupted(runs: Path, command: Command)
     assert states(runs, command) == ["waiting"] * 3
 
 
+def test_a_study_that_is_just_being_begun_can_be_watched(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "smoke").mkdir()
+    with hold(tmp_path / "smoke"):
+        status, _, err = command("status", "smoke", "--runs", tmp_path)
+    watch = f"it is being run, watch it with: sweeps watch smoke --runs {tmp_path}"
+    assert (status, err) == (2, f"Error: {tmp_path} has no study smoke yet; {watch}\n")
+
+
 def test_a_plan_tells_the_time_by_the_stages_that_are_done(runs: Path, command: Command) -> None:
     plan = ("plan", "smoke", "--runs", runs, "--trials", 5)
     status, out, _ = command(*plan, "--workers", 2)
