@@ -156,7 +156,8 @@ def _tables(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
     """The tables and the chart of the study as it is now."""
     trials = [{**trial.row(), **trial.measured} for trial in study.complete]
     found = pareto_table(study, comparison)
-    front = sorted(found["front"], key=lambda row: row["params"])
+    front = sorted(_flat(found["front"]), key=lambda row: row["params"])
+    controls = _flat(found["controls"])
     unfinished = [
         [trial.number, trial.state, trial.reason]
         for trial in study.trials
@@ -164,10 +165,10 @@ def _tables(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:
     ]
     return _gammas(study) | {
         "trials": _table(trials),
-        "front": _table(_flat(front)),
-        "controls": _table(_flat(found["controls"])),
+        "front": _table(front),
+        "controls": _table(controls),
         "not_complete": Table(["trial", "state", "reason"], unfinished),
-        "front_chart": _front_chart(study, trials, front, found["controls"]),
+        "front_chart": _front_chart(study, trials, front, controls),
     }
 
 
@@ -223,22 +224,26 @@ def _front_chart(study: StudyRecord, trials: list[Row], front: list[Row], contro
             **style,
         )
 
+    def over_seeds(rows: list[Row], name: str, *, symbol: str) -> Any:
+        means, errors = ([row[f"val_accuracy_{what}"] for row in rows] for what in ("mean", "se"))
+        return go.Scatter(
+            x=[row["params"] for row in rows],
+            y=means,
+            error_y={"array": errors},
+            name=name,
+            mode="lines+markers",
+            marker_symbol=symbol,
+        )
+
     figure = go.Figure()
     figure.add_trace(points(trials, "trials", mode="markers"))
     figure.add_trace(points(front, "front", mode="lines+markers"))
+    repeated = [row for row in front if row["seeds"] > 1]
+    if repeated:
+        figure.add_trace(over_seeds(repeated, "front, mean over seeds", symbol="circle-open"))
     for kind in dict.fromkeys(row["kind"] for row in controls):
         of_kind = [row for row in controls if row["kind"] == kind]
-        means, errors = ([row[f"val_accuracy_{name}"] for row in of_kind] for name in ("mean", "se"))
-        figure.add_trace(
-            go.Scatter(
-                x=[row["params"] for row in of_kind],
-                y=means,
-                error_y={"array": errors},
-                name=f"{kind} control",
-                mode="lines+markers",
-                marker_symbol="square",
-            )
-        )
+        figure.add_trace(over_seeds(of_kind, f"{kind} control", symbol="square"))
     if metrics := study.dense.metrics:
         dense = {"x": [metrics["params"]], "y": [metrics["val_accuracy"]]}
         figure.add_trace(go.Scatter(**dense, name="dense", mode="markers", marker_symbol="star"))

@@ -228,6 +228,14 @@ def test_the_study_has_ended_when_its_controls_have_and_shows_them() -> None:
     assert list(traces["uniform control"].y) == [0.7, 0.7]
 
 
+def test_means_over_seeds_have_their_errors_in_the_chart_of_the_front() -> None:
+    record = study(trial(0), trial(1), goal=2, contenders=[contender("trial", 0, 1)])
+    chart = view_of(record, "study").summary["front_chart"]
+    (repeated,) = (trace for trace in chart.data if trace.name == "front, mean over seeds")
+    assert list(repeated.y) == [pytest.approx((0.8 + 0.71) / 2)]
+    assert list(repeated.error_y.array) == [pytest.approx((0.8 - 0.71) / 2, abs=0.05)]
+
+
 def test_controls_that_are_tried_again_taken_back_or_exchanged_change_the_run_of_the_study() -> None:
     ended = contender("uniform", 0, 0)
     besides = [
