@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
@@ -70,7 +71,7 @@ def render(report: Report, *, live: bool = False) -> str:
     return Template(_file("page.html")).substitute(
         title=escape(report.title),
         subject=escape(report.subject),
-        headline=escape(report.headline),
+        headline=_words(report.headline),
         state=escape(report.state),
         links=_links(report),
         contents="".join(
@@ -85,6 +86,11 @@ def render(report: Report, *, live: bool = False) -> str:
         script="\n".join(map(_file, (*SCRIPTS, *(["live.js"] if live else [])))),
         connect="; connect-src 'self'" if live else "",
     )
+
+
+def _words(text: str) -> str:
+    """A text whose `names` are shown as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _links(report: Report) -> str:
@@ -126,7 +132,7 @@ def _section(section: Section) -> str:
 def _block(block: Block) -> str:
     match block:
         case Paragraph(text):
-            return f"<p>{escape(text)}</p>"
+            return f"<p>{_words(text)}</p>"
         case Code(text, summary):
             code = f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
             return f"<details><summary>{escape(summary)}</summary>{code}</details>" if summary else code
@@ -245,7 +251,7 @@ def _table(table: Table) -> str:
         f"<thead>{_groups(table)}<tr>{_heads(table)}</tr></thead>"
         f"{f'<tbody>{pinned}</tbody>' if pinned else ''}"
         f"<tbody{' data-sortable' if table.sortable else ''}>{others}</tbody></table></div>"
-        f'<p class="swipe">The table is wider than the screen: swipe it sideways.</p>'
+        f'<p class="swipe">The table is wider than the screen: scroll it sideways.</p>'
         f"<figcaption>{caption}</figcaption>{_save('CSV')}</figure>"
     )
 

@@ -65,9 +65,12 @@ def _steps(view: StudyView) -> str:
         return ""
     steps = [abs(after["val_accuracy"] - before["val_accuracy"]) for before, after in pairwise(front)]
     small = sum(step < error for step in steps)
+    if not small:
+        return "The front: every step from one of its points to the next larger is at least a standard error."
+    which = "1 is" if small == 1 else f"{count(small)} are"
     return (
-        f"The front: of {len(steps)} steps from one of its points to the next larger, {count(small)} are "
-        "smaller than one standard error; such neighbours may as well stand in the other order."
+        f"The front: of {len(steps)} steps from one of its points to the next larger, {which} smaller than "
+        "one standard error; such neighbours may as well stand in the other order."
     )
 
 

@@ -28,7 +28,7 @@ def with_error(one: Measured, metric: str) -> str:
     mean, error = one.mean(metric), one.standard_error(metric)
     if error is None:
         return percent(mean)
-    return f"{100 * mean:.1f} ± {100 * error:.1f}{_SPACE}%"
+    return f"{100 * mean:.1f}{_SPACE}±{_SPACE}{100 * error:.1f}{_SPACE}%"
 
 
 def points(difference: Difference) -> str:

@@ -25,7 +25,9 @@ def test_the_standard_error_of_seeds_is_their_spread_over_the_root_of_their_numb
     assert dense.mean("val_accuracy") == pytest.approx(0.82)
     for metric in ("val_accuracy", "test_accuracy"):
         assert dense.standard_error(metric) == pytest.approx(0.02 / math.sqrt(3))
-    assert with_error(dense, "val_accuracy") == "82.0 ± 1.2\N{NO-BREAK SPACE}%"
+    assert (
+        with_error(dense, "val_accuracy") == "82.0\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.2\N{NO-BREAK SPACE}%"
+    )
 
 
 def test_one_seed_has_the_error_of_its_split() -> None:

@@ -86,7 +86,11 @@ def _numeric(name: str, values: dict[int, Any], said: Any, *, log: bool) -> _Sca
 def _drawing(
     view: StudyView, shading: Shading, trials: Sequence[TrialRecord], scales: Sequence[_Scale]
 ) -> Drawing:
-    names = {"tickvals": list(range(len(scales))), "ticktext": [escaped(scale.name) for scale in scales]}
+    names = {
+        "tickvals": list(range(len(scales))),
+        "ticktext": [escaped(scale.name) for scale in scales],
+        "autotickangles": [0, -60],  # where there is little room, to the left: the last name is long
+    }
     drawing = axes(
         axis("", range=[-0.4, len(scales) - 0.6], showgrid=False, **names),
         axis("", range=[-0.1, 1.1], showgrid=False, showticklabels=False),

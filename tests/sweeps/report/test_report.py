@@ -37,7 +37,8 @@ class Page:
         self.source = path.read_text(encoding="utf-8")
         body = self.source[self.source.index("<body>") : self.source.index('<script type="application/json"')]
         self.body = body
-        self.text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body))).replace("\xa0", " ")
+        spaced = re.sub(r"<[^>]+>", " ", re.sub("</?code>", "", body))
+        self.text = re.sub(r"\s+", " ", html.unescape(spaced)).replace("\xa0", " ")
         data = re.search(r'<script type="application/json" id="drawings">(.*?)</script>', self.source, re.S)
         assert data
         self.data = json.loads(data[1])
@@ -636,7 +637,7 @@ def test_a_study_of_failed_trials_says_so_and_why(make_study: MakeStudy, tmp_pat
     points = [{"sparse.lambda": 0.01, "prune.ratio": ratio} for ratio in (0.3, 0.5, 0.7)]
     page = write(make_study(points, states=dict.fromkeys(range(3), "failed")), tmp_path)
     assert "All 3 trials have failed, so there is nothing to choose from." in page.text
-    assert "The reason: the loss is NaN in epoch 3. Mend it, then `retry` lets them run again." in page.text
+    assert "The reason: the loss is NaN in epoch 3. Mend it, then retry lets them run again." in page.text
     assert "No trial has finished yet" not in page.text
 
     going_on = make_study(points, states={0: "failed", 1: "failed", 2: "running"})
@@ -847,7 +848,7 @@ def test_a_baseline_that_failed_leaves_a_report_though_its_repeats_did_not(
     page = write(
         replace(study, dense=replace(study.dense, state="failed", result=None, failure=failure)), tmp_path
     )
-    assert "The dense network has failed (`retry` lets it run again), so there is nothing to" in page.text
+    assert "The dense network has failed (retry lets it run again), so there is nothing to" in page.text
     assert [row[0].removesuffix("●") for row in page.rows("beside")[1:]] == ["trial 0", "uniform"]
     assert points(page.traces("pareto-0", "parameters|validation"), "diamond") == []
 
