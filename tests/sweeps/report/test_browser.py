@@ -45,7 +45,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def front_of_thirty(make_study: MakeStudy) -> StudyRecord:
     study = make_study(
-        [{"sparse.lambda": 0.003 * 1.1 ** (i % 4), "prune.ratio": 0.1 + i / 40} for i in range(30)]
+        [{"sparse.lambda": 0.003 * 1.1 ** (i % 4), "prune.ratio": 0.1 + i / 40} for i in range(30)],
+        space="{sparse.lambda: {log: [0.003, 0.04]}, prune.ratio: {range: [0.1, 0.9]}}",
     )
     return replace(study, front=sorted(range(30), key=lambda n: study.trials[n].metrics["params"]))
 
