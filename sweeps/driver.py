@@ -184,8 +184,6 @@ class Driver:
         store = self._state.store
         folder = store.folder(stage)
         folder.prepare(stage)
-        if folder.epochs_done() != self._state.stage(stage.key).epochs_done:
-            self._publish(self._reload(stage))  # it has gone on without this driver
         shown = _shown(stage, self._state)
         for row in folder.history() if shown.epoch else []:
             shown = _after_epoch(stage, shown, row)

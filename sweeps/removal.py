@@ -18,10 +18,8 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from slimnet.errors import SlimnetError
-from sweeps.stages import Store
+from sweeps.stages import StageFolder, Store
 from sweeps.stages.store import COPIES
 from sweeps.state import State
 from sweeps.study import DATABASE, JOURNAL, check_free, kept_config, open_study, removal_lock
@@ -126,11 +124,10 @@ def delete_study(study: Path) -> None:
 def delete_stages(stages: Iterable[Path]) -> Iterator[Path]:
     """Delete stages, while `removing`; yields each that is gone. One that is still being computed stays."""
     for stage in stages:
-        try:
-            with FileLock(stage / ".lock", timeout=0):
-                moved = _renamed(stage)
-        except Timeout:
-            continue
+        with StageFolder(stage).hold(lambda: False, wait=False) as alone:
+            if not alone:
+                continue
+            moved = _renamed(stage)
         _delete(moved)
         yield stage
 

@@ -18,7 +18,6 @@ from sweeps.executors.ray_actor import Spot, StageActor
 from sweeps.executors.ray_cluster import NAMESPACE, Cluster, nodes
 from sweeps.executors.reporting import ALIVE_EVERY, Compute
 from sweeps.jobs import Job, Place
-from sweeps.stages import Store
 
 AHEAD = 2  # stages that may wait for a place, or as many as fit if more: they make a cluster grow that can
 AGAIN = 1.0  # seconds until an actor that could not be reached is asked again
@@ -104,10 +103,9 @@ class RayExecutor:
 
     def start(self, job: Job) -> str:
         """Start a stage, or take it up where a driver before this one has started it and died."""
-        job = replace(
-            job, store=Store(job.store.root.parent.absolute())
-        )  # the node has another working folder
-        where = hashlib.sha256(str(job.store.root).encode()).hexdigest()[:8]
+        store = job.store.absolute()  # the node has another working folder
+        job = replace(job, store=store)
+        where = hashlib.sha256(str(store.remote or store.root).encode()).hexdigest()[:8]
         actor = (
             ray.remote(StageActor)
             .options(

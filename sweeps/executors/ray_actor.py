@@ -121,7 +121,7 @@ def _where_it_is_seen(compute: Compute) -> Compute:
 
     def computed(job: Job, place: Place, watch: Watch) -> bool:
         folder, deadline = job.store.folder(job.stage), time.monotonic() + SEEN
-        while not folder.is_prepared():
+        while job.store.remote is None and not folder.is_prepared():
             if time.monotonic() > deadline:
                 raise SlimnetError(
                     f"{folder.path} cannot be seen on {ray.util.get_node_ip_address()}; "

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from slimnet.errors import SlimnetError
+from sweeps.claim import ClaimLostError
 from sweeps.executors.base import Event
 from sweeps.jobs import DamagedInputError, Job, Place, Watch
 
@@ -44,6 +45,8 @@ def report(
         reporter.tell(Event(job.key, "done" if finished else "stopped"))
     except DamagedInputError as error:
         reporter.tell(Event(job.key, "blocked", reason=str(error), detail=error.role))
+    except ClaimLostError as error:
+        reporter.tell(Event(job.key, "lost", reason=str(error)))
     except SlimnetError as error:
         reporter.tell(Event(job.key, "failed", reason=str(error)))
     except Exception as error:

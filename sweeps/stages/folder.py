@@ -19,16 +19,14 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from slimnet.errors import SlimnetError
+from sweeps.claim import Claim
 from sweeps.files import write_json, write_text
 from sweeps.records import Row, StageRecord, StageState
 from sweeps.stages.chain import Stage
 from sweeps.stages.contents import DamagedStageError, failure_in, result_in, row_in
 
 SMALL_FILES = ("result.json", "failure.json", "timing.json", "history.jsonl", "spec.json")
-LOCK_POLL = 0.2  # seconds between checks of `stop` while another process holds the folder
 
 
 class StageFolder:
@@ -40,6 +38,7 @@ class StageFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._claim: Claim | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -143,25 +142,36 @@ class StageFolder:
 
     @contextmanager
     def hold(
-        self, stop: Callable[[], bool], warn: Callable[[str], None] = lambda text: None
+        self,
+        stop: Callable[[], bool],
+        warn: Callable[[str], None] = lambda text: None,
+        *,
+        wait: bool = True,
     ) -> Iterator[bool]:
         """Hold the folder, waiting while another process holds it; yields False if `stop` ended the wait.
 
-        Deletes temporary files that a killed holder left.
+        Deletes temporary files that a killed holder left. Of a folder that is held, those that write for the
+        computation raise ClaimLostError once another machine has taken it over.
+
+        Args:
+            stop: ends the wait.
+            wait: for a holder that is alive.
         """
-        lock = FileLock(self.path / ".lock")
-        while not (stop() or lock.is_locked):
-            with suppress(Timeout):
-                lock.acquire(timeout=LOCK_POLL)
+        claim = Claim(self.path)
+        if not claim.take(stop, wait=wait):
+            yield False
+            return
+        self._claim = claim
         try:
-            if lock.is_locked:
-                self._remove_halves()
-            yield lock.is_locked
+            self._remove_halves()
+            yield True
         finally:
-            lock.release()
+            self._claim = None
+            claim.release()
 
     def append(self, row: Row) -> None:
         """Add a row to the history."""
+        self._check()
         try:
             with self._history.open("ab") as file:
                 file.write(_line(row))
@@ -172,6 +182,7 @@ class StageFolder:
 
     def rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the history by these rows, unless it already equals them."""
+        self._check()
         content = b"".join(map(_line, rows))
         try:
             same = self._history.read_bytes() == content
@@ -182,6 +193,7 @@ class StageFolder:
 
     def note_epoch(self, epoch: int, seconds: float) -> None:
         """Record that an epoch, numbered from 1, has ended now, and the seconds spent so far."""
+        self._check()
         known, now = self.times()[: epoch - 1], time.time()
         unknown = [now] * (epoch - 1 - len(known))  # of an earlier version, or lost
         write_json(self._file("timing"), {"seconds": seconds, "ended": [*known, *unknown, now]})
@@ -191,6 +203,7 @@ class StageFolder:
 
     def commit(self, result: dict[str, Any]) -> None:
         """Write the result, after which the stage is done."""
+        self._check()
         write_json(self._file("result"), result)
 
     def fail(self, reason: str, detail: str) -> None:
@@ -224,8 +237,9 @@ class StageFolder:
         if not defects:
             return record, []
         said: list[str] = []
-        with suppress(Timeout), FileLock(self.path / ".lock", timeout=0):
-            said = self._set_aside(self._look(stage)[1])
+        with StageFolder.hold(self, lambda: False, wait=False) as alone:
+            if alone:
+                said = self._set_aside(self._look(stage)[1])
         return self.read(stage), said
 
     def give_up_network(self, reason: str) -> list[str]:
@@ -275,6 +289,10 @@ class StageFolder:
             if defect.path == self._history:  # which is written anew with the result
                 self._file("result").unlink(missing_ok=True)
         return said
+
+    def _check(self) -> None:
+        if self._claim:
+            self._claim.check()
 
     def _check_spec(self) -> None:
         """See that spec.json, if it is there, is that of a stage of this kind."""

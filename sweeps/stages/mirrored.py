@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from slimnet.errors import SlimnetError
+from sweeps.claim import lock_of
 from sweeps.files import write_json, write_text
 from sweeps.records import Row, StageRecord
 from sweeps.stages.chain import Stage
@@ -155,7 +156,7 @@ class MirroredFolder(StageFolder):
             return
         self._take_over(push=False)
         if self.state() == "done":
-            with FileLock(self.path / ".lock"):
+            with lock_of(self.path):
                 self._download()
 
     def drop_network(self) -> bool:
@@ -169,10 +170,12 @@ class MirroredFolder(StageFolder):
     # Writing
 
     @contextmanager
-    def hold(self, stop: Callable[[], bool], warn: Warn = logger.warning) -> Iterator[bool]:
+    def hold(
+        self, stop: Callable[[], bool], warn: Warn = logger.warning, *, wait: bool = True
+    ) -> Iterator[bool]:
         """Hold the stage on this disk and at the URL, from which it is brought up to date."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with super().hold(stop, warn) as alone:
+        with super().hold(stop, warn, wait=wait) as alone:
             lease = Lease(self._remote, f"{self._name}/lease.json")
             try:
                 if not (alone and self._taken(lease, stop, warn) and when_reachable(self._begin, stop, warn)):
@@ -226,7 +229,7 @@ class MirroredFolder(StageFolder):
         """Bring this disk and the URL to the same state; what is damaged here is taken from there."""
         synced = self._synced()
         if synced is not None and self._look(stage)[1]:
-            with suppress(Timeout), FileLock(self.path / ".lock", timeout=0):
+            with suppress(Timeout), lock_of(self.path).acquire(timeout=0):
                 self._write_small(synced.manifest.files)
         self.publish()
         record, said = super().mend(stage)
@@ -276,7 +279,7 @@ class MirroredFolder(StageFolder):
         if found is None and not (push and self.path.exists()):
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with suppress(Timeout), FileLock(self.path / ".lock", timeout=0):
+        with suppress(Timeout), lock_of(self.path).acquire(timeout=0):
             self._align(found, push=push)
 
     def _align(self, found: Manifest | None, *, push: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,6 +38,12 @@ class Store:
             self.remote = Remote(place)
             name = hashlib.sha256(self.remote.url.encode()).hexdigest()[:8]
             self.root = (runs / "stages" / f"{COPIES}{name}").absolute()
+
+    def absolute(self) -> Store:
+        """This store for a process with another working folder."""
+        other = copy.copy(self)
+        other.root = self.root.absolute()
+        return other
 
     def folder(self, stage: Stage | StageRecord) -> StageFolder:
         """The folder of a stage, which need not exist yet."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from slimnet.errors import SlimnetError
 from sweeps.config import Config
 from sweeps.config.storage import SCHEME
+from sweeps.file_system import network_file_system
 from sweeps.study.record import DATABASE, JOURNAL
 from sweeps.study.storage.base import Storage
-from sweeps.study.storage.file_system import network_file_system
 from sweeps.study.storage.journal import Journal
 from sweeps.study.storage.sqlite import SQLite
 

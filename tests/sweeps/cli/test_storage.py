@@ -15,10 +15,10 @@ from postgres_server import PASSWORD, Server
 from running import Command
 
 from benchmarks.instant import compute
+from sweeps import file_system
 from sweeps.executors.reporting import Compute
 from sweeps.jobs import Job, Place, Watch
 from sweeps.study import mirror
-from sweeps.study.storage import file_system
 from sweeps.study.storage.postgres import PostgreSQL
 
 TRIALS = 6

@@ -1,0 +1,214 @@
+"""Who works in a folder: a lock among the processes of one machine, and a lease among machines.
+
+Locks are quick and end with their process, but on storage that machines share they may not reach the other
+machines, or outlive a machine that died. There a lease counts: a file with its owner and a number that the
+owner raises every few seconds. Who wants the folder watches the file. If it does not change for a while, by
+the watcher's own clock, its owner is dead, and the folder is taken over; clocks of machines are never
+compared. An owner that was asleep for as long looks before it writes again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from slimnet.errors import SlimnetError
+from sweeps.file_system import network_file_system
+from sweeps.files import write_json
+
+LOOK_EVERY = 0.2  # seconds between two tries
+BEAT, EXPIRY = 5.0, 30.0  # seconds between two signs of life, and without any until an owner counts as dead
+
+
+class ClaimLostError(SlimnetError):
+    """Another machine has taken a folder over, as this process gave no sign of life."""
+
+
+@cache
+def machine() -> str:
+    """What this machine is told from others by, until it is started again."""
+    boot = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    return f"{platform.node()}-{boot}"
+
+
+def lock_of(folder: Path, name: str = "") -> FileLock:
+    """The lock of a folder among the processes of this machine.
+
+    On storage that machines share, each has a file of its own for it.
+    """
+    shared = network_file_system(folder) is not None
+    return FileLock(folder / f"{name}.lock{f'-{machine()}' if shared else ''}")
+
+
+class Claim:
+    """One process's claim to a folder.
+
+    Args:
+        folder: the folder, which exists once the claim is taken.
+        name: what the files of the claim are called before their endings.
+    """
+
+    def __init__(self, folder: Path, name: str = "") -> None:
+        self._machine = machine()
+        self._lock = lock_of(folder, name)
+        self._lease = folder / f"{name}.lease"
+        self._owner = f"{self._machine}-{os.getpid()}-{os.urandom(4).hex()}"
+        self._beats = 0
+        self._beaten = 0.0
+        self._lost = False
+        self._over = threading.Event()
+        self._writing = threading.Lock()
+
+    def take(self, stop: Callable[[], bool] = lambda: False, *, wait: bool = True) -> bool:
+        """Take the folder.
+
+        Args:
+            stop: ends the wait.
+            wait: for an owner that is alive; else for the time only that it takes to tell.
+
+        Returns:
+            Whether it was taken.
+        """
+        while not (stop() or self._lock.is_locked):
+            try:
+                self._lock.acquire(timeout=LOOK_EVERY if wait else 0)
+            except Timeout:
+                if not wait:
+                    return False
+        if not self._lock.is_locked:
+            return False
+        taken = False
+        try:
+            taken = self._take_lease(stop, wait)
+        finally:
+            if not taken:
+                self._lock.release()
+        if not taken:
+            return False
+        threading.Thread(target=self._keep, daemon=True).start()
+        return True
+
+    def release(self) -> None:
+        """Give the folder back, if it was taken."""
+        if not self._lock.is_locked:
+            return
+        self._over.set()
+        with self._writing, suppress(OSError):
+            if self._read().get("owner") == self._owner:
+                self._lease.unlink()
+        self._lock.release()
+
+    def check(self) -> None:
+        """See that the folder is still this process's, before something is written into it.
+
+        Raises:
+            ClaimLostError: it is not.
+        """
+        if time.monotonic() - self._beaten > EXPIRY - BEAT:  # this process was asleep
+            with self._writing:
+                self._beat()
+        if self._lost:
+            folder = self._lease.parent
+            raise ClaimLostError(f"another machine took {folder} over, as this process gave no sign of life")
+
+    def is_taken(self) -> bool:
+        """Whether a process seems to have the folder; one of another machine may be dead. Changes nothing."""
+        with suppress(Timeout, OSError), self._lock.acquire(timeout=0):
+            return bool(self._read().get("machine", self._machine) != self._machine)
+        return True  # or it is someone else's
+
+    def _take_lease(self, stop: Callable[[], bool], wait: bool) -> bool:
+        """Write the lease once nobody else has one."""
+        seen, since, changed = self._read(), time.monotonic(), False
+        while not stop():
+            now = self._read()
+            if now != seen:
+                seen, since, changed = now, time.monotonic(), True
+            if not now and self._create():
+                return True
+            is_dead = (
+                time.monotonic() - since > EXPIRY or now.get("machine") == self._machine
+            )  # we have the lock
+            if now and is_dead:
+                self._remove(now)
+                continue
+            if changed and not wait:
+                return False
+            time.sleep(LOOK_EVERY)
+        return False
+
+    def _create(self) -> bool:
+        """Write a lease where there is none, whole or not at all."""
+        aside = self._aside
+        write_json(aside, self._content())
+        try:
+            os.link(aside, self._lease)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            try:
+                with self._lease.open("x") as file:
+                    json.dump(self._content(), file)
+            except FileExistsError:
+                return False
+        finally:
+            aside.unlink(missing_ok=True)
+        self._beaten, self._lost = time.monotonic(), False
+        self._over.clear()
+        for half in self._lease.parent.glob(f"*{self._lease.name}-{self._machine}-*"):  # left by the killed
+            half.unlink(missing_ok=True)
+        return True
+
+    @property
+    def _aside(self) -> Path:
+        return self._lease.with_name(f"{self._lease.name}-{self._owner}")
+
+    def _remove(self, dead: dict[str, Any]) -> None:
+        """Remove the lease of an owner that is dead, unless another has removed it and taken the folder."""
+        with suppress(FileNotFoundError):
+            aside = self._lease.rename(self._aside)
+            if self._read(aside).get("owner") == dead.get("owner"):
+                aside.unlink()
+            else:
+                aside.rename(self._lease)
+
+    def _keep(self) -> None:
+        while not self._over.wait(BEAT) and not self._lost:
+            with self._writing, suppress(OSError, SlimnetError):  # a file system that is away may come back
+                if not self._over.is_set():
+                    self._beat()
+
+    def _beat(self) -> None:
+        """Give a sign of life, or find that the folder is another's."""
+        found = self._read()
+        if found and found.get("owner") != self._owner:
+            self._lost = True
+            return
+        self._beats += 1
+        write_json(self._lease, self._content())
+        self._beaten = time.monotonic()
+
+    def _content(self) -> dict[str, Any]:
+        return {"machine": self._machine, "owner": self._owner, "beats": self._beats}
+
+    def _read(self, path: Path | None = None) -> dict[str, Any]:
+        """What a lease holds; empty without one."""
+        try:
+            content = json.loads((path or self._lease).read_bytes())
+            return content if isinstance(content, dict) else {"owner": None}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):  # it is being written
+            return {"owner": None}

@@ -1,0 +1,123 @@
+"""Who works in a folder that several machines see."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import PATIENCE, wait_until
+
+from sweeps import claim
+from sweeps.claim import Claim, ClaimLostError
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(claim, "BEAT", 0.05)
+    monkeypatch.setattr(claim, "EXPIRY", 0.5)
+
+
+class Elsewhere(Claim):
+    """A claim on another machine, whose locks are not seen here."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as there:
+            there.setattr(claim, "machine", lambda: "another")
+            there.setattr(claim, "network_file_system", lambda folder: "nfs")
+            super().__init__(folder)
+
+    def fall_silent(self) -> None:
+        """Die, or sleep, as seen from here."""
+        self._over.set()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    return Elsewhere(tmp_path, monkeypatch)
+
+
+def lease(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / ".lease").read_text())
+    return content
+
+
+def test_a_claim_gives_signs_of_life_and_leaves_nothing_but_its_lock(tmp_path: Path) -> None:
+    mine = Claim(tmp_path)
+    assert mine.take()
+    wait_until(lambda: lease(tmp_path)["beats"] > 1)
+    mine.check()
+    mine.release()
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+
+
+def test_a_living_owner_on_another_machine_is_waited_for(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    assert elsewhere.take()
+    mine = Claim(tmp_path)
+    assert not mine.take(wait=False)
+    assert mine.is_taken()
+    taken = threading.Event()
+
+    def take() -> None:
+        assert mine.take()
+        taken.set()
+
+    threading.Thread(target=take).start()
+    assert not taken.wait(4 * claim.EXPIRY)  # it gives signs of life all the while
+    elsewhere.release()
+    assert taken.wait(PATIENCE)
+    assert lease(tmp_path)["machine"] == claim.machine()
+    mine.release()
+
+
+def test_a_silent_owner_is_dead_and_writes_nothing_if_it_wakes_up(
+    tmp_path: Path, elsewhere: Elsewhere
+) -> None:
+    assert elsewhere.take()
+    elsewhere.fall_silent()
+    mine = Claim(tmp_path)
+    assert mine.take(wait=False)
+    with pytest.raises(ClaimLostError, match=r"another machine took .* over"):
+        elsewhere.check()
+    elsewhere.release()
+    mine.check()
+    assert lease(tmp_path)["machine"] == claim.machine()
+    mine.release()
+
+
+def test_of_several_who_wait_for_a_dead_owner_one_takes_the_folder(
+    tmp_path: Path, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert elsewhere.take()
+    elsewhere.fall_silent()
+    others = [Claim(tmp_path)]
+    for number in range(3):
+        with monkeypatch.context() as there:
+            there.setattr(claim, "machine", lambda number=number: f"machine-{number}")
+            there.setattr(claim, "network_file_system", lambda folder: "nfs")
+            others.append(Claim(tmp_path))
+    taken: list[bool] = []
+    threads = [threading.Thread(target=lambda c=c: taken.append(c.take(wait=False))) for c in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == [False, False, False, True]
+
+
+def test_an_owner_of_this_machine_that_was_killed_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "EXPIRY", 10_000.0)
+    content = {"machine": claim.machine(), "owner": "killed", "beats": 7}
+    (tmp_path / ".lease").write_text(json.dumps(content))
+    left = tmp_path / f".lease-{claim.machine()}-1-abc"
+    left.write_text("{")
+    mine = Claim(tmp_path)
+    assert not mine.is_taken()
+    assert mine.take()
+    assert not left.exists()
+    mine.release()
