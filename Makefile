@@ -1,6 +1,6 @@
 # make help shows what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test report bench lint clean
+.PHONY: help setup setup-dev sweep test report bench lint clean
 PYTHON_IN_VENV := .venv/bin/python
 
 CONFIG ?= fashion-mini
@@ -12,20 +12,23 @@ help: ## Show the targets
 setup: ## Make the environment in .venv, once
 	@sh scripts/setup.sh
 
+setup-dev:
+	@sh scripts/setup.sh dev
+
 sweep: setup ## Run or resume a sweep: CONFIG=fashion-mini TRIALS= WORKERS= ARGS=
 	@exec $(PYTHON_IN_VENV) -m sweeps run $(CONFIG) $(run-arguments)
 
 report: setup ## Write the HTML report of CONFIG as it stands
 	@exec $(PYTHON_IN_VENV) -m sweeps report $(CONFIG) $(ARGS)
 
-test: setup ## Run the tests: ARGS="-m 'not slow'" leaves out the slow ones
+test: setup-dev ## Run the tests: ARGS="-m 'not slow'" leaves out the slow ones
 	@exec env OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup ## Measure speed, as ratios of two things in one run: ARGS="pruning latency"
 	@$(PYTHON_IN_VENV) -c 'import torch_pruning' 2>/dev/null || $(PYTHON_IN_VENV) -m pip install -qq --config-settings editable_mode=compat -e '.[bench]'
 	@exec $(PYTHON_IN_VENV) -m benchmarks $(ARGS)
 
-lint: setup ## Check style and types
+lint: setup-dev ## Check style and types
 	@$(PYTHON_IN_VENV) -m ruff check . && $(PYTHON_IN_VENV) -m ruff format --check . && $(PYTHON_IN_VENV) -m mypy
 
 clean: ## Remove the environment and caches; runs/ stays

@@ -1,8 +1,10 @@
 #!/bin/sh
 # Makes the environment in .venv, once: a stamp that is written last holds a hash of what it was made from.
-# Without the stamp, with another hash, or with a broken interpreter it is made again.
+# Without the stamp, with another hash, or with a broken interpreter it is made again. What tests and checks of style
+# use beside it is added where it is asked for: setup.sh dev
 set -eu
 cd "$(dirname "$0")/.."
+extra=${1:-onnx}
 
 for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3}; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -17,24 +19,28 @@ fi
 
 wanted=$(cat pyproject.toml scripts/setup.sh | cksum; pwd)
 checks='import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))'
-if [ "$(cat .venv/stamp 2>/dev/null)" = "$wanted" ] &&
-    .venv/bin/python -c "$checks" torch torchvision optuna wandb pydantic typer plotly rich pytest 2>/dev/null; then
-    exit 0
+stamped() { [ "$(cat ".venv/stamp-$1" 2>/dev/null)" = "$wanted" ]; }
+if (stamped onnx || stamped dev) &&
+    .venv/bin/python -c "$checks" torch torchvision optuna wandb pydantic typer plotly rich 2>/dev/null; then
+    if stamped "$extra" || stamped dev; then
+        exit 0
+    fi
+    echo "Adding to .venv what tests and checks use"
+else
+    echo "Setting up .venv (torch and its companions are several GB; a few minutes, once)"
+    rm -rf .venv
+    "$python" -m venv .venv || {
+        echo "could not make .venv with $python; on Debian and Ubuntu: apt-get install python3-venv" >&2
+        exit 1
+    }
 fi
-
-echo "Setting up .venv (torch and its companions are several GB; a few minutes, once)"
-rm -rf .venv
-"$python" -m venv .venv || {
-    echo "could not make .venv with $python; on Debian and Ubuntu: apt-get install python3-venv" >&2
-    exit 1
-}
 
 install() { # $1: uv or pip; its last line is its status
     if [ "$1" = uv ]; then
-        "$uv" pip install --python .venv/bin/python --config-settings editable_mode=compat -e '.[dev]' 2>&1
+        "$uv" pip install --python .venv/bin/python --config-settings editable_mode=compat -e ".[$extra]" 2>&1
     else
         .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off \
-            --config-settings editable_mode=compat -e '.[dev]' 2>&1
+            --config-settings editable_mode=compat -e ".[$extra]" 2>&1
     fi
     echo "status $?"
 }
@@ -67,4 +73,4 @@ if [ "$(tail -n 1 "$log")" != "status 0" ]; then
     echo "run make setup again when the package index can be reached; the whole log is $log" >&2
     exit 1
 fi
-echo "$wanted" > .venv/stamp
+echo "$wanted" > ".venv/stamp-$extra"
