@@ -124,7 +124,7 @@ class Mirror:
             self._next_try = 0.0
             said += self.update()
         if self._waits_since is not None:
-            said.append(f"{self._waits_for} still; the next run brings it up to date")
+            said.append(f"{self._waits_for}, also at the end; the next run brings it up to date")
         if self._database is not None:
             self._database.close()
         return said

@@ -78,7 +78,7 @@ def test_a_file_that_is_locked_from_the_first_to_the_last_moment_is_left_to_the_
     other.execute("BEGIN EXCLUSIVE")
     said = opened(path, [complete(0)]).close()
     assert said[-1].startswith(f"{path} is locked by another program")
-    assert said[-1].endswith("still; the next run brings it up to date")
+    assert said[-1].endswith(", also at the end; the next run brings it up to date")
     other.execute("ROLLBACK")
     assert opened(path, [complete(0)]).close() == []
     assert read_database(SQLite(path), CONFIG)[1] == [complete(0)]

@@ -140,7 +140,7 @@ def test_a_server_that_does_not_come_back_is_left_to_the_next_run(
     finally:
         postgres.start()
     assert said[-1].startswith(f"{storage.name} cannot be reached (")
-    assert said[-1].endswith(" still; the next run brings it up to date")
+    assert said[-1].endswith(", also at the end; the next run brings it up to date")
     again = Mirror(storage, config(), FACTS, ENTRIES)
     assert again.close() == []
     assert has(storage, ENTRIES)
