@@ -1,4 +1,4 @@
-"""A SLURM of the tests' own, with this machine as its one node; tests are skipped without its programs."""
+"""A SLURM of the tests' own, with two nodes on this machine; tests are skipped without its programs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tempfile import TemporaryDirectory
 import pytest
 
 STARTING = 60.0  # seconds that the daemons may take
+NODES = ("one", "two")
 CONFIG = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
-SlurmdPort={node}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/none
 CredType=cred/none
 AuthInfo=cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -43,7 +43,8 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
-NodeName={host} NodeAddr=127.0.0.1 CPUs=1 State=UNKNOWN
+NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[0]} CPUs=1
+NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
 PartitionName=spare Nodes=ALL PriorityTier=1 GraceTime=300 Default=YES
 PartitionName=urgent Nodes=ALL PriorityTier=9
 """
@@ -51,7 +52,7 @@ PartitionName=urgent Nodes=ALL PriorityTier=9
 
 
 class Slurm:
-    """A cluster that runs one job at a time; a job in `urgent` takes the place of one in `spare`.
+    """A cluster of two nodes with one core each; a job in `urgent` takes the place of one in `spare`.
 
     Attributes:
         folder: with the logs of its daemons.
@@ -59,15 +60,18 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("state", "spool"):
+        for name in ("state", *(f"spool.{node}" for node in NODES)):
             (folder / name).mkdir()
         host = socket.gethostname().partition(".")[0]
         facts = {"host": host, "user": getpass.getuser(), "folder": folder}
         config = folder / "slurm.conf"
-        config.write_text(CONFIG.format(controller=_free_port(), node=_free_port(), **facts))
+        config.write_text(
+            CONFIG.format(controller=_free_port(), ports=[_free_port() for _ in NODES], **facts)
+        )
         self._environment = {**os.environ, "SLURM_CONF": str(config)}
-        for daemon in ("slurmctld", "slurmd"):
-            self.call(daemon)
+        self.call("slurmctld")
+        for node in NODES:
+            self.call("slurmd", "-N", node)
 
     def submit(self, *arguments: object, cwd: Path, **environment: str) -> str:
         """Submit a job; returns its number."""
@@ -82,7 +86,7 @@ class Slurm:
     def is_ready(self) -> bool:
         """Whether the node takes jobs, or does so within a while."""
         end = time.monotonic() + STARTING
-        while "idle" not in self.call("sinfo", "-h", "-o", "%T"):
+        while self.call("sinfo", "-h", "-p", "spare", "-o", "%T").split() != ["idle"]:
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)
@@ -94,7 +98,7 @@ class Slurm:
     def close(self) -> None:
         with suppress(subprocess.CalledProcessError):
             self.call("scancel", "--full", "--user", getpass.getuser())
-        for daemon in ("slurmctld", "slurmd"):
+        for daemon in ("slurmctld", *NODES):
             with suppress(OSError, ValueError):
                 os.kill(int((self.folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
 
@@ -121,7 +125,7 @@ def running_slurm() -> Iterator[Slurm]:
         cluster = Slurm(Path(folder))
         try:
             if not cluster.is_ready():
-                pytest.skip(f"slurmd does not start here: {cluster.log('slurmd')[-300:]}")
+                pytest.skip(f"slurmd does not start here: {cluster.log(NODES[0])[-300:]}")
             yield cluster
         finally:
             cluster.close()

@@ -6,10 +6,10 @@ Environment variables:
     SWIFT_LOG     a file that gets a line for every stage that starts, every epoch that was computed and
                   saved, and every process that kills itself
     SWIFT_DRIVER  the number of the line of the program at which the driver kills itself
-    SWIFT_PAUSE   a file; until it exists, each stage waits after its first epoch to be stopped
     SWIFT_WORKER  the seed of the lines at which workers kill themselves, if they do
-    SWIFT_RAY     the address of the Ray cluster on which stages run; after an epoch they wait while there
-                  is a file `gate` in the runs folder
+    SWIFT_RAY     the address of the Ray cluster on which stages run
+
+After an epoch stages wait while there is a file `gate` in the runs folder.
 """
 
 from __future__ import annotations
@@ -72,10 +72,14 @@ def gated(job: Job, place: Place, watch: Watch) -> bool:
 
     def epoch(row: Row) -> None:
         watch.epoch(row)
-        while (job.store.root.parent / "gate").exists():
-            time.sleep(0.05)
+        wait_at_gate(job)
 
     return instant.compute(job, place, replace(watch, epoch=epoch))
+
+
+def wait_at_gate(job: Job) -> None:
+    while (job.store.root.parent / "gate").exists():
+        time.sleep(0.05)
 
 
 def work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None) -> None:
@@ -95,9 +99,7 @@ def compute(job: Job, place: Place, watch: Watch) -> bool:
     def epoch(row: Row) -> None:
         note(f"epoch {job.key} {row['epoch']}")
         watch.epoch(row)
-        pause = os.environ.get("SWIFT_PAUSE")
-        while pause and not os.path.exists(pause) and not watch.stop():
-            time.sleep(0.02)
+        wait_at_gate(job)
 
     return instant.compute(job, place, replace(watch, epoch=epoch))
 
