@@ -31,6 +31,7 @@ RunState = Literal["waiting", "running", "complete", "stopped", "failed"]
 Standing = Literal["", "front", "best"]
 
 STUDY = "study_uid"  # in the config of every run, as another study may have the same name
+CURVE = "pruned_at_every_ratio"  # the table of a trial's accuracy right after pruning, over the ratio
 TIME = "_timestamp"  # W&B's name for when a row was logged, in seconds since 1970
 
 
@@ -245,9 +246,7 @@ def _curve(study: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     """The accuracy of the trial's sparse network right after pruning, over the ratio, in three ways."""
     curve = study.curves.get(trial.first("sparse").key)
     rows = curve.metrics.get("curve", []) if curve else []
-    return (
-        {"pruned_at_every_ratio": Table(list(rows[0]), [list(row.values()) for row in rows])} if rows else {}
-    )
+    return {CURVE: Table(list(rows[0]), [list(row.values()) for row in rows])} if rows else {}
 
 
 def _best_and_last(stages: Sequence[StageRecord]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sweeps.report.view import LAMBDA, RATIO, StudyView, path_name
 from sweeps.report.web.runs import Runs
 from sweeps.report.wording import METRICS
 from sweeps.tracking.study_view import study_view
-from sweeps.tracking.views import Table
+from sweeps.tracking.views import CURVE, Table
 
 WIDE, HALF = 24, 12  # a grid has 24 columns
 CURVES = ("train_accuracy", "val_accuracy", "test_accuracy")
@@ -140,6 +140,13 @@ def _histogram(label: str) -> Any:
     return wr.LinePlot(title=f"γ, {label}", x="sparse/epoch", y=["sparse/gamma"], layout=_row(0, height=8))
 
 
+def _ratios(shown: _Shown) -> list[Grid]:
+    """Accuracy over every ratio, right after pruning in three ways, of the networks of the front."""
+    front = [trial for trial in shown.view.complete if trial.number in shown.view.front]
+    table = wr.WeavePanelSummaryTable(table_name=CURVE, layout=_row(0, height=10))
+    return [Grid(shown.runs.some(front), [table])]
+
+
 def _pruned(shown: _Shown) -> list[Grid]:
     """Accuracy over the ratio, right after pruning and at the end."""
     moments = (("right after pruning", PRUNED), ("after fine-tuning", "test_accuracy"))
@@ -203,6 +210,7 @@ _FIGURES: dict[str, Callable[[_Shown], list[Grid]]] = {
     "sparse": _sparse,
     "steering": _steering,
     "gamma": _gamma,
+    "ratios": _ratios,
     "pruned": _pruned,
     "finetune": _finetune,
     "hypervolume": _hypervolume,

@@ -63,6 +63,8 @@ def test_every_item_of_the_lab_report_has_its_panel(blocks: list[dict[str, Any]]
     assert lines.count(["sparse/gamma"]) == 4  # item 2, for each λ
     assert ("summary:ratio", "summary:prune/test_accuracy") in scatters  # item 3
     assert ("summary:params", "summary:val_accuracy") in scatters  # item 5
+    weave = json.dumps([config for kind, config in shown if kind == "Weave"])
+    assert "pruned_at_every_ratio" in weave  # item 3, copied, absorbed and recalibrated
 
 
 def test_curves_are_over_the_epochs_of_their_stage_and_one_for_each_lambda(
