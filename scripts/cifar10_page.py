@@ -30,8 +30,8 @@ def page(found: Sequence[StudyRecord], note: str = "") -> str:
     """
     head = (
         "# CIFAR-10\n\nMade by `scripts/cifar10_page.py` from the folders of studies; do not edit it by "
-        "hand. What the configs are, and how to run them, is in the "
-        "[README](../README.md#the-cifar-10-experiment)."
+        "hand. What the configs are, and how to run them: "
+        "[the CIFAR-10 configs](cifar10-configs.md)."
     )
     parts = [head, note, "## The lab report, and the same again", _lab_report(found)]
     parts += ["## Studies", _studies(found), "## What others report", _published()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -34,9 +35,10 @@ class Console:
         self._quiet = quiet
         self._live: Live | None = None
         self._said = -PIPE_SECONDS  # when the last line on the whole sweep was printed
+        self._linked = False  # whether the address on W&B was printed
 
     def __enter__(self) -> Self:
-        if self._out.is_terminal and not self._quiet:
+        if self._out.is_terminal and not self._out.is_dumb_terminal and not self._quiet:
             self._live = Live(Text("starting…"), console=self._out, refresh_per_second=4, transient=True)
             self._live.start()
         return self
@@ -63,10 +65,14 @@ class Console:
     def show(self, progress: Progress) -> None:
         """Update the live display; without one, print a line on the whole sweep once a minute."""
         if self._live is not None:
-            self._live.update(_draw(progress))
+            self._live.update(display(progress))
         elif time.monotonic() - self._said >= PIPE_SECONDS:
             self._said = time.monotonic()
-            self.event(", ".join(_counts(progress)))
+            best = _best(progress)
+            self.event(", ".join(_counts(progress)) + (f"; {best}" if best else ""))
+            if progress.page and not self._linked:
+                self._linked = True
+                self.event(f"W&B: {progress.page}")
 
     def say(self, text: str = "") -> None:
         """Print a line of the command's result."""
@@ -89,7 +95,7 @@ class Console:
             title: printed above the table.
         """
         table = FittedTable(rows, title)
-        if not self._out.is_terminal:
+        if not self._out.is_terminal and "COLUMNS" not in os.environ:  # which watch(1) tells
             self._out.width = max(PIPE_WIDTH, table.least_width)
         self._out.print(table)
 
@@ -99,10 +105,12 @@ def time_left(seconds: float | None) -> str:
     return "estimating the time left" if seconds is None else duration(seconds)
 
 
-def _draw(progress: Progress) -> RenderableType:
+def display(progress: Progress) -> RenderableType:
+    """What a terminal shows of a sweep that runs."""
     bar = ProgressBar(max(progress.epochs_total, 1), progress.epochs_done, width=BAR_WIDTH)
-    counts = [Text(text, no_wrap=True) for text in _counts(progress)]
+    counts = [Text(text) for text in _counts(progress)]
     head = Columns([bar, *counts], padding=(0, 2))  # as many in a line as there is room
+    places = {stage.where for stage in progress.running} if len(progress.running) > 1 else set()
     running = [
         {
             "who": _trials(stage),
@@ -112,26 +120,50 @@ def _draw(progress: Progress) -> RenderableType:
             "lambda": f"{stage.strength:g}",
             "ratio": "" if stage.ratio is None else f"{stage.ratio:g}",
             "val_accuracy": stage.accuracy,
+            **({"where": stage.where} if len(places) > 1 else {}),
+            **({"retry": stage.retry or None} if progress.retries else {}),
         }
         for stage in progress.running
     ]
-    parts: list[RenderableType] = [head, "", FittedTable(running, "running")]
+    idle = f" ({plural(progress.idle, 'worker')} idle)" if progress.idle else ""
+    parts: list[RenderableType] = [head, "", FittedTable(running, f"running{idle}")]
     if progress.front:
         more = progress.front_size - len(progress.front)
         title = f"front so far (and {more} more)" if more > 0 else "front so far"
         parts += ["", FittedTable(progress.front, title)]
+    if best := _best(progress):
+        parts += ["", Text(best)]
+    if progress.page:
+        parts.append(Text(f"W&B: {progress.page}", style=f"link {progress.page}", overflow="fold"))
     return Group(*parts)
 
 
-def _counts(progress: Progress) -> tuple[str, str, str]:
-    """Trials, epochs and time left, in words."""
+def _counts(progress: Progress) -> list[str]:
+    """Trials, epochs, time spent and left, in words."""
     ends = {"stopped early": progress.trials_stopped, "failed": progress.trials_failed}
     some = "".join(f", {number} {how}" for how, number in ends.items() if number)
     left = time_left(progress.seconds_left)
-    return (
+    spent = f"{duration(progress.seconds)} so far, "
+    retries = [plural(progress.retries, "retry")] if progress.retries else []
+    return [
         f"{progress.trials_done} of {plural(progress.goal, 'trial')}{some}",
         f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
-        f"{left} left" if progress.seconds_left is not None else left,
+        f"{spent}{left} left" if progress.seconds_left is not None else f"{spent}{left}",
+        *retries,
+    ]
+
+
+def _best(progress: Progress) -> str:
+    """What the headline would name now, in words; "" before the dense network is trained."""
+    if progress.dense_accuracy is None:
+        return ""
+    dense = f"the dense network's {progress.dense_accuracy:.1%}"
+    if progress.best is None:
+        return f"no smaller network within a point of {dense} yet"
+    best = progress.best
+    return (
+        f"smallest within a point of {dense}: trial {best['trial']}, {best['params']:,} parameters, "
+        f"{best['val_accuracy']:.1%}"
     )
 
 
@@ -143,5 +175,6 @@ def _trials(stage: RunningStage) -> str:
 
 def _what(stage: RunningStage) -> str:
     ratio = "" if stage.ratio is None else f", ratio {stage.ratio:g}"
-    who = f"trial {_trials(stage)}" if stage.trials else stage.beside or "dense network"
+    noun = "trial" if len(stage.trials) == 1 else "trials"
+    who = f"{noun} {_trials(stage)}" if stage.trials else stage.beside or "dense network"
     return f"{who}: {stage.name} at λ {stage.strength:g}{ratio}"

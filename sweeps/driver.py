@@ -17,7 +17,7 @@ from sweeps.executors import Event, Executor
 from sweeps.interruption import Interruption
 from sweeps.jobs import Job
 from sweeps.progress import Clock, Progress, ProgressFile, RunningStage, epochs_at
-from sweeps.records import StudyRecord, TrialRecord
+from sweeps.records import StudyRecord, TrialRecord, smallest_near_dense
 from sweeps.stages import Stage, Store
 from sweeps.stages.sparse import SparseSpec
 from sweeps.stages.training import TrainingSpec
@@ -89,8 +89,10 @@ class Driver:
         self._running: dict[str, _Running] = {}
         self._lost: dict[str, int] = {}  # how often the worker of a stage was lost
         self._aside: set[int] = set()  # trials that were stopped from their W&B pages
+        self._best: dict[str, Any] | None = None  # the row of the best trial
+        self._best_of = (0, False)  # of how many complete trials, and whether the dense network is known
         self._stop_level = 0
-        self._looked = time.monotonic()
+        self._began = self._looked = time.monotonic()
 
     def run(self) -> StudyRecord:
         """Work until the goal is reached or a signal ends it; returns the study as it is then."""
@@ -190,6 +192,7 @@ class Driver:
         known = self._state.stage(stage.key).epochs_done
         where = self._executor.start(Job.of(stage, store, self._state.config, self._data_dir, known))
         logger.info("%s %s starts on %s", stage.name, stage.key, where)
+        shown = replace(shown, where=where, retry=self._lost.get(stage.key, 0))
         self._running[stage.key] = _Running(stage, shown)
 
     def _set_aside(self, number: int) -> None:
@@ -322,8 +325,13 @@ class Driver:
                 current[running.stage.kind] += running.shown.epoch % 1
         done = self._state.epochs_done
         rows, size = self._state.front(FRONT_ROWS)
+        complete, dense = self._state.count("complete"), self._state.stage(self._state.dense.key).metrics
+        if (complete, bool(dense)) != self._best_of:  # it is looked for in all trials
+            self._best_of = (complete, bool(dense))
+            best = smallest_near_dense(self._state.record())
+            self._best = best.row() if best else None
         return Progress(
-            trials_done=self._state.count("complete") + self._state.count("stopped"),
+            trials_done=complete + self._state.count("stopped"),
             trials_stopped=self._state.count("stopped"),
             trials_failed=self._state.count("failed"),
             goal=self._state.goal,
@@ -333,6 +341,12 @@ class Driver:
             running=[self._show(running) for running in self._running.values()],
             front=rows,
             front_size=size,
+            seconds=time.monotonic() - self._began,
+            idle=self._executor.capacity(),
+            retries=sum(self._lost.values()),
+            dense_accuracy=dense.get("val_accuracy"),
+            best=self._best,
+            page=self._tracker.page,
         )
 
     def _show(self, running: _Running) -> RunningStage:

@@ -30,6 +30,8 @@ class RunningStage:
         measured: the epoch of the last measurement; 0 before the first.
         images_per_second: in training; None before it is known.
         beside: the name of the control or repeat that it is for, if no trial waits for it.
+        where: what computes it.
+        retry: how often its worker was lost.
     """
 
     name: str
@@ -42,6 +44,8 @@ class RunningStage:
     measured: int = 0
     images_per_second: float | None = None
     beside: str | None = None
+    where: str = ""
+    retry: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ class Progress:
         running: the stages that are being computed.
         front: the first rows of the front.
         front_size: how many rows the front has.
+        seconds: since this run of the sweep began.
+        idle: workers that have nothing to do.
+        retries: how often a worker was lost in this run, and its stage went on.
+        dense_accuracy: of the dense network on the validation split; None until it is trained.
+        best: the row of the smallest network within a point of that; None if there is none.
+        page: the address on W&B; None if there is none.
     """
 
     trials_done: int
@@ -66,6 +76,12 @@ class Progress:
     front: Sequence[dict[str, Any]]
     front_size: int
     trials_stopped: int = 0
+    seconds: float = 0.0
+    idle: int = 0
+    retries: int = 0
+    dense_accuracy: float | None = None
+    best: dict[str, Any] | None = None
+    page: str | None = None
 
 
 class ProgressFile:

@@ -28,6 +28,7 @@ WORDS = {
     "what",
     "who",
     "stage",
+    "where",
     "study",
     "field",
 }

@@ -68,8 +68,8 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
 def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
     """A physically smaller copy.
 
-    BatchNorms keep the entries of their own channels, convs [out kept][:, in kept], linear layers too. Blocks
-    that the plan drops become the constant that they add.
+    BatchNorms keep the entries of their own channels, convs and linear layers `[out kept][:, in kept]`.
+    Blocks that the plan drops become the constant that they add.
 
     Args:
         model: the network that was traced; left as it was.

@@ -79,6 +79,7 @@ def hours_minutes_seconds(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """(1, "trial") -> "1 trial", (3, "trial") -> "3 trials", (2, "class") -> "2 classes"."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count(number)} {noun}{ending}"
+    """(1, "trial") -> "1 trial", (3, "trial") -> "3 trials", (2, "class") -> "2 classes"; 2 retries."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count(number)} {noun}"

@@ -36,4 +36,4 @@ def use_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Terminal:
 
 def plain(text: str) -> str:
     """A text without colours and movements of the cursor."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x1b]*\x1b\\)", "", text)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
 import struct
 import termios
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from running import PATIENCE, Sweep
-from terminals import plain
+from terminals import plain, use_terminal
 
 from sweeps.console import Console, time_left
 from sweeps.progress import Progress, RunningStage
@@ -41,6 +43,7 @@ def progress(**changes: Any) -> Progress:
         "running": RUNNING,
         "front": FRONT[:10],
         "front_size": len(FRONT),
+        "seconds": 300.0,
     }
     return Progress(**facts | changes)
 
@@ -121,8 +124,82 @@ def test_the_display_before_anything_is_known(terminal: Callable[..., str]) -> N
             console.show(progress(seconds_left=None, front=[], front_size=0, running=[], trials_failed=2))
 
     text = plain(terminal(show, columns=80))
-    assert re.search(r"5 of 12 trials, 2 failed\s+40 of 100 epochs\s+estimating the time left", text)
+    assert re.search(
+        r"5 of 12 trials, 2 failed\s+40 of 100 epochs\s+5 min so far, estimating the time left", text
+    )
     assert "front so far" not in text
+
+
+ALL = {
+    "trials_stopped": 2,
+    "trials_failed": 1,
+    "idle": 1,
+    "retries": 3,
+    "dense_accuracy": 0.861,
+    "best": {"trial": 7, "params": 12345, "val_accuracy": 0.858},
+    "page": "https://wandb.example/a-team-with-a-long-name/a-project-with-a-longer-name/of-this-study",
+    "running": [
+        replace(RUNNING[0], where="cuda:0 with 4 threads"),
+        replace(RUNNING[1], where="cuda:1 with 4 threads", retry=1),
+    ],
+}
+
+
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_all_that_is_known_is_shown_at_every_width(
+    columns: int, colour: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    screen = use_terminal(monkeypatch, columns)
+    with Console() as console:
+        console.show(progress(**ALL))
+    lines = [line.rstrip() for line in screen.text.splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert not any("…" in line for line in lines if line != "starting…")
+    text = " ".join(" ".join(lines).split())
+    for fact in (
+        "5 of 12 trials, 2 stopped early, 1 failed",
+        "5 min so far, 2 min left",
+        "3 retries",
+        "running (1 worker idle)",
+        "smallest within a point of the dense network's 86.1%: trial 7, 12,345 parameters, 85.8%",
+        "5,432",
+    ):
+        assert fact in text, fact
+    assert str(ALL["page"]) in text.replace(" ", "")
+    assert {"cuda:0", "cuda:1"} <= set(text.split())
+    written = screen.buffer
+    assert isinstance(written, io.BytesIO)
+    assert (b"\x1b[36m" in written.getvalue()) is colour  # the stage's cyan
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = use_terminal(monkeypatch, 80)
+    monkeypatch.setenv("TERM", "dumb")
+    with Console() as console:
+        console.epoch(RUNNING[1])
+        console.show(progress(**ALL))
+    assert "\x1b" not in screen.text
+    first, second, third = screen.text.splitlines()
+    assert "trials 3, 4: finetune at λ 0.02, ratio 0.7: epoch 2 of 4" in first
+    assert second.endswith("trial 7, 12,345 parameters, 85.8%")
+    assert third.endswith(f"W&B: {ALL['page']}")
+
+
+def test_tables_are_as_wide_as_watch_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {f"a column of number {n}": 10**n for n in range(6)}
+    Console().table([row])
+    monkeypatch.setenv("COLUMNS", "70")  # as watch(1) does for the commands that it runs
+    Console().table([row])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines[0]) > 100
+    assert max(map(len, map(str.rstrip, lines[2:]))) <= 70
 
 
 def test_epochs_are_lines_only_where_nothing_is_drawn(
@@ -146,7 +223,7 @@ def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d dense network: sparse at λ 0: epoch 2 of 12, validation 71\.3%", first
     )
-    assert re.fullmatch(r"\d\d:\d\d:\d\d 5 of 12 trials, 40 of 100 epochs, 2 min left", second)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d 5 of 12 trials, 40 of 100 epochs, 5 min so far, 2 min left", second)
     assert third == "a note"
 
 

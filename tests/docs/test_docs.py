@@ -1,0 +1,81 @@
+"""The documentation beside what it speaks of: links lead somewhere, messages are said."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import slimnet
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "examples").rglob("*.md"),
+    *(ROOT / "benchmarks" / "results").glob("*.md"),
+]
+GENERATED = ("reference/config.md", "reference/commands.md", "reference/api.md", "contributing.md")
+
+
+def links(page: Path) -> Iterator[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?:", link):
+            yield link
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        if path in GENERATED and page.parent.name == "docs":
+            continue  # made for the site, whose build checks links too
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), link
+
+
+def test_every_message_of_the_troubleshooting_page_is_said_somewhere() -> None:
+    files = [
+        *(ROOT / "slimnet").rglob("*.py"),
+        *(ROOT / "sweeps").rglob("*.py"),
+        ROOT / "scripts" / "setup.sh",
+    ]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    said = re.sub(r'"\s*\n\s*f?"', "", code)  # strings over several lines
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^### `(.+)`$", page, flags=re.MULTILINE)
+    assert len(messages) > 20
+    for message in messages:
+        for piece in re.split(r" ?… ?", message):
+            assert piece in said, message
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    pages = str(yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)["nav"])
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f"'{page.name}'" not in pages]
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert f"\nversion: {slimnet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## (\S+)", changes, flags=re.MULTILINE).group(1) == slimnet.__version__  # type: ignore[union-attr]
+
+
+def test_the_readme_has_no_command_of_an_environment_that_make_does_not_set_up() -> None:
+    found = re.findall(r"^    (\S+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert set(found) <= {"make", ".venv/bin/sweeps", ".venv/bin/slimnet"}
+    names = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "make docs" in names
