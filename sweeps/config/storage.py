@@ -23,18 +23,19 @@ def storage_problem(storage: str) -> str | None:
     if not storage.startswith(SCHEME):
         kind = "write postgresql://" if storage.startswith("postgres") else f"it takes {', '.join(NAMES)}"
         return f"is not known; {kind} or an address such as {SCHEME}me@host/database."
+    parts, is_address = urlsplit(SCHEME), True
     try:
         parts = urlsplit(storage)
-        password, _ = parts.password, parts.port
-        query = dict(parse_qsl(parts.query))
+        _ = parts.port
     except ValueError:
-        query, parts = {}, urlsplit(SCHEME)
-    if not (parts.netloc or query) or parts.fragment or "@" in parts.path + parts.query:
+        is_address = False
+    if not is_address or parts.fragment or "@" in parts.path + parts.query:
         return (
             f"is no address such as {SCHEME}me@host:5432/database; leave the password to PGPASSWORD, to "
             "~/.pgpass, or to a variable that it names: ${VARIABLE}."
         )
-    given = [password, *(query.get(name) for name in _SECRETS)]
+    query = dict(parse_qsl(parts.query))
+    given = [parts.password, *(query.get(name) for name in _SECRETS)]
     if any(secret and not _VARIABLE.fullmatch(secret) for secret in given):
         return (
             "holds a password, which would be kept with the study; leave it to PGPASSWORD, to ~/.pgpass, or "

@@ -22,7 +22,8 @@ from sweeps.study.storage import LockedError, Storage, UnavailableError
 PAUSE = 1.0  # seconds between two tries while the storage cannot be written; twice as long after each
 LONGEST_PAUSE = 30.0
 TOLD_AFTER = 3.0  # seconds for which it cannot be written; programs that only read a file take less
-AT_THE_END = 5.0  # seconds to wait for the last changes
+AT_THE_END = 5.0  # seconds to wait for the last changes, if the storage cannot be written
+SLOWEST_END = 60.0  # seconds that a storage which answers slowly, or no more, may take for them
 
 
 class Mirroring(Protocol):
@@ -84,6 +85,11 @@ class Mirror:
         self._told = False  # of that
         self._pause = PAUSE
         self._next_try = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the storage, for messages."""
+        return self._storage.name
 
     def add(self, entry: Entry) -> None:
         """Note the next trial."""
@@ -191,11 +197,14 @@ class InBackground:
         return said
 
     def close(self) -> list[str]:
-        """Have the rest written, and wait for it, or until the storage has been out of reach for a while."""
+        """Have the rest written, and wait for it for a while."""
         self._orders.put(None)
         said = self.update()
-        self._thread.join()
-        return said + self.update()
+        self._thread.join(SLOWEST_END)
+        said += self.update()
+        if self._thread.is_alive():
+            said.append(f"{self._mirror.name} is slow to answer; the next run brings it up to date")
+        return said
 
     def _work(self) -> None:
         try:

@@ -63,16 +63,14 @@ class Server:
             self.execute("postgres", f'CREATE DATABASE "{name}"')
         return f"postgresql://sweeper@127.0.0.1:{self.port}/{name}"
 
+    def connection(self, database: str) -> Any:
+        """Another program's connection to a database."""
+        where = f"host=127.0.0.1 port={self.port} user=sweeper dbname={database}"
+        return self._connect(where, password=PASSWORD, autocommit=True)
+
     def execute(self, database: str, statement: str) -> list[tuple[object, ...]]:
         """What another program does, or finds, in a database."""
-        with self._connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="sweeper",
-            password=PASSWORD,
-            dbname=database,
-            autocommit=True,
-        ) as connection:
+        with self.connection(database) as connection:
             cursor = connection.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []
 

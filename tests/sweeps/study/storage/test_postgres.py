@@ -146,6 +146,19 @@ def test_a_server_that_does_not_come_back_is_left_to_the_next_run(
     assert has(storage, ENTRIES)
 
 
+def test_a_server_that_is_slow_to_answer_holds_nobody_up(
+    postgres: Server, storage: PostgreSQL, address: str, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = mirrored(storage, config(), FACTS, ENTRIES[:1])
+    wait_until(lambda: study.update() == [] and has(storage, ENTRIES[:1]))
+    monkeypatch.setattr(mirror, "SLOWEST_END", 0.5)
+    with postgres.connection(database_of(address)) as other, other.transaction():
+        other.execute("LOCK TABLE trials")
+        study.add(ENTRIES[1])
+        assert study.close() == [f"{storage.name} is slow to answer; the next run brings it up to date"]
+    wait_until(lambda: has(storage, ENTRIES[:2]))
+
+
 def test_a_driver_that_took_the_study_meanwhile_ends_this_one(
     postgres: Server, storage: PostgreSQL, address: str, at_once: None
 ) -> None:
