@@ -11,7 +11,7 @@ from slimnet.errors import SlimnetError
 from sweeps.check import warnings_about
 from sweeps.cli import studies
 from sweeps.cli.check import print_warnings, summary
-from sweeps.cli.options import DataOption
+from sweeps.cli.options import RUNS, DataOption
 from sweeps.config import load_config
 from sweeps.console import Console
 from sweeps.executors import processes
@@ -64,4 +64,5 @@ def init_command(
         console.say(f"  {note}")
     console.say(summary(found, proposal.seconds))
     print_warnings(console, warnings_about(settings, found))
-    console.say(f"written: {out}; look at it, then start with: {studies.command('run', str(out))}")
+    named = studies.Named(str(out), settings, RUNS, data_dir)
+    console.say(f"written: {out}; look at it, then start with: {named.command('run')}")
