@@ -224,7 +224,7 @@ def test_divergence_fails_a_trial_with_its_reason_and_the_sweep_goes_on(
     number = rows[1e20]["trial"]
     assert f"trial {number} failed: sparse: the loss became nan" in err
     assert "the dense baseline failed: the loss became nan" in err
-    assert f"-m sweeps retry smoke --runs {sweep.runs}" in err
+    assert f"sweeps retry smoke --runs {sweep.runs}" in err
     assert sweep.pareto()["trials"] == 1
     assert sweep.pareto()["dense"] is None
 
