@@ -55,7 +55,7 @@ def sync(study_dir: Path, study: StudyRecord, *, force: bool = False) -> list[Sy
         SlimnetError: wandb is not installed, or there is no API key.
     """
     require_key("sync needs W&B")
-    projector = Projector(study_dir, online=True, warn=logger.warning, force=force)
+    projector = Projector(study_dir, online=True, warn=logger.info, force=force)  # results tell why
     wanted = projector.missing_on_server(study)
     projector.project(study, final=True)
     missing = {view.id for view in projector.missing_on_server(study)}

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -156,9 +156,14 @@ class _Follower:
             return bool(view.models)
         own, search = view.summary, self._config.search
         others = Server(view.project, view.entity).summaries(os.environ[SWEEP])
-        needed = {*search.objectives, *search.constraints}
-        rivals = [one for one in others.values() if needed <= one.keys() and search.allows(one)]
-        return search.allows(own) and not any(dominates(one, own, search.objectives) for one in rivals)
+        judged = {*search.objectives, *search.constraints}
+        measured = (one for one in (own, *others.values()) if _has_numbers(one, judged))
+        allowed = [one for one in measured if search.allows(one)]
+        return own in allowed and not any(dominates(one, own, search.objectives) for one in allowed)
+
+
+def _has_numbers(facts: dict[str, Any], names: Iterable[str]) -> bool:
+    return all(isinstance(facts.get(name), int | float) for name in names)
 
 
 def _as_part(record: StudyRecord, config: Config) -> StudyRecord:
