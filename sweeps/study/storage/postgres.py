@@ -60,7 +60,7 @@ class PostgreSQL:
     """
 
     is_remote = True
-    faults = (*FAULTS, psycopg.Error, RuntimeError)  # of which the last is a schema of another version
+    faults: tuple[type[Exception], ...] = (*FAULTS, psycopg.Error, RuntimeError)  # last: another schema
 
     def __init__(self, address: str, study: str) -> None:
         self.name = public(address)
@@ -70,8 +70,6 @@ class PostgreSQL:
             login = conninfo_to_dict(expanded(address))
         except psycopg.Error:  # which repeats it
             raise SlimnetError(f"storage {self.name} is no address of a PostgreSQL database") from None
-        given = [login.get("password"), login.get("sslpassword"), os.environ.get("PGPASSWORD")]
-        self._secrets = [str(secret) for secret in given if secret]
         settings = {
             "connect_timeout": CONNECTING,
             "keepalives_idle": SILENCE,
@@ -96,12 +94,15 @@ class PostgreSQL:
         """
         try:
             self._hold(uid)
-        except SlimnetError:
-            self.release()
-            raise
-        except Exception as error:
-            self.release()
-            raise self.translated(error) from None
+            return
+        except SlimnetError as error:
+            known = error
+        except self.faults as error:
+            known = self.translated(error)
+        self.release()
+        if isinstance(known, UnavailableError):
+            raise SlimnetError(f"{known}; see that its server runs, and that storage is right")
+        raise known
 
     def release(self) -> None:
         """Hold the study no more."""
@@ -181,7 +182,7 @@ class PostgreSQL:
     def translated(self, error: Exception) -> SlimnetError:
         if isinstance(error, SlimnetError):
             return error
-        reason = self._reason(error)
+        reason = " ".join(cause(error).split())
         first = [known for known in chain(error) if isinstance(known, psycopg.Error)]
         if any(isinstance(known, psycopg.OperationalError | psycopg.InterfaceError) for known in first):
             return UnavailableError(f"{self.name} cannot be reached ({reason})")
@@ -261,13 +262,6 @@ class PostgreSQL:
             raise StudyBusyError(
                 f"{self._study} is being run by {who}, which holds it in {self.name}; wait for it, or stop it"
             )
-
-    def _reason(self, error: Exception) -> str:
-        """The first cause, without what must not be known."""
-        reason = " ".join(cause(error).split())
-        for secret in self._secrets:
-            reason = reason.replace(secret, "***")
-        return reason
 
 
 def _free(name: str, taken: set[str]) -> str:

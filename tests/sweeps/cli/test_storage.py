@@ -120,7 +120,7 @@ def test_a_second_driver_is_told_who_has_the_study(address: str, tmp_path: Path,
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("postgresql://sweeper@127.0.0.1:1/sweeps", "127.0.0.1:1/sweeps cannot be reached ("),
+        ("postgresql://sweeper@127.0.0.1:1/sweeps", "; see that its server runs, and that storage is right"),
         (f"postgresql://sweeper:{PASSWORD}@127.0.0.1/sweeps", "is no address such as"),
         ("postgresql://sweeper:hunter2@127.0.0.1/sweeps", "storage holds a password"),
         ("postgresql://127.0.0.1/sweeps?user=me&password=hunter2", "storage holds a password"),
