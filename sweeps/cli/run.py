@@ -37,6 +37,7 @@ from sweeps.comparison import Comparison, best_of_front
 from sweeps.config import Config
 from sweeps.config.space import count_points
 from sweeps.console import Console
+from sweeps.executors import processes
 from sweeps.executors.engines import engine_of
 from sweeps.interruption import Interruption, StoppedAtOnce, watch_signals
 from sweeps.jobs import Place
@@ -96,6 +97,8 @@ def run_command(
     begun = is_begun(runs / settings.study, settings)
     store = Store(runs, settings.stages)
     store.check()
+    if store.remote is not None:
+        processes.preload(store.remote.module)
     engine = engine_of(settings, console.note)
     if not begun:
         engine.warm_up()  # meanwhile the imports, which take a while

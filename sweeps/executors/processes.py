@@ -74,6 +74,12 @@ def start_method() -> StartMethod:
     return "forkserver" if forks else "spawn"
 
 
+def preload(module: str) -> None:
+    """Have the server load another module, before it begins; each process would else do so for itself."""
+    if module and module not in PRELOADED:
+        PRELOADED.append(module)
+
+
 def warm_up() -> None:
     """Have the server load torch meanwhile, where there is one; the first process then starts sooner."""
     _context(start_method())

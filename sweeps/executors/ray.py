@@ -103,9 +103,8 @@ class RayExecutor:
 
     def start(self, job: Job) -> str:
         """Start a stage, or take it up where a driver before this one has started it and died."""
-        store = job.store.absolute()  # the node has another working folder
-        job = replace(job, store=store)
-        where = hashlib.sha256(str(store.remote or store.root).encode()).hexdigest()[:8]
+        job = replace(job, store=job.store.absolute())  # the node has another working folder
+        where = hashlib.sha256(str(job.store).encode()).hexdigest()[:8]
         actor = (
             ray.remote(StageActor)
             .options(

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sweeps.claim import machine
 from sweeps.stages.remote import Remote, UnreachableError
 
 BEAT = 10.0  # seconds between two values of the counter
@@ -92,28 +92,27 @@ class Lease:
 
 def _here() -> dict[str, Any]:
     """This process, in a form that another can compare with its own."""
-    place = socket.gethostname()
-    for path, read in (
-        ("/proc/sys/kernel/random/boot_id", lambda name: Path(name).read_text().strip()),
-        ("/proc/self/ns/pid", os.readlink),
-    ):
-        with suppress(OSError):
-            place += f" {read(path)}"
-    return {"where": place, "pid": os.getpid()}
+    place = machine()
+    with suppress(OSError):
+        place += os.readlink("/proc/self/ns/pid")  # else the number of a process says nothing
+    return {"where": place, "process": _process(os.getpid())}
 
 
 def _is_dead(content: bytes) -> bool:
     """Whether a lease is of a process of this machine that has ended."""
     found = _parsed(content)
-    if found.get("where") != _here()["where"] or not isinstance(found.get("pid"), int):
+    process = found.get("process")
+    if found.get("where") != _here()["where"] or not isinstance(process, list) or not process[1:]:
         return False
-    try:
-        os.kill(found["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    return _process(process[0]) != process
+
+
+def _process(pid: int) -> list[int]:
+    """A process that has not ended: its number, and when it began, where the system tells that."""
+    with suppress(OSError, ValueError, IndexError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return [pid, int(fields[18])] if state not in "ZX" else []
+    return []
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

@@ -169,6 +169,10 @@ class MirroredFolder(StageFolder):
 
     # Writing
 
+    def is_prepared(self) -> bool:
+        """True, as machines share only the URL."""
+        return True
+
     @contextmanager
     def hold(
         self, stop: Callable[[], bool], warn: Warn = logger.warning, *, wait: bool = True
@@ -203,7 +207,7 @@ class MirroredFolder(StageFolder):
         try:
             self._take_over(push=True)
         except UnreachableError as error:
-            logger.warning("%s: %s; it is uploaded later", self._name, error)
+            logger.warning("%s: %s; it is uploaded later", self._name, error.what)
 
     def commit(self, result: dict[str, Any]) -> None:
         """Write the result, after which the stage is done."""

@@ -21,6 +21,7 @@ from slimnet.files import replacing
 ANSWER = 20.0  # seconds for an answer about a small object
 PATIENCE = 10.0  # seconds in which what has failed is tried again
 PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before the next try, which doubles up to the longest
+TELLS_AGAIN = 300.0  # seconds between two sentences on an outage
 CHUNK = 8 * 2**20  # bytes
 
 PACKAGES = {"s3": "slimnet[store]", "s3a": "slimnet[store]", "gs": "gcsfs", "gcs": "gcsfs"}
@@ -41,7 +42,15 @@ logger = logging.getLogger("sweeps.stages")
 
 
 class UnreachableError(SlimnetError):
-    """A place cannot be reached now, or refuses what is asked of it."""
+    """A place cannot be reached now, or refuses what is asked of it.
+
+    Attributes:
+        what: that, as a sentence.
+    """
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(f"{what}; {advice}" if advice else what)
+        self.what = what
 
 
 class Remote:
@@ -66,12 +75,19 @@ class Remote:
     def __str__(self) -> str:
         return self.url
 
+    @property
+    def module(self) -> str:
+        """The module of the protocol, which takes a while to import; empty if it is not known."""
+        from fsspec.registry import known_implementations
+
+        return str(known_implementations.get(self.protocol, {}).get("class", "")).rpartition(".")[0]
+
     def read(self, name: str) -> bytes | None:
         """A small object; None if there is none."""
         if name in self._fetched:
             return self._fetched.pop(name)
         try:
-            return bytes(self._ask(lambda: self._files.cat_file(self._path(name))))
+            return bytes(self._ask(lambda: self._files.cat_file(self._path(name), start=0)))
         except FileNotFoundError:
             return None
 
@@ -80,7 +96,7 @@ class Remote:
         paths = [self._path(name) for name in names] if self._opened() else []
         for begin in range(0, len(paths), 500):
             part = paths[begin : begin + 500]
-            found = self._ask(lambda part=part: self._files.cat(part, on_error="return"))  # type: ignore[misc]
+            found = self._ask(lambda part=part: self._files.cat(part, on_error="return", start=0))  # type: ignore[misc]
             for name, path in zip(names[begin:], part, strict=False):
                 content = found.get(path, FileNotFoundError())
                 if isinstance(content, bytes):
@@ -210,28 +226,32 @@ class Remote:
         hint = CREDENTIALS.get(self.protocol)
         where = f", and that its credentials are in the environment ({hint})" if hint else ""
         return UnreachableError(
-            f"the stages at {self.url} cannot be reached ({reason}); see that the address is right{where}"
+            f"the stages at {self.url} cannot be reached ({reason})", f"see that the address is right{where}"
         )
 
 
-def when_reachable(action: Callable[[], None], stop: Callable[[], bool], warn: Warn) -> bool:
+def when_reachable(
+    action: Callable[[], None], stop: Callable[[], bool], warn: Warn, meanwhile: str = "it is waited for"
+) -> bool:
     """Do something once a place can be reached.
 
     Args:
         action: raises UnreachableError while it cannot.
         stop: whether to give up.
-        warn: told once, in a sentence, that there is a wait.
+        warn: told, in a sentence, of an outage; again after a while, so that the wait is no stall.
+        meanwhile: what happens, for that sentence.
 
     Returns:
         False if `stop` ended the wait.
     """
-    pause = PAUSE
+    pause, told = PAUSE, -TELLS_AGAIN
     while not stop():
         try:
             action()
         except UnreachableError as error:
-            if pause == PAUSE:
-                warn(f"{error}; waiting for it")
+            if time.monotonic() - told >= TELLS_AGAIN:
+                told = time.monotonic()
+                warn(f"{error.what}; {meanwhile}")
             end = time.monotonic() + pause
             while time.monotonic() < end and not stop():
                 time.sleep(min(0.2, pause))

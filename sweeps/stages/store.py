@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from sweeps.stages.folder import StageFolder
 from sweeps.stages.mirrored import MirroredFolder
 from sweeps.stages.remote import Remote
 
+SCRATCH = "SLIMNET_SCRATCH"  # an environment variable: a folder of this machine for copies
 COPIES = ".copies-"  # before the name of a folder with copies of the stages at a URL
 
 
@@ -25,25 +26,31 @@ class Store:
         place: as `stages` of the config: a folder or a URL; runs/stages if not given.
 
     Attributes:
-        root: the folder that holds them, or copies of those at a URL.
         remote: the URL; None if they are in a folder.
         is_elsewhere: whether they are in a folder that is not in that of the studies.
     """
 
     def __init__(self, runs: Path, place: str | None = None) -> None:
-        self.root = runs / "stages" if place is None else Path(place)
-        self.is_elsewhere = place is not None and not is_url(place)
-        self.remote: Remote | None = None
-        if place is not None and is_url(place):
-            self.remote = Remote(place)
-            name = hashlib.sha256(self.remote.url.encode()).hexdigest()[:8]
-            self.root = (runs / "stages" / f"{COPIES}{name}").absolute()
+        self._runs, self._place = runs, place
+        self.remote = Remote(place) if place is not None and is_url(place) else None
+        self.is_elsewhere = place is not None and self.remote is None
+        self._folder = Path(place) if place is not None and self.is_elsewhere else runs / "stages"
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds the stages, or this machine's copies of those at a URL."""
+        if self.remote is None:
+            return self._folder
+        name = hashlib.sha256(self.remote.url.encode()).hexdigest()[:8]
+        return Path(os.environ.get(SCRATCH) or self._folder).absolute() / f"{COPIES}{name}"
+
+    def __str__(self) -> str:
+        """Where the stages are, which all machines call it."""
+        return str(self.remote or self.root)
 
     def absolute(self) -> Store:
-        """This store for a process with another working folder."""
-        other = copy.copy(self)
-        other.root = self.root.absolute()
-        return other
+        """The same for a process with another working folder."""
+        return Store(self._runs.absolute(), self._place)
 
     def folder(self, stage: Stage | StageRecord) -> StageFolder:
         """The folder of a stage, which need not exist yet."""

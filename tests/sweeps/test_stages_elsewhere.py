@@ -6,81 +6,17 @@ import json
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import fsspec
 import pytest
-from object_store import S3, drop
-from running import Command
+from elsewhere import Runner
+from object_store import S3
+from running import PATIENCE, Command, swift, wait_until
 
-from benchmarks import instant
-from sweeps.config import Config, load_config
-from sweeps.console import Console
-from sweeps.driver import Driver, resume
-from sweeps.executors.inline import InlineExecutor
-from sweeps.interruption import Interruption
-from sweeps.jobs import Job, Place, Watch
 from sweeps.outputs import pareto_table, write_outputs
-from sweeps.records import StudyRecord
 from sweeps.stages import remote as remotes
 from sweeps.state import read_study
-from sweeps.study import keep_config, make_study
-from sweeps.tracking import Tracker
-from sweeps.tracking.mode import Mode
-
-SPACE = "{sparse.lambda: {log: [0.001, 0.008], steps: 3}, prune.ratio: {range: [0.2, 0.8], step: 0.1}}"
-
-
-@pytest.fixture(params=["folder", "memory", "file", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty place of each kind."""
-    match request.param:
-        case "s3":
-            server: S3 = request.getfixturevalue("s3")
-            yield server.new_place()
-        case "folder":
-            yield str(tmp_path / "place")
-        case kind:
-            yield f"{kind}://{tmp_path}/place"
-            drop(f"{kind}://{tmp_path}/place")
-
-
-@dataclass
-class Runner:
-    """Runs of a study in one runs folder, and the epochs that were computed in them."""
-
-    runs: Path
-    place: str | None
-    computed: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def config(self) -> Config:
-        chosen = ["search.sampler=random", "search.trials=6", f"search.space={SPACE}", "finetune.epochs=3"]
-        return load_config("smoke", [*chosen, *([f"stages={self.place}"] if self.place else [])])
-
-    def run(self, epochs: int | None = None, workers: int = 2) -> StudyRecord:
-        """Run to the goal, or until so many epochs have been computed."""
-        interruption, config = Interruption(), self.config
-
-        def compute(job: Job, place: Place, watch: Watch) -> bool:
-            def epoch(row: dict[str, Any]) -> None:
-                self.computed[f"{job.key} {row['epoch']}"] += 1
-                if sum(self.computed.values()) == epochs:
-                    interruption.note(signal.SIGTERM)
-                watch.epoch(row)
-
-            return instant.compute(job, place, Watch(epoch, watch.step, watch.warning, watch.stop))
-
-        folder = self.runs / config.study
-        folder.mkdir(parents=True, exist_ok=True)
-        study = make_study(folder, config, "float32", machine="")
-        keep_config(folder, config)
-        state, sampling, mirror = resume(study, config, self.runs)
-        executor = InlineExecutor(compute, workers)
-        tracker, quiet = Tracker(folder, Mode("disabled", "")), Console(quiet=True)
-        return Driver(state, study, sampling, mirror, executor, tracker, quiet, interruption).run()
 
 
 def test_the_front_is_that_of_stages_in_the_runs_folder(tmp_path: Path, place: str) -> None:
@@ -153,3 +89,29 @@ def test_a_place_out_of_reach_is_one_sentence_and_changes_nothing(
     assert "secret" not in err
     assert len(err.strip().splitlines()) == 1
     assert not runs.exists()
+
+
+def test_a_sweep_that_is_killed_goes_on_in_an_empty_runs_folder(tmp_path: Path, s3: S3) -> None:
+    """On S3, in processes of their own."""
+    place, log, pause = s3.new_place(), tmp_path / "log", tmp_path / "pause"
+    options = ("--wandb", "disabled", "--quiet", "--set", "latency=false", "--set", "sparse.epochs=4")
+    there = (*options, "--set", f"stages={place}")
+    undisturbed = swift(tmp_path / "plain", *options)
+    first = swift(tmp_path / "first", *there, env={"SWIFT_LOG": str(log), "SWIFT_PAUSE": str(pause)})
+    files, path = fsspec.core.url_to_fs(place, use_listings_cache=False)
+    wait_until(
+        lambda: sum(name.endswith("stage.json") for name in files.find(path)) == 2 or first.poll() is not None
+    )
+    first.send_signal(signal.SIGKILL)
+    assert first.communicate(timeout=PATIENCE)[1] == ""
+
+    second = swift(tmp_path / "second", *there, env={"SWIFT_LOG": str(log)})
+    for process in (second, undisturbed):
+        assert (process.communicate(timeout=PATIENCE)[1], process.returncode) == ("", 0)
+    fronts = [tmp_path / runs / "smoke" / "pareto.json" for runs in ("second", "plain")]
+    assert fronts[0].read_bytes() == fronts[1].read_bytes()
+    epochs = Counter(line for line in log.read_text().splitlines() if line.startswith("epoch"))
+    assert set(epochs.values()) == {1}
+    assert "secret" not in "".join(
+        file.read_text(errors="replace") for file in tmp_path.rglob("*") if file.is_file()
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elsewhere import Runner
 from running import PATIENCE, Command, swift, wait_until
 
 from benchmarks import instant
@@ -22,6 +23,7 @@ from sweeps.config import load_config, resolve
 from sweeps.executors import Event
 from sweeps.jobs import Job, Place
 from sweeps.machine import core_count
+from sweeps.outputs import pareto_table
 from sweeps.stages import Stage, Store, chain, latency_stage
 
 ENDLESS = 5000  # epochs
@@ -172,6 +174,22 @@ def test_a_driver_that_is_killed_and_begun_again_takes_up_what_still_runs(
     fronts = [(folder / "smoke" / "pareto.json").read_text() for folder in (runs, tmp_path / "local")]
     assert fronts[0] == fronts[1]
     assert "(raylet)" not in complaints
+
+
+def test_stages_at_a_url_give_the_front_that_a_folder_gives(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes have copies of their own, and the driver another."""
+    from sweeps.executors.ray import RayExecutor
+
+    expected = pareto_table(Runner(tmp_path / "plain", None).run())
+    runner = Runner(tmp_path / "runs", f"file://{tmp_path}/place")
+    monkeypatch.setenv("SLIMNET_SCRATCH", str(tmp_path / "driver"))
+    executor = RayExecutor(cluster, Place("cpu", 1), compute=instant.unhurried)
+    study = runner.run(executor=executor)
+    assert pareto_table(study) == expected
+    for place in (tmp_path / "driver", tmp_path / "runs" / "stages"):
+        assert list(place.rglob("history.jsonl"))
 
 
 def test_a_question_is_answered_on_a_node_as_in_a_process_of_this_machine(cluster: Any) -> None:
