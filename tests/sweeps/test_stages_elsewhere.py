@@ -91,13 +91,16 @@ def test_a_place_out_of_reach_is_one_sentence_and_changes_nothing(
     assert not runs.exists()
 
 
+@pytest.mark.slow  # three starts of a sweep
 def test_a_sweep_that_is_killed_goes_on_in_an_empty_runs_folder(tmp_path: Path, s3: S3) -> None:
     """On S3, in processes of their own."""
-    place, log, pause = s3.new_place(), tmp_path / "log", tmp_path / "pause"
+    place, log = s3.new_place(), tmp_path / "log"
     options = ("--wandb", "disabled", "--quiet", "--set", "latency=false", "--set", "sparse.epochs=4")
     there = (*options, "--set", f"stages={place}")
     undisturbed = swift(tmp_path / "plain", *options)
-    first = swift(tmp_path / "first", *there, env={"SWIFT_LOG": str(log), "SWIFT_PAUSE": str(pause)})
+    (tmp_path / "first" / "stages").mkdir(parents=True)
+    (tmp_path / "first" / "stages" / "gate").touch()
+    first = swift(tmp_path / "first", *there, env={"SWIFT_LOG": str(log)})
     files, path = fsspec.core.url_to_fs(place, use_listings_cache=False)
     wait_until(
         lambda: sum(name.endswith("stage.json") for name in files.find(path)) == 2 or first.poll() is not None
