@@ -1,10 +1,11 @@
-"""Places of stages for tests: a real S3 server of moto's, and how places are emptied."""
+"""Places of stages for tests: a real S3 server of moto's, and places of other kinds."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -51,8 +52,16 @@ def serve_s3() -> Iterator[S3]:
     server.stop()
 
 
-def drop(url: str) -> None:
-    """Delete everything at a place."""
-    files, path = fsspec.core.url_to_fs(url)
-    if files.exists(path):
-        files.rm(path, recursive=True)
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty place of the kind that a fixture's parameter names, which is emptied in the end."""
+    if request.param == "s3":
+        server: S3 = request.getfixturevalue("s3")
+        yield server.new_place()
+    elif request.param == "folder":
+        yield str(tmp_path / "place")
+    else:
+        place = f"{request.param}://{tmp_path}/place"
+        yield place
+        files, path = fsspec.core.url_to_fs(place)
+        if files.exists(path):
+            files.rm(path, recursive=True)

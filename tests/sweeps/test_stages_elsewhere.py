@@ -6,17 +6,24 @@ import json
 import signal
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 from elsewhere import Runner
-from object_store import S3
+from object_store import S3, new_place
 from running import PATIENCE, Command, swift, wait_until
 
 from sweeps.outputs import pareto_table, write_outputs
 from sweeps.stages import remote as remotes
 from sweeps.state import read_study
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty place of each kind; `file` is tested by the commands."""
+    yield from new_place(request, tmp_path)
 
 
 def test_the_front_is_that_of_stages_in_the_runs_folder(tmp_path: Path, place: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from object_store import S3, drop
+from object_store import new_place
 from running import wait_until
 
 from sweeps.config import load_config, resolve
@@ -26,13 +26,7 @@ METRICS = {"params": 5, "macs": 7, "val_accuracy": 0.5, "test_accuracy": 0.25}
 @pytest.fixture(params=["memory", "file", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty place of each kind."""
-    if request.param == "s3":
-        server: S3 = request.getfixturevalue("s3")
-        yield server.new_place()
-        return
-    place = f"memory://{tmp_path.name}/place" if request.param == "memory" else f"file://{tmp_path}/place"
-    yield place
-    drop(place)
+    yield from new_place(request, tmp_path)
 
 
 @pytest.fixture
