@@ -125,7 +125,8 @@ def whole_axis(title: str, last: float, **options: Any) -> dict[str, Any]:
     """An axis of whole numbers up to `last`, such as epochs: at most ten ticks, none between two numbers."""
     steps = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
     step = next(step for step in steps if last / step <= 10)
-    return axis(title, tickformat="d", tick0=0, dtick=step, **options)
+    off = {"ticklabelstandoff": 6}  # its 0 from the lowest number of the other axis
+    return axis(title, tickformat="d", tick0=0, dtick=step, **off, **options)
 
 
 def add_label(

@@ -37,7 +37,7 @@ def hypervolume_grows(view: StudyView) -> Figure | None:
 
 def _line(xs: list[int], steps: list[Step], name: str) -> Drawing:
     drawing = axes(
-        whole_axis(name, xs[-1], range=[0, 1.03 * xs[-1]], ticklabelstandoff=6),
+        whole_axis(name, xs[-1], range=[0, 1.03 * xs[-1]]),
         axis("hypervolume", rangemode="tozero"),
         height=300,
     )
