@@ -90,7 +90,8 @@ def notebook_page(file: Path) -> str:
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         printed = "".join("".join(output.get("text", [])) for output in cell.get("outputs", []))
         if printed:
-            parts.append(f"```text\n{printed.rstrip()}\n```")
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", printed)  # without colours
+            parts.append(f"```text\n{plain.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 

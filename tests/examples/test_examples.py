@@ -25,7 +25,7 @@ def test_a_network_and_pictures_of_ones_own(example: Example) -> None:
     assert "the goal is reached" in call(*SWEEPS, "run", "config.yaml", *BRIEF, *ALONE)
     call(*SWEEPS, "export", "config.yaml", "0", "out", "--format", "pt")
     files = ("out/model.pt", "pictures/disc/000.png", "--model", "net:small")
-    assert re.search(r"disc/000\.png +(cross|disc|square)", call("-m", "slimnet", "predict", *files))
+    assert re.search(r"disc/000\.png: (cross|disc|square)", call("-m", "slimnet", "predict", *files))
 
 
 @pytest.mark.slow  # a torchvision network is trained by hand, and looked at by another process

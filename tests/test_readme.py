@@ -1,0 +1,66 @@
+"""The commands of the README, as they stand there, in a copy of what is committed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 240  # seconds
+# As little as tells that the study of a README's commands is there.
+TINY = "--trials 1 --wandb disabled --set data.image_size=7 --set sparse.epochs=1 --set finetune.epochs=1"
+TINY += " --set controls.uniform=false --set confirm.seeds=1 --set curves=false --set search.stopping=null"
+
+Shell = Callable[[str], str]
+
+
+def commands() -> list[str]:
+    """The lines of the README that are commands, without their comments."""
+    lines = re.findall(r"^    (\S.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [re.sub(r"\s+# .*", "", line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """Runs a command line in a clone of the repository that has this environment as its .venv."""
+    folder = tmp_path_factory.mktemp("clone") / "slimnet"
+    done = subprocess.run(["git", "clone", "-q", "--no-hardlinks", ROOT, folder], capture_output=True)
+    if done.returncode:
+        pytest.skip("this is no git checkout")
+    (folder / ".venv").symlink_to(sys.prefix)
+
+    def run(line: str) -> str:
+        told = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            ["sh", "-c", line], cwd=folder, env=told, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("make ")])
+def test_make_runs_what_the_readme_says(line: str, shell: Shell) -> None:
+    """Only looked at: a sweep and the tests take minutes, and making .venv would download gigabytes."""
+    told = shell(f"{line} -n")
+    assert "sh scripts/setup.sh" in told
+    assert "-m sweeps run fashion-mini" in told or "-m pytest" in told
+    assert ("--trials 20" in told) == ("TRIALS=20" in line)
+
+
+@pytest.mark.slow  # a sweep, and five programs that start one after the other
+def test_the_other_commands_do_what_the_readme_says(shell: Shell) -> None:
+    shell(f".venv/bin/sweeps run fashion-mini {TINY}")
+    shell(".venv/bin/python examples/own-network-and-pictures/draw.py pictures")
+    ours = [line for line in commands() if not line.startswith("make ")]
+    assert {shlex.split(line)[1] for line in ours} >= {"status", "export", "init"}
+    for line in ours:
+        assert shell(line)
