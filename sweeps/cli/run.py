@@ -145,7 +145,7 @@ def run_command(
             if not quiet:
                 print_warnings(console, warnings_about(settings, found))
         console.note(mode.why)
-        console.note(f"live page:  {studies.command('report', reference)} --watch")
+        console.note(f"live page:  {named.command('report')} --watch")
         tracker = Tracker(folder, mode, named.command("sync"))
         executor = engine.executor(room, folder / "workers")
         with watch_signals() as interruption:  # until now there was nothing to save
