@@ -144,11 +144,7 @@ class Mirror:
                 return []
             except LockedError:
                 raise
-            except UnavailableError:  # and nobody knows what it has when it is back
-                self._database.close()
-                self._database = None
-                raise
-            except SlimnetError:  # someone has changed, damaged or deleted it: see what is left
+            except SlimnetError:  # it was away, or was changed, damaged or deleted: see what is left
                 self._database.close()
         self._database = None
         self._database = Database.open(self._storage, self._config, self._facts, self._entries)
