@@ -58,9 +58,11 @@ class Claim:
     Args:
         folder: the folder, which exists once the claim is taken.
         name: what the files of the claim are called before their endings.
+        on_lost: called, in a thread, once another machine has taken the folder over.
     """
 
-    def __init__(self, folder: Path, name: str = "") -> None:
+    def __init__(self, folder: Path, name: str = "", on_lost: Callable[[], None] = lambda: None) -> None:
+        self._on_lost = on_lost
         self._machine = machine()
         self._lock = lock_of(folder, name)
         self._lease = folder / f"{name}.lease"
@@ -189,6 +191,8 @@ class Claim:
             with self._writing, suppress(OSError, SlimnetError):  # a file system that is away may come back
                 if not self._over.is_set():
                     self._beat()
+        if self._lost:
+            self._on_lost()
 
     def _beat(self) -> None:
         """Give a sign of life, or find that the folder is another's."""

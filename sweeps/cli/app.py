@@ -21,10 +21,8 @@ from sweeps.cli.show import pareto_command, status_command
 from sweeps.cli.wandb_sweep import wandb_sweep_command, wandb_trial_command
 from sweeps.cli.watch import watch_command
 from sweeps.console import Console
-from sweeps.study import StudyBusyError
+from sweeps.study import EXIT_BUSY, StudyBusyError
 from sweeps.tracking import sdk
-
-EXIT_BUSY = 3
 
 app = make_app(
     "sweeps",

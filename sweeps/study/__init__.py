@@ -4,7 +4,15 @@ What is exported here does not need Optuna; `sampling` and `database` do.
 """
 
 from sweeps.study.config_file import check_config, keep_config, kept_config
-from sweeps.study.lock import StudyBusyError, check_free, held_since, hold, is_held, removal_lock
+from sweeps.study.lock import (
+    EXIT_BUSY,
+    StudyBusyError,
+    check_free,
+    held_since,
+    hold,
+    is_held,
+    removal_lock,
+)
 from sweeps.study.record import (
     DATABASE,
     JOURNAL,
@@ -20,6 +28,7 @@ from sweeps.study.record import (
 
 __all__ = [
     "DATABASE",
+    "EXIT_BUSY",
     "JOURNAL",
     "Facts",
     "Point",

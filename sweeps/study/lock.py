@@ -1,4 +1,4 @@
-"""One driver per study: a lock that is released when its holder dies, and a note on who holds it.
+"""One driver per study: a claim to its folder that ends when its holder dies, and a note on who holds it.
 
 A second lock, of the whole runs folder, keeps studies from being begun or continued while something is
 deleted there; a driver holds it for the moment in which it takes the first.
@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from slimnet.errors import SlimnetError
+from sweeps.claim import Claim
 from sweeps.files import write_json
 
 NOTE = "driver.json"
+EXIT_BUSY = 3  # of a process, as another one has the study
 
 
 class StudyBusyError(SlimnetError):
@@ -34,29 +36,23 @@ def hold(folder: Path) -> Iterator[None]:
         StudyBusyError: naming the process that holds it.
     """
     note = folder / NOTE
-    lock = FileLock(folder / "driver.lock")
+    claim = Claim(folder, "driver", on_lost=lambda: _leave(folder))
     with removal_lock(folder.parent):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise _busy(folder) from None
+        if not claim.take(wait=False):
+            raise _busy(folder)
         _write(note)
     try:
         yield
     finally:
         note.unlink(missing_ok=True)
-        lock.release()
+        claim.release()
 
 
 def is_held(folder: Path) -> bool:
     """Whether a process holds a study's folder; changes nothing."""
     if not (folder / NOTE).exists():
         return False
-    try:
-        with FileLock(folder / "driver.lock", timeout=0):
-            return False
-    except (Timeout, OSError):  # or it is someone else's
-        return True
+    return Claim(folder, "driver").is_taken()
 
 
 def held_since(folder: Path) -> float | None:
@@ -87,6 +83,13 @@ def _write(note: Path) -> None:
     """Note that this process holds a study."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     write_json(note, {"pid": os.getpid(), "host": platform.node(), "since": since})
+
+
+def _leave(folder: Path) -> None:
+    """End this process, as another machine runs the study, which may compute the same stages on a cluster."""
+    text = f"Error: {folder.name} is run by {_holder(folder / NOTE)} now, as this machine seemed to be dead\n"
+    os.write(2, text.encode())
+    os._exit(EXIT_BUSY)
 
 
 def _busy(folder: Path) -> StudyBusyError:

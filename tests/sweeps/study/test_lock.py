@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from running import PATIENCE
 
+from sweeps import claim
 from sweeps.config import load_config
 from sweeps.stages import Store, chain
 from sweeps.study import StudyBusyError, hold
@@ -74,3 +78,50 @@ with hold(Path(sys.argv[1])):
         command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path), *further]
         done = subprocess.run(command, capture_output=True, text=True)
         assert (done.stdout, done.stderr) == ("held\n", "")
+
+
+TAKEN_OVER = """
+import sys, time
+from pathlib import Path
+from sweeps import claim
+from sweeps.study import hold
+
+claim.BEAT = 0.05
+with hold(Path(sys.argv[1])):
+    (Path(sys.argv[1]) / "driver.lease").write_text('{"machine": "another", "owner": "other", "beats": 0}')
+    time.sleep(100)
+"""
+
+
+def test_a_driver_whose_study_another_machine_has_taken_over_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    command = [sys.executable, "-c", TAKEN_OVER, str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("Error: study is run by process ")
+
+
+def test_a_study_of_a_machine_that_died_is_taken_over_and_of_one_that_lives_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "EXPIRY", 0.5)
+    lease = folder / "driver.lease"
+    lease.write_text('{"machine": "another", "owner": "other", "beats": 0}')
+    with hold(folder):
+        assert "another" not in lease.read_text()
+
+    lease.write_text('{"machine": "another", "owner": "other", "beats": 0}')
+    over = threading.Event()
+
+    def beat() -> None:
+        for beats in itertools.count():
+            lease.write_text(f'{{"machine": "another", "owner": "other", "beats": {beats}}}')
+            if over.wait(0.05):
+                return
+
+    living = threading.Thread(target=beat)
+    living.start()
+    with pytest.raises(StudyBusyError), hold(folder):
+        pass
+    over.set()
+    living.join()
