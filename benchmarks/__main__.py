@@ -10,6 +10,7 @@ import torch
 from benchmarks import (
     against,
     before_finetuning,
+    cluster,
     driver,
     finetuning,
     latency,
@@ -37,6 +38,7 @@ QUICK = {
     "against": against.main,
 }
 LONG = {
+    "cluster": cluster.main,
     "networks": networks.main,
     "before-finetuning": before_finetuning.main,
     "finetuning": finetuning.main,

@@ -169,8 +169,9 @@ class Claim:
             aside.unlink(missing_ok=True)
         self._beaten, self._lost = time.monotonic(), False
         self._over.clear()
-        for half in self._lease.parent.glob(f"*{self._lease.name}-{self._machine}-*"):  # left by the killed
-            half.unlink(missing_ok=True)
+        for pattern in (f"*{self._lease.name}-{self._machine}-*", f".{self._lease.name}.*"):
+            for half in self._lease.parent.glob(pattern):  # which the killed have left
+                half.unlink(missing_ok=True)
         return True
 
     @property

@@ -25,7 +25,7 @@ from sweeps.executors.reporting import Compute, report
 from sweeps.jobs import Job, Place, Watch
 
 SEEN = 20.0  # seconds until a new folder is seen by every node that shares it
-LISTEN = 10.0  # seconds that a driver waits for news before it asks again
+LISTEN = 2.0  # seconds that a driver waits for news; steps are told then, so that a thousand stages may tell
 WAITS = 600.0  # seconds that it waits at most while another is measured, as a driver may have died meanwhile
 DESERTED = 60.0  # seconds without a driver, after which an actor that has nothing to do leaves
 
@@ -53,7 +53,9 @@ class StageActor:
     def __init__(self) -> None:
         self._told: list[Numbered] = []
         self._news = threading.Condition()
-        self._number = 0
+        self._number = self._weighty = (
+            0  # of the last event, and of the last that is more than a sign of life
+        )
         self._begun = self._ended = False
         self._heard = time.monotonic()
         self._stop, self._free = threading.Event(), threading.Event()
@@ -75,10 +77,10 @@ class StageActor:
         threading.Thread(target=self._work, args=(job, place, log, compute or _compute)).start()
 
     def next(self, after: int) -> list[Numbered]:
-        """The events numbered above `after`; waits a while for the first."""
+        """The events numbered above `after`; waits a while for one that is more than a step."""
         self._heard = time.monotonic()
         with self._news:
-            self._news.wait_for(lambda: self._number > after, LISTEN)
+            self._news.wait_for(lambda: self._weighty > after, LISTEN)
             self._heard = time.monotonic()
             return [(number, event) for number, event in self._told if number > after]
 
@@ -107,6 +109,8 @@ class StageActor:
                 self._told.pop()
             self._number += 1
             self._told.append((self._number, event))
+            if event.kind not in ("alive", "step"):
+                self._weighty = self._number
             self._ended = event.ends
             self._news.notify_all()
 

@@ -175,12 +175,8 @@ def _reachable(address: str) -> str | None:
         raise _unreachable(address, _gist(tried.stderr)) from None
     if "address" in answer:
         return str(answer["address"])
-    if (
-        address == "auto"
-        and answer["error"] == "ConnectionError"
-        and "running Ray instance" in answer["message"]
-    ):
-        return None
+    if address == "auto" and answer["error"] == "ConnectionError" and "RAY_ADDRESS" not in os.environ:
+        return None  # there is none, or one that has ended and left its address behind
     raise _unreachable(address, _gist(answer["message"]))
 
 

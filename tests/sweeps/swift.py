@@ -36,7 +36,7 @@ from sweeps.jobs import Job, Place, Watch
 from sweeps.records import Row
 from sweeps.signals import end_on_signals
 
-LINES = 1200  # from which workers draw theirs: more than most of them run, so that some survive
+LINES = 1500  # from which workers draw theirs: more than most of them run, so that some survive
 OURS = ("/sweeps/", "/benchmarks/instant.py", "/slimnet/files.py")
 
 
