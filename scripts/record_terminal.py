@@ -38,7 +38,11 @@ def run(config: str, runs: Path) -> tuple[list[str], Progress | None]:
         cwd=runs.parent,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "COLUMNS": str(COLUMNS)},
+        env={
+            **os.environ,
+            "COLUMNS": str(COLUMNS),
+            "PATH": os.pathsep.join([str(script.parent), os.environ.get("PATH", "")]),  # for what it suggests
+        },
     )
     assert process.stdout is not None
     lines: list[str] = []
