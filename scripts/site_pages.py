@@ -47,6 +47,13 @@ MOVED = [  # links as GitHub follows them -> as the site does; without a place t
 ]
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the results of all benchmarks at the end of the navigation."""
+    assert config.nav is not None
+    config.nav.append({"Measurements": [f"results/{file.name}" for file in sorted(RESULTS.glob("*.md"))]})
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are no files in docs/."""
     from mkdocs.structure.files import File
