@@ -8,12 +8,13 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from running import survived_by
 
 PASSWORD = "se/cret #1@home"  # that an address has to quote
 USERS = ("postgres", "nobody")  # of which one runs the server, as root may not
@@ -74,17 +75,24 @@ class Server:
             cursor = connection.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []
 
+    def _user(self) -> dict[str, Any]:
+        if self._as is None:
+            return {}
+        return {"user": self._as, "group": pwd.getpwnam(self._as).pw_gid, "cwd": "/"}
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """Stops it at the end."""
+        control = str(self._programs / "pg_ctl")
+        return survived_by('"$1" -D "$2" -w -m immediate stop', control, str(self._data), **self._user())
+
     def log(self) -> str:
         return (self._folder / "log").read_text()
 
     def _call(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), *arguments]
-        user: dict[str, Any] = {}
-        if self._as is not None:
-            user = {"user": self._as, "group": pwd.getpwnam(self._as).pw_gid}
         with (self._folder / "setup.log").open("a") as log:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            subprocess.run(command, check=True, cwd="/", timeout=60, **streams, **user)
+            subprocess.run(command, check=True, timeout=60, **streams, **self._user())
 
 
 @contextmanager
@@ -92,10 +100,8 @@ def running_server() -> Iterator[Server]:
     """A server in a temporary folder, which is not pytest's, as these are closed to other users."""
     with TemporaryDirectory(prefix="slimnet-postgres-", ignore_cleanup_errors=True) as folder:
         server = Server(Path(folder))
-        try:
+        with server.guarded():
             yield server
-        finally:
-            server.stop()
 
 
 def _programs() -> Path | None:

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,19 @@ def _stay_on(core: int) -> None:
     if hasattr(os, "sched_setaffinity"):  # on Linux
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+@contextmanager
+def survived_by(script: str, *arguments: str, **popen: Any) -> Iterator[None]:
+    """Have a shell script end what was started here, also where this process is killed before it can."""
+    command = ["sh", "-c", f"read -r _; {script}", "sh", *arguments]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **quiet, **popen) as last:
+        try:
+            yield
+        finally:
+            assert last.stdin is not None
+            last.stdin.close()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:

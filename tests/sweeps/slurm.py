@@ -5,16 +5,16 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from running import survived_by
 
 STARTING = 60.0  # seconds that the daemons may take
 NODES = ("one", "two")
@@ -101,12 +101,10 @@ class Slurm:
     def log(self, daemon: str) -> str:
         return (self.folder / f"{daemon}.log").read_text()
 
-    def close(self) -> None:
-        with suppress(subprocess.CalledProcessError):
-            self.call("scancel", "--full", "--user", getpass.getuser())
-        for daemon in ("slurmctld", *NODES):
-            with suppress(OSError, ValueError):
-                os.kill(int((self.folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
+    def guarded(self) -> AbstractContextManager[None]:
+        """Ends its jobs and its daemons at the end."""
+        script = 'scancel --full --user "$1"; sleep 1; cd "$2" && kill $(cat *.pid)'
+        return survived_by(script, getpass.getuser(), str(self.folder), env=self._environment)
 
     def call(self, *command: object, cwd: Path | None = None, **environment: str) -> str:
         done = subprocess.run(
@@ -131,13 +129,10 @@ def running_slurm() -> Iterator[Slurm]:
             pytest.skip(f"SLURM is not installed ({program}); scripts/test-extras.sh does")
     with TemporaryDirectory(prefix="slimnet-slurm-", ignore_cleanup_errors=True) as folder:
         cluster = Slurm(Path(folder))
-        try:
+        with cluster.guarded():
             if not cluster.is_ready():
                 pytest.skip(f"slurmd does not start here: {cluster.log(NODES[0])[-300:]}")
             yield cluster
-        finally:
-            cluster.close()
-            time.sleep(0.5)  # while its daemons write their last
 
 
 def _free_port() -> int:
