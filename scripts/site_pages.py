@@ -86,7 +86,9 @@ def formulas(markdown: str) -> str:
     markdown = re.sub(
         r"\$\$(.+?)\$\$", lambda tex: convert(tex[1].strip(), display="block"), markdown, flags=re.DOTALL
     )
-    return re.sub(r"\$([^$]+?)\$", lambda tex: convert(" ".join(tex[1].split())), markdown)
+    # In a span, as Markdown takes a line that begins with <math for a block of HTML.
+    inline = re.compile(r"\$([^$]+?)\$")
+    return inline.sub(lambda tex: f"<span>{convert(' '.join(tex[1].split()))}</span>", markdown)
 
 
 def notebook_page(file: Path) -> str:
