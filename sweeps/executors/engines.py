@@ -115,7 +115,8 @@ class RayEngine:
         config = self._config
         most = config.search.ahead + 1 if config.workers == "auto" else config.workers
         threads = max(1, int(self._cluster.cpus)) if config.threads == "auto" else config.threads
-        device = f"{machine.kind}:0" if self._cluster.gpus else "cpu"  # Ray shows a process only its own
+        own = self._cluster.gpus > 0 and machine.kind != "cpu"  # the only one that Ray shows to a process
+        device = f"{machine.kind}:0" if own else "cpu"
         return [Place(device, threads)] * max(1, min(self._cluster.room(), most))
 
     def notes(self, machine: Machine) -> list[str]:

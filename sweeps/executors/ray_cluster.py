@@ -32,12 +32,14 @@ TERMINAL = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # which reach every p
 Note = Callable[[str], None]
 
 JOINING = """
-import json, sys, ray
+import json, sys, traceback, ray
 try:
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
     answer = {"address": ray.get_runtime_context().gcs_address}
 except BaseException as error:
-    answer = {"error": type(error).__name__, "message": str(error)}
+    wrong = "AuthToken" in traceback.format_exc()
+    message = "it asks for a token, and has another than this machine" if wrong else str(error)
+    answer = {"error": "Token" if wrong else type(error).__name__, "message": message}
 print("\\n" + json.dumps(answer), flush=True)
 """
 
@@ -124,6 +126,7 @@ def join(wish: Executor, *, gpus: bool) -> Cluster:
     Raises:
         SlimnetError: the cluster cannot be reached or joined.
     """
+    _use_token()
     address = _reachable(wish.address)
     with _as_it_was(), _quiet():
         if address is None:
@@ -178,6 +181,17 @@ def _reachable(address: str) -> str | None:
     if address == "auto" and answer["error"] == "ConnectionError" and "RAY_ADDRESS" not in os.environ:
         return None  # there is none, or one that has ended and left its address behind
     raise _unreachable(address, _gist(answer["message"]))
+
+
+def _use_token() -> None:
+    """Have Ray show the token that it finds, which it does not by itself where an address is given."""
+    places = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if "RAY_AUTH_MODE" not in os.environ and (
+        any(map(os.environ.get, places)) or (Path.home() / ".ray" / "auth_token").exists()
+    ):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        with suppress(ImportError, AttributeError):  # what Ray has read of it when it was imported
+            ray._raylet.Config.initialize("")
 
 
 def _check_port(address: str) -> None:

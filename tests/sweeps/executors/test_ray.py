@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -216,3 +217,23 @@ def test_neither_the_config_nor_a_local_run_imports_ray() -> None:
     modules = "sweeps.config, sweeps.driver, sweeps.cli, sweeps.executors.local"
     program = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE).returncode == 0
+
+
+def test_a_token_in_the_home_folder_is_shown_to_a_cluster_that_asks_for_one(
+    nodes: Any, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from sweeps.config.sections import Executor; from sweeps.executors import ray_cluster\n"
+        "print(ray_cluster.join(Executor(kind='ray', address=sys.argv[1]), gpus=False).room())"
+    )
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(os.environ["RAY_AUTH_TOKEN"])
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    joined = subprocess.run(
+        [sys.executable, "-c", program, nodes.address],
+        env={**plain, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert joined.stdout == "2\n", joined.stderr
