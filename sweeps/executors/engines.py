@@ -61,7 +61,7 @@ def engine_of(config: Config, note: Callable[[str], None]) -> Engine:
     if config.executor.kind == "local":
         return LocalEngine(config)
     if find_spec("ray") is None:
-        raise SlimnetError("executor.kind is ray, which needs the package ray: pip install 'slimnet[ray]'")
+        raise SlimnetError("executor.kind is ray, which needs the package ray: pip install ray")
     return RayEngine(config, note)
 
 
