@@ -21,6 +21,7 @@ from slimnet.files import replacing
 ANSWER = 20.0  # seconds for an answer about a small object
 PATIENCE = 10.0  # seconds in which what has failed is tried again
 PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before the next try, which doubles up to the longest
+REST = 20.0  # seconds for which a place that was out of reach is not asked again, as others wait meanwhile
 TELLS_AGAIN = 300.0  # seconds between two sentences on an outage
 CHUNK = 8 * 2**20  # bytes
 
@@ -67,6 +68,7 @@ class Remote:
         self.protocol = url.partition("://")[0].lower()
         self._files: Any = None
         self._root = ""
+        self._out: tuple[float, str] = (-REST, "")  # when it was out of reach, and why
         self._fetched: dict[str, bytes | None] = {}  # in advance
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -210,14 +212,17 @@ class Remote:
         """
         self._opened()
         began, pause = time.monotonic(), PAUSE
+        if began - self._out[0] < REST:
+            raise self._unreachable(self._out[1])
         while True:
             try:
                 return question() if bound is None else _within(bound, question)
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:  # each library has its own
-                final = isinstance(error, PermissionError) or time.monotonic() - began + pause > PATIENCE
-                if final:
+                now = time.monotonic()
+                if isinstance(error, PermissionError) or now - began + pause > PATIENCE:
+                    self._out = now, _gist(error)
                     raise self._unreachable(_gist(error)) from error
             time.sleep(pause)
             pause *= 2

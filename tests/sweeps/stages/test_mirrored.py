@@ -167,6 +167,42 @@ def test_a_damaged_copy_is_taken_from_there_again(at: Callable[[str], StageFolde
     assert network.read_bytes() == b"epoch 2"
 
 
+def test_a_damaged_network_is_fetched_anew(at: Callable[[str], StageFolder], stage: Stage) -> None:
+    one, other = at("a"), at("b")
+
+    def finish() -> None:
+        train(one, 1, 2)
+        one.commit(result(stage))
+
+    held(one, finish)
+    other.fetch_network()
+    assert other.drop_network()
+    assert not other.drop_network()
+    assert (network := other.network()) is not None
+    assert network.read_bytes() == b"epoch 2"
+
+
+def test_an_outage_is_met_once_and_then_left_alone_for_a_while(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who asks about many stages waits for each."""
+    folder, asked = Store(tmp_path / "a", f"memory://{tmp_path}/place").folder(stage), list[str]()
+
+    def hang_up(self: object, path: str, **options: object) -> bytes:
+        asked.append(path)
+        raise ConnectionError("the line is dead")
+
+    monkeypatch.setattr(remotes, "PATIENCE", 0.0)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", hang_up)
+    for _ in range(3):
+        with pytest.raises(UnreachableError, match="the line is dead"):
+            folder.read(stage)
+    assert len(asked) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(remotes, "REST", 0.0)
+    assert folder.read(stage).state == "missing"
+
+
 def test_a_network_given_up_is_computed_again_everywhere(
     at: Callable[[str], StageFolder], stage: Stage
 ) -> None:
