@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import Timeout
 
@@ -30,7 +30,7 @@ from sweeps.records import Row, StageRecord
 from sweeps.stages.chain import Stage
 from sweeps.stages.folder import SMALL_FILES, StageFolder
 from sweeps.stages.lease import LOOK, Lease
-from sweeps.stages.remote import Remote, UnreachableError, Warn, when_reachable
+from sweeps.stages.remote import OpenFile, Remote, UnreachableError, Warn, when_reachable
 from sweeps.stages.uploads import Uploads
 
 FORMAT = 1  # of stage.json
@@ -86,18 +86,11 @@ class Snapshot:
 
     Attributes:
         files: the text of the small files, by name.
-        network: the file of the checkpoint, opened, so that it stays as it is; None if there is none.
-        stat: size and time of that file.
+        network: the file of the checkpoint; None if there is none.
     """
 
     files: dict[str, str]
-    network: IO[bytes] | None
-    stat: tuple[int, int] | None
-
-    def close(self) -> None:
-        """Close the file."""
-        if self.network is not None:
-            self.network.close()
+    network: OpenFile | None
 
 
 class MirroredFolder(StageFolder):
@@ -339,11 +332,10 @@ class MirroredFolder(StageFolder):
         self._note(manifest, self._stat())
 
     def _snapshot(self) -> Snapshot:
-        try:
-            network = self.checkpoint.open("rb")
-        except FileNotFoundError:
-            return Snapshot(self._small(), None, None)
-        return Snapshot(self._small(), network, self._stat())
+        network = None
+        with suppress(FileNotFoundError):
+            network = OpenFile(self.checkpoint)
+        return Snapshot(self._small(), network)
 
     def _push(self, snapshot: Snapshot, above: int = 0) -> None:
         """Upload a snapshot; until it is whole there, what was there before counts.
@@ -356,14 +348,17 @@ class MirroredFolder(StageFolder):
         version = max(above, synced.manifest.version if synced else 0) + 1
         manifest = Manifest(version, generation, snapshot.files)
         former = synced.manifest.network if synced else None
+        stat = None
         if snapshot.network is not None:
-            if synced is not None and former is not None and snapshot.stat == synced.stat:
+            stat = snapshot.network.stat
+            if synced is not None and former is not None and stat == synced.stat:
                 manifest = replace(manifest, network=former, bytes=synced.manifest.bytes)
             else:
                 name = f"{self._name}/checkpoint-{generation}.pt"
-                manifest = replace(manifest, network=name, bytes=self._remote.upload(name, snapshot.network))
+                self._remote.upload(name, snapshot.network)
+                manifest = replace(manifest, network=name, bytes=stat[0])
         self._remote.write(self.manifest, json.dumps(manifest.content(), ensure_ascii=False).encode())
-        self._note(manifest, snapshot.stat)
+        self._note(manifest, stat)
         if former is not None and former != manifest.network:
             self._remote.delete(former)
 

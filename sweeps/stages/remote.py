@@ -6,21 +6,22 @@ Credentials are those that the library of the protocol finds in its environment;
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from slimnet.errors import SlimnetError
-from slimnet.files import replacing
 
 ANSWER = 20.0  # seconds for an answer about a small object
 PATIENCE = 10.0  # seconds in which what has failed is tried again
 PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before the next try, which doubles up to the longest
+SLOWEST = 2**20  # bytes per second; what is slower counts as no answer
 REST = 20.0  # seconds for which a place that was out of reach is not asked again, as others wait meanwhile
 TELLS_AGAIN = 300.0  # seconds between two sentences on an outage
 CHUNK = 8 * 2**20  # bytes
@@ -52,6 +53,34 @@ class UnreachableError(SlimnetError):
     def __init__(self, what: str, advice: str = "") -> None:
         super().__init__(f"{what}; {advice}" if advice else what)
         self.what = what
+
+
+class OpenFile:
+    """A file as it was when it was opened, whatever takes its place; closed once nobody refers to it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._number = -1
+        self._number = os.open(path, os.O_RDONLY)
+        found = os.fstat(self._number)
+        self.stat = (found.st_size, found.st_mtime_ns)
+
+    def __del__(self) -> None:
+        if self._number >= 0:
+            os.close(self._number)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The content, also for several threads at once."""
+        at = 0
+        while chunk := os.pread(self._number, CHUNK, at):
+            at += len(chunk)
+            yield chunk
 
 
 class Remote:
@@ -140,16 +169,15 @@ class Remote:
             return []
         return [f"{folder}/{path.rstrip('/').rpartition('/')[2]}" for path in found]
 
-    def upload(self, name: str, file: IO[bytes]) -> int:
-        """Write a large object, under a name that none has; returns its bytes."""
+    def upload(self, name: str, file: OpenFile) -> None:
+        """Write a large object, under a name that none has."""
 
-        def put(path: str) -> int:
-            file.seek(0)
+        def put(path: str) -> None:
             with self._files.open(path, "wb") as target:
-                shutil.copyfileobj(file, target, CHUNK)
-            return file.tell()
+                for chunk in file.chunks():
+                    target.write(chunk)
 
-        return self._ask(lambda: self._put(name, put), bound=None)
+        self._ask(lambda: self._put(name, put), bound=ANSWER + file.stat[0] / SLOWEST)
 
     def download(self, name: str, path: Path, size: int) -> None:
         """Write a large object to a file of this disk.
@@ -159,13 +187,15 @@ class Remote:
             UnreachableError: what has come is not of this size.
         """
 
-        def get() -> None:
-            with replacing(path) as target, self._files.open(self._path(name), "rb") as source:
+        def get() -> Path:
+            aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            with aside.open("xb") as target, self._files.open(self._path(name), "rb") as source:
                 shutil.copyfileobj(source, target, CHUNK)
                 if target.tell() != size:
                     raise OSError(f"{name} came with {target.tell()} of {size} bytes")
+            return aside
 
-        self._ask(get, bound=None)
+        self._ask(get, bound=ANSWER + size / SLOWEST).replace(path)  # here, as nobody waits for a late answer
 
     def check(self) -> None:
         """See that objects can be written, and read and deleted again."""
@@ -203,8 +233,12 @@ class Remote:
             self._files, self._root = _open(self.url, self.protocol)
         return True
 
-    def _ask(self, question: Callable[[], Answer], bound: float | None = ANSWER) -> Answer:
+    def _ask(self, question: Callable[[], Answer], bound: float | None = None) -> Answer:
         """The answer to a question, which is asked again for a while if there is none.
+
+        Args:
+            question: asked in a thread, which is left alone if it has no answer in time.
+            bound: that time in seconds; ANSWER if not given.
 
         Raises:
             FileNotFoundError, FileExistsError: as the question.
@@ -216,7 +250,7 @@ class Remote:
             raise self._unreachable(self._out[1])
         while True:
             try:
-                return question() if bound is None else _within(bound, question)
+                return _within(ANSWER if bound is None else bound, question)
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:  # each library has its own

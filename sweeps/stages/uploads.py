@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from sweeps.stages.remote import UnreachableError, Warn, when_reachable
 
+LAST_TRY = 30.0  # seconds for what is being uploaded when it is to stop
 
-class Closable(Protocol):
-    """What is closed once it is uploaded, or a newer one takes its place."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
-Item = TypeVar("Item", bound=Closable)
+Item = TypeVar("Item")
 
 
 class Uploads(Generic[Item]):
@@ -31,22 +26,24 @@ class Uploads(Generic[Item]):
         self._upload, self._warn = upload, warn
         self._changed = threading.Condition()
         self._newest: Item | None = None  # until it is uploaded
-        self._busy: Item | None = None
         self._failing = self._over = False
         threading.Thread(target=self._run, name="uploads", daemon=True).start()
 
     def put(self, item: Item) -> None:
         """Have an item uploaded, in place of one that has not been yet."""
         with self._changed:
-            before, self._newest = self._newest, item
-            if before is not None and before is not self._busy:
-                before.close()
+            self._newest = item
             self._changed.notify_all()
 
     def finish(self, stop: Callable[[], bool]) -> None:
         """Wait until everything is uploaded, or `stop` says to give up what cannot be."""
+        stopped: float | None = None
         with self._changed:
-            while self._newest is not None and not (self._failing and stop()):
+            while self._newest is not None:
+                if stop():
+                    stopped = stopped or time.monotonic()
+                    if self._failing or time.monotonic() - stopped > LAST_TRY:
+                        break
                 self._changed.wait(0.1)
             self._over = True
             self._changed.notify_all()
@@ -61,24 +58,18 @@ class Uploads(Generic[Item]):
 
     def _upload_newest(self) -> None:
         with self._changed:
-            item = self._busy = self._newest
+            item = self._newest
         if item is None:
             return
         try:
             self._upload(item)
-        except UnreachableError:
-            self._end(item, failed=True)
-            raise
         except Exception as error:  # a full disk, say: what was computed must not be lost
-            self._end(item, failed=True)
+            self._failing = True
+            if isinstance(error, UnreachableError):
+                raise
             raise UnreachableError(f"cannot upload it ({error or type(error).__name__})") from error
-        self._end(item, failed=False)
-
-    def _end(self, item: Item, *, failed: bool) -> None:
         with self._changed:
-            self._busy, self._failing = None, failed
-            if self._newest is not item or not failed:
-                item.close()
-            if self._newest is item and not failed:
+            self._failing = False
+            if self._newest is item:
                 self._newest = None
             self._changed.notify_all()
