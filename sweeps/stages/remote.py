@@ -335,7 +335,7 @@ def _within(seconds: float, question: Callable[[], Answer]) -> Answer:
     try:
         answer, error = answers.get(timeout=seconds)
     except Empty:
-        raise TimeoutError(f"no answer within {seconds:g} seconds") from None
+        raise TimeoutError(f"no answer within {seconds:.0f} seconds") from None
     if error is not None:
         raise error
     return answer  # type: ignore[return-value]
