@@ -4,7 +4,8 @@ Locks are quick and end with their process, but on storage that machines share t
 machines, or outlive a machine that died. There a lease counts: a file with its owner and a number that the
 owner raises every few seconds. Who wants the folder watches the file. If it does not change for a while, by
 the watcher's own clock, its owner is dead, and the folder is taken over; clocks of machines are never
-compared. An owner that was asleep for as long looks before it writes again.
+compared. An owner that was asleep for as long looks before it writes again. On a disk of its own, a machine
+that was started again knows its former leases by its name.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from slimnet.errors import SlimnetError
-from sweeps.file_system import network_file_system
+from sweeps.file_system import is_local, network_file_system
 from sweeps.files import write_json
 
 LOOK_EVERY = 0.2  # seconds between two tries
@@ -65,6 +66,7 @@ class Claim:
         self._on_lost = on_lost
         self._machine = machine()
         self._lock = lock_of(folder, name)
+        self._on_own_disk = is_local(folder)
         self._lease = folder / f"{name}.lease"
         self._owner = f"{self._machine}-{os.getpid()}-{os.urandom(4).hex()}"
         self._beats = 0
@@ -128,7 +130,7 @@ class Claim:
     def is_taken(self) -> bool:
         """Whether a process seems to have the folder; one of another machine may be dead. Changes nothing."""
         with suppress(Timeout, OSError), self._lock.acquire(timeout=0):
-            return bool(self._read().get("machine", self._machine) != self._machine)
+            return not self._is_own(self._read())
         return True  # or it is someone else's
 
     def _take_lease(self, stop: Callable[[], bool], wait: bool) -> bool:
@@ -140,16 +142,23 @@ class Claim:
                 seen, since, changed = now, time.monotonic(), True
             if not now and self._create():
                 return True
-            is_dead = (
-                time.monotonic() - since > EXPIRY or now.get("machine") == self._machine
-            )  # we have the lock
-            if now and is_dead:
+            if now and (self._is_own(now) or time.monotonic() - since > EXPIRY):
                 self._remove(now)
                 continue
             if changed and not wait:
                 return False
             time.sleep(LOOK_EVERY)
         return False
+
+    def _is_own(self, lease: dict[str, Any]) -> bool:
+        """Whether a lease, if there is one, is of this machine: who has the lock need not mind it.
+
+        A disk of this machine may be seen by others too, which have other names.
+        """
+        machine = lease.get("machine", self._machine)
+        if machine == self._machine:
+            return True
+        return self._on_own_disk and str(machine).rpartition("-")[0] == self._machine.rpartition("-")[0]
 
     def _create(self) -> bool:
         """Write a lease where there is none, whole or not at all."""

@@ -121,3 +121,22 @@ def test_an_owner_of_this_machine_that_was_killed_keeps_nobody_waiting(
     assert mine.take()
     assert not left.exists()
     mine.release()
+
+
+@pytest.mark.parametrize(
+    ("machine", "is_local", "free"),
+    [("this-2", True, True), ("another-1", True, False), ("this-2", False, False)],
+)
+def test_a_machine_that_was_started_again_knows_its_leases_on_a_disk_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, is_local: bool, free: bool
+) -> None:
+    monkeypatch.setattr(claim, "EXPIRY", 10_000.0)
+    monkeypatch.setattr(claim, "machine", lambda: "this-1")
+    monkeypatch.setattr(claim, "is_local", lambda folder: is_local)
+    content = {"machine": machine, "owner": "former", "beats": 7}
+    (tmp_path / ".lease").write_text(json.dumps(content))
+    mine = Claim(tmp_path)
+    assert mine.is_taken() is not free
+    if free:
+        assert mine.take(wait=False)
+        mine.release()
