@@ -12,8 +12,13 @@ NAMES = ("auto", "sqlite", "journal")
 SCHEME = "postgresql://"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SECRETS = {"password", "sslpassword"}  # in the query of an address
-_LOGIN = re.compile(r"(\w[\w+.-]*://[^\s:@/]*:).*@", re.DOTALL)  # a password may hold any characters
-_QUERY = re.compile(r"([?&](?:ssl)?password=)[^\s&]*")
+_PORT = r"""\d*(?![^/?#\s"'])"""
+_LOGIN = re.compile(  # a password may hold any characters, and an address be cut off before its host
+    rf"(\w[\w+.-]*://[^\s:/]*:)(?:.*(?=@)|(?<!\[:)(?!{_PORT}).*)", re.DOTALL
+)
+_FIELD = re.compile(
+    r"""(password["']?\s*[=:]\s*)('(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|[^\s&]*)""", re.IGNORECASE
+)
 
 
 def storage_problem(storage: str) -> str | None:
@@ -34,8 +39,7 @@ def storage_problem(storage: str) -> str | None:
             f"is no address such as {SCHEME}me@host:5432/database; leave the password to PGPASSWORD, to "
             "~/.pgpass, or to a variable that it names: ${VARIABLE}."
         )
-    query = dict(parse_qsl(parts.query))
-    given = [parts.password, *(query.get(name) for name in _SECRETS)]
+    given = [parts.password, *(value for name, value in parse_qsl(parts.query) if name in _SECRETS)]
     if any(secret and not _VARIABLE.fullmatch(secret) for secret in given):
         return (
             "holds a password, which would be kept with the study; leave it to PGPASSWORD, to ~/.pgpass, or "
@@ -66,5 +70,15 @@ def public(address: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """A text in which no address holds a password."""
-    return _QUERY.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
+    """A text in which neither an address nor a field holds a password."""
+    return _FIELD.sub(r"\1***", _LOGIN.sub(r"\1***", text))
+
+
+def without_values(text: str, address: str) -> str:
+    """A text in which the variables that an address names stand for their values, which may be secret."""
+    for name in _VARIABLE.findall(address):
+        value = os.environ.get(name, "")
+        if len(value) > 3:  # else it is no secret, and may be part of any word
+            for spelling in (value, quote(value, safe="")):
+                text = text.replace(spelling, f"${{{name}}}")
+    return text

@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from slimnet.errors import SlimnetError
-from sweeps.config.storage import expanded, public
+from sweeps.config.storage import expanded, public, without_values
 from sweeps.study.lock import StudyBusyError
 from sweeps.study.storage.base import FAULTS, Fill, UnavailableError, cause, chain
 
@@ -64,6 +64,7 @@ class PostgreSQL:
 
     def __init__(self, address: str, study: str) -> None:
         self.name = public(address)
+        self._address = address
         self._study = study
         self._me = f"{OURS} {token_hex(4)} {os.getpid()} on {platform.node()}"[:63]
         try:
@@ -182,7 +183,7 @@ class PostgreSQL:
     def translated(self, error: Exception) -> SlimnetError:
         if isinstance(error, SlimnetError):
             return error
-        reason = " ".join(cause(error).split())
+        reason = without_values(" ".join(cause(error).split()), self._address)
         first = [known for known in chain(error) if isinstance(known, psycopg.Error)]
         if any(isinstance(known, psycopg.OperationalError | psycopg.InterfaceError) for known in first):
             return UnavailableError(f"{self.name} cannot be reached ({reason})")

@@ -237,22 +237,24 @@ def test_a_database_that_is_spoilt_while_the_sweep_runs_is_told_and_the_sweep_go
     ("change", "reason"),
     [
         (("sweeper", "nobody"), 'password authentication failed for user "nobody"'),
+        (("sweeper@", "${LOGIN}@"), 'password authentication failed for user "${LOGIN}"'),
         (("/d", "/no-d"), 'database "no-d'),
         (("sweeper@", "sweeper:${NO_PASSWORD}@"), "storage names ${NO_PASSWORD}, which is not set"),
         (("@127.0.0.1:", "@127.0.0.1:1"), "cannot be reached ("),
     ],
-    ids=["no user", "no database", "no variable", "no server"],
+    ids=["no user", "a password in a variable of the user", "no database", "no variable", "no server"],
 )
 def test_a_server_that_cannot_be_reached_is_an_error_before_the_sweep(
-    address: str, change: tuple[str, str], reason: str, tmp_path: Path
+    address: str, change: tuple[str, str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LOGIN", "sweeper:hunter2")
     address = address.replace(*change)
     if change[0].endswith(":"):
         address = f"{address.rpartition(':')[0]}:1/one"
     with pytest.raises(SlimnetError) as refused, held_storage(config(storage=address), tmp_path, None):
         pass
     assert reason in str(refused.value)
-    assert PASSWORD not in str(refused.value)
+    assert not any(secret in str(refused.value) for secret in (PASSWORD, "hunter2"))
 
 
 def test_the_password_may_be_in_a_variable(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
