@@ -110,7 +110,7 @@ class Claim:
             return
         self._over.set()
         with self._writing, suppress(OSError):
-            if self._read().get("owner") == self._owner:
+            if (self._read() or {}).get("owner") == self._owner:
                 self._lease.unlink()
         self._lock.release()
 
@@ -130,16 +130,24 @@ class Claim:
     def is_taken(self) -> bool:
         """Whether a process seems to have the folder; one of another machine may be dead. Changes nothing."""
         with suppress(Timeout, OSError), self._lock.acquire(timeout=0):
-            return not self._is_own(self._read())
+            found = self._read()
+            return found is None or not self._is_own(found)
         return True  # or it is someone else's
 
     def _take_lease(self, stop: Callable[[], bool], wait: bool) -> bool:
         """Write the lease once nobody else has one."""
-        seen, since, changed = self._read(), time.monotonic(), False
+        seen: dict[str, Any] | None = None
+        since, changed = time.monotonic(), False
         while not stop():
             now = self._read()
+            if now is None:
+                if not wait and time.monotonic() - since > EXPIRY:
+                    return False
+                time.sleep(LOOK_EVERY)
+                continue
             if now != seen:
-                seen, since, changed = now, time.monotonic(), True
+                changed = seen is not None
+                seen, since = now, time.monotonic()
             if not now and self._create():
                 return True
             if now and (self._is_own(now) or time.monotonic() - since > EXPIRY):
@@ -155,8 +163,8 @@ class Claim:
 
         A disk of this machine may be seen by others too, which have other names.
         """
-        machine = lease.get("machine", self._machine)
-        if machine == self._machine:
+        machine = lease.get("machine")
+        if not lease or machine == self._machine:
             return True
         return self._on_own_disk and str(machine).rpartition("-")[0] == self._machine.rpartition("-")[0]
 
@@ -191,7 +199,7 @@ class Claim:
         """Remove the lease of an owner that is dead, unless another has removed it and taken the folder."""
         with suppress(FileNotFoundError):
             aside = self._lease.rename(self._aside)
-            if self._read(aside).get("owner") == dead.get("owner"):
+            if self._read(aside) == dead:  # else its owner has given a sign of life in this moment
                 aside.unlink()
             else:
                 aside.rename(self._lease)
@@ -207,7 +215,9 @@ class Claim:
     def _beat(self) -> None:
         """Give a sign of life, or find that the folder is another's."""
         found = self._read()
-        if found and found.get("owner") != self._owner:
+        if found is None or (found and found.get("owner") is None):
+            return  # who has it shows once it can be read again
+        if found and found["owner"] != self._owner:
             self._lost = True
             return
         self._beats += 1
@@ -217,12 +227,14 @@ class Claim:
     def _content(self) -> dict[str, Any]:
         return {"machine": self._machine, "owner": self._owner, "beats": self._beats}
 
-    def _read(self, path: Path | None = None) -> dict[str, Any]:
-        """What a lease holds; empty without one."""
+    def _read(self, path: Path | None = None) -> dict[str, Any] | None:
+        """What a lease holds; empty without one, and None while it cannot be read."""
         try:
             content = json.loads((path or self._lease).read_bytes())
             return content if isinstance(content, dict) else {"owner": None}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError):  # it is being written
+        except ValueError:  # it is being written
             return {"owner": None}
+        except OSError:  # a disk that is away for a moment, or too many open files
+            return None

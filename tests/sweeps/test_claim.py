@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,39 @@ def test_a_silent_owner_is_dead_and_writes_nothing_if_it_wakes_up(
     elsewhere.release()
     mine.check()
     assert lease(tmp_path)["machine"] == claim.machine()
+    mine.release()
+
+
+@pytest.mark.parametrize("defect", ["cannot be read", "half"])
+def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(tmp_path: Path, defect: str) -> None:
+    lost = threading.Event()
+    mine = Claim(tmp_path, on_lost=lost.set)
+    assert mine.take()
+    path = tmp_path / ".lease"
+    content, broken = path.read_text(), tmp_path / "broken"
+    if defect == "half":
+        broken.write_text("{")
+    else:
+        broken.symlink_to(path)  # an OSError: too many levels of symbolic links
+    with mine._writing:
+        broken.replace(path)
+    assert not lost.wait(4 * claim.BEAT)
+    mine.check()
+    path.unlink()
+    path.write_text(content)
+    beats = lease(tmp_path)["beats"]
+    wait_until(lambda: lease(tmp_path)["beats"] > beats)
+    mine.release()
+    assert not lost.is_set()
+
+
+def test_a_lease_that_is_being_written_is_anothers(tmp_path: Path) -> None:
+    (tmp_path / ".lease").write_text("{")
+    mine = Claim(tmp_path)
+    assert mine.is_taken()
+    before = time.monotonic()
+    assert mine.take(wait=False)
+    assert time.monotonic() - before > claim.EXPIRY
     mine.release()
 
 
