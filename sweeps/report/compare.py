@@ -17,7 +17,18 @@ from sweeps.report.summary import headline, how_far, subject
 from sweeps.report.verdicts import with_error
 from sweeps.report.wording import METRICS, UNKNOWN, count, percent, plural, times
 
-_NO_MATTER = ("study", "wandb", "workers", "device")  # where and under which name a study runs
+_NO_MATTER = (  # where and under which name a study runs
+    "study",
+    "wandb",
+    "workers",
+    "threads",
+    "retries",
+    "stall_minutes",
+    "device",
+    "executor",
+    "storage",
+    "stages",
+)
 _MISSING = object()
 
 
@@ -87,6 +98,8 @@ def _differences(studies: Sequence[StudyRecord]) -> dict[str, list[Any]]:
     flat = [_flat(study.config.model_dump(mode="json", by_alias=True)) for study in studies]
     paths = dict.fromkeys(path for one in flat for path in one)
     found = {path: [one.get(path, _MISSING) for one in flat] for path in paths}
+    if not _differ([_data(study) for study in studies]):
+        del found["data.path"]  # the same data, wherever they are
     return {
         path: [None if value is _MISSING else value for value in values]
         for path, values in found.items()
@@ -136,9 +149,13 @@ def _each(studies: Sequence[StudyRecord], names: Sequence[Sequence[str]]) -> str
 
 def _images(study: StudyRecord) -> dict[str, Any]:
     """What decides on which images accuracies are measured, and in what form networks see them."""
-    data = study.config.data
-    source = study.dense.spec.get("data", {}).get("fingerprint") or data.source
-    return {"source": source, **data.model_dump(include={"image_size", "channels", "resize", "validation"})}
+    shape = study.config.data.model_dump(include={"image_size", "channels", "resize", "validation"})
+    return {"source": _data(study), **shape}
+
+
+def _data(study: StudyRecord) -> Any:
+    """The fingerprint of the data, or else where they are."""
+    return study.dense.spec.get("data", {}).get("fingerprint") or study.config.data.source
 
 
 def _devices(study: StudyRecord) -> list[str]:
@@ -246,7 +263,7 @@ def field_value(value: Any) -> str:
 
 def _config_table(compared: Compared) -> Block:
     if not compared.differences:
-        return Paragraph("Nothing but their names.")
+        return Paragraph("Nothing but their names and where they run.")
     columns = (Column("field"), *(Column(study.name, text=True) for study in compared.studies))
     rows = tuple(
         Row((Cell(path), *(Cell(field_value(value)) for value in values)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from sweeps.config import resolve
+from sweeps.config import Config, resolve
 from sweeps.pareto import hypervolume
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.blocks import Table
@@ -55,7 +56,33 @@ def test_equal_studies_are_level(make_study: MakeStudy) -> None:
     assert verdict(compared) == (
         "The fronts of a and b cover the same in validation accuracy and parameters."
     )
-    assert "Nothing but their names." in render(compare_page(compared))
+    assert "Nothing but their names and where they run." in render(compare_page(compared))
+
+
+def test_where_studies_run_is_no_difference(make_study: MakeStudy) -> None:
+    here, there = (make_study(FEW, name=name) for name in "ab")
+    elsewhere = {
+        "storage": "journal",
+        "stages": "s3://bucket",
+        "threads": 2,
+        "retries": 9,
+        "stall_minutes": 5.0,
+    }
+    executor = {"kind": "ray", "address": "head:6379"}
+    config = there.config.model_dump(mode="json", by_alias=True) | elsewhere | {"executor": executor}
+    assert compare([here, replace(there, config=Config.model_validate(config))]).differences == {}
+
+
+def test_a_folder_of_data_is_a_difference_only_if_other_data_are_in_it(make_study: MakeStudy) -> None:
+    def reading(folder: str, fingerprint: str) -> StudyRecord:
+        study = make_study(FEW, name=folder)
+        data = study.config.data.model_copy(update={"name": "folder", "path": Path(folder)})
+        spec = {**study.dense.spec, "data": {"fingerprint": fingerprint}}
+        config = study.config.model_copy(update={"data": data})
+        return replace(study, config=config, dense=replace(study.dense, spec=spec))
+
+    assert compare([reading("a", "1"), reading("b", "1")]).differences == {}
+    assert compare([reading("a", "1"), reading("b", "2")]).differences == {"data.path": ["a", "b"]}
 
 
 def test_without_a_dense_network_or_common_objectives_nothing_is_claimed(make_study: MakeStudy) -> None:
