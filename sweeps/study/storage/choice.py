@@ -32,24 +32,27 @@ def chosen_storage(config: Config, folder: Path) -> Storage:
     """
     if config.storage.startswith(SCHEME):
         return _postgres(config)
-    shared = network_file_system(folder)
-    if config.storage == "sqlite" and shared:
+    if config.storage == "sqlite" and (shared := network_file_system(folder)):
         raise SlimnetError(
             f"{folder} is on a network file system ({shared}), where SQLite loses data, as its locks may not "
             "hold there; use storage: journal, a PostgreSQL database, or another folder (--runs DIR)"
         )
-    if config.storage == "journal" or shared:
+    if _means_a_journal(config, folder):
         return Journal(folder / JOURNAL)
     return SQLite(folder / DATABASE)
 
 
 def known_storages(config: Config, folder: Path) -> Iterator[Storage]:
-    """The storages that may have the study, if its folder has lost it."""
-    for file in (SQLite(folder / DATABASE), Journal(folder / JOURNAL)):
-        if file.has_study():
-            yield file
+    """The storages that may have the study, if its folder has lost it.
+
+    The one that the config means comes first, as the others may be what an earlier run has left.
+    """
+    files: list[Storage] = [SQLite(folder / DATABASE), Journal(folder / JOURNAL)]
     if config.storage.startswith(SCHEME):
         yield _postgres(config)
+    elif _means_a_journal(config, folder):
+        files.reverse()
+    yield from (file for file in files if file.has_study())
 
 
 @contextmanager
@@ -74,6 +77,12 @@ def held_storage(config: Config, folder: Path, uid: str | None) -> Iterator[Stor
         yield storage
     finally:
         storage.release()
+
+
+def _means_a_journal(config: Config, folder: Path) -> bool:
+    return config.storage == "journal" or (
+        config.storage == "auto" and network_file_system(folder) is not None
+    )
 
 
 def _postgres(config: Config) -> PostgreSQL:
