@@ -17,6 +17,9 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# pytest-xdist tells its workers how wide its terminal is, as watch(1) tells the commands that it runs.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(scope="session")
 def live() -> Iterator[Callable[..., dict[str, Any]]]:
