@@ -38,6 +38,7 @@ TAKES = {  # where the schema has no words
 }
 
 MOVED = [  # links as GitHub follows them -> as the site does; without a place there, their text stays
+    (r"\]\(\.\./CONTRIBUTING\.md\)", "](contributing.md)"),
     (r"\]\(\.\./benchmarks/results/([\w-]+\.md)", r"](results/\1"),
     (r"\]\(\.\./examples/first-sweep\.ipynb\)", "](notebook.md)"),
     (

@@ -1,1 +1,1 @@
-"""Sweeps over λ and pruning ratios that find the smallest network at each accuracy."""
+"""Sweeps over how a network is pruned and trained, which find the smallest one at each accuracy."""

@@ -26,7 +26,7 @@ from sweeps.tracking import sdk
 
 app = make_app(
     "sweeps",
-    "Find out how small a convolutional network can get: sweeps over λ and pruning ratios.",
+    "Find out how small a convolutional network can get, by sweeps over how it is pruned and trained.",
     version=f"sweeps of slimnet {slimnet.__version__}",
 )
 app.command("run")(run_command)
