@@ -113,6 +113,7 @@ def sparse_train(
     compiled: bool = False,
     pass_number: int = 1,
     checkpoint: Path | None = None,
+    before_save: Callable[[], None] = lambda: None,
     on_resume: OnEpoch = lambda history: None,
     on_epoch: OnEpoch = lambda history: None,
     on_step: OnStep = lambda epoch, step, steps: None,
@@ -134,6 +135,7 @@ def sparse_train(
         compiled: train with torch.compile.
         pass_number: of an experiment that takes its steps several times; each pass sees other batches.
         checkpoint: written after every epoch, and continued from where it is there.
+        before_save: called before each checkpoint is written; what it raises ends the training.
         on_resume: called once with the history that a checkpoint holds.
         on_epoch: called with the history after each epoch.
         on_step: called with (epoch, steps done, steps).
@@ -162,6 +164,7 @@ def sparse_train(
         precision=precision,
         compiled=compiled,
         checkpoint=checkpoint,
+        before_save=before_save,
         on_resume=on_resume,
         on_epoch=on_epoch,
         on_step=on_step,
@@ -314,6 +317,7 @@ def finetune(
     compiled: bool = False,
     pass_number: int = 1,
     checkpoint: Path | None = None,
+    before_save: Callable[[], None] = lambda: None,
     on_resume: OnEpoch = lambda history: None,
     on_epoch: OnEpoch = lambda history: None,
     on_step: OnStep = lambda epoch, step, steps: None,
@@ -326,7 +330,7 @@ def finetune(
         weights: "pruned" goes on from the network's own; "fresh" keeps its widths and draws new weights.
         teacher: needed with `recipe.distill`: the network to learn from, on the same device.
         model, splits, recipe, seed, precision, compiled, pass_number, checkpoint: as in `sparse_train`.
-        on_resume, on_epoch, on_step, on_warning, stop: as in `sparse_train`.
+        before_save, on_resume, on_epoch, on_step, on_warning, stop: as in `sparse_train`.
 
     Returns:
         None if stopped before the last epoch. The metrics are params, macs, val_accuracy, test_accuracy,
@@ -348,6 +352,7 @@ def finetune(
         precision=precision,
         compiled=compiled,
         checkpoint=checkpoint,
+        before_save=before_save,
         on_resume=on_resume,
         on_epoch=on_epoch,
         on_step=on_step,

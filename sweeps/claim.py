@@ -53,6 +53,11 @@ def lock_of(folder: Path, name: str = "") -> FileLock:
     return FileLock(folder / f"{name}.lock{f'-{machine()}' if shared else ''}")
 
 
+def _clock() -> float:
+    """Seconds, also those in which the machine was suspended, which `time.monotonic` leaves out on Linux."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Claim:
     """One process's claim to a folder.
 
@@ -120,12 +125,16 @@ class Claim:
         Raises:
             ClaimLostError: it is not.
         """
-        if time.monotonic() - self._beaten > EXPIRY - BEAT:  # this process was asleep
-            with self._writing:
+        with self._writing:
+            if self._is_late():  # this process was asleep
                 self._beat()
-        if self._lost:
-            folder = self._lease.parent
-            raise ClaimLostError(f"another machine took {folder} over, as this process gave no sign of life")
+            else:
+                self._look()
+            if not self._lost and not self._is_late():
+                return
+        raise ClaimLostError(
+            f"another machine took {self._lease.parent} over, as this process gave no sign of life"
+        )
 
     def is_taken(self) -> bool:
         """Whether a process seems to have the folder; one of another machine may be dead. Changes nothing."""
@@ -170,7 +179,7 @@ class Claim:
 
     def _create(self) -> bool:
         """Write a lease where there is none, whole or not at all."""
-        aside = self._aside
+        aside, began = self._aside, _clock()
         write_json(aside, self._content())
         try:
             os.link(aside, self._lease)
@@ -184,7 +193,7 @@ class Claim:
                 return False
         finally:
             aside.unlink(missing_ok=True)
-        self._beaten, self._lost = time.monotonic(), False
+        self._beaten, self._lost = began, False
         self._over.clear()
         for pattern in (f"*{self._lease.name}-{self._machine}-*", f".{self._lease.name}.*"):
             for half in self._lease.parent.glob(pattern):  # which the killed have left
@@ -214,15 +223,30 @@ class Claim:
 
     def _beat(self) -> None:
         """Give a sign of life, or find that the folder is another's."""
-        found = self._read()
-        if found is None or (found and found.get("owner") is None):
+        began = _clock()
+        if not self._look():
             return  # who has it shows once it can be read again
-        if found and found["owner"] != self._owner:
-            self._lost = True
-            return
         self._beats += 1
         write_json(self._lease, self._content())
-        self._beaten = time.monotonic()
+        if not self._on_own_disk and _clock() - began > EXPIRY - BEAT:
+            self._lost = True  # it may be another's lease that was replaced
+        self._beaten = began
+
+    def _look(self) -> bool:
+        """Look whether the folder is another's; False if it is, or cannot be told now.
+
+        Without a lease it was given back by another, if there was the time to take it over; else someone has
+        deleted the file.
+        """
+        found = self._read()
+        if found is None or (found and found.get("owner") is None):
+            return False
+        self._lost = self._lost or (found["owner"] != self._owner if found else self._is_late())
+        return not self._lost
+
+    def _is_late(self) -> bool:
+        """Whether so long without a sign of life from here that another may have taken the folder over."""
+        return _clock() - self._beaten > EXPIRY - BEAT
 
     def _content(self) -> dict[str, Any]:
         return {"machine": self._machine, "owner": self._owner, "beats": self._beats}

@@ -76,6 +76,7 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
         device=place.device,
         network=lambda role: _input_network(job, role, place.device),
         checkpoint=folder.checkpoint,
+        before_save=folder.check,
         on_resume=keeper.resume,
         on_epoch=keeper.epoch,
         on_step=watch.step,
@@ -134,6 +135,7 @@ class _Keeper:
 
 
 def _save(job: Job, folder: StageFolder, model: nn.Module, computed: Computed) -> None:
+    folder.check()
     slimnet.save(
         folder.checkpoint,
         model.cpu(),
@@ -177,6 +179,8 @@ def load_network(job: Job, folder: StageFolder) -> nn.Module:
         SlimnetError: its checkpoint is missing or damaged, or the code of the network fails.
     """
     saved = read(folder.checkpoint)
+    if "optimizer" in saved.training:
+        raise DamagedFileError(folder.checkpoint, "holds a training in progress, not the finished network")
     if "factory" not in (architecture := saved.architecture or {}):
         return build(saved)
     return build(saved, build_network(architecture, folder=job.model_path), source=str(folder.checkpoint))

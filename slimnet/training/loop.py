@@ -61,6 +61,7 @@ def train(
     precision: Precision = "float32",
     compiled: bool = False,
     checkpoint: Path | None = None,
+    before_save: Callable[[], None] = lambda: None,
     on_resume: OnEpoch = lambda history: None,
     on_epoch: OnEpoch = lambda history: None,
     on_step: OnStep = lambda epoch, step, steps: None,
@@ -86,6 +87,7 @@ def train(
             `slimnet.training.memory.keep_memory` at the start of the process makes steps quicker still.
         checkpoint: written after every epoch; a training found there is continued, or in the checkpoint
             before it (`slimnet.training.recovery`) where this one is damaged.
+        before_save: called before each checkpoint is written; what it raises ends the training.
         on_resume: called once with the history that a checkpoint holds, where the training goes on from one.
         on_epoch: called with the whole history after each epoch, once it is saved.
         on_step: called with (epoch, steps done, steps) while an epoch runs.
@@ -140,6 +142,7 @@ def train(
             row["gamma"] = histogram(factors)
         history.append(row)
         if checkpoint is not None:
+            before_save()
             training = {"optimizer": optimizer.state_dict(), "history": history, "settings": settings}
             keep(checkpoint, model, training)
         on_epoch(history)

@@ -169,9 +169,18 @@ class StageFolder:
             self._claim = None
             claim.release()
 
+    def check(self) -> None:
+        """See, before something is written for the computation, that the folder is still held.
+
+        Raises:
+            ClaimLostError: another machine has taken it over.
+        """
+        if self._claim:
+            self._claim.check()
+
     def append(self, row: Row) -> None:
         """Add a row to the history."""
-        self._check()
+        self.check()
         try:
             with self._history.open("ab") as file:
                 file.write(_line(row))
@@ -182,7 +191,7 @@ class StageFolder:
 
     def rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the history by these rows, unless it already equals them."""
-        self._check()
+        self.check()
         content = b"".join(map(_line, rows))
         try:
             same = self._history.read_bytes() == content
@@ -193,7 +202,7 @@ class StageFolder:
 
     def note_epoch(self, epoch: int, seconds: float) -> None:
         """Record that an epoch, numbered from 1, has ended now, and the seconds spent so far."""
-        self._check()
+        self.check()
         known, now = self.times()[: epoch - 1], time.time()
         unknown = [now] * (epoch - 1 - len(known))  # of an earlier version, or lost
         write_json(self._file("timing"), {"seconds": seconds, "ended": [*known, *unknown, now]})
@@ -203,7 +212,7 @@ class StageFolder:
 
     def commit(self, result: dict[str, Any]) -> None:
         """Write the result, after which the stage is done."""
-        self._check()
+        self.check()
         write_json(self._file("result"), result)
 
     def fail(self, reason: str, detail: str) -> None:
@@ -289,10 +298,6 @@ class StageFolder:
             if defect.path == self._history:  # which is written anew with the result
                 self._file("result").unlink(missing_ok=True)
         return said
-
-    def _check(self) -> None:
-        if self._claim:
-            self._claim.check()
 
     def _check_spec(self) -> None:
         """See that spec.json, if it is there, is that of a stage of this kind."""

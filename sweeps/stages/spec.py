@@ -142,6 +142,7 @@ class Context:
         device: "cpu", or an accelerator such as "cuda:0".
         network: returns the network of an input, by the field that names it.
         checkpoint: the file to which a training is saved after every epoch, and from which it resumes.
+        before_save: called before that file is written; what it raises ends the computation.
         on_resume: called once, with the history, if a training resumes from its checkpoint.
         on_epoch: called with the history after each epoch that is computed.
         on_step: called with (epoch, steps done, steps).
@@ -155,6 +156,7 @@ class Context:
     device: str
     network: Callable[[str], nn.Module]
     checkpoint: Path
+    before_save: Callable[[], None]
     on_resume: Callable[[list[dict[str, Any]]], None]
     on_epoch: Callable[[list[dict[str, Any]]], None]
     on_step: Callable[[int, int, int], None]

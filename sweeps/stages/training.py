@@ -40,6 +40,7 @@ class TrainingSpec(Spec):
             "compiled": self.compile,
             "pass_number": self.pass_number,
             "checkpoint": context.checkpoint,
+            "before_save": context.before_save,
             "on_resume": context.on_resume,
             "on_epoch": context.on_epoch,
             "on_step": context.on_step,

@@ -89,6 +89,51 @@ def test_a_silent_owner_is_dead_and_writes_nothing_if_it_wakes_up(
     mine.release()
 
 
+def test_one_who_wakes_up_after_another_has_finished_and_left_writes_nothing(
+    tmp_path: Path, elsewhere: Elsewhere
+) -> None:
+    assert elsewhere.take()
+    elsewhere.fall_silent()
+    mine = Claim(tmp_path)
+    assert mine.take(wait=False)
+    mine.release()
+    assert not (tmp_path / ".lease").exists()
+    with pytest.raises(ClaimLostError, match=r"another machine took .* over"):
+        elsewhere.check()
+    assert not (tmp_path / ".lease").exists()
+
+
+def test_a_lease_that_someone_deletes_is_written_anew(tmp_path: Path) -> None:
+    mine = Claim(tmp_path)
+    assert mine.take()
+    (tmp_path / ".lease").unlink()
+    wait_until((tmp_path / ".lease").exists)
+    mine.check()
+    mine.release()
+
+
+def test_each_check_sees_that_another_has_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "BEAT", 10.0)  # a suspended machine's clock may stand still
+    monkeypatch.setattr(claim, "EXPIRY", 1_000.0)
+    mine = Claim(tmp_path)
+    assert mine.take()
+    mine.check()
+    (tmp_path / ".lease").write_text('{"machine": "another", "owner": "other", "beats": 0}')
+    with pytest.raises(ClaimLostError):
+        mine.check()
+    mine.release()
+    assert lease(tmp_path)["owner"] == "other"
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="Linux")
+def test_time_in_which_the_machine_was_suspended_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.clock_gettime
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda which: real(which) + 60 * (which == time.CLOCK_BOOTTIME)
+    )
+    assert claim._clock() - time.monotonic() > 59
+
+
 @pytest.mark.parametrize("defect", ["cannot be read", "half"])
 def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(tmp_path: Path, defect: str) -> None:
     lost = threading.Event()

@@ -13,6 +13,7 @@ import torch
 
 import slimnet
 from slimnet.errors import SlimnetError
+from sweeps.claim import ClaimLostError
 from sweeps.config import load_config, resolve
 from sweeps.config.sections import ControlKind
 from sweeps.jobs import DamagedInputError, Job, Place, Watch
@@ -227,6 +228,37 @@ def test_a_damaged_parent_is_no_failure_of_the_stage(
     assert caught.value.role == "parent"
     assert str(checkpoint) in str(caught.value)
     assert defect in str(caught.value)
+
+
+def test_a_training_in_progress_is_no_network_of_a_finished_stage(
+    tmp_path: Path, computed: tuple[Store, tuple[Stage, ...]]
+) -> None:
+    store, (sparse, prune, _) = Store(tmp_path), computed[1]
+    assert not run(store, sparse, stop_after(1))
+    store.folder(sparse).commit({"kind": "sparse"})  # another machine's, whose checkpoint was replaced
+    with pytest.raises(DamagedInputError, match="holds a training in progress") as caught:
+        run(store, prune)
+    assert caught.value.role == "parent"
+
+
+@pytest.mark.parametrize("epoch", [2, None])
+def test_a_worker_that_wakes_up_leaves_the_network_of_another_machine(
+    tmp_path: Path, epoch: int | None
+) -> None:
+    store, stage = Store(tmp_path), trial("sparse.epochs=2")[0]
+    folder = store.folder(stage)
+
+    def taken_over(at: int) -> None:
+        if at == (epoch or 2):
+            (folder.path / ".lease").write_text('{"machine": "another", "owner": "other", "beats": 0}')
+            folder.checkpoint.write_bytes(b"the finished network")
+
+    by_step = Watch(step=lambda epoch, step, steps: taken_over(epoch))
+    by_epoch = Watch(epoch=lambda row: taken_over(row["epoch"]))
+    with pytest.raises(ClaimLostError):
+        run(store, stage, by_step if epoch else by_epoch)
+    assert folder.checkpoint.read_bytes() == b"the finished network"
+    assert folder.state() == "partial"
 
 
 def test_early_epochs_are_kept_where_only_the_result_is_missing(tmp_path: Path) -> None:
