@@ -146,7 +146,7 @@ class Claim:
     def _take_lease(self, stop: Callable[[], bool], wait: bool) -> bool:
         """Write the lease once nobody else has one."""
         seen: dict[str, Any] | None = None
-        since, changed = time.monotonic(), False
+        since, changed, contested = time.monotonic(), False, False
         while not stop():
             now = self._read()
             if now is None:
@@ -157,8 +157,9 @@ class Claim:
             if now != seen:
                 changed = seen is not None
                 seen, since = now, time.monotonic()
-            if not now and self._create():
+            if not now and self._create() and not (contested and self._is_replaced()):
                 return True
+            contested = contested or not self._is_own(now)
             if now and (self._is_own(now) or time.monotonic() - since > EXPIRY):
                 self._remove(now)
                 continue
@@ -166,6 +167,11 @@ class Claim:
                 return False
             time.sleep(LOOK_EVERY)
         return False
+
+    def _is_replaced(self) -> bool:
+        """Whether another, who wanted a dead owner's folder too, has put back the lease that it found."""
+        time.sleep(LOOK_EVERY)
+        return (self._read() or {}).get("owner") != self._owner
 
     def _is_own(self, lease: dict[str, Any]) -> bool:
         """Whether a lease, if there is one, is of this machine: who has the lock need not mind it.
