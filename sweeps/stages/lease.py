@@ -1,6 +1,7 @@
 """One writer of a stage at a URL: a small object that names it, with a counter that it keeps raising.
 
-No clock is compared with another: who waits sees whether the counter stands still, by its own clock.
+No clock is compared with another: who waits sees whether the counter stands still, by its own clock. Where
+a place cannot refuse a write, two may take the lease of a dead writer; so who has it looks before it writes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from sweeps.claim import machine
+from sweeps.claim import ClaimLostError, machine
 from sweeps.stages.remote import Remote, UnreachableError
 
 BEAT = 10.0  # seconds between two values of the counter
@@ -47,15 +48,51 @@ class Lease:
         Raises:
             UnreachableError: the place cannot be reached.
         """
-        content = self._remote.read(self._name)
-        if content is not None and not self._is_stale(content):
+        content, _ = self._remote.look(self._name)
+        if content is None:
+            taken = self._remote.create(self._name, self._content())
+        elif self._is_mine(content):  # the answer was lost when it was written
+            taken = True
+        elif self._is_stale(content):
+            now, tag = self._remote.look(self._name)
+            taken = now == content and self._remote.replace(self._name, self._content(), tag)
+        else:
             return False
-        if content is not None:
-            self._remote.delete(self._name)
-        if not self._remote.create(self._name, self._content()):
+        if not taken or not self._is_mine(self._remote.read(self._name)):
             return False
         self._beating.start()
         return True
+
+    def check(self) -> None:
+        """See at the place that nobody else has taken the lease.
+
+        Raises:
+            ClaimLostError: somebody has.
+            UnreachableError: the place cannot be reached.
+        """
+        if self.lost or not self._is_mine(self._remote.read(self._name)):
+            self.lose()
+
+    def lose(self) -> NoReturn:
+        """Write no more, as another has written in spite of the lease.
+
+        Raises:
+            ClaimLostError: always.
+        """
+        self.lost = True
+        raise ClaimLostError(
+            f"another took {self._name.rpartition('/')[0]} at {self._remote} over, "
+            "as no sign of life of this process came there"
+        )
+
+    def raise_if_lost(self) -> None:
+        """Stop a writer that is known to have lost the lease.
+
+        Raises:
+            ClaimLostError: it has.
+        """
+        if self.lost:
+            self.lose()
 
     def release(self) -> None:
         """Give it back; if the place cannot be reached now, it expires."""
@@ -64,7 +101,7 @@ class Lease:
             return
         self._beating.join()
         with suppress(UnreachableError):
-            if self._owner() == self._mine["owner"]:
+            if self._is_mine(self._remote.read(self._name)):
                 self._remote.delete(self._name)
 
     def _is_stale(self, content: bytes) -> bool:
@@ -76,15 +113,15 @@ class Lease:
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
             with suppress(UnreachableError):
-                if self._owner() != self._mine["owner"]:
+                found, tag = self._remote.look(self._name)
+                if not self._is_mine(found):
                     self.lost = True
                     return
                 self._mine["beat"] += 1
-                self._remote.write(self._name, self._content())
+                self._remote.replace(self._name, self._content(), tag)
 
-    def _owner(self) -> Any:
-        content = self._remote.read(self._name)
-        return _parsed(content).get("owner") if content else None
+    def _is_mine(self, content: bytes | None) -> bool:
+        return content is not None and _parsed(content).get("owner") == self._mine["owner"]
 
     def _content(self) -> bytes:
         return json.dumps(self._mine).encode()

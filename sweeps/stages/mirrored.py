@@ -24,7 +24,7 @@ from typing import Any
 from filelock import Timeout
 
 from slimnet.errors import SlimnetError
-from sweeps.claim import lock_of
+from sweeps.claim import ClaimLostError, lock_of
 from sweeps.files import write_json, write_text
 from sweeps.records import Row, StageRecord
 from sweeps.stages.chain import Stage
@@ -108,6 +108,8 @@ class MirroredFolder(StageFolder):
         self._remote = remote
         self._name = f"{path.parent.name}/{path.name}"
         self._uploads: Uploads[Snapshot] | None = None  # while it is held
+        self._lease: Lease | None = None  # then, too
+        self._tried = ""  # the generation that was written last, perhaps without an answer
         self._seen = -FRESH
 
     @property
@@ -173,22 +175,23 @@ class MirroredFolder(StageFolder):
         """Hold the stage on this disk and at the URL, from which it is brought up to date."""
         self.path.mkdir(parents=True, exist_ok=True)
         with super().hold(stop, warn, wait=wait) as alone:
-            lease = Lease(self._remote, f"{self._name}/lease.json")
+            lease = self._new_lease()
             try:
-                if not (alone and self._taken(lease, stop, warn) and when_reachable(self._begin, stop, warn)):
+                if not (
+                    alone
+                    and self._taken(lease, stop, warn)
+                    and when_reachable(lambda: self._begin(lease), stop, warn)
+                ):
                     yield False
                     return
-
-                def upload(snapshot: Snapshot) -> None:
-                    if not lease.lost:
-                        self._push(snapshot)
-
-                self._uploads = Uploads(upload, warn)
+                self._lease = lease
+                self._uploads = Uploads(lambda snapshot: self._push(snapshot, lease), warn)
                 try:
                     yield True
                 finally:
                     self._uploads.finish(stop)
-                    self._uploads = None
+                    self._uploads = self._lease = None
+                lease.raise_if_lost()
             finally:
                 lease.release()
 
@@ -217,7 +220,13 @@ class MirroredFolder(StageFolder):
 
     def forget_failure(self) -> None:
         """Let the stage run again, from its last epoch."""
+        with suppress(UnreachableError), self._alone_here() as alone:
+            if alone:
+                self._download()  # as a checkpoint that is not here seems damaged
+        had_network = self._stat() is not None
         super().forget_failure()
+        if had_network and self._stat() is None:
+            self._forget_network()
         self.publish()
 
     # Mending
@@ -237,6 +246,7 @@ class MirroredFolder(StageFolder):
     def give_up_network(self, reason: str) -> list[str]:
         """Set aside the network of a finished stage, which is damaged; its epochs are lost."""
         said = super().give_up_network(reason)
+        self._forget_network()
         self.publish()
         return said
 
@@ -253,9 +263,17 @@ class MirroredFolder(StageFolder):
                 time.sleep(min(0.2, LOOK))
         return False
 
-    def _begin(self) -> None:
+    def _new_lease(self) -> Lease:
+        return Lease(self._remote, f"{self._name}/lease.json")
+
+    def _check(self) -> None:
+        super()._check()
+        if self._lease is not None:
+            self._lease.raise_if_lost()
+
+    def _begin(self, lease: Lease) -> None:
         """Bring this disk up to date, with the checkpoint, and delete what torn uploads have left."""
-        self._align(self._manifest(), push=True)
+        self._bring_up_to_date(lease)
         if self.state() != "done":
             self._download()
         synced = self._synced()
@@ -263,8 +281,29 @@ class MirroredFolder(StageFolder):
         left = [name for name in self._remote.names(self._name) if "/checkpoint-" in name and name != kept]
         self._remote.delete(*left)
 
+    def _bring_up_to_date(self, lease: Lease) -> None:
+        """Take over what is newer at the URL, or upload what is newer here; with the lease."""
+        found, _ = self._look_at_url()
+        if self._align(found):
+            self._push(self._snapshot(), lease, over=found)
+
+    @contextmanager
+    def _alone_here(self) -> Iterator[bool]:
+        """Keep others of this machine from the copy; yields False if one has it, which has the newest."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = lock_of(self.path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
     def _take_over(self, *, push: bool) -> None:
-        """Take over what is newer at the URL, and upload what is newer here if `push`.
+        """Take over what is newer at the URL, and upload what is newer here if `push` and nobody computes it.
 
         Nothing is done while a process of this machine holds the stage: it has the newest.
 
@@ -275,28 +314,52 @@ class MirroredFolder(StageFolder):
         found = self._manifest()
         if found is None and not (push and self.path.exists()):
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with suppress(Timeout), lock_of(self.path).acquire(timeout=0):
-            self._align(found, push=push)
+        with self._alone_here() as alone:
+            if not alone:
+                return
+            synced = self._synced()
+            known = synced.manifest if synced else None
+            if found and known and found.version <= known.version and found.generation != known.generation:
+                found, _ = self._look_at_url()  # a process of this machine may have uploaded since
+            if not (self._align(found) and push):
+                return
+            lease = self._new_lease()
+            try:
+                if lease.take():  # else who has it uploads what is newer
+                    self._bring_up_to_date(lease)
+            except ClaimLostError as error:
+                logger.warning("%s: %s", self._name, error)
+            finally:
+                lease.release()
 
-    def _align(self, found: Manifest | None, *, push: bool) -> None:
-        """Take over or upload whichever is newer; of two that went on apart, the one that is further."""
+    def _align(self, found: Manifest | None) -> bool:
+        """Take over what is newer at the URL.
+
+        What was not changed here follows the URL, unless a former writer came late there. Of two that went on
+        apart, the one that is further counts.
+
+        Returns:
+            Whether what is here is newer.
+        """
         synced, files, stat = self._synced(), self._small(), self._stat()
-        if found is None:
-            has_network = stat is not None or synced is None or synced.manifest.network is None
-            if push and has_network and (set(files) - {"spec.json"} or stat):
-                self._base.unlink(missing_ok=True)  # what it names is gone
-                self._push(self._snapshot())
-            return
         known = synced.manifest if synced else None
-        is_news = known is None or (found.generation != known.generation and found.version >= known.version)
+        has_network = stat is not None or known is None or known.network is None
+        if found is None:
+            if not (has_network and (set(files) - {"spec.json"} or stat)):
+                return False
+            self._base.unlink(missing_ok=True)  # what it names is gone
+            return True
+        progress, is_news = _progress(files), known is None or found.generation != known.generation
         trained = stat not in (None, synced and synced.stat)  # else of a done stage, it is another's
         changed = known is None or files != known.files or (trained and not known.progress[0])
-        if changed and not (is_news and found.progress >= _progress(files)):
-            if push:
-                self._push(self._snapshot(), above=found.version)
-        elif is_news or (trained and known == found):
+        if changed:
+            is_newer = not is_news or (has_network and progress > found.progress)
+        else:
+            late = known is not None and is_news and found.version <= known.version
+            is_newer = late and has_network and not trained and progress > found.progress
+        if not is_newer and (is_news or (trained and not changed)):
             self._apply(found, synced)
+        return is_newer
 
     def _apply(self, found: Manifest, synced: Synced | None) -> None:
         """Make this disk's copy like the stage at the URL; its network comes when it is needed."""
@@ -337,34 +400,67 @@ class MirroredFolder(StageFolder):
             network = OpenFile(self.checkpoint)
         return Snapshot(self._small(), network)
 
-    def _push(self, snapshot: Snapshot, above: int = 0) -> None:
+    def _forget_network(self) -> None:
+        """Have the next upload leave out the network, which it keeps if only this disk lacks it."""
+        if synced := self._synced():
+            self._note(replace(synced.manifest, network=None, bytes=0), None)
+
+    def _push(self, snapshot: Snapshot, lease: Lease, over: Manifest | None = None) -> None:
         """Upload a snapshot; until it is whole there, what was there before counts.
 
         Args:
             snapshot: what to upload.
-            above: the version that is there, if it is not the one that was synced last.
+            lease: of this process.
+            over: what is there, if it is not what was synced last.
+
+        Raises:
+            ClaimLostError: another has written there, or has the lease.
         """
+        lease.check()
         synced, generation = self._synced(), secrets.token_hex(8)
-        version = max(above, synced.manifest.version if synced else 0) + 1
+        known = synced.manifest if synced else None
+        version = max(over.version if over else 0, known.version if known else 0) + 1
         manifest = Manifest(version, generation, snapshot.files)
-        former = synced.manifest.network if synced else None
-        stat = None
-        if snapshot.network is not None:
-            stat = snapshot.network.stat
-            if synced is not None and former is not None and stat == synced.stat:
-                manifest = replace(manifest, network=former, bytes=synced.manifest.bytes)
-            else:
-                name = f"{self._name}/checkpoint-{generation}.pt"
-                self._remote.upload(name, snapshot.network)
-                manifest = replace(manifest, network=name, bytes=stat[0])
-        self._remote.write(self.manifest, json.dumps(manifest.content(), ensure_ascii=False).encode())
+        stat = snapshot.network.stat if snapshot.network else None
+        uploaded: list[str] = []
+        is_known = synced is not None and stat == synced.stat and (over is None or over == known)
+        if known is not None and (snapshot.network is None or (is_known and known.network)):
+            manifest = replace(manifest, network=known.network, bytes=known.bytes)
+        elif snapshot.network is not None:
+            uploaded = [f"{self._name}/checkpoint-{generation}.pt"]
+            self._remote.upload(uploaded[0], snapshot.network)
+            manifest = replace(manifest, network=uploaded[0], bytes=snapshot.network.stat[0])
+        there, tag = self._look_at_url()
+        if there is None and manifest.network and not uploaded:  # it was deleted by hand, with the network
+            self._base.unlink(missing_ok=True)
+            self._push(snapshot, lease)
+            return
+        try:
+            lease.check()
+            expected = over or known
+            if there and there.generation not in (expected and expected.generation, self._tried):
+                lease.lose()
+            self._tried = generation
+            content = json.dumps(manifest.content(), ensure_ascii=False).encode()
+            if not self._remote.replace(self.manifest, content, tag):
+                lease.lose()
+        except ClaimLostError:
+            self._remote.delete(*uploaded)
+            raise
         self._note(manifest, stat)
-        if former is not None and former != manifest.network:
-            self._remote.delete(former)
+        former = {one.network for one in (known, there) if one and one.network} - {manifest.network}
+        self._remote.delete(*sorted(filter(None, former)))
+
+    def _look_at_url(self) -> tuple[Manifest | None, str | None]:
+        """What is at the URL at this moment, and its tag for `Remote.replace`."""
+        content, tag = self._remote.look(self.manifest)
+        return self._parsed(content), tag
 
     def _manifest(self) -> Manifest | None:
         """What is at the URL; None if there is nothing, or nothing that can be read."""
-        content = self._remote.read(self.manifest)
+        return self._parsed(self._remote.read(self.manifest))
+
+    def _parsed(self, content: bytes | None) -> Manifest | None:
         if content is None:
             return None
         try:

@@ -8,27 +8,27 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from slimnet.errors import SlimnetError
 
 ANSWER = 20.0  # seconds for an answer about a small object
+STILL = 60.0  # seconds without any progress of a large one
 PATIENCE = 10.0  # seconds in which what has failed is tried again
 PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before the next try, which doubles up to the longest
-SLOWEST = 2**20  # bytes per second; what is slower counts as no answer
 REST = 20.0  # seconds for which a place that was out of reach is not asked again, as others wait meanwhile
 TELLS_AGAIN = 300.0  # seconds between two sentences on an outage
-CHUNK = 8 * 2**20  # bytes
+CHUNK = 5 * 2**20  # bytes of a large object that are moved at once; S3 takes no smaller parts
 
 PACKAGES = {"s3": "slimnet[store]", "s3a": "slimnet[store]", "gs": "gcsfs", "gcs": "gcsfs"}
 PACKAGES |= dict.fromkeys(("abfs", "abfss", "az"), "adlfs")
 WHOLE = {*PACKAGES, "memory", "oss", "oci"}  # where a write is seen at its end, and there are no folders
+CONDITIONAL = {"s3", "s3a"}  # where a write may depend on what is there
 OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}}
 }
@@ -38,6 +38,7 @@ CREDENTIALS = {
 }
 
 Answer = TypeVar("Answer")
+Progress = Callable[[], None]  # says that an answer comes nearer; raises once nobody waits for it
 Warn = Callable[[str], None]
 
 logger = logging.getLogger("sweeps.stages")
@@ -99,6 +100,7 @@ class Remote:
         self._root = ""
         self._out: tuple[float, str] = (-REST, "")  # when it was out of reach, and why
         self._fetched: dict[str, bytes | None] = {}  # in advance
+        self._late: dict[str, _Try[Any]] = {}  # writes that had no answer in time, by what they write
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Remote, (self.url,)  # connections belong to a process
@@ -118,7 +120,7 @@ class Remote:
         if name in self._fetched:
             return self._fetched.pop(name)
         try:
-            return bytes(self._ask(lambda: self._files.cat_file(self._path(name), start=0)))
+            return bytes(self._ask(lambda _: self._files.cat_file(self._path(name), start=0)))
         except FileNotFoundError:
             return None
 
@@ -127,7 +129,7 @@ class Remote:
         paths = [self._path(name) for name in names] if self._opened() else []
         for begin in range(0, len(paths), 500):
             part = paths[begin : begin + 500]
-            found = self._ask(lambda part=part: self._files.cat(part, on_error="return", start=0))  # type: ignore[misc]
+            found = self._ask(lambda _, part=part: self._files.cat(part, on_error="return", start=0))  # type: ignore[misc]
             for name, path in zip(names[begin:], part, strict=False):
                 content = found.get(path, FileNotFoundError())
                 if isinstance(content, bytes):
@@ -138,46 +140,87 @@ class Remote:
     def write(self, name: str, content: bytes) -> None:
         """Write a small object in place of the one that is there, if any."""
         self._fetched.pop(name, None)
-        self._ask(lambda: self._put(name, lambda path: self._files.pipe_file(path, content)))
+        self._ask(lambda go: self._put(name, lambda path: self._files.pipe_file(path, content), go), name)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a small object; False if there is one, which stays."""
+        """Write a small object; False if there is another, which stays."""
 
-        def put() -> None:
+        def put(progress: Progress) -> None:
             self._make_parent(name)
+            progress()
             self._files.pipe_file(self._path(name), content, mode="create")
 
         try:
-            self._ask(put)
+            self._ask(put, name)
         except FileExistsError:
-            return False
+            return self.look(name)[0] == content  # the answer to an earlier try was lost
+        return True
+
+    def look(self, name: str) -> tuple[bytes | None, str | None]:
+        """A small object as it is now, None if there is none; and what `replace` knows it by."""
+        self._fetched.pop(name, None)
+        tag = None
+        if self.protocol in CONDITIONAL:  # before the content, so that a change in between is noticed
+            try:
+                tag = str(self._ask(lambda _: self._files.info(self._path(name)))["ETag"])
+            except FileNotFoundError:
+                return None, None
+        return self.read(name), tag
+
+    def replace(self, name: str, content: bytes, tag: str | None) -> bool:
+        """Write a small object in place of the one that `look` has seen, or where it has seen none.
+
+        Returns:
+            False if there is another by now, where the place can tell: then that stays.
+        """
+        if self.protocol not in CONDITIONAL:
+            self.write(name, content)
+            return True
+        condition = {"mode": "create"} if tag is None else {"IfMatch": tag}
+
+        def put(progress: Progress) -> None:
+            try:
+                self._files.pipe_file(self._path(name), content, **condition)
+            except OSError as error:
+                if (tag is None or not isinstance(error, FileNotFoundError)) and not _is_refused(error):
+                    raise
+                raise FileExistsError from error
+
+        try:
+            self._ask(put, name)
+        except FileExistsError:
+            return self.look(name)[0] == content  # the answer to an earlier try was lost
         return True
 
     def delete(self, *names: str) -> None:
         """Delete objects; those that are not there are none."""
         for name in names:
             try:
-                self._ask(lambda name=name: self._files.rm_file(self._path(name)))  # type: ignore[misc]
+                self._ask(lambda _, name=name: self._files.rm_file(self._path(name)), name)  # type: ignore[misc]
             except FileNotFoundError:
                 continue
 
     def names(self, folder: str) -> list[str]:
         """The names of the objects in a folder."""
         try:
-            found = self._ask(lambda: self._files.ls(self._path(folder), detail=False))
+            found = self._ask(lambda _: self._files.ls(self._path(folder), detail=False))
         except FileNotFoundError:
             return []
         return [f"{folder}/{path.rstrip('/').rpartition('/')[2]}" for path in found]
 
     def upload(self, name: str, file: OpenFile) -> None:
-        """Write a large object, under a name that none has."""
+        """Write a large object, under a name that none has; of a folder, one at a time."""
 
-        def put(path: str) -> None:
-            with self._files.open(path, "wb") as target:
-                for chunk in file.chunks():
-                    target.write(chunk)
+        def put(progress: Progress) -> None:
+            def write(path: str) -> None:
+                with self._files.open(path, "wb", block_size=CHUNK) as target:
+                    for chunk in file.chunks():
+                        target.write(chunk)
+                        progress()
 
-        self._ask(lambda: self._put(name, put), bound=ANSWER + file.stat[0] / SLOWEST)
+            self._put(name, write, progress)
+
+        self._ask(put, name.rpartition("/")[0], STILL)
 
     def download(self, name: str, path: Path, size: int) -> None:
         """Write a large object to a file of this disk.
@@ -187,15 +230,20 @@ class Remote:
             UnreachableError: what has come is not of this size.
         """
 
-        def get() -> Path:
+        def get(progress: Progress) -> Path:
             aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            with aside.open("xb") as target, self._files.open(self._path(name), "rb") as source:
-                shutil.copyfileobj(source, target, CHUNK)
+            with (
+                aside.open("xb") as target,
+                self._files.open(self._path(name), "rb", block_size=CHUNK, cache_type="none") as source,
+            ):
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+                    progress()
                 if target.tell() != size:
                     raise OSError(f"{name} came with {target.tell()} of {size} bytes")
             return aside
 
-        self._ask(get, bound=ANSWER + size / SLOWEST).replace(path)  # here, as nobody waits for a late answer
+        self._ask(get, str(path), STILL).replace(path)  # here, as nobody waits for a late answer
 
     def check(self) -> None:
         """See that objects can be written, and read and deleted again."""
@@ -212,16 +260,21 @@ class Remote:
         self._opened()
         return f"{self._root}/{name}"
 
-    def _put(self, name: str, write: Callable[[str], Answer]) -> Answer:
+    def _put(self, name: str, write: Callable[[str], object], progress: Progress) -> None:
         """Have an object written; where a write is seen before its end, aside, and renamed."""
         path = self._path(name)
         if self.protocol in WHOLE:
-            return write(path)
+            write(path)
+            return
         self._make_parent(name)
         aside = f"{path}.{secrets.token_hex(4)}.part"
-        answer = write(aside)
+        try:
+            write(aside)
+            progress()
+        except TimeoutError:
+            self._files.rm_file(aside)
+            raise
         self._files.mv(aside, path)
-        return answer
 
     def _make_parent(self, name: str) -> None:
         if self.protocol not in WHOLE:
@@ -233,12 +286,16 @@ class Remote:
             self._files, self._root = _open(self.url, self.protocol)
         return True
 
-    def _ask(self, question: Callable[[], Answer], bound: float | None = None) -> Answer:
+    def _ask(
+        self, question: Callable[[Progress], Answer], writes: str = "", bound: float | None = None
+    ) -> Answer:
         """The answer to a question, which is asked again for a while if there is none.
 
         Args:
             question: asked in a thread, which is left alone if it has no answer in time.
-            bound: that time in seconds; ANSWER if not given.
+            writes: what it writes, if anything. Of two that write the same, the second begins when the first
+                has ended, as what comes late would undo it.
+            bound: seconds without an answer or progress; ANSWER if not given.
 
         Raises:
             FileNotFoundError, FileExistsError: as the question.
@@ -250,7 +307,7 @@ class Remote:
             raise self._unreachable(self._out[1])
         while True:
             try:
-                return _within(ANSWER if bound is None else bound, question)
+                return self._tried(question, writes, ANSWER if bound is None else bound)
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:  # each library has its own
@@ -260,6 +317,25 @@ class Remote:
                     raise self._unreachable(_gist(error)) from error
             time.sleep(pause)
             pause *= 2
+
+    def _tried(self, question: Callable[[Progress], Answer], writes: str, bound: float) -> Answer:
+        """The answer to a question that is asked once.
+
+        Raises:
+            TimeoutError: there is none in time.
+        """
+        former = self._late.get(writes)
+        if former is not None:
+            if not former.has_ended(bound):
+                raise TimeoutError(f"no answer within {bound:.0f} seconds")
+            del self._late[writes]
+        asked = _Try(question)
+        try:
+            return asked.answer(bound)
+        except TimeoutError:
+            if writes and not asked.has_ended(0):
+                self._late[writes] = asked
+            raise
 
     def _unreachable(self, reason: str) -> UnreachableError:
         hint = CREDENTIALS.get(self.protocol)
@@ -317,28 +393,62 @@ def _open(url: str, protocol: str) -> tuple[Any, str]:
     return files, str(path).rstrip("/")
 
 
-def _within(seconds: float, question: Callable[[], Answer]) -> Answer:
-    """The answer to a question that may never be answered.
+class _Try(Generic[Answer]):
+    """A question in a thread of its own, as it may never be answered."""
 
-    Raises:
-        TimeoutError: it is not, in time.
-    """
-    answers: SimpleQueue[tuple[Answer | None, BaseException | None]] = SimpleQueue()
+    def __init__(self, question: Callable[[Progress], Answer]) -> None:
+        self._question = question
+        self._answers: SimpleQueue[tuple[Answer | None, BaseException | None]] = SimpleQueue()
+        self._moved = time.monotonic()
+        self._given_up = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-    def ask() -> None:
+    def answer(self, bound: float) -> Answer:
+        """The answer.
+
+        Args:
+            bound: seconds without progress, after which it is given up.
+
+        Raises:
+            TimeoutError: it was given up.
+        """
+        while True:
+            try:
+                answer, error = self._answers.get(timeout=max(self._moved + bound - time.monotonic(), 0))
+                break
+            except Empty:
+                if time.monotonic() - self._moved >= bound:
+                    self._given_up = True
+                    raise TimeoutError(f"no answer within {bound:.0f} seconds") from None
+        if error is not None:
+            raise error
+        return answer  # type: ignore[return-value]
+
+    def has_ended(self, bound: float) -> bool:
+        """Whether the thread ends within some seconds."""
+        self._thread.join(bound)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
         try:
-            answers.put((question(), None))
+            self._answers.put((self._question(self._progress), None))
         except BaseException as error:
-            answers.put((None, error))
+            self._answers.put((None, error))
 
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer, error = answers.get(timeout=seconds)
-    except Empty:
-        raise TimeoutError(f"no answer within {seconds:.0f} seconds") from None
-    if error is not None:
-        raise error
-    return answer  # type: ignore[return-value]
+    def _progress(self) -> None:
+        if self._given_up:
+            raise TimeoutError("it was given up")
+        self._moved = time.monotonic()
+
+
+def _is_refused(error: OSError) -> bool:
+    """Whether a write was refused, as what is there is not what it should take the place of."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return isinstance(error, FileExistsError) or response.get("Error", {}).get("Code") in (
+        "PreconditionFailed",
+        "412",
+    )
 
 
 def _gist(error: Exception) -> str:

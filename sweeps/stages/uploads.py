@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from sweeps.claim import ClaimLostError
 from sweeps.stages.remote import UnreachableError, Warn, when_reachable
 
 LAST_TRY = 30.0  # seconds for what is being uploaded when it is to stop
@@ -18,7 +19,8 @@ class Uploads(Generic[Item]):
     """A thread that uploads.
 
     Args:
-        upload: one item; whatever it raises, it is called again.
+        upload: one item; whatever it raises, it is called again, but for ClaimLostError: then nothing is
+            uploaded any more.
         warn: told, in a sentence, that uploads fail.
     """
 
@@ -39,7 +41,7 @@ class Uploads(Generic[Item]):
         """Wait until everything is uploaded, or `stop` says to give up what cannot be."""
         stopped: float | None = None
         with self._changed:
-            while self._newest is not None:
+            while self._newest is not None and not self._over:
                 if stop():
                     stopped = stopped or time.monotonic()
                     if self._failing or time.monotonic() - stopped > LAST_TRY:
@@ -63,6 +65,11 @@ class Uploads(Generic[Item]):
             return
         try:
             self._upload(item)
+        except ClaimLostError:
+            with self._changed:
+                self._over, self._newest = True, None
+                self._changed.notify_all()
+            return
         except Exception as error:  # a full disk, say: what was computed must not be lost
             self._failing = True
             if isinstance(error, UnreachableError):

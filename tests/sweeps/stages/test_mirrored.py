@@ -14,11 +14,15 @@ import pytest
 from object_store import new_place
 from running import wait_until
 
+import slimnet.checkpoint
+from slimnet.errors import SlimnetError
+from sweeps.claim import ClaimLostError
 from sweeps.config import load_config, resolve
 from sweeps.stages import Stage, StageFolder, Store, chain
 from sweeps.stages import lease as leases
 from sweeps.stages import remote as remotes
-from sweeps.stages.remote import Remote, UnreachableError
+from sweeps.stages.lease import Lease
+from sweeps.stages.remote import OpenFile, Remote, UnreachableError
 
 METRICS = {"params": 5, "macs": 7, "val_accuracy": 0.5, "test_accuracy": 0.25}
 
@@ -67,6 +71,19 @@ def held(folder: StageFolder, work: Callable[[], None] = lambda: None) -> str:
     return before
 
 
+def finish(folder: StageFolder, stage: Stage, *epochs: int) -> None:
+    """What a worker does for the last epochs."""
+    train(folder, *epochs)
+    folder.checkpoint.write_bytes(b"the network")
+    folder.commit(result(stage))
+
+
+def killed_before_its_upload(folder: StageFolder, epoch: int) -> None:
+    """What a worker leaves that was killed when it had saved an epoch."""
+    folder.checkpoint.write_bytes(b"epoch %d" % epoch)
+    folder.append({"epoch": epoch, "loss": 1 / epoch})
+
+
 def test_asking_makes_nothing(at: Callable[[str], StageFolder], stage: Stage, tmp_path: Path) -> None:
     assert at("a").read(stage).state == "missing"
     assert not (tmp_path / "a").exists()
@@ -104,13 +121,14 @@ def test_a_torn_upload_leaves_what_was_there_and_goes_with_the_next_worker(
 ) -> None:
     one = at("a")
     held(one, lambda: train(one, 1))
-    killed = pytest.MonkeyPatch()
-    killed.setattr(Remote, "write", lambda self, name, content: threading.Event().wait())
+    killed, reached = pytest.MonkeyPatch(), threading.Event()
+    killed.setattr(Remote, "replace", lambda *arguments: reached.set() or threading.Event().wait())
     killed.setattr(leases, "BEAT", 1e6)
     folder = at("a")
     threading.Thread(target=lambda: held(folder, lambda: train(folder, 2)), daemon=True).start()
-    wait_until(lambda: len([name for name in objects(url) if "checkpoint" in name]) == 2)
+    wait_until(reached.is_set)
     killed.undo()
+    assert len([name for name in objects(url) if "checkpoint" in name]) == 2
 
     monkeypatch.setattr(leases, "EXPIRES", 0.0)  # as of a dead one
     assert at("b").read(stage).epochs_done == 1
@@ -128,7 +146,7 @@ def test_an_outage_costs_nothing(
     with one.hold(stop.is_set, said.append) as alone:
         assert alone
         down = pytest.MonkeyPatch()
-        down.setattr(Remote, "write", unreachable)
+        down.setattr(Remote, "replace", unreachable)
         train(one, 1, 2)
         wait_until(lambda: bool(said))
         stop.set()
@@ -233,6 +251,174 @@ def test_there_is_one_writer(at: Callable[[str], StageFolder], monkeypatch: pyte
         train(one, 1)
     with at("b").hold(lambda: False) as other:
         assert other
+
+
+def test_a_writer_that_was_away_undoes_nothing_and_learns_of_it(
+    at: Callable[[str], StageFolder], stage: Stage, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LOOK", 0.01)
+    one, other = at("a"), at("b")
+
+    def go_on() -> None:
+        train(one, 1)
+        wait_until(lambda: at("c").read(stage).epochs_done == 1)
+        monkeypatch.setattr(leases, "EXPIRES", 0.0)  # as if it had given no sign of life
+        held(other, lambda: finish(other, stage, 2))
+        train(one, 2)
+
+    with pytest.raises(ClaimLostError, match=r"another took .* over"):
+        held(one, go_on)
+    assert at("c").read(stage).state == "done"
+    assert sorted(name[:10] for name in objects(url)) == ["checkpoint", "stage.json"]
+
+
+def test_a_driver_that_begins_uploads_nothing_while_another_computes(
+    at: Callable[[str], StageFolder], stage: Stage
+) -> None:
+    one, other = at("a"), at("b")
+    held(one, lambda: train(one, 1))
+    killed_before_its_upload(one, 2)
+    with other.hold(lambda: False) as alone:
+        assert alone
+        assert at("a").mend(stage)[0].epochs_done == 2
+        assert at("c").read(stage).epochs_done == 1
+        train(other, 2, 3)
+    assert at("a").mend(stage)[0].epochs_done == 3
+    assert held(at("c")) == "epoch 3"
+
+
+def test_one_of_two_takes_the_lease_of_a_dead_writer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "EXPIRES", -1.0)
+    Remote(url).write("a/b/lease.json", b'{"owner": "dead", "beat": 7}')
+    one, other = Lease(Remote(url), "a/b/lease.json"), Lease(slow := Remote(url), "a/b/lease.json")
+    look, took = slow.look, list[bool]()
+
+    def first(name: str) -> tuple[bytes | None, str | None]:
+        found = look(name)
+        slow.look = look  # type: ignore[method-assign]
+        took.append(one.take())
+        return found
+
+    slow.look = first  # type: ignore[method-assign]
+    assert (other.take(), took) == (False, [True])
+    one.check()
+    one.release()
+    assert objects(url) == []
+
+
+def test_an_answer_that_was_lost_is_no_other_writer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote, create = Remote(url), Remote.create
+
+    def lost(self: Remote, name: str, content: bytes) -> bool:
+        create(self, name, content)
+        raise UnreachableError("the line is dead")
+
+    lease = Lease(remote, "a/b/lease.json")
+    monkeypatch.setattr(Remote, "create", lost)
+    with pytest.raises(UnreachableError):
+        lease.take()
+    assert lease.take()
+    lease.release()
+
+
+def test_an_upload_that_came_late_is_made_good(
+    at: Callable[[str], StageFolder], stage: Stage, url: str
+) -> None:
+    one, (files, path) = at("a"), fsspec.core.url_to_fs(url, use_listings_cache=False)
+    manifest = f"{path}/{stage.kind}/{stage.key}/stage.json"
+    held(one, lambda: train(one, 1))
+    late = files.cat_file(manifest)
+    held(one, lambda: finish(one, stage, 2))
+    files.pipe_file(manifest, late)
+    assert at("c").read(stage).state == "partial"
+    assert at("a").mend(stage)[0].state == "done"
+    assert at("c").read(stage).state == "done"
+    assert (network := at("c").network()) is not None
+    assert network.read_bytes() == b"the network"
+
+
+def test_a_failure_and_a_retry_elsewhere_leave_the_checkpoint(
+    at: Callable[[str], StageFolder], stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> None:
+        if not path.exists():
+            raise SlimnetError("it is missing")
+
+    monkeypatch.setattr(slimnet.checkpoint, "read", read)
+    one = at("a")
+    held(one, lambda: train(one, 1, 2))
+    at("driver").read(stage)
+    at("driver").fail("its process died", "")
+    assert at("other").read(stage).state == "failed"
+    at("other").forget_failure()
+    assert at("c").read(stage).state == "partial"
+    assert held(at("c")) == "epoch 2"
+
+
+def test_what_was_deleted_there_by_hand_and_computed_again_is_taken_over(
+    at: Callable[[str], StageFolder], stage: Stage, url: str
+) -> None:
+    one, other, files = at("a"), at("b"), fsspec.filesystem(url.partition(":")[0])
+    for epoch in (1, 2):
+        held(one, lambda epoch=epoch: train(one, epoch))  # type: ignore[misc]
+    held(one, lambda: finish(one, stage))
+    assert at("c").read(stage).state == "done"
+    files.rm(url, recursive=True)
+    held(other, lambda: finish(other, stage, 1, 2))
+    assert at("c").mend(stage)[0].state == "done"
+    assert (network := at("c").network()) is not None
+    assert network.read_bytes() == b"the network"
+
+
+def test_a_write_begins_when_the_one_before_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what comes late undoes it."""
+    monkeypatch.setattr(remotes, "ANSWER", 0.05)
+    monkeypatch.setattr(remotes, "PATIENCE", 0.0)
+    monkeypatch.setattr(remotes, "REST", 0.0)
+    remote, gate, begun = Remote("memory://late"), threading.Event(), list[bytes]()
+    memory = type(fsspec.filesystem("memory"))
+    pipe = memory.pipe_file
+
+    def late(self: Any, path: str, value: bytes, **options: Any) -> None:
+        begun.append(value)
+        assert value != b"old" or gate.wait(30)
+        pipe(self, path, value, **options)
+
+    monkeypatch.setattr(memory, "pipe_file", late)
+    for content in (b"old", b"new"):
+        with pytest.raises(UnreachableError, match="no answer within"):
+            remote.write("it", content)
+    assert begun == [b"old"]
+    gate.set()
+    remote.write("it", b"new")
+    assert remote.read("it") == b"new"
+    remote.delete("it")
+
+
+def test_a_slow_line_is_no_outage_while_something_moves(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one on which nothing moves is."""
+    if url.startswith("s3"):
+        pytest.skip("its smallest part takes too long")
+    monkeypatch.setattr(remotes, "CHUNK", 10)
+    monkeypatch.setattr(remotes, "STILL", 0.5)
+    monkeypatch.setattr(remotes, "PATIENCE", 0.0)
+    (tmp_path / "file").write_bytes(b"x" * 60)
+    chunks = OpenFile.chunks
+
+    def slowly(self: OpenFile, pause: float = 0.15) -> Iterator[bytes]:
+        for chunk in chunks(self):
+            time.sleep(pause)
+            yield chunk
+
+    monkeypatch.setattr(OpenFile, "chunks", slowly)
+    Remote(url).upload("a/b/file", OpenFile(tmp_path / "file"))
+    Remote(url).download("a/b/file", tmp_path / "copy", 60)
+    assert (tmp_path / "copy").read_bytes() == b"x" * 60
+    monkeypatch.setattr(OpenFile, "chunks", lambda self: slowly(self, 1.0))
+    with pytest.raises(UnreachableError, match="no answer within"):
+        Remote(url).upload("a/b/other", OpenFile(tmp_path / "file"))
 
 
 def test_a_place_that_cannot_be_reached_is_one_sentence(
