@@ -26,7 +26,7 @@ from sweeps.console import Console
 from sweeps.executors.engines import engine_of
 from sweeps.report.wording import milliseconds, plural
 from sweeps.state import State
-from sweeps.study import check_config
+from sweeps.study import check_config, is_begun, open_study
 
 
 def check_command(
@@ -47,10 +47,17 @@ def check_command(
     """
     flags = {"search.trials": trials, "workers": workers, "executor.kind": kind}
     settings = studies.load(config, overrides, flags)
+    folder = runs / settings.study
     engine = engine_of(settings, Console().note)
     engine.warm_up()
     studies.check_search(settings)
-    check_config(runs / settings.study, settings)
+    check_config(folder, settings)
+
+    from sweeps.study.storage import check_storage
+
+    check_storage(
+        settings, folder, open_study(folder, settings).facts.uid if is_begun(folder, settings) else None
+    )
     found = engine.ask(examine, settings, data_dir)
     room = engine.places(found.machine)
     found = replace(found, workers=len(room), threads=room[0].threads)

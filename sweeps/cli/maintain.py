@@ -56,6 +56,7 @@ def retry_command(
         typer.Argument(metavar="[TRIAL]...", help="Numbers of failed trials.", show_default="all of them"),
     ] = None,
     runs: RunsOption = RUNS,
+    data_dir: DataOption = None,
 ) -> None:
     """Let failed trials run again.
 
@@ -75,7 +76,7 @@ def retry_command(
         if one.state == "failed":
             Console().say(f"to run again: the {one.name}")
     numbers = ", ".join(map(str, again)) or "none"
-    start = studies.Named(config, settings, runs).command("run")
+    start = studies.Named(config, settings, runs, data_dir).command("run")
     Console().say(f"trials to run again: {numbers}; start with: {start}")
 
 

@@ -15,7 +15,8 @@ from slimnet.wording import file_size
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, JsonOption, RunsOption
 from sweeps.cli.show import print_json
-from sweeps.config import load_config, shipped_configs
+from sweeps.config import Config, load_config, shipped_configs
+from sweeps.config.storage import SCHEME, deletion, public
 from sweeps.console import Console
 from sweeps.report.wording import plural
 
@@ -32,7 +33,7 @@ def rm_command(
     runs: RunsOption = RUNS,
     yes: YesOption = False,
 ) -> None:
-    """Delete a study, with the stages of its own.
+    """Delete a study, with the stages of its own, and from its database.
 
     Shows what would go, with its size, and asks. Single trials cannot be deleted, as the points of later
     trials follow from them.
@@ -49,12 +50,16 @@ def rm_command(
     stages, why_not = _stages_to_delete(folder)
     console.say(f"{folder}: {file_size(removal.size_of(folder))}")
     console.say(why_not or f"{plural(len(stages), 'stage')} that no other study refers to: {_size(stages)}")
+    if (database := _database_of(folder)) is not None:
+        console.say(f"the study in {public(database.storage)}")
     if unsent := count_unsent(folder / "wandb"):
         sync = studies.command("sync", str(folder / "config.yaml"), "--runs", str(runs))
         console.say(f"{plural(unsent, 'W&B run')} in it, not on the server yet; to upload first: {sync}")
     _ask(f"Delete the study {folder.name}?", yes)
     with removal.removing(runs, [folder]):
         still, why_not_now = _stages_to_delete(folder)  # others may have begun to use some
+        if database is not None:  # before the folder, from which it can be made again
+            _delete_from_database(folder, database, console)
         removal.delete_study(folder)
         gone = list(removal.delete_stages(stage for stage in stages if stage in still))
     if why_not_now and not why_not:
@@ -151,6 +156,31 @@ def _stages_to_delete(study: Path) -> tuple[list[Path], str]:
     if unclear:
         return [], f"{stay}, as {next(iter(unclear.values()))}{later}"
     return removal.unused(listed, used), ""
+
+
+def _database_of(study: Path) -> Config | None:
+    """The config of a study that is in a database too, as far as is known."""
+    from sweeps.study import kept_config
+
+    try:
+        config = kept_config(study)
+    except SlimnetError:
+        return None
+    return config if config.storage.startswith(SCHEME) else None
+
+
+def _delete_from_database(study: Path, config: Config, console: Console) -> None:
+    """Delete a study from its database, or tell how."""
+    from sweeps.study import open_study
+    from sweeps.study.storage import delete_from_database
+
+    try:
+        delete_from_database(config, open_study(study, config).facts.uid)
+    except SlimnetError as error:
+        console.error(
+            f"{study.name} stays in {public(config.storage)}: {error}. To delete it there: "
+            f"{deletion(config.storage, config.study)}"
+        )
 
 
 def _unneeded(runs: Path) -> tuple[list[tuple[str, Path]], dict[Path, str]]:

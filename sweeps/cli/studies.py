@@ -98,7 +98,7 @@ class Named:
         words = [self._to_run if name == "run" else self._to_find]
         if self.runs != RUNS:
             words += ["--runs", str(self.runs)]
-        if self._data_dir is not None and name in ("run", "export"):
+        if self._data_dir is not None and name in ("run", "watch", "retry", "export"):
             words += ["--data-dir", str(self._data_dir)]
         return words
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from sweeps.cli import studies
-from sweeps.cli.options import RUNS, ConfigArgument, RunsOption
+from sweeps.cli.options import RUNS, ConfigArgument, DataOption, RunsOption
 from sweeps.config import load_config
 from sweeps.console import Console
 from sweeps.interruption import watch_signals
@@ -17,7 +17,7 @@ from sweeps.study import held_since
 EVERY = 0.5  # seconds
 
 
-def watch_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
+def watch_command(config: ConfigArgument, runs: RunsOption = RUNS, data_dir: DataOption = None) -> None:
     """Show a run live, from another terminal.
 
     Ends with the run or with Ctrl-C, which does not touch the run. Changes nothing.
@@ -28,9 +28,9 @@ def watch_command(config: ConfigArgument, runs: RunsOption = RUNS) -> None:
     if since is None:
         record = read_study(runs, studies.last_config(config, runs))
         console.say(f"study {record.name} is not being run: {how_far(record)}")
-        console.say(f"run it with: {studies.Named(config, record.config, runs).command('run')}")
+        console.say(f"run it with: {studies.Named(config, record.config, runs, data_dir).command('run')}")
         return
-    file, named = ProgressFile(folder), studies.Named(config, settings, runs)
+    file, named = ProgressFile(folder), studies.Named(config, settings, runs, data_dir)
     with watch_signals() as interruption, console:
         while held_since(folder) is not None and not interruption.signals:
             if (progress := file.read(since)) is not None:

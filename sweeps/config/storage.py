@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from slimnet.errors import SlimnetError
@@ -67,6 +68,13 @@ def public(address: str) -> str:
     """The address of a database as messages show it: without who logs in, and how."""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def deletion(address: str, study: str) -> str:
+    """The command that deletes a study from a database; the shell fills in the variables of the address."""
+    parts = re.split(r"(\$\{\w+\})", address.replace(SCHEME, "postgresql+psycopg://", 1))
+    url = "".join(f'"{part}"' if _VARIABLE.fullmatch(part) else shlex.quote(part) for part in parts if part)
+    return f"optuna delete-study --study-name {shlex.quote(study)} --storage {url}"
 
 
 def without_passwords(text: str) -> str:

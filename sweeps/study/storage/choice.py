@@ -55,6 +55,35 @@ def known_storages(config: Config, folder: Path) -> Iterator[Storage]:
     yield from (file for file in files if file.has_study())
 
 
+def check_storage(config: Config, folder: Path, uid: str | None) -> None:
+    """See that a run can keep the study where its config says; changes nothing.
+
+    Args:
+        config: of the study.
+        folder: runs/<study>.
+        uid: the study's; None if it is new.
+
+    Raises:
+        SlimnetError: it cannot.
+    """
+    if config.storage.startswith(SCHEME):
+        _postgres(config).check(uid)
+    else:
+        chosen_storage(config, folder)
+
+
+def delete_from_database(config: Config, uid: str) -> bool:
+    """Delete a study from the database that its config names.
+
+    Returns:
+        Whether it was there.
+
+    Raises:
+        SlimnetError: it cannot be deleted.
+    """
+    return _postgres(config).delete(uid)
+
+
 @contextmanager
 def held_storage(config: Config, folder: Path, uid: str | None) -> Iterator[Storage]:
     """The storage that a config means, held for this process where others may come to it by another way.

@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from slimnet.errors import SlimnetError
-from sweeps.config.storage import expanded, public, without_values
+from sweeps.config.storage import deletion, expanded, public, without_values
 from sweeps.study.lock import StudyBusyError
 from sweeps.study.storage.base import FAULTS, Fill, UnavailableError, cause, chain
 
@@ -94,16 +94,50 @@ class PostgreSQL:
             SlimnetError: the database cannot be used, or has another study of the name.
         """
         try:
-            self._hold(uid)
-            return
-        except SlimnetError as error:
-            known = error
-        except self.faults as error:
-            known = self.translated(error)
-        self.release()
-        if isinstance(known, UnavailableError):
-            raise SlimnetError(f"{known}; see that its server runs, and that storage is right")
-        raise known
+            with self._explained():
+                self._hold(uid)
+        except SlimnetError:
+            self.release()
+            raise
+
+    def check(self, uid: str | None) -> None:
+        """See that `hold` would not refuse the database; changes nothing, and holds nothing.
+
+        Raises:
+            SlimnetError: it would.
+        """
+        with self._explained():
+            with self._connected() as connection:
+                self._check_tables(connection)
+                (is_new,) = _row(connection, "SELECT to_regclass('studies') IS NULL")
+            if not is_new:
+                storage = self._storage(skip_table_creation=True)
+                try:
+                    self._refuse_another(storage, uid)
+                finally:
+                    self.close(storage)
+
+    def delete(self, uid: str) -> bool:
+        """Delete the study from the database, if it is there.
+
+        Returns:
+            Whether it was there.
+
+        Raises:
+            StudyBusyError: another process runs it.
+            SlimnetError: the database cannot be used.
+        """
+        with self._explained():
+            storage = self.connect()
+            try:
+                if self._uid(storage) != uid:
+                    return False
+                self._take()
+                optuna.delete_study(study_name=self._study, storage=storage)
+                return True
+            finally:
+                self.close(storage)
+                self.release()
 
     def release(self) -> None:
         """Hold the study no more."""
@@ -112,20 +146,44 @@ class PostgreSQL:
                 self._lock.close()
         self._lock = None
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Have what goes wrong before a sweep told as a SlimnetError that says what to do."""
+        try:
+            yield
+            return
+        except SlimnetError as error:
+            known = error
+        except self.faults as error:
+            known = self.translated(error)
+        if isinstance(known, UnavailableError):
+            raise SlimnetError(f"{known}; see that its server runs, and that storage is right")
+        raise known
+
     def _hold(self, uid: str | None) -> None:
         storage = self.connect()
         try:
-            if self._study in optuna.get_all_study_names(storage):
-                study = optuna.load_study(study_name=self._study, storage=storage)
-                if uid is None or study.user_attrs.get("uid") != uid:
-                    self._refuse_if_held(ours=False)
-                    raise SlimnetError(
-                        f"{self.name} has another study called {self._study}; give this one another name "
-                        "(--set study=NAME), or delete that one there with `optuna delete-study`"
-                    )
+            self._refuse_another(storage, uid)
         finally:
             self.close(storage)
         self._take()
+
+    def _refuse_another(self, storage: BaseStorage, uid: str | None) -> None:
+        """Refuse a database that has a study of the name with another uid, or with any if it is None."""
+        if self._study in optuna.get_all_study_names(storage) and (uid is None or self._uid(storage) != uid):
+            self._refuse_if_held(ours=False)
+            raise SlimnetError(
+                f"{self.name} has another study called {self._study}; give this one another name "
+                f"(--set study=NAME), or delete that one there with: {deletion(self._address, self._study)}"
+            )
+
+    def _uid(self, storage: BaseStorage) -> str | None:
+        """The uid of the study in the database; None if there is none, or none of ours."""
+        if self._study not in optuna.get_all_study_names(storage):
+            return None
+        study = optuna.load_study(study_name=self._study, storage=storage)
+        uid: str | None = study.user_attrs.get("uid")
+        return uid
 
     # What `Storage` asks
 
@@ -147,8 +205,7 @@ class PostgreSQL:
         with self._connected() as connection:  # one at a time, as tables cannot be made by two
             connection.execute("SELECT pg_advisory_lock(%s)", [_key("tables")])
             self._check_tables(connection)
-            options: dict[str, Any] = {"creator": self._open, "pool_size": 1, "max_overflow": 1}
-            return RDBStorage("postgresql+psycopg://", options)
+            return self._storage()
 
     @contextmanager
     def copied(self) -> Iterator[BaseStorage]:
@@ -198,6 +255,10 @@ class PostgreSQL:
         storage.engine.dispose()
 
     # Below
+
+    def _storage(self, *, skip_table_creation: bool = False) -> RDBStorage:
+        options: dict[str, Any] = {"creator": self._open, "pool_size": 1, "max_overflow": 1}
+        return RDBStorage("postgresql+psycopg://", options, skip_table_creation=skip_table_creation)
 
     def _open(self) -> psycopg.Connection[Any]:
         connection = psycopg.connect(self._login, autocommit=True)

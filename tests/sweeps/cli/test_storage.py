@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,10 @@ from running import Command
 
 from benchmarks.instant import compute
 from sweeps import file_system
+from sweeps.config import load_config
 from sweeps.executors.reporting import Compute
 from sweeps.jobs import Job, Place, Watch
-from sweeps.study import mirror
+from sweeps.study import keep_config, mirror
 from sweeps.study.storage.postgres import PostgreSQL
 
 TRIALS = 6
@@ -94,10 +96,19 @@ def test_a_study_in_postgres_ends_as_one_in_sqlite_though_the_server_is_restarte
     assert "nothing left to compute" in out
     assert (runs / "smoke" / "pareto.json").read_bytes() == pareto
 
-    status, out, err = command("run", "smoke", "--runs", tmp_path / "other", *OPTIONS, "--storage", address)
-    assert status == 2
-    assert "has another study called smoke; give this one another name (--set study=NAME)" in err
+    other = ("smoke", "--runs", tmp_path / "other", "--set", f"storage={address}")
+    for name in ("run", "check"):
+        status, out, err = command(name, *other)
+        assert status == 2
+        assert "has another study called smoke; give this one another name (--set study=NAME)" in err
+        quoted = address.replace("${DB_PASSWORD}", '"${DB_PASSWORD}"').partition("://")[2]
+        assert err.endswith(f"delete-study --study-name smoke --storage postgresql+psycopg://{quoted}\n")
     assert not (tmp_path / "other").exists()
+
+    status, out, err = command("rm", "smoke", "--runs", runs, "--yes")
+    assert (status, err, f"the study in {PostgreSQL(address, 'smoke').name}" in out) == (0, "", True)
+    assert "smoke" not in optuna.get_all_study_names(url)
+    assert command("run", *other, *OPTIONS)[0] == 0
 
 
 def shown(trial: optuna.trial.FrozenTrial) -> tuple[object, ...]:
@@ -146,6 +157,44 @@ def test_a_storage_that_cannot_be_used_is_refused_before_anything_is_written(
     assert words in " ".join(err.split())
     assert not any(secret in out + err for secret in (PASSWORD, "hunter2", "cret #1"))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("postgresql://me@127.0.0.1:1/sweeps", "cannot be reached ("),
+        ("postgresql://me:${NO_PASSWORD}@127.0.0.1/sweeps", "storage names ${NO_PASSWORD}, which is not set"),
+    ],
+    ids=["no server", "no variable"],
+)
+def test_check_refuses_a_storage_that_run_would(
+    given: str, words: str, tmp_path: Path, command: Command, instantly: Callable[[Compute], None]
+) -> None:
+    instantly(compute)
+    status, out, err = command("check", "smoke", "--runs", tmp_path / "runs", "--set", f"storage={given}")
+    assert (status, out, words in err) == (2, "", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_makes_no_tables(postgres: Server, address: str, tmp_path: Path, command: Command) -> None:
+    address = address.replace("commands", "looked_at")
+    postgres.database("looked_at")
+    status, _, err = command("check", "smoke", "--runs", tmp_path / "runs", "--set", f"storage={address}")
+    assert (status, err) == (0, "")
+    assert postgres.execute("looked_at", "SELECT * FROM pg_tables WHERE schemaname = 'public'") == []
+
+
+def test_rm_tells_how_to_delete_what_it_cannot_in_a_database(tmp_path: Path, command: Command) -> None:
+    study = tmp_path / "smoke"
+    keep_config(study, load_config("smoke", ["storage=postgresql://me:${P}@127.0.0.1:1/db?sslmode=disable"]))
+    (study / "study.json").write_text(json.dumps({"uid": "abc", "precision": "float32", "data": "1"}))
+    status, out, err = command("rm", "smoke", "--runs", tmp_path, "--yes")
+    assert (status, f"deleted: {study}" in out, study.exists()) == (0, True, False)
+    assert err == (
+        "smoke stays in postgresql://127.0.0.1:1/db: storage names ${P}, which is not set; export P. To "
+        "delete it there: optuna delete-study --study-name smoke --storage "
+        "postgresql+psycopg://me:\"${P}\"'@127.0.0.1:1/db?sslmode=disable'\n"
+    )
 
 
 def test_on_a_network_file_system_a_journal_takes_the_place_of_sqlite(
