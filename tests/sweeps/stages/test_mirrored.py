@@ -122,7 +122,12 @@ def test_a_torn_upload_leaves_what_was_there_and_goes_with_the_next_worker(
     one = at("a")
     held(one, lambda: train(one, 1))
     killed, reached = pytest.MonkeyPatch(), threading.Event()
-    killed.setattr(Remote, "replace", lambda *arguments: reached.set() or threading.Event().wait())
+
+    def hang(*arguments: object) -> None:
+        reached.set()
+        threading.Event().wait()
+
+    killed.setattr(Remote, "replace", hang)
     killed.setattr(leases, "BEAT", 1e6)
     folder = at("a")
     threading.Thread(target=lambda: held(folder, lambda: train(folder, 2)), daemon=True).start()
