@@ -195,6 +195,12 @@ class MirroredFolder(StageFolder):
             finally:
                 lease.release()
 
+    def check(self) -> None:
+        """See that the stage is still this process's, on this disk and, as far as is known, at the URL."""
+        super().check()
+        if self._lease is not None:
+            self._lease.raise_if_lost()
+
     def publish(self) -> None:
         """Have the URL hold what this disk holds: soon, for who holds the stage, else now if possible."""
         if self._uploads is not None:
@@ -265,11 +271,6 @@ class MirroredFolder(StageFolder):
 
     def _new_lease(self) -> Lease:
         return Lease(self._remote, f"{self._name}/lease.json")
-
-    def _check(self) -> None:
-        super()._check()
-        if self._lease is not None:
-            self._lease.raise_if_lost()
 
     def _begin(self, lease: Lease) -> None:
         """Bring this disk up to date, with the checkpoint, and delete what torn uploads have left."""
