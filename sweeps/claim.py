@@ -4,8 +4,9 @@ Locks are quick and end with their process, but on storage that machines share t
 machines, or outlive a machine that died. There a lease counts: a file with its owner and a number that the
 owner raises every few seconds. Who wants the folder watches the file. If it does not change for a while, by
 the watcher's own clock, its owner is dead, and the folder is taken over; clocks of machines are never
-compared. An owner that was asleep for as long looks before it writes again. On a disk of its own, a machine
-that was started again knows its former leases by its name.
+compared. An owner looks before it writes. On a disk of its own, a machine that was started again knows its
+former leases by its name, and one that was renamed, or a new container, by the kernel that still runs: locks
+reach all processes of a kernel.
 """
 
 from __future__ import annotations
@@ -80,12 +81,19 @@ class Claim:
         self._over = threading.Event()
         self._writing = threading.Lock()
 
-    def take(self, stop: Callable[[], bool] = lambda: False, *, wait: bool = True) -> bool:
+    def take(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        *,
+        wait: bool = True,
+        on_wait: Callable[[str], None] = lambda text: None,
+    ) -> bool:
         """Take the folder.
 
         Args:
             stop: ends the wait.
             wait: for an owner that is alive; else for the time only that it takes to tell.
+            on_wait: told, in a sentence, once another machine is waited for.
 
         Returns:
             Whether it was taken.
@@ -100,7 +108,7 @@ class Claim:
             return False
         taken = False
         try:
-            taken = self._take_lease(stop, wait)
+            taken = self._take_lease(stop, wait, on_wait)
         finally:
             if not taken:
                 self._lock.release()
@@ -143,7 +151,7 @@ class Claim:
             return found is None or not self._is_own(found)
         return True  # or it is someone else's
 
-    def _take_lease(self, stop: Callable[[], bool], wait: bool) -> bool:
+    def _take_lease(self, stop: Callable[[], bool], wait: bool, on_wait: Callable[[str], None]) -> bool:
         """Write the lease once nobody else has one."""
         seen: dict[str, Any] | None = None
         since, changed, contested = time.monotonic(), False, False
@@ -159,7 +167,9 @@ class Claim:
                 seen, since = now, time.monotonic()
             if not now and self._create() and not (contested and self._is_replaced()):
                 return True
-            contested = contested or not self._is_own(now)
+            if not (contested or self._is_own(now)):
+                contested = True
+                on_wait(self._wait_for(now))
             if now and (self._is_own(now) or time.monotonic() - since > EXPIRY):
                 self._remove(now)
                 continue
@@ -167,6 +177,13 @@ class Claim:
                 return False
             time.sleep(LOOK_EVERY)
         return False
+
+    def _wait_for(self, lease: dict[str, Any]) -> str:
+        host = str(lease.get("machine", "")).rpartition("-")[0] or "another machine"
+        return (
+            f"{self._lease.parent.name} was last held by {host}; "
+            f"it is taken over if that gives no sign of life for {EXPIRY:.0f} seconds"
+        )
 
     def _is_replaced(self) -> bool:
         """Whether another, who wanted a dead owner's folder too, has put back the lease that it found."""
@@ -176,12 +193,13 @@ class Claim:
     def _is_own(self, lease: dict[str, Any]) -> bool:
         """Whether a lease, if there is one, is of this machine: who has the lock need not mind it.
 
-        A disk of this machine may be seen by others too, which have other names.
+        A disk of this machine may be seen by others too, which have other names and kernels.
         """
-        machine = lease.get("machine")
-        if not lease or machine == self._machine:
+        if not lease or lease.get("machine") == self._machine:
             return True
-        return self._on_own_disk and str(machine).rpartition("-")[0] == self._machine.rpartition("-")[0]
+        name, _, boot = str(lease.get("machine", "")).rpartition("-")
+        mine, _, now = self._machine.rpartition("-")
+        return self._on_own_disk and (name == mine or (boot == now != ""))
 
     def _create(self) -> bool:
         """Write a lease where there is none, whole or not at all."""

@@ -155,10 +155,11 @@ class StageFolder:
 
         Args:
             stop: ends the wait.
+            warn: told, in a sentence, of a wait for another machine.
             wait: for a holder that is alive.
         """
         claim = Claim(self.path)
-        if not claim.take(stop, wait=wait):
+        if not claim.take(stop, wait=wait, on_wait=warn):
             yield False
             return
         self._claim = claim

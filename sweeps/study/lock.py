@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def hold(folder: Path) -> Iterator[None]:
     note = folder / NOTE
     claim = Claim(folder, "driver", on_lost=lambda: _leave(folder))
     with removal_lock(folder.parent):
-        if not claim.take(wait=False):
+        if not claim.take(wait=False, on_wait=_tell):
             raise _busy(folder)
         _write(note)
     try:
@@ -49,7 +50,10 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process holds a study's folder; changes nothing."""
+    """Whether a process seems to hold a study's folder; changes nothing.
+
+    One of another machine may be dead.
+    """
     if not (folder / NOTE).exists():
         return False
     return Claim(folder, "driver").is_taken()
@@ -65,13 +69,18 @@ def held_since(folder: Path) -> float | None:
 
 
 def check_free(folder: Path) -> None:
-    """Check that no process holds a study's folder; changes nothing.
+    """Check that no process holds a study's folder, which is taken from one whose machine has died.
 
     Raises:
         StudyBusyError: naming the process that holds it.
     """
-    if is_held(folder):
+    if not is_held(folder):
+        return
+    claim = Claim(folder, "driver")
+    if not claim.take(wait=False, on_wait=_tell):
         raise _busy(folder)
+    (folder / NOTE).unlink(missing_ok=True)
+    claim.release()
 
 
 def removal_lock(runs: Path) -> FileLock:
@@ -83,6 +92,11 @@ def _write(note: Path) -> None:
     """Note that this process holds a study."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     write_json(note, {"pid": os.getpid(), "host": platform.node(), "since": since})
+
+
+def _tell(text: str) -> None:
+    """Tell who waits of it, as it takes half a minute."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _leave(folder: Path) -> None:

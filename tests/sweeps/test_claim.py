@@ -204,9 +204,15 @@ def test_an_owner_of_this_machine_that_was_killed_keeps_nobody_waiting(
 
 @pytest.mark.parametrize(
     ("machine", "is_local", "free"),
-    [("this-2", True, True), ("another-1", True, False), ("this-2", False, False)],
+    [
+        ("this-2", True, True),
+        ("renamed-1", True, True),
+        ("another-2", True, False),
+        ("this-2", False, False),
+        ("renamed-1", False, False),
+    ],
 )
-def test_a_machine_that_was_started_again_knows_its_leases_on_a_disk_of_its_own(
+def test_a_machine_that_was_started_again_or_renamed_knows_its_leases_on_a_disk_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, is_local: bool, free: bool
 ) -> None:
     monkeypatch.setattr(claim, "EXPIRY", 10_000.0)

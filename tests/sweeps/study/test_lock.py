@@ -16,7 +16,7 @@ from running import PATIENCE
 from sweeps import claim
 from sweeps.config import load_config
 from sweeps.stages import Store, chain
-from sweeps.study import StudyBusyError, hold
+from sweeps.study import StudyBusyError, check_free, hold, is_held
 
 pytestmark = pytest.mark.filterwarnings("ignore:flock not supported")
 
@@ -99,6 +99,24 @@ def test_a_driver_whose_study_another_machine_has_taken_over_ends(tmp_path: Path
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode == 3
     assert ended.stderr.startswith("Error: study is run by process ")
+
+
+def test_what_wants_a_study_to_be_free_tells_a_dead_driver_from_one_that_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(claim, "EXPIRY", 0.5)
+    note, lease = tmp_path / "driver.json", tmp_path / "driver.lease"
+    note.write_text('{"pid": 1, "host": "node7", "since": "then"}')
+    lease.write_text('{"machine": "node7-12345678", "owner": "other", "beats": 0}')
+    assert is_held(tmp_path)
+    check_free(tmp_path)
+    assert "was last held by node7; it is taken over if" in capsys.readouterr().err
+    assert not is_held(tmp_path)
+    check_free(tmp_path)
+    assert capsys.readouterr().err == ""
+    with hold(tmp_path), pytest.raises(StudyBusyError):
+        check_free(tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_study_of_a_machine_that_died_is_taken_over_and_of_one_that_lives_is_not(
