@@ -89,6 +89,13 @@ class Slurm:
             "squeue", "-h", "-j", job, "-o", "%T %r", "--states=PENDING,RUNNING,COMPLETING"
         ).strip()
 
+    def outcome(self, job: str) -> tuple[str, int]:
+        """How a job is now, such as "CANCELLED", and how often it was queued again."""
+        facts = dict(
+            word.split("=", 1) for word in self.call("scontrol", "show", "job", job).split() if "=" in word
+        )
+        return facts["JobState"], int(facts["Restarts"])
+
     def is_ready(self) -> bool:
         """Whether the node takes jobs, or does so within a while."""
         end = time.monotonic() + STARTING
