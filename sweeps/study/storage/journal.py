@@ -56,7 +56,7 @@ class Journal(File):
         lock.unlink(missing_ok=True)
 
     def is_damage(self, error: Exception) -> bool:
-        return not any(isinstance(known, OSError) for known in chain(error))
+        return not any(isinstance(known, OSError | SlimnetError) for known in chain(error))
 
     def translated(self, error: Exception) -> SlimnetError:
         if isinstance(error, LockedError):

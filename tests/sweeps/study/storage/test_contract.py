@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,13 @@ class Kept:
     Attributes:
         study: the study of a name, as any other tool finds it.
         old: where a study is kept, and its config, that was set aside.
+        barred: another program holds it meanwhile.
     """
 
     storage: Storage
     study: Callable[[str], optuna.Study]
     old: tuple[Storage, Config]
+    barred: Callable[[], AbstractContextManager[None]]
     is_shared: bool = False
 
 
@@ -48,8 +52,19 @@ def in_a_file(kind: str, folder: Path) -> Kept:
         journal = JournalStorage(JournalFileBackend(str(path))) if kind == "journal" else None
         return optuna.load_study(study_name=name, storage=journal or f"sqlite:///{path}")
 
+    @contextmanager
+    def barred() -> Iterator[None]:
+        if kind == "journal":
+            (lock := path.with_name(f"{path.name}.lock")).touch()
+            yield
+            lock.unlink()
+            return
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            yield
+
     assert isinstance(storage, File)
-    return Kept(storage, study, (type(storage)(path.with_name(f"{path.name}.old")), config()))
+    return Kept(storage, study, (type(storage)(path.with_name(f"{path.name}.old")), config()), barred)
 
 
 def in_postgres(server: Server) -> Kept:
@@ -63,7 +78,15 @@ def in_postgres(server: Server) -> Kept:
         url = address.replace("postgresql", "postgresql+psycopg").replace("@", f":{login}")
         return optuna.load_study(study_name=name, storage=url)
 
-    return Kept(storage, study, (storage, config(study="one.old")), is_shared=True)
+    @contextmanager
+    def barred() -> Iterator[None]:
+        storage.release()
+        other = PostgreSQL(address, "one")
+        other.hold(FACTS["uid"])
+        yield
+        other.release()
+
+    return Kept(storage, study, (storage, config(study="one.old")), barred, is_shared=True)
 
 
 @pytest.fixture(params=["sqlite", "journal", "postgresql"])
@@ -168,6 +191,12 @@ def test_what_people_look_for_is_shown_with_each_trial(kept: Kept) -> None:
 
     other = [entries[0], replace(entries[1], notes={**keys, "test_accuracy": 0.7}), entries[2]]
     assert "another trial 1" in str(Database.open(kept.storage, config(), FACTS, other).replaced)
+
+
+def test_a_study_that_another_program_holds_at_the_beginning_is_left_as_it_is(begun: Kept) -> None:
+    with begun.barred(), pytest.raises(SlimnetError):
+        Database.open(begun.storage, config(), FACTS, ENTRIES)
+    assert Database.open(begun.storage, config(), FACTS, ENTRIES).replaced is None
 
 
 def test_a_study_of_another_version_is_made_anew(begun: Kept) -> None:
