@@ -37,7 +37,8 @@ SESSION = (  # the server's view of a connection
 OURS = "sweeps"  # begins the name of a connection that holds a study
 
 
-TABLES = (("studies", "study_name"), ("trials", "study_id"))  # of Optuna, each with a column
+TABLES = (("studies", "study_name"), ("trials", "study_id"))  # some of Optuna's, each with a column
+VERSIONS = {"alembic_version", "version_info"}  # in which Optuna keeps its version, and others theirs
 RENAME = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
 
 
@@ -76,6 +77,7 @@ class PostgreSQL:
             "keepalives_idle": SILENCE,
             "tcp_user_timeout": 1000 * SILENCE,
             **login,
+            "client_encoding": "UTF8",  # psycopg reads text as bytes in SQL_ASCII
             "application_name": self._me,
         }
         self._login = make_conninfo("", **settings)
@@ -246,7 +248,8 @@ class PostgreSQL:
             return UnavailableError(f"{self.name} cannot be reached ({reason})")
         barred = psycopg.errors.InsufficientPrivilege | psycopg.errors.InvalidSchemaName
         is_barred = any(isinstance(known, barred) for known in first)
-        advice = "give who logs in the right to make tables" if is_barred else "use another database"
+        advice = "give who logs in the right to make tables, and to use those that are there"
+        advice = advice if is_barred else "use another database"
         return SlimnetError(f"{self.name} cannot be used ({reason}); {advice}")
 
     def close(self, storage: BaseStorage) -> None:
@@ -281,6 +284,8 @@ class PostgreSQL:
         ).fetchall()
         tables = {table for table, _ in found}
         foreign = [table for table, column in TABLES if table in tables and (table, column) not in found]
+        if not tables.issuperset(table for table, _ in TABLES):  # Optuna makes them with those of its version
+            foreign += sorted(tables & VERSIONS)
         if foreign:
             raise SlimnetError(
                 f"{self.name} has tables that are not Optuna's ({', '.join(foreign)}); use another database"

@@ -195,23 +195,39 @@ def test_another_study_of_the_name_is_left_alone(storage: PostgreSQL, address: s
             "CREATE TABLE trials (song text)",
             "has tables that are not Optuna's (trials); use another database",
         ),
+        (
+            "CREATE TABLE alembic_version (version_num text)",
+            "has tables that are not Optuna's (alembic_version); use another database",
+        ),
         ("UPDATE alembic_version SET version_num = 'v1.3.0.a'", "cannot be used (The runtime optuna version"),
         ("ALTER TABLE studies RENAME study_name TO song", "tables that are not Optuna's (studies); use"),
         ("REVOKE CREATE ON SCHEMA public FROM PUBLIC", "cannot be used (permission denied for schema public"),
+        (
+            "REVOKE ALL ON studies FROM PUBLIC",
+            "give who logs in the right to make tables, and to use those that are there",
+        ),
     ],
-    ids=["another program's", "another schema", "studies of songs", "no rights"],
+    ids=[
+        "another program's",
+        "another program's versions",
+        "another schema",
+        "studies of songs",
+        "no rights",
+        "no rights to tables",
+    ],
 )
 def test_a_database_that_is_not_fit_is_refused(
     postgres: Server, address: str, statement: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "alembic" in statement or "ALTER" in statement:
+    if any(words in statement for words in ("UPDATE", "ALTER", "studies")):
         storage = PostgreSQL(address, "one")
         Database.open(storage, config(), FACTS, ENTRIES).close()
         storage.release()
     postgres.execute(database_of(address), statement)
     before = postgres.execute(database_of(address), "SELECT tablename FROM pg_tables ORDER BY 1")
     if "REVOKE" in statement:
-        postgres.execute("postgres", f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
+        if not postgres.execute("postgres", "SELECT 1 FROM pg_roles WHERE rolname = 'guest'"):
+            postgres.execute("postgres", f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
         address = address.replace("sweeper", "guest")
     with pytest.raises(SlimnetError) as refused:
         PostgreSQL(address, "one").hold(UID)
@@ -264,3 +280,12 @@ def test_the_password_may_be_in_a_variable(address: str, monkeypatch: pytest.Mon
     storage.hold(None)
     storage.release()
     assert storage.name == address.replace("sweeper@", "")
+
+
+def test_the_encoding_of_the_client_does_not_matter(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
+    storage = PostgreSQL(address, "one")
+    storage.hold(None)
+    Database.open(storage, config(), FACTS, ENTRIES).close()
+    assert has(storage, ENTRIES)
+    storage.release()
