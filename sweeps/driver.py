@@ -377,7 +377,9 @@ def resume(
         runs: the folder of the studies.
         storage: where the Optuna study is kept; the one that the config means if not given.
     """
-    state = State(config, study, Store(runs, config.stages), mend=True)
+    store = Store(runs, config.stages)
+    store.note_user()
+    state = State(config, study, store, mend=True)
     sampling, entries = Sampling(config.search, config.seed), []
     told = state.ended_in_order()
     for number, point in enumerate(study.points):

@@ -2,8 +2,9 @@
 
     studies         runs/<study>/
     stages          runs/stages/<kind>/<key>/, if no study in the folder refers to them
-    copies          the same of stages at a URL; what is there, and in folders elsewhere that `stages` names,
-                    stays, as other runs folders may refer to it
+    copies          the same of stages at a URL, also in the folder that SLIMNET_SCRATCH names; what is at the
+                    URL, and in folders elsewhere that `stages` names, stays, as other runs folders may
+                    refer to it
     set aside       files that were damaged (*.damaged), and databases that were made anew (study.db.old)
 
 A folder that is deleted gets another name first, which no command reads. So there is never half a study or
@@ -12,6 +13,7 @@ half a stage, and `leftovers` finds what a deletion that was killed has left.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from slimnet.errors import SlimnetError
 from sweeps.stages import StageFolder, Store
-from sweeps.stages.store import COPIES
+from sweeps.stages.store import COPIES, SCRATCH, USED_BY
 from sweeps.state import State
 from sweeps.study import DATABASE, JOURNAL, check_free, kept_config, open_study, removal_lock
 
@@ -82,6 +84,22 @@ def used_by(studies: Iterable[Path]) -> tuple[set[Path], dict[Path, str]]:
 def unused(stages: Iterable[Path], used: Collection[Path]) -> list[Path]:
     """Those stages that are not among what studies refer to."""
     return [stage for stage in stages if stage.resolve() not in used]
+
+
+def without_shared(stages: Iterable[Path], runs: Path) -> tuple[list[Path], str]:
+    """Those stages in whose folder no other runs folder keeps stages too; and why the others stay, if any."""
+    found, why = list[Path](), ""
+    markers = {root: [file for file, user in _users(root) if user != runs.resolve()] for root in _roots(runs)}
+    for stage in stages:
+        if others := markers.get(stage.parent.parent):
+            user = others[0].read_text().strip()
+            why = (
+                f"stages in {stage.parent.parent} stay, as {user} keeps stages there too; "
+                f"if it needs them no more, delete {others[0]}"
+            )
+        else:
+            found.append(stage)
+    return found, why
 
 
 def set_aside(runs: Path) -> list[Path]:
@@ -152,8 +170,20 @@ def _renamed(folder: Path) -> Path:
 
 def _kinds_in(runs: Path) -> list[Path]:
     """The folders of all kinds of stages in a runs folder."""
-    root = Store(runs).root
-    return [kind for place in (root, *sorted(root.glob(f"{COPIES}*"))) for kind in _folders(place)]
+    return [kind for root in _roots(runs) for kind in _folders(root)]
+
+
+def _roots(runs: Path) -> list[Path]:
+    """The folders in which a runs folder has stages, or copies of stages at URLs."""
+    root, scratch = Store(runs).root, os.environ.get(SCRATCH)
+    elsewhere = sorted(Path(scratch).absolute().glob(f"{COPIES}*")) if scratch else []
+    own = [copies for copies in elsewhere if runs.resolve() in (user for _, user in _users(copies))]
+    return list(dict.fromkeys([root, *sorted(root.glob(f"{COPIES}*")), *own]))
+
+
+def _users(root: Path) -> list[tuple[Path, Path]]:
+    """The files that name the runs folders which keep stages in a folder outside of them, and these."""
+    return [(file, Path(file.read_text().strip())) for file in sorted(root.glob(f"{USED_BY}*"))]
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -49,7 +49,10 @@ def rm_command(
     console = Console()
     stages, why_not = _stages_to_delete(folder)
     console.say(f"{folder}: {file_size(removal.size_of(folder))}")
-    console.say(why_not or f"{plural(len(stages), 'stage')} that no other study refers to: {_size(stages)}")
+    if stages or not why_not:
+        console.say(f"{plural(len(stages), 'stage')} that no other study refers to: {_size(stages)}")
+    if why_not:
+        console.say(why_not)
     if (database := _database_of(folder)) is not None:
         console.say(f"the study in {public(database.storage)}")
     if unsent := count_unsent(folder / "wandb"):
@@ -79,6 +82,7 @@ def gc_command(
     deletions that were killed. Shows what would go, with its size, and asks.
 
     A study refers to the stages of its trials, and of the controls and repeats that its config asks for now.
+    Where studies of another runs folder keep their stages too (`stages` in a config), all stages stay.
 
     Exit status: 0 nothing is left of it; 1 you said no; 2 no such folder, no terminal to ask on, or a study
     that cannot be read, which may need any stage: they stay; 3 a study is being run, or a process still holds
@@ -91,10 +95,12 @@ def gc_command(
     if not runs.is_dir():
         raise SlimnetError(f"there is no folder {runs}; name one with --runs")
     console = Console()
-    items, unclear = _unneeded(runs)
+    items, unclear, shared = _unneeded(runs)
     for study, reason in unclear.items():
         rm = studies.command("rm", study.name, "--runs", str(runs))
         console.error(f"{reason}; until then no stage is deleted. Or delete the study: {rm}")
+    if shared:
+        console.error(shared)
     if as_json:
         print_json(
             [{"what": what, "path": str(path), "bytes": removal.size_of(path)} for what, path in items]
@@ -102,7 +108,7 @@ def gc_command(
     elif items:
         console.table(_by_kind(items))
         console.say(f"in all: {_size([path for _, path in items])}")
-    elif not unclear:
+    elif not (unclear or shared):
         console.say(f"nothing to delete in {runs}: every stage belongs to a study")
     if dry_run or not items:
         raise typer.Exit(EXIT_USAGE if unclear else 0)
@@ -138,7 +144,7 @@ def _find(study: str, runs: Path) -> Path:
 
 
 def _stages_to_delete(study: Path) -> tuple[list[Path], str]:
-    """The stages that only this study refers to; or none, and why they have to stay."""
+    """The stages that only this study refers to; and why some or all of them have to stay, if so."""
     from sweeps import removal
     from sweeps.study import is_held
 
@@ -155,7 +161,7 @@ def _stages_to_delete(study: Path) -> tuple[list[Path], str]:
     used, unclear = removal.used_by(others)
     if unclear:
         return [], f"{stay}, as {next(iter(unclear.values()))}{later}"
-    return removal.unused(listed, used), ""
+    return removal.without_shared(removal.unused(listed, used), runs)
 
 
 def _database_of(study: Path) -> Config | None:
@@ -183,20 +189,24 @@ def _delete_from_database(study: Path, config: Config, console: Console) -> None
         )
 
 
-def _unneeded(runs: Path) -> tuple[list[tuple[str, Path]], dict[Path, str]]:
-    """What no study needs, each with what it is; and the studies that may need any stage, with the reason."""
+def _unneeded(runs: Path) -> tuple[list[tuple[str, Path]], dict[Path, str], str]:
+    """What no study needs, each with what it is; and what keeps others.
+
+    That is: the studies that may need any stage, with the reason; and why stages stay that other runs folders
+    may need, if there are any.
+    """
     from sweeps import removal
 
     listed, found = removal.stages_in(runs), removal.studies_in(runs)
     used, unclear = removal.used_by(found)
-    stages = [] if unclear else removal.unused(listed, used)
+    stages, shared = removal.without_shared([] if unclear else removal.unused(listed, used), runs)
     aside = [path for path in removal.set_aside(runs) if path.parent not in {*stages, *unclear}]
     items = [
         *((f"{path.parent.name} stages of no study", path) for path in stages),
         *(("damaged files and databases set aside", path) for path in aside),
         *(("remains of earlier deletions", path) for path in removal.leftovers(runs)),
     ]
-    return items, unclear
+    return items, unclear, shared
 
 
 def _by_kind(items: Sequence[tuple[str, Path]]) -> list[dict[str, str | int]]:

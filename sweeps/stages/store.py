@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sweeps.config.places import is_url
+from sweeps.files import write_text
 from sweeps.records import StageRecord
 from sweeps.stages.chain import Stage
 from sweeps.stages.folder import StageFolder
@@ -16,6 +17,7 @@ from sweeps.stages.remote import Remote
 
 SCRATCH = "SLIMNET_SCRATCH"  # an environment variable: a folder of this machine for copies
 COPIES = ".copies-"  # before the name of a folder with copies of the stages at a URL
+USED_BY = ".used-by-"  # before the name of a file that holds the path of a runs folder with stages there
 
 
 class Store:
@@ -47,6 +49,13 @@ class Store:
     def __str__(self) -> str:
         """Where the stages are, which all machines call it."""
         return str(self.remote or self.root)
+
+    def note_user(self) -> None:
+        """Note in a folder outside the runs folder that it has stages there, so that others leave them."""
+        user = self._runs.resolve()
+        if not self.root.resolve().is_relative_to(user / "stages"):
+            name = hashlib.sha256(str(user).encode()).hexdigest()[:8]
+            write_text(self.root / f"{USED_BY}{name}", f"{user}\n")
 
     def absolute(self) -> Store:
         """The same for a process with another working folder."""

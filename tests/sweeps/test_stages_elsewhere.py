@@ -81,6 +81,33 @@ def test_commands_read_and_delete_copies(tmp_path: Path, command: Command) -> No
     assert not other.computed
 
 
+def test_stages_that_another_runs_folder_keeps_there_stay(tmp_path: Path, command: Command) -> None:
+    one, other = Runner(tmp_path / "a", None), Runner(tmp_path / "b", str(tmp_path / "a" / "stages"))
+    one.run(epochs=2)
+    other.run()
+    found = sorted((tmp_path / "a").rglob("result.json"))
+    assert "keeps stages there too" in command("rm", "smoke", "--runs", one.runs, "--yes")[1]
+    status, _, err = command("gc", "--runs", one.runs, "--yes")
+    assert (status, f"{other.runs.resolve()} keeps stages there too; if" in err) == (0, True)
+    assert sorted((tmp_path / "a").rglob("result.json")) == found
+    next(one.runs.glob("stages/.used-by-*")).unlink()
+    assert command("gc", "--runs", one.runs, "--yes")[0] == 0
+    assert not list((tmp_path / "a").rglob("result.json"))
+
+
+def test_copies_on_a_scratch_disk_are_deleted_too(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMNET_SCRATCH", str(tmp_path / "scratch"))
+    runner, other = (Runner(tmp_path / runs, f"file://{tmp_path}/place") for runs in "ab")
+    runner.run(epochs=2)
+    assert list((tmp_path / "scratch").rglob("history.jsonl"))
+    assert command("rm", "smoke", "--runs", runner.runs, "--yes")[0] == 0
+    assert not list((tmp_path / "scratch").rglob("history.jsonl"))
+    other.run(epochs=2)
+    assert "keeps stages there too" in command("rm", "smoke", "--runs", other.runs, "--yes")[1]
+
+
 def test_a_place_out_of_reach_is_one_sentence_and_changes_nothing(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
