@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from object_store import new_place
+from object_store import S3, new_place
 from running import wait_until
 
 import slimnet.checkpoint
@@ -398,6 +398,19 @@ def test_a_write_begins_when_the_one_before_has_ended(monkeypatch: pytest.Monkey
     remote.write("it", b"new")
     assert remote.read("it") == b"new"
     remote.delete("it")
+
+
+def test_s3_refuses_a_write_over_what_was_not_seen(s3: S3) -> None:
+    remote = Remote(s3.new_place())
+    assert remote.replace("a/it", b"one", None)
+    assert remote.replace("a/it", b"one", None)  # as when the first answer was lost
+    assert not remote.replace("a/it", b"other", None)
+    _, tag = remote.look("a/it")
+    assert remote.replace("a/it", b"two", tag)
+    assert not remote.replace("a/it", b"late", tag)
+    assert remote.read("a/it") == b"two"
+    remote.delete("a/it")
+    assert not remote.replace("a/it", b"late", tag)
 
 
 def test_a_slow_line_is_no_outage_while_something_moves(
