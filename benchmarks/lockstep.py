@@ -41,7 +41,7 @@ class Lockstep(InlineExecutor):
         self._returned.update(event.key for event in events if event.kind == "epoch")
         return events
 
-    def kill(self, key: str) -> None:
+    def kill(self, key: str, *, hangs: bool = False) -> None:
         """Treat a stage as if its process had died."""
         self.killed.append(key)
         super().kill(key)

@@ -268,7 +268,7 @@ class Driver:
                 running.heard = now  # they may have been stopped with this process
             elif now - running.heard > 60 * self._state.config.stall_minutes and not running.stalled:
                 running.stalled = True
-                self._executor.kill(key)
+                self._executor.kill(key, hangs=True)
 
     def _compute_again(self, stage: Stage, reason: str) -> bool:
         """Have a finished stage whose network cannot be read computed anew.

@@ -56,8 +56,11 @@ class Executor(Protocol):
     def stop(self, key: str) -> None:
         """Ask a stage to end after the current epoch; does nothing if it is not running."""
 
-    def kill(self, key: str) -> None:
-        """End a stage at once, whose only further event is that it is lost; nothing if it is not running."""
+    def kill(self, key: str, *, hangs: bool = False) -> None:
+        """End a stage at once, whose only further event is that it is lost; nothing if it is not running.
+
+        One that other drivers compute with this one goes on for them, unless it hangs.
+        """
 
     def poll(self, timeout: float) -> list[Event]:
         """The new events, in order for each stage; waits up to `timeout` seconds for the first.

@@ -55,7 +55,7 @@ class InlineExecutor:
         if key in self._running:
             self._running[key][0].stop.set()
 
-    def kill(self, key: str) -> None:
+    def kill(self, key: str, *, hangs: bool = False) -> None:
         """Treat a stage as if its process had died."""
         if key not in self._running:
             return

@@ -58,7 +58,7 @@ class LocalExecutor:
         if key in self._running:
             self._running[key].child.tell("stop")
 
-    def kill(self, key: str) -> None:
+    def kill(self, key: str, *, hangs: bool = False) -> None:
         """Kill the process of a stage."""
         if key in self._running:
             self._running[key].child.process.kill()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayActorError, RayError
 
 from sweeps.executors import processes
 from sweeps.executors.base import Event
-from sweeps.executors.ray_actor import Spot, StageActor
-from sweeps.executors.ray_cluster import NAMESPACE, Cluster, nodes
+from sweeps.executors.ray_actor import Misplaced, Numbered, Spot, StageActor
+from sweeps.executors.ray_cluster import NAMESPACE, Cluster, gist, is_placed, node_of, nodes
 from sweeps.executors.reporting import ALIVE_EVERY, Compute
 from sweeps.jobs import Job, Place
 
@@ -23,6 +24,7 @@ AHEAD = 2  # stages that may wait for a place, or as many as fit if more: they m
 AGAIN = 1.0  # seconds until an actor that could not be reached is asked again
 TELLS = 30.0  # seconds of waiting for a node with room after which that is told
 LEAVING = 10.0  # seconds in which actors that are killed are gone
+ANEW = 3  # times that an actor is made again that another driver has ended before it had a place
 LISTENERS = 8  # calls that an actor takes at once: each driver waits for news in one
 
 logger = logging.getLogger("sweeps.executors.ray")
@@ -44,6 +46,7 @@ class _Running:
         asks: from when on the actor is asked again.
         since, alive: when it was started, and when it last gave a sign of life while it waited.
         told: whether its wait was told of.
+        made: how often an actor was made for it.
     """
 
     job: Job
@@ -58,6 +61,7 @@ class _Running:
     since: float = field(default_factory=time.monotonic)
     alive: float = field(default_factory=time.monotonic)
     told: bool = False
+    made: int = 1
 
     @property
     def alone(self) -> bool:
@@ -68,7 +72,9 @@ class _Running:
 class RayExecutor:
     """Stages as Ray actors, each named after its stage, so that there is never a second one of a stage.
 
+    Drivers of several studies may listen to one actor. What one of them ends goes on for the others.
     While a stage runs that wants to be alone, those on its node wait, and none begins there.
+    A node that could not begin a stage, or not see its folder, gets no further one from this driver.
 
     Args:
         cluster: where.
@@ -92,6 +98,9 @@ class RayExecutor:
         self._logs = logs
         self._compute = compute
         self._running: dict[str, _Running] = {}
+        self._name = uuid.uuid4().hex  # by which actors know this driver
+        self._unfit: set[str] = set()  # nodes
+        self._unfit_alone: set[str] = set()  # those that are only so for stages that want to be alone
 
     def capacity(self) -> int:
         """How many more stages may be started."""
@@ -104,8 +113,16 @@ class RayExecutor:
     def start(self, job: Job) -> str:
         """Start a stage, or take it up where a driver before this one has started it and died."""
         job = replace(job, store=job.store.absolute())  # the node has another working folder
+        actor = self._actor(job)
+        call = actor.where.remote(self._name)
+        self._running[job.key] = _Running(job, actor, call, known=job.known_epochs)
+        return f"Ray with {self._cluster.share}"
+
+    def _actor(self, job: Job) -> Any:
+        """The actor of a stage; made if there is none."""
         where = hashlib.sha256(str(job.store).encode()).hexdigest()[:8]
-        actor = (
+        unfit = sorted(self._unfit_for(job))
+        return (
             ray.remote(StageActor)
             .options(
                 name=f"{job.stage.kind}-{job.key} in {where}",
@@ -116,24 +133,25 @@ class RayExecutor:
                 num_gpus=self._cluster.gpus,
                 max_restarts=0,
                 max_concurrency=LISTENERS,
+                label_selector={"ray.io/node-id": f"!in({','.join(unfit)})"} if unfit else None,
             )
             .remote()
         )
-        self._running[job.key] = _Running(job, actor, actor.where.remote(), known=job.known_epochs)
-        return f"Ray with {self._cluster.share}"
 
     def stop(self, key: str) -> None:
-        """Ask a stage to end after the current epoch; one that has not begun ends at once."""
+        """Ask a stage to end after the current epoch; one that has not begun or that others need, at once."""
         if running := self._running.get(key):
             if running.begun:
-                running.actor.tell.remote("stop")
+                running.actor.leave.remote(self._name, "stop")
             else:
                 self._end(running, Event(key, "stopped"))
 
-    def kill(self, key: str) -> None:
-        """Kill the process of a stage."""
+    def kill(self, key: str, *, hangs: bool = False) -> None:
+        """End the process of a stage, unless it is in order and other drivers need it."""
         if running := self._running.get(key):
             self._end(running, Event(key, "lost", reason="its process was ended"))
+            if hangs:
+                ray.kill(running.actor)
 
     def poll(self, timeout: float) -> list[Event]:
         """The new events of all stages."""
@@ -155,11 +173,12 @@ class RayExecutor:
         return events + self._of_waiting()
 
     def close(self) -> None:
-        """Kill all processes, also those that wait for a place."""
-        for running in self._running.values():
-            ray.kill(running.actor)
-        left = [running.actor.where.remote() for running in self._running.values()]
-        ray.wait(left, num_returns=len(left), timeout=LEAVING) if left else None
+        """End all processes that no other driver needs, also those that wait for a place."""
+        left = {self._leave(running): running.actor for running in self._running.values()}
+        if left:
+            _, hang = ray.wait(list(left), num_returns=len(left), timeout=LEAVING)
+            for call in hang:
+                ray.kill(left[call])
         self._running.clear()
 
     def spot(self, key: str) -> Spot | None:
@@ -171,8 +190,9 @@ class RayExecutor:
         return key in self._running and self._running[key].begun
 
     def _ask(self, running: _Running) -> None:
+        actor = running.actor
         running.call = (
-            running.actor.next.remote(running.last) if running.spot else running.actor.where.remote()
+            actor.next.remote(self._name, running.last) if running.spot else actor.where.remote(self._name)
         )
 
     def _receive(self, key: str) -> list[Event]:
@@ -184,46 +204,101 @@ class RayExecutor:
             running.call, running.asks = None, time.monotonic() + AGAIN
             return []
         except RayError as error:
-            return [self._over(running, error)]
-        events: list[Event] = []
+            return self._over(running, error)
+        if answer is None:
+            return [self._forget(running, running.end or Event(key, "stopped"))]
         if running.spot is None:
             running.spot = answer
             running.known *= answer.begun  # else what it computes is news, if again
             if answer.begun and not self._alone_on(answer.node):
                 running.actor.tell.remote("go on")  # where a driver died before it could
             logger.info("%s is %s on %s", key, "taken up" if answer.begun else "placed", answer.host)
+            if running.end:
+                self._leave(running)
+            events = []
         else:
-            for number, event in answer:
-                running.last = number
-                if event.ends and running.end is None:
-                    self._end(running, event)
-                elif running.end is None and not (event.kind == "epoch" and event.epoch <= running.known):
-                    events.append(event)
+            events = self._news(running, answer)
         self._ask(running)
         return events
 
-    def _end(self, running: _Running, event: Event) -> None:
-        """Kill the process of a stage; its event is told once Ray says that it is gone, and its name free."""
-        running.end = running.end or event
-        ray.kill(running.actor)
+    def _news(self, running: _Running, told: list[Numbered]) -> list[Event]:
+        """Those events of a stage that the driver does not know."""
+        events: list[Event] = []
+        for number, event in told:
+            running.last = number
+            if running.end:
+                continue
+            if isinstance(event, Misplaced) and running.spot:
+                event = self._avoid(running, running.spot.node, event)
+            if event.ends:
+                self._end(running, event)
+            elif not (event.kind == "epoch" and event.epoch <= running.known):
+                events.append(event)
+        return events
 
-    def _over(self, running: _Running, error: RayError) -> Event:
-        """The last event of a stage whose process is gone."""
-        key, job = running.job.key, running.job
-        folder = job.store.folder(job.stage)
-        folder.look_anew()
-        del self._running[key]
+    def _end(self, running: _Running, event: Event) -> None:
+        """Leave a stage; its event is told once its process is gone, and its name free, or others have it."""
+        running.end = running.end or event
+        self._leave(running)
+
+    def _leave(self, running: _Running) -> Any:
+        """End the process of a stage, unless another driver listens; returns a call that ends with that."""
+        if running.spot or is_placed(running.actor):
+            return running.actor.leave.remote(self._name, "end")
+        ray.kill(running.actor)  # other drivers that wait for it make another
+        return running.actor.where.remote(self._name)
+
+    def _forget(self, running: _Running, last: Event) -> Event:
+        """Forget a stage that has ended, or that goes on for others; returns its last event."""
+        del self._running[running.job.key]
         if running.alone and running.spot:
             self._tell_beside(running, "go on")
+        return last
+
+    def _over(self, running: _Running, error: RayError) -> list[Event]:
+        """What there is to tell of a stage whose process is gone."""
+        job = running.job
+        died = isinstance(error, RayActorError) and not error.actor_init_failed
+        if died and not running.spot and not running.end and running.made <= ANEW:
+            running.actor, running.made = self._actor(job), running.made + 1
+            self._ask(running)
+            return []
         log = self._log(job)
         words = processes.close_log(log) if log else ""
+        folder = job.store.folder(job.stage)
+        folder.look_anew()
         if running.end:
-            return running.end
-        if folder.state() == "done":  # and another driver has heard of it first
-            return Event(key, "done")
-        if isinstance(error, RayActorError) and not error.actor_init_failed:
-            return Event(key, "lost", reason=self._death(running, error), detail=words or str(error))
-        return Event(key, "failed", reason=f"Ray could not start it ({_first(error)})", detail=str(error))
+            last = running.end
+        elif folder.state() == "done":  # and another driver has heard of it first
+            last = Event(job.key, "done")
+        elif died:
+            last = Event(job.key, "lost", reason=self._death(running, error), detail=words or str(error))
+        else:
+            last = self._not_begun(running, error)
+        return [self._forget(running, last)]
+
+    def _not_begun(self, running: _Running, error: RayError) -> Event:
+        """The last event of a stage that could not begin."""
+        key = running.job.key
+        if isinstance(error, ActorUnschedulableError):
+            return Event(key, "failed", reason=f"Ray could not start it ({_first(error)})", detail=str(error))
+        ray.kill(running.actor)  # in whose place there may be one that answers nothing but errors
+        node, host = node_of(running.actor)
+        reason = f"Ray could not start it on {host} ({gist(str(error))})"
+        return self._avoid(running, node, Event(key, "lost", reason=reason, detail=str(error)))
+
+    def _avoid(self, running: _Running, node: str, event: Event) -> Event:
+        """Start no further stage on a node; returns the event of this one, which fails if none is left."""
+        if node:
+            (self._unfit_alone if running.alone else self._unfit).add(node)
+        if self._cluster.fitting() - self._unfit_for(running.job):
+            return event
+        reason = f"{event.reason}; no other node is left"
+        return Event(event.key, "failed", reason=reason, detail=event.detail)
+
+    def _unfit_for(self, job: Job) -> set[str]:
+        """Nodes that cannot compute a stage."""
+        return self._unfit | self._unfit_alone if job.stage.spec.alone else self._unfit
 
     def _death(self, running: _Running, error: RayError) -> str:
         """How the process of a stage ended, in words."""
@@ -274,7 +349,7 @@ class RayExecutor:
             running.alive = now
             events.append(Event(key, "alive"))
             waits = running.spot is None and now - running.since > TELLS
-            if waits and not running.told and not self._cluster.room():
+            if waits and not running.told and not self._cluster.fitting() - self._unfit_for(running.job):
                 running.told = True
                 events.append(Event(key, "warning", reason=f"{self._cluster.lacking()}; it waits for one"))
         return events

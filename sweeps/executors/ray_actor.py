@@ -1,8 +1,9 @@
 """What computes a stage on a Ray cluster: an actor, which is a process of its own with its share of a node.
 
 An actor rather than a task, as a task dies with the driver that began it. This one is detached: a driver
-that is started again, on whatever node, finds it by its name and hears all that it has to tell. Without a
-driver it goes on to the end of its stage and then leaves.
+that is started again, on whatever node, finds it by its name and hears all that it has to tell. So do the
+drivers of other studies that share the stage: it ends before its time only when the last of them wants that.
+Without a driver it goes on to the end of its stage and then leaves.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import ray
 
@@ -27,9 +29,21 @@ from sweeps.jobs import Job, Place, Watch
 SEEN = 20.0  # seconds until a new folder is seen by every node that shares it
 LISTEN = 2.0  # seconds that a driver waits for news; steps are told then, so that a thousand stages may tell
 WAITS = 600.0  # seconds that it waits at most while another is measured, as a driver may have died meanwhile
-DESERTED = 60.0  # seconds without a driver, after which an actor that has nothing to do leaves
+DESERTED = 60.0  # seconds without a word from a driver, after which it is believed to be dead
+FAREWELL = 3.0  # seconds in which all drivers that listen have heard of the end
 
 Numbered = tuple[int, Event]
+Wish = Literal["stop", "end"]
+"""Of a driver that leaves: that the stage ends after the current epoch, or at once."""
+
+
+class UnfitNodeError(SlimnetError):
+    """This node cannot compute a stage that another may."""
+
+
+@dataclass(frozen=True)
+class Misplaced(Event):
+    """The stage is lost, as its node cannot compute it."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +70,22 @@ class StageActor:
         self._number = self._weighty = (
             0  # of the last event, and of the last that is more than a sign of life
         )
-        self._begun = self._ended = False
-        self._heard = time.monotonic()
+        self._begun = self._ended = self._unfit = False
+        self._listeners: dict[str, float] = {}  # drivers, and when each was last heard
+        self._heard = time.monotonic()  # the last of them
+        self._wish: Wish | None = None  # of a driver that left when others still seemed to listen
+        self._farewell: float | None = None  # when the first driver left that had heard of the end
         self._stop, self._free = threading.Event(), threading.Event()
         self._free.set()
         threading.Thread(target=self._leave_if_deserted, daemon=True).start()
 
-    def where(self) -> Spot:
-        """Where this is; answered once Ray has found a place."""
-        self._heard = time.monotonic()
+    def where(self, driver: str) -> Spot:
+        """Where this is; answered once Ray has found a place. The driver listens from now on."""
+        with self._news:
+            self._hear(driver)
+            begun = self._begun
         context = ray.get_runtime_context()
-        return Spot(context.get_node_id(), ray.util.get_node_ip_address(), self._begun)
+        return Spot(context.get_node_id(), ray.util.get_node_ip_address(), begun)
 
     def begin(self, job: Job, place: Place, log: Path | None, compute: Compute | None) -> None:
         """Begin the stage, if it has not been begun; `compute` stands in for the worker's."""
@@ -76,34 +95,67 @@ class StageActor:
             self._begun = True
         threading.Thread(target=self._work, args=(job, place, log, compute or _compute)).start()
 
-    def next(self, after: int) -> list[Numbered]:
-        """The events numbered above `after`; waits a while for one that is more than a step."""
-        self._heard = time.monotonic()
+    def next(self, driver: str, after: int) -> list[Numbered] | None:
+        """The events numbered above `after`; waits a while for one that is more than a step.
+
+        Returns:
+            None if the driver has left and the stage goes on for others.
+        """
         with self._news:
-            self._news.wait_for(lambda: self._weighty > after, LISTEN)
-            self._heard = time.monotonic()
+            if driver in self._listeners:
+                self._hear(driver)
+            self._news.wait_for(lambda: self._weighty > after or driver not in self._listeners, LISTEN)
+            if driver in self._listeners:
+                self._hear(driver)
+            elif not self._ended:
+                return None
+            else:
+                self._news.wait(LISTEN)  # for the end of this process
             return [(number, event) for number, event in self._told if number > after]
 
+    def leave(self, driver: str, wish: Wish) -> None:
+        """A driver needs the stage no longer, or has heard of its end; the last one's wish is granted."""
+        self._free.set()  # another driver may not know that it waits
+        with self._news:
+            others = self._listens_beside(driver)
+            if others or wish == "end":
+                self._listeners.pop(driver, None)
+                self._news.notify_all()
+            if not others:
+                self._grant(wish)
+            elif self._ended:
+                self._farewell = self._farewell or time.monotonic()
+            else:
+                self._wish = wish
+
     def tell(self, message: processes.Message) -> None:
-        """Take a message: stop after the epoch; or wait at the next event, and go on."""
-        match message:
-            case "wait":
-                self._free.clear()
-            case "go on":
-                self._free.set()
-            case "stop":
-                self._stop.set()
+        """Take a message: wait at the next event, or go on."""
+        if message == "wait":
+            self._free.clear()
+        else:
+            self._free.set()
 
     def _work(self, job: Job, place: Place, log: Path | None, compute: Compute) -> None:
         if log is not None:
             processes.print_to(log)
         sys.stdout = sys.stderr
         keep_memory()
-        report(_where_it_is_seen(compute), job, place, self._stop.is_set, self._add)
+
+        def computed(job: Job, place: Place, watch: Watch) -> bool:
+            try:
+                _wait_until_seen(job)
+                return compute(job, place, watch)
+            except UnfitNodeError:
+                self._unfit = True
+                raise
+
+        report(computed, job, place, self._stop.is_set, self._add)
 
     def _add(self, event: Event) -> None:
         """Keep an event; of signs of life and steps, the last says all."""
         self._free.wait(WAITS)
+        if event.ends and self._unfit:
+            event = Misplaced(event.key, "lost", reason=event.reason)
         with self._news:
             if self._told and self._told[-1][1].kind in ("alive", "step"):
                 self._told.pop()
@@ -114,28 +166,46 @@ class StageActor:
             self._ended = event.ends
             self._news.notify_all()
 
+    def _hear(self, driver: str) -> None:
+        self._listeners[driver] = self._heard = time.monotonic()
+        self._wish = None
+
+    def _listens_beside(self, driver: str) -> bool:
+        """Whether another driver listens."""
+        since = time.monotonic() - DESERTED
+        return any(heard > since for other, heard in self._listeners.items() if other != driver)
+
+    def _grant(self, wish: Wish) -> None:
+        if wish == "end":
+            os._exit(0)
+        self._stop.set()
+
     def _leave_if_deserted(self) -> None:
-        while time.monotonic() - self._heard < DESERTED or (self._begun and not self._ended):
+        while True:
             time.sleep(1.0)
-        os._exit(0)
+            with self._news:
+                now = time.monotonic()
+                if self._farewell and now - self._farewell > FAREWELL:
+                    os._exit(0)
+                if now - self._heard < DESERTED:
+                    continue
+                if self._wish:
+                    self._grant(self._wish)
+                if self._ended or not self._begun:
+                    os._exit(0)
 
 
-def _where_it_is_seen(compute: Compute) -> Compute:
-    """The computation, of a stage whose folder the driver and this node share."""
-
-    def computed(job: Job, place: Place, watch: Watch) -> bool:
-        folder, deadline = job.store.folder(job.stage), time.monotonic() + SEEN
-        while job.store.remote is None and not folder.is_prepared():
-            if time.monotonic() > deadline:
-                raise SlimnetError(
-                    f"{folder.path} cannot be seen on {ray.util.get_node_ip_address()}; "
-                    "--runs must name storage that all nodes share, by the same path"
-                )
-            folder.look_anew()
-            time.sleep(1.0)
-        return compute(job, place, watch)
-
-    return computed
+def _wait_until_seen(job: Job) -> None:
+    """Wait for a stage's folder, which the driver and this node share."""
+    folder, deadline = job.store.folder(job.stage), time.monotonic() + SEEN
+    while job.store.remote is None and not folder.is_prepared():
+        if time.monotonic() > deadline:
+            raise UnfitNodeError(
+                f"{folder.path} cannot be seen on {ray.util.get_node_ip_address()}; "
+                "--runs must name storage that all nodes share, by the same path"
+            )
+        folder.look_anew()
+        time.sleep(1.0)
 
 
 def _compute(job: Job, place: Place, watch: Watch) -> bool:
@@ -144,5 +214,5 @@ def _compute(job: Job, place: Place, watch: Watch) -> bool:
 
     machine = getattr(job.stage.spec, "machine", None)
     if machine not in (None, here := device_name(place.device)):
-        raise SlimnetError(f"the study's latencies are of {machine}, and Ray placed this on {here}")
+        raise UnfitNodeError(f"the study's latencies are of {machine}, and Ray placed this on {here}")
     return compute(job, place, watch)

@@ -56,15 +56,18 @@ class Cluster:
     address: str
     cpus: float
     gpus: float
-    _room: int = 0
+    _room: dict[str, int] = field(default_factory=dict)  # of each node
     _looked: float = field(default=-LOOK_EVERY)
 
     def room(self) -> int:
         """How many stages fit on the nodes, whoever uses them now; nodes may come and go."""
-        if time.monotonic() - self._looked >= LOOK_EVERY:
-            self._room = sum(map(self._fit, nodes()))
-            self._looked = time.monotonic()
-        return self._room
+        self._look()
+        return sum(self._room.values())
+
+    def fitting(self) -> set[str]:
+        """The ids of the nodes with room for a stage, whoever uses it now."""
+        self._look()
+        return {node for node, room in self._room.items() if room}
 
     def ask(self, question: Callable[..., Any], *arguments: Any, note: Note = lambda text: None) -> Any:
         """The answer to a question that needs torch, found on a node, with what a stage would have of it.
@@ -93,7 +96,7 @@ class Cluster:
         except ray.exceptions.RayError as error:
             raise SlimnetError(
                 f"a node of the Ray cluster at {self.address} could not look at the data and the network "
-                f"({_gist(str(error))}); every node needs slimnet and what it needs, as they are here"
+                f"({gist(str(error))}); every node needs slimnet and what it needs, as they are here"
             ) from None
 
     def lacking(self) -> str:
@@ -109,6 +112,11 @@ class Cluster:
     def leave(self) -> None:
         """Leave the cluster; one that was started here ends."""
         ray.shutdown()
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            self._room = {node["NodeID"]: self._fit(node) for node in nodes()}
+            self._looked = time.monotonic()
 
     def _fit(self, node: dict[str, Any]) -> int:
         has = node["Resources"]
@@ -160,6 +168,24 @@ def nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def is_placed(actor: Any) -> bool:
+    """Whether Ray has found an actor a place, and it has begun there."""
+    return bool(_facts(actor).get("State") == "ALIVE")
+
+
+def node_of(actor: Any) -> tuple[str, str]:
+    """The id and the address of the node that an actor is or was on; an empty id where Ray knows none."""
+    address = _facts(actor).get("Address", {})
+    return address.get("NodeID", ""), address.get("IPAddress") or "a node"
+
+
+def _facts(actor: Any) -> dict[str, Any]:
+    """What Ray's head knows of an actor; its public interface for that needs a dashboard."""
+    with suppress(AttributeError, ValueError):
+        return dict(ray._private.state.actors(actor._actor_id.hex()) or {})
+    return {}
+
+
 def _reachable(address: str) -> str | None:
     """The address to join; None if a cluster is to be started here.
 
@@ -175,12 +201,12 @@ def _reachable(address: str) -> str | None:
     except subprocess.TimeoutExpired:
         raise _unreachable(address, f"no answer within {JOIN:g} seconds") from None
     except ValueError:
-        raise _unreachable(address, _gist(tried.stderr)) from None
+        raise _unreachable(address, gist(tried.stderr)) from None
     if "address" in answer:
         return str(answer["address"])
     if address == "auto" and answer["error"] == "ConnectionError" and "RAY_ADDRESS" not in os.environ:
         return None  # there is none, or one that has ended and left its address behind
-    raise _unreachable(address, _gist(answer["message"]))
+    raise _unreachable(address, gist(answer["message"]))
 
 
 def _use_token() -> None:
@@ -248,6 +274,6 @@ def _quiet() -> Iterator[None]:
         worker._worker_logs_enabled = False
 
 
-def _gist(text: str) -> str:
+def gist(text: str) -> str:
     """The last line of an error of Ray's, which holds a traceback or several sentences."""
     return text.strip().rpartition("\n")[2].strip() or "Ray does not say why"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from benchmarks import instant
 from slimnet.errors import SlimnetError
 from sweeps.config import load_config, resolve
 from sweeps.executors import Event
-from sweeps.jobs import Job, Place
+from sweeps.jobs import Job, Place, Watch
 from sweeps.machine import core_count
 from sweeps.outputs import pareto_table
 from sweeps.stages import Stage, Store, chain, latency_stage
@@ -92,6 +93,130 @@ def test_a_stage_goes_on_from_its_checkpoint_on_another_node_when_its_own_dies(
         assert executor.spot(stage.key).node != spot.node
     finally:
         clusters.add_node(nodes)
+
+
+def test_a_stage_that_another_study_shares_goes_on_for_that_one(
+    cluster: Any, executor: Any, tmp_path: Path
+) -> None:
+    from sweeps.executors.ray import RayExecutor
+
+    shared, own, waiting = (sparse_stage(ENDLESS + number) for number in range(3))
+    with closing(RayExecutor(cluster, Place("cpu", 1), compute=instant.unhurried)) as other:
+        for stage in (shared, own):
+            start(other, tmp_path, stage)
+            events_until(other, an_epoch_of(stage))
+        start(other, tmp_path, waiting)
+        for stage in (shared, waiting):
+            start(executor, tmp_path, stage)
+        heard = events_until(executor, an_epoch_of(shared))
+
+        for key in (shared.key, waiting.key):
+            other.stop(key)
+            ends = [event for event in events_until(other, lambda event: event.ends) if event.ends]
+            assert ends == [Event(key, "stopped")]
+        heard += events_until(executor, an_epoch_of(shared))
+        start(other, tmp_path, shared)
+        events_until(other, an_epoch_of(shared))
+    heard += events_until(executor, an_epoch_of(waiting))  # which has the place of `own`
+    heard += events_until(executor, an_epoch_of(shared))
+    assert not any(event.ends for event in heard)
+
+    executor.stop(shared.key)
+    assert Event(shared.key, "stopped") in events_until(executor, lambda event: event.ends)
+    assert Store(tmp_path).folder(shared).epochs_done() < ENDLESS
+
+
+def test_a_stage_that_one_study_stops_and_another_one_is_dead_of_ends(
+    cluster: Any, executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from sweeps.executors.ray import RayExecutor
+    from sweeps.executors.ray_actor import StageActor
+
+    class Impatient(StageActor):
+        def __init__(self) -> None:
+            from sweeps.executors import ray_actor
+
+            ray_actor.DESERTED = 4.0
+            super().__init__()
+
+    monkeypatch.setattr("sweeps.executors.ray.StageActor", Impatient)
+    stage = sparse_stage(ENDLESS)
+    dead = RayExecutor(cluster, Place("cpu", 1), compute=instant.unhurried)
+    for one in (dead, executor):
+        start(one, tmp_path, stage)
+        events_until(one, is_epoch)
+    executor.stop(stage.key)
+    assert Event(stage.key, "stopped") in events_until(executor, lambda event: event.ends)
+    wait_until(lambda: stage.key not in str(ray.util.list_named_actors(all_namespaces=True)))
+    assert 0 < Store(tmp_path).folder(stage).epochs_done() < ENDLESS
+
+
+def test_a_node_that_cannot_compute_stages_is_avoided_and_they_fail_once_none_is_left(
+    nodes: Any, executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.executors.ray_actor import StageActor
+
+    troubles = tmp_path / "troubles"
+    troubles.write_text("")
+
+    class Troubled(StageActor):
+        def __init__(self) -> None:
+            import ray
+
+            from sweeps.executors import ray_actor
+            from sweeps.stages import StageFolder
+
+            here, text = ray.get_runtime_context().get_node_id(), troubles.read_text()
+            if f"{here} cannot begin" in text:
+                raise RuntimeError("no such library")
+            if f"{here} is blind" in text:
+                ray_actor.SEEN = 0.5
+                StageFolder.is_prepared = lambda self: False  # type: ignore[method-assign]
+            super().__init__()
+
+    def end_of(stage: Stage) -> Event:
+        (end,) = (event for event in events_until(executor, lambda event: event.ends) if event.ends)
+        assert end.key == stage.key
+        return end
+
+    monkeypatch.setattr("sweeps.executors.ray.StageActor", Troubled)
+    first, second, third = (sparse_stage(ENDLESS + number) for number in range(3))
+    start(executor, tmp_path, first)
+    events_until(executor, is_epoch)
+    good = executor.spot(first.key).node
+    (other,) = {node.node_id for node in nodes.worker_nodes} - {good}
+
+    troubles.write_text(f"{other} cannot begin")
+    start(executor, tmp_path, second)
+    end = end_of(second)
+    assert end.kind == "lost"
+    assert re.fullmatch(r"Ray could not start it on [\d.]+ \(RuntimeError: no such library\)", end.reason)
+    start(executor, tmp_path, second)
+    executor.stop(first.key)
+    assert end_of(first).kind == "stopped"
+    events_until(executor, an_epoch_of(second))
+    assert executor.spot(second.key).node == good
+
+    troubles.write_text(f"{good} is blind")
+    executor.stop(second.key)
+    assert end_of(second).kind == "stopped"
+    start(executor, tmp_path, third)
+    end = end_of(third)
+    assert end.kind == "failed"
+    assert re.search(
+        r" cannot be seen on .*; --runs must name storage .*; no other node is left$", end.reason
+    )
+
+
+def test_a_node_with_another_device_is_one_that_cannot_measure_a_latency(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'slimnet[ray]'")
+    from sweeps.executors import ray_actor
+
+    latency = latency_stage(sparse_stage(1), "another device")
+    with pytest.raises(ray_actor.UnfitNodeError, match="are of another device, and Ray placed this on"):
+        ray_actor._compute(Job(latency, Store(tmp_path)), Place("cpu", 1), Watch())
 
 
 def test_a_measurement_is_alone_on_its_node(cluster: Any, tmp_path: Path) -> None:
