@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from sweeps.tracking import Tracker
 
 POLL_SECONDS = 0.25
 FRONT_ROWS = 10  # of the front shown while the sweep runs; all of it is printed at the end
+UNTOLD = 1.0  # seconds that the mirror may need for the last trials before the user is told
+SIGNALLED = 5.0  # seconds that it may need after a signal
 ASLEEP = 60.0  # seconds between two looks at the workers, after which this process itself was stopped
 
 logger = logging.getLogger("sweeps.driver")
@@ -114,9 +116,26 @@ class Driver:
         finally:
             self._executor.close()  # stages are still running after an error
             self._published.remove()
-        self._say(self._mirror.close())
+        self._say(self._mirror.close(self._waiting()))
         self._tracker.update(self._state.record())
         return self._state.record()
+
+    def _waiting(self) -> Callable[[str], bool]:
+        """Whether to wait on for the storage of trials: after one signal not for long, after two no more."""
+        began, told = time.monotonic(), False
+
+        def wait_on(storage: str) -> bool:
+            nonlocal told
+            waited = time.monotonic() - began
+            if waited > UNTOLD and not told:
+                told = True
+                self._console.note(
+                    f"waiting for {storage}, which lacks the last trials; Ctrl-C leaves them to the next run"
+                )
+            level = self._interruption.level
+            return level == 0 or (level == 1 and waited < SIGNALLED)
+
+        return wait_on
 
     def _work(self) -> bool:
         """Do what can be done now; False if no stage is running afterwards."""

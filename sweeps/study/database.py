@@ -127,6 +127,17 @@ class Database:
                 database.replaced = f"{storage.name} {reason}; it was set aside as {kept} and made anew"
             return database
 
+    def check_free(self) -> None:
+        """See that the study can be written, and is still held where others may come to it.
+
+        Raises:
+            StudyBusyError: another driver has it.
+            UnavailableError: it cannot be written just now.
+            SlimnetError: it cannot be written.
+        """
+        with _translating(self._storage):
+            self._storage.check_free()
+
     def put(self, entry: Entry) -> None:
         """Add the next trial, or end one that is running; one that has ended stays as it is.
 
@@ -134,8 +145,8 @@ class Database:
             UnavailableError: it cannot be written just now.
             SlimnetError: it cannot be written.
         """
+        self.check_free()
         with _translating(self._storage):
-            self._storage.check_free()
             if entry.number == self._count:
                 self._add(entry)
             elif entry.state != "running":

@@ -6,7 +6,7 @@ No sweep waits for it, or fails with it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -22,8 +22,15 @@ from sweeps.study.storage import LockedError, Storage, UnavailableError
 PAUSE = 1.0  # seconds between two tries while the storage cannot be written; twice as long after each
 LONGEST_PAUSE = 30.0
 TOLD_AFTER = 3.0  # seconds for which it cannot be written; programs that only read a file take less
+LOOK = 30.0  # seconds between two looks at whether a remote storage still holds the study for this process
 AT_THE_END = 5.0  # seconds to wait for the last changes, if the storage cannot be written
 SLOWEST_END = 60.0  # seconds that a storage which answers slowly, or no more, may take for them
+STEP = 0.1  # seconds between two questions whether to wait on for them
+
+
+def patiently(name: str) -> bool:
+    """Wait for a storage as long as it takes."""
+    return True
 
 
 class Mirroring(Protocol):
@@ -45,8 +52,12 @@ class Mirroring(Protocol):
         """
         ...
 
-    def close(self) -> list[str]:
-        """Write the rest, waiting a little if that cannot be written now; returns sentences for the user."""
+    def close(self, wait_on: Callable[[str], bool] = patiently) -> list[str]:
+        """Write the rest, waiting a little if that cannot be written now; returns sentences for the user.
+
+        Args:
+            wait_on: whether to go on waiting for the storage that it is given the name of.
+        """
         ...
 
 
@@ -85,6 +96,7 @@ class Mirror:
         self._told = False  # of that
         self._pause = PAUSE
         self._next_try = 0.0
+        self._next_look = 0.0
 
     @property
     def name(self) -> str:
@@ -103,9 +115,13 @@ class Mirror:
 
     def update(self) -> list[str]:
         """Write what is new, if that can be written now; returns sentences for the user."""
-        is_due = self._database is None or self._changed
-        if self._lost or not is_due or time.monotonic() < self._next_try:
+        now = time.monotonic()
+        is_due = (
+            self._database is None or self._changed or (self._storage.is_remote and now > self._next_look)
+        )
+        if self._lost or not is_due or now < self._next_try:
             return []
+        self._next_look = now + LOOK
         try:
             said = self._write()
         except UnavailableError as error:
@@ -120,12 +136,12 @@ class Mirror:
         self._waits_since, self._told, self._pause = None, False, PAUSE
         return said
 
-    def close(self) -> list[str]:
-        """Write the rest, waiting a little if that cannot be written now; returns sentences for the user."""
+    def close(self, wait_on: Callable[[str], bool] = patiently) -> list[str]:
+        """As in `Mirroring`."""
         end = time.monotonic() + AT_THE_END
         self._next_try = 0.0
         said = self.update()
-        while self._waits_since is not None and time.monotonic() < end:
+        while self._waits_since is not None and time.monotonic() < end and wait_on(self.name):
             time.sleep(PAUSE / 10)
             self._next_try = 0.0
             said += self.update()
@@ -138,6 +154,8 @@ class Mirror:
     def _write(self) -> list[str]:
         if self._database is not None:
             try:
+                if not self._changed:
+                    self._database.check_free()
                 for number in list(self._changed):
                     self._database.put(self._entries[number])
                     del self._changed[number]
@@ -192,11 +210,13 @@ class InBackground:
                 said.append(news)
         return said
 
-    def close(self) -> list[str]:
+    def close(self, wait_on: Callable[[str], bool] = patiently) -> list[str]:
         """Have the rest written, and wait for it for a while."""
         self._orders.put(None)
         said = self.update()
-        self._thread.join(SLOWEST_END)
+        end = time.monotonic() + SLOWEST_END
+        while self._thread.is_alive() and time.monotonic() < end and wait_on(self._mirror.name):
+            self._thread.join(STEP)
         said += self.update()
         if self._thread.is_alive():
             said.append(f"{self._mirror.name} is slow to answer; the next run brings it up to date")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pytest
 
 from benchmarks import instant
 from slimnet.errors import SlimnetError
+from sweeps import driver
 from sweeps.config import Config, load_config, resolve
 from sweeps.console import Console
 from sweeps.driver import Driver, resume
@@ -28,6 +30,7 @@ from sweeps.retry import forget_failures
 from sweeps.stages import Stage, StageFolder, Store, chain
 from sweeps.state import State, read_study
 from sweeps.study import Facts, Study, make_study, open_study
+from sweeps.study.mirror import Mirroring
 from sweeps.tracking import Tracker
 from sweeps.tracking.mode import Mode
 
@@ -59,6 +62,7 @@ class Runner:
         interruption: Interruption | None = None,
         wrap: Callable[[InlineExecutor], InlineExecutor] = lambda executor: executor,
         track: Callable[[Path, Mode], Tracker] = Tracker,
+        mirrored: Callable[[Mirroring], Mirroring] = lambda mirror: mirror,
     ) -> StudyRecord:
         folder = self.runs / settings.study
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,7 @@ class Runner:
         executor = wrap(InlineExecutor(self._counted(compute), workers))
         quiet, off = Console(quiet=True), track(folder, Mode("disabled", ""))
         interruption = interruption or Interruption()
-        return Driver(state, study, sampling, mirror, executor, off, quiet, interruption).run()
+        return Driver(state, study, sampling, mirrored(mirror), executor, off, quiet, interruption).run()
 
     def _counted(self, compute: Compute) -> Compute:
         def count(job: Job, place: Place, watch: Watch) -> bool:
@@ -1024,3 +1028,32 @@ def test_a_trial_that_is_stopped_from_its_page_goes_on_in_the_next_run(runner: R
     second = runner.run(settings, workers=1)
     assert [trial.state for trial in second.trials] == ["complete"] * 4
     assert set(runner.computed.values()) == {1}
+
+
+# The end
+
+
+@pytest.mark.parametrize("patience", [300.0, 0.0])
+def test_signals_end_the_wait_for_a_storage_of_trials_that_is_slow(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    monkeypatch.setattr(driver, "UNTOLD", 0.0)
+    monkeypatch.setattr(driver, "SIGNALLED", patience)
+    told: list[str] = []
+    monkeypatch.setattr(Console, "note", lambda self, text: told.append(text))
+    interruption, waited = Interruption(), []
+
+    def slow(mirror: Mirroring) -> Mirroring:
+        def close(wait_on: Callable[[str], bool]) -> list[str]:
+            waited.append(wait_on("a database"))
+            for _ in range(2):
+                interruption.note(signal.SIGINT)
+                waited.append(wait_on("a database"))
+            return []
+
+        monkeypatch.setattr(mirror, "close", close)
+        return mirror
+
+    runner.run(config(), interruption=interruption, mirrored=slow)
+    assert waited == [True, patience > 0, False]
+    assert told == ["waiting for a database, which lacks the last trials; Ctrl-C leaves them to the next run"]

@@ -151,11 +151,13 @@ def test_a_server_that_is_slow_to_answer_holds_nobody_up(
 ) -> None:
     study = mirrored(storage, config(), FACTS, ENTRIES[:1])
     wait_until(lambda: study.update() == [] and has(storage, ENTRIES[:1]))
-    monkeypatch.setattr(mirror, "SLOWEST_END", 0.5)
     with postgres.connection(database_of(address)) as other, other.transaction():
         other.execute("LOCK TABLE trials")
         study.add(ENTRIES[1])
-        assert study.close() == [f"{storage.name} is slow to answer; the next run brings it up to date"]
+        slow = [f"{storage.name} is slow to answer; the next run brings it up to date"]
+        assert study.close(lambda name: name != storage.name) == slow, "as soon as nobody waits"
+        monkeypatch.setattr(mirror, "SLOWEST_END", 0.5)
+        assert study.close() == slow
     wait_until(lambda: has(storage, ENTRIES[:2]))
 
 
@@ -174,6 +176,19 @@ def test_a_driver_that_took_the_study_meanwhile_ends_this_one(
         wait_until(lambda: study.update() == ["never"])
     other.release()
     assert postgres.execute(name, "SELECT number FROM trials WHERE number = 1") == []
+
+
+def test_a_study_is_held_again_after_a_restart_of_the_server_though_nothing_is_to_be_written(
+    postgres: Server, storage: PostgreSQL, address: str, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "LOOK", 0.0)
+    study = Mirror(storage, config(), FACTS, ENTRIES)
+    assert study.update() == []
+    postgres.stop()
+    postgres.start()
+    assert study.update() == []
+    assert not is_free(address)
+    assert study.close() == []
 
 
 def test_another_study_of_the_name_is_left_alone(storage: PostgreSQL, address: str) -> None:
