@@ -180,7 +180,7 @@ def _source(model: Model) -> str | None:
         return f"{library} {version(library).partition('+')[0]}"
     except PackageNotFoundError:
         raise SlimnetError(
-            f"{model.name} needs the package {library}: pip install 'slimnet[{library}]'"
+            f"{model.name} needs the package timm: pip install timm"
             if library == "timm"
             else f"{model.name} needs the package {library}, which is not installed"
         ) from None

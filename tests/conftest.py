@@ -70,7 +70,7 @@ NEEDS = {  # a word in the reason of a skipped test -> what the test needs
     "chromium": "a browser: apt-get install chromium",
     "dataset-fashion-mnist": "Debian's Fashion-MNIST: apt-get install dataset-fashion-mnist",
     "C++ compiler": "a C++ compiler: apt-get install g++",
-    "onnx": "ONNX: pip install slimnet[onnx]",
+    "onnx": "ONNX: pip install onnx onnxscript onnxruntime",
 }
 
 

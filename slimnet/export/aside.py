@@ -56,7 +56,9 @@ def require(packages: tuple[str, ...]) -> None:
     """
     for package in packages:
         if find_spec(package) is None:
-            raise SlimnetError(f"export to ONNX needs {package}; get it with: pip install 'slimnet[onnx]'")
+            raise SlimnetError(
+                f"export to ONNX needs {package}; get it with: pip install onnx onnxscript onnxruntime"
+            )
 
 
 def reason(error: BaseException) -> str:

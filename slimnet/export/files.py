@@ -157,7 +157,7 @@ def chosen_formats(names: Sequence[str]) -> tuple[list[Format], str]:
         return [FORMATS[name] for name in dict.fromkeys(names)], ""
     found = [one for one in FORMATS.values() if all(map(find_spec, one.needs))]
     missing = [one.name for one in FORMATS.values() if one not in found]
-    return found, f"without {missing[0]}: pip install 'slimnet[onnx]'" if missing else ""
+    return found, f"without {missing[0]}: pip install onnx onnxscript onnxruntime" if missing else ""
 
 
 def folder_names(kinds: Iterable[Format]) -> list[str]:

@@ -37,7 +37,7 @@ def export_onnx(
         The largest deviation from torch over two batch sizes, relative to the largest output.
 
     Raises:
-        SlimnetError: a package of slimnet[onnx] is missing, the export fails, the results deviate by more
+        SlimnetError: a package that it needs is missing, the export fails, the results deviate by more
             than 1e-4, or the file cannot be written.
 
     Example:

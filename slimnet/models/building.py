@@ -135,7 +135,7 @@ def import_timm(label: str) -> Any:
     try:
         import timm
     except ImportError as error:
-        raise SlimnetError(f"{label} needs the package timm: pip install 'slimnet[timm]'") from error
+        raise SlimnetError(f"{label} needs the package timm: pip install timm") from error
     return timm
 
 

@@ -25,7 +25,7 @@ REST = 20.0  # seconds for which a place that was out of reach is not asked agai
 TELLS_AGAIN = 300.0  # seconds between two sentences on an outage
 CHUNK = 5 * 2**20  # bytes of a large object that are moved at once; S3 takes no smaller parts
 
-PACKAGES = {"s3": "slimnet[store]", "s3a": "slimnet[store]", "gs": "gcsfs", "gcs": "gcsfs"}
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 PACKAGES |= dict.fromkeys(("abfs", "abfss", "az"), "adlfs")
 WHOLE = {*PACKAGES, "memory", "oss", "oci"}  # where a write is seen at its end, and there are no folders
 CONDITIONAL = {"s3", "s3a"}  # where a write may depend on what is there
@@ -381,13 +381,14 @@ def _open(url: str, protocol: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise SlimnetError(f"stages at {url} need the package fsspec: pip install 'slimnet[store]'") from None
+        raise SlimnetError(f"stages at {url} need the package fsspec: pip install fsspec s3fs") from None
     options = {} if protocol in fsspec.config.conf else OPTIONS.get(protocol, {})
     try:
         files, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
-        package = PACKAGES.get(protocol, str(error))
-        raise SlimnetError(f"stages at {url} need another package: pip install '{package}'") from None
+        package = PACKAGES.get(protocol)
+        how = f"need the package {package}: pip install {package}" if package else f"need a package: {error}"
+        raise SlimnetError(f"stages at {url} {how}") from None
     except ValueError as error:
         raise SlimnetError(f"stages are at {url}, which cannot be read: {error}") from None
     return files, str(path).rstrip("/")

@@ -44,7 +44,7 @@ def make_sampler(search: Search, seed: int) -> BaseSampler:
     """
     name = search.sampler
     if name == "gp" and find_spec("scipy") is None:
-        raise SlimnetError("search.sampler gp needs the package scipy: pip install 'slimnet[gp]'")
+        raise SlimnetError("search.sampler gp needs the package scipy: pip install scipy")
     function = SAMPLERS.get(name) or import_factory(name, search.path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():

@@ -62,7 +62,7 @@ def test_a_preempted_sweep_is_queued_again_and_ends_as_an_undisturbed_one(
     script: str, count: int, slurm: Slurm, expected: bytes, tmp_path: Path
 ) -> None:
     if script == "ray" and find_spec("ray") is None:
-        pytest.skip("ray is not installed: pip install 'slimnet[ray]'")
+        pytest.skip("ray is not installed: pip install ray")
     sweep = begun(slurm, script, count, tmp_path)
     folder, said = tmp_path / "runs" / "smoke", tmp_path / f"sweep-{sweep}.log"
     urgent = slurm.submit(

@@ -46,9 +46,7 @@ def check_usable() -> None:
         SlimnetError: wandb-workspaces is not installed, or there is no key; and what to do.
     """
     if find_spec("wandb_workspaces") is None:
-        raise SlimnetError(
-            "report --wandb needs the package wandb-workspaces: pip install 'slimnet[workspaces]'"
-        )
+        raise SlimnetError("report --wandb needs the package wandb-workspaces: pip install wandb-workspaces")
     require_key("report --wandb needs W&B", "leave out --wandb for the page on disk")
 
 

@@ -119,6 +119,6 @@ def _postgres(config: Config) -> PostgreSQL:
         from sweeps.study.storage.postgres import PostgreSQL
     except ImportError:
         raise SlimnetError(
-            "a study in PostgreSQL needs psycopg; install it with: pip install 'slimnet[postgres]'"
+            "a study in PostgreSQL needs psycopg; install it with: pip install 'psycopg[binary]' sqlalchemy"
         ) from None
     return PostgreSQL(config.storage, config.study)

@@ -191,10 +191,10 @@ def test_without_the_packages_of_onnx_the_others_are_written(
     for module in (aside, files):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert give("export", str(trained), str(tmp_path / "out"), "--no-check") == 0
-    assert "without onnx: pip install 'slimnet[onnx]'" in capsys.readouterr().out
+    assert "without onnx: pip install onnx onnxscript onnxruntime" in capsys.readouterr().out
     assert not (tmp_path / "out" / "model.onnx").exists()
     assert give("export", str(trained), str(tmp_path / "net.onnx")) == 2
-    assert "needs onnx; get it with: pip install 'slimnet[onnx]'" in capsys.readouterr().err
+    assert "needs onnx; get it with: pip install onnx onnxscript onnxruntime" in capsys.readouterr().err
     assert give("export", str(trained), str(tmp_path / "new"), "--format", "onnx") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 

@@ -13,7 +13,7 @@ import pytest
 def nodes() -> Iterator[Any]:
     """A Ray cluster of a head and two nodes with one place each, which asks for a token."""
     if find_spec("ray") is None:
-        pytest.skip("ray is not installed: pip install 'slimnet[ray]'")
+        pytest.skip("ray is not installed: pip install ray")
     import clusters
 
     with clusters.nodes(2) as nodes:

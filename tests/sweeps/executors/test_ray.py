@@ -327,7 +327,7 @@ def test_a_question_is_answered_on_a_node_as_in_a_process_of_this_machine(cluste
 
 
 def test_an_address_at_which_there_is_no_cluster_is_an_error(command: Command, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'slimnet[ray]'")
+    pytest.importorskip("ray", reason="ray is not installed: pip install ray")
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"  # at which nobody listens

@@ -138,7 +138,7 @@ def test_without_the_extra_it_is_said_how_to_install_it(
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     status, _, err = command("report", "smoke", "--wandb", "--runs", tmp_path / "runs")
     assert status == 2
-    assert "pip install 'slimnet[workspaces]'" in " ".join(err.split())
+    assert "pip install wandb-workspaces" in " ".join(err.split())
     assert not (tmp_path / "runs").exists()
 
 
