@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 SHAPES = ("cross", "disc", "square")
-COUNT = 80  # of each
+COUNT = 200  # of each
 
 
 def draw(shape: str, dice: random.Random) -> Image.Image:
