@@ -55,7 +55,10 @@ def compute(job: Job, place: Place, watch: Watch) -> bool:
             return False
         if folder.state() == "done":
             return True
-        return _has_inputs(job, watch) and _compute(job, place, folder, watch)
+        try:
+            return _has_inputs(job, watch) and _compute(job, place, folder, watch)
+        except _StoppedError:
+            return False
 
 
 def _has_inputs(job: Job, watch: Watch) -> bool:
@@ -74,7 +77,7 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
     context = Context(
         splits=load_splits(job, place.device, watch.warning),
         device=place.device,
-        network=lambda role: _input_network(job, role, place.device),
+        network=lambda role: _input_network(job, role, place.device, watch),
         checkpoint=folder.checkpoint,
         before_save=folder.check,
         on_resume=keeper.resume,
@@ -103,6 +106,10 @@ def _compute(job: Job, place: Place, folder: StageFolder, watch: Watch) -> bool:
         }
     )
     return True
+
+
+class _StoppedError(Exception):
+    """`watch.stop` ended a wait."""
 
 
 class _Keeper:
@@ -146,25 +153,32 @@ def _save(job: Job, folder: StageFolder, model: nn.Module, computed: Computed) -
     previous(folder.checkpoint).unlink(missing_ok=True)
 
 
-def _input_network(job: Job, role: str, device: str) -> nn.Module:
+def _input_network(job: Job, role: str, device: str, watch: Watch) -> nn.Module:
     """The network of an input of the stage."""
     folder = job.store.folder(job.stage.inputs[role])
     if not folder.checkpoint.is_file() or folder.state() != "done":  # it is being computed again
         raise DamagedInputError(f"{folder.checkpoint} is missing", role)
     try:
-        return _intact_network(job, folder).to(device)
+        return _intact_network(job, folder, watch).to(device)
     except DamagedFileError as error:
         raise DamagedInputError(f"{folder.checkpoint} {error.defect}", role) from error
 
 
-def _intact_network(job: Job, folder: StageFolder) -> nn.Module:
-    """The network of a finished stage; if this disk's copy of it is damaged, from another copy."""
+def _intact_network(job: Job, folder: StageFolder, watch: Watch) -> nn.Module:
+    """The network of a finished stage; if this disk's copy of it is damaged, from another copy.
+
+    Raises:
+        _StoppedError: the other copy was out of reach until `watch.stop`.
+    """
     try:
         return load_network(job, folder)
     except DamagedFileError:
         if not folder.drop_network():
             raise
-        folder.fetch_network()
+        if not when_reachable(folder.fetch_network, watch.stop, watch.warning):
+            raise _StoppedError from None
+        if not folder.checkpoint.is_file():
+            raise
         return load_network(job, folder)
 
 

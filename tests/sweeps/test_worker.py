@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from sweeps.config import load_config, resolve
 from sweeps.config.sections import ControlKind
 from sweeps.jobs import DamagedInputError, Job, Place, Watch
 from sweeps.records import Row
-from sweeps.stages import Stage, Store, chain, control, curve_stage
+from sweeps.stages import Stage, StageFolder, Store, chain, control, curve_stage, remote
+from sweeps.stages.remote import UnreachableError
 from sweeps.worker import compute
 
 
@@ -259,6 +261,36 @@ def test_a_worker_that_wakes_up_leaves_the_network_of_another_machine(
         run(store, stage, by_step if epoch else by_epoch)
     assert folder.checkpoint.read_bytes() == b"the finished network"
     assert folder.state() == "partial"
+
+
+def test_an_outage_while_a_damaged_copy_is_replaced_is_waited_for(
+    tmp_path: Path, computed: tuple[Store, tuple[Stage, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, (sparse, prune, _) = computed
+    store = Store(tmp_path)
+    folder = store.folder(sparse)
+    shutil.copytree(done.folder(sparse).path, folder.path)
+    intact, tries, told = folder.checkpoint.read_bytes(), list[bool](), list[str]()
+
+    def drop(folder: StageFolder) -> bool:
+        folder.checkpoint.unlink()
+        return True
+
+    def fetch(folder: StageFolder) -> None:
+        if not folder.checkpoint.is_file():
+            tries.append(True)
+            if len(tries) < 4:
+                raise UnreachableError("the place is out of reach")
+            folder.checkpoint.write_bytes(intact)
+
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
+    monkeypatch.setattr(StageFolder, "drop_network", drop)
+    monkeypatch.setattr(StageFolder, "fetch_network", fetch)
+    folder.checkpoint.write_bytes(b"half a file")
+    assert not run(store, prune, Watch(stop=lambda: bool(tries)))
+    folder.checkpoint.write_bytes(b"half a file")
+    assert run(store, prune, Watch(warning=told.append))
+    assert told == ["the place is out of reach; it is waited for"]
 
 
 def test_early_epochs_are_kept_where_only_the_result_is_missing(tmp_path: Path) -> None:
