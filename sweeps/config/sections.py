@@ -491,6 +491,9 @@ class Confirm(Section):
     points: int = Field(6, ge=1, le=MANY, description="points of the front, spread over its sizes")
 
 
+OF_KIND = {"local": ("gpu_share",), "ray": ("address", "gpus_per_stage", "cpus_per_stage")}
+
+
 class Executor(Section):
     """Where stages are computed: by processes of this machine, or on a Ray cluster."""
 
@@ -515,14 +518,22 @@ class Executor(Section):
     @classmethod
     def _ray_is_asked_for(cls, values: Any) -> Any:
         """Of a config that forgets the kind, the fields for Ray would have no effect."""
-        of_ray = ("address", "gpus_per_stage", "cpus_per_stage")
         if (
             isinstance(values, dict)
             and "kind" not in values
-            and (given := [f for f in of_ray if f in values])
+            and (given := [f for f in OF_KIND["ray"] if f in values])
         ):
             raise refusal((("kind",), f"is missing; {given[0]} takes effect with executor.kind: ray."))
         return values
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> Self:
+        for kind, names in OF_KIND.items():
+            for name in names if kind != self.kind else ():
+                if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                    clause = f"is {value}, which takes effect with executor.kind: {kind}; remove it."
+                    raise refusal(((name,), clause))
+        return self
 
     @model_validator(mode="after")
     def _gpus_are_shared_or_whole(self) -> Self:

@@ -116,6 +116,27 @@ def test_fields_defaults_and_types(write: Write) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("executor", "message"),
+    [
+        (
+            "{kind: local, gpus_per_stage: 1}",
+            "executor.gpus_per_stage is 1.*takes effect with executor.kind: ray",
+        ),
+        ("{kind: ray, gpu_share: 2}", "executor.gpu_share is 2.*takes effect with executor.kind: local"),
+        ("{address: 'head:6379'}", "executor.kind is missing; address takes effect with executor.kind: ray"),
+    ],
+)
+def test_an_option_of_the_other_executor_is_refused(executor: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("smoke", [f"executor={executor}"])
+
+
+def test_defaults_of_the_other_executor_may_be_said() -> None:
+    load_config("smoke", ["executor={kind: local, gpus_per_stage: auto, cpus_per_stage: 1}"])
+    load_config("smoke", ["executor={kind: ray, gpu_share: 1, cpus_per_stage: 4}"])
+
+
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "0.00001", ".00001", "+1.0e-05"])
 def test_numbers_are_those_of_yaml_1_2(write: Write, text: str) -> None:
     assert load_config(write(("lr: 0.1", f"lr: {text}"))).sparse.lr == 1e-5
