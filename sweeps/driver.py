@@ -361,7 +361,7 @@ class Driver:
             front=rows,
             front_size=size,
             seconds=time.monotonic() - self._began,
-            idle=self._executor.capacity(),
+            idle=self._executor.idle(),
             retries=sum(self._lost.values()),
             dense_accuracy=dense.get("val_accuracy"),
             best=self._best,

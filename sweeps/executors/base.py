@@ -48,7 +48,10 @@ class Executor(Protocol):
     """Computes stages. It decides which device and how many threads each of them gets."""
 
     def capacity(self) -> int:
-        """How many stages can be started now."""
+        """How many stages can be started now; some may have to wait for a place."""
+
+    def idle(self) -> int:
+        """How many places have nothing to do."""
 
     def start(self, job: Job) -> str:
         """Start a stage and return where it runs, for the log; `capacity` must not be 0."""

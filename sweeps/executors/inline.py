@@ -38,6 +38,10 @@ class InlineExecutor:
         """How many more threads may be started."""
         return self._workers - len(self._running)
 
+    def idle(self) -> int:
+        """How many more stages could run now."""
+        return self.capacity()
+
     def start(self, job: Job) -> str:
         """Start a stage in a new thread."""
         mine = _Thread()

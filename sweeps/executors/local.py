@@ -42,6 +42,10 @@ class LocalExecutor:
         """How many places have no stage; 0 while one is alone."""
         return 0 if self._alone else len(self._free())
 
+    def idle(self) -> int:
+        """How many more stages could run now."""
+        return self.capacity()
+
     def start(self, job: Job) -> str:
         """Start a stage in a new process."""
         place = self._free()[0]

@@ -110,6 +110,12 @@ class RayExecutor:
             most = min(most, self._workers)
         return max(0, most - len(self._running))
 
+    def idle(self) -> int:
+        """How many more stages would run now, rather than wait for a place."""
+        room = self._cluster.room()
+        places = room if self._workers == "auto" else min(room, self._workers)
+        return max(0, places - len(self._running))
+
     def start(self, job: Job) -> str:
         """Start a stage, or take it up where a driver before this one has started it and died."""
         job = replace(job, store=job.store.absolute())  # the node has another working folder

@@ -249,11 +249,11 @@ def test_capacity_is_the_room_of_the_nodes_and_as_much_again_which_makes_a_clust
     cluster: Any, executor: Any, tmp_path: Path
 ) -> None:
     wait_until(lambda: cluster.room() == 2)
-    assert executor.capacity() == 4
+    assert (executor.capacity(), executor.idle()) == (4, 2)
     stages = [sparse_stage(ENDLESS + number) for number in range(3)]
     for stage in stages:
         start(executor, tmp_path, stage)
-    assert executor.capacity() == 1
+    assert (executor.capacity(), executor.idle()) == (1, 0)
     events: list[Event] = []
 
     def two_run() -> bool:
