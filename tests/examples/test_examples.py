@@ -32,9 +32,9 @@ def test_a_network_and_pictures_of_ones_own(example: Example) -> None:
 @pytest.mark.slow  # a torchvision network is trained by hand, and looked at by another process
 def test_a_network_of_torchvision_from_trained_weights(example: Example) -> None:
     call = example("torchvision-weights")
-    call("-c", "import pretrain; pretrain.STEPS = 2; pretrain.main()")
+    call("-c", "import pretrain; pretrain.EPOCHS = 1; pretrain.main()")
     said = call(*SWEEPS, "check", "config.yaml")
-    assert "torchvision/mobilenet_v3_small, 1,5" in said
+    assert "torchvision/shufflenet_v2_x0_5, 351,610 parameters" in said
     assert "at prune.params 25%" in said
 
 
