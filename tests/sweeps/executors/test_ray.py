@@ -211,7 +211,7 @@ def test_a_node_that_cannot_compute_stages_is_avoided_and_they_fail_once_none_is
 
 
 def test_a_node_with_another_device_is_one_that_cannot_measure_a_latency(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'slimnet[ray]'")
+    pytest.importorskip("ray", reason="ray is not installed: pip install ray")
     from sweeps.executors import ray_actor
 
     latency = latency_stage(sparse_stage(1), "another device")
