@@ -19,6 +19,7 @@ from slimnet.models.stand_ins import Constant
 from slimnet.models.weights import give_weights
 from slimnet.modes import evaluating
 from slimnet.seeds import derive_seed
+from slimnet.wording import first_line
 
 
 def new_network(
@@ -161,7 +162,7 @@ def _check_output(
     try:
         output = model(torch.zeros(images, *image_shape, device=device))
     except Exception as error:  # whatever a forward may raise
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+        first = first_line(error)
         raise SlimnetError(f"{what} does not take images of {shape}: {first}") from error
     if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < num_classes:
         found = (

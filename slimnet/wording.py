@@ -18,6 +18,11 @@ def file_size(count: int) -> str:
     return f"{count} bytes"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message; its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def one_line(error: Exception) -> str:
     """An exception's message on one line; its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

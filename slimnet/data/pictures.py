@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from slimnet.data.catalogue import Resize
 from slimnet.errors import SlimnetError
+from slimnet.wording import first_line
 
 
 class Unreadable(SlimnetError):  # noqa: N818 - one of many pictures, which may be left out
@@ -55,7 +56,7 @@ def read_picture(path: Path, size: Size | None, channels: int = 3, resize: Resiz
     except UnidentifiedImageError:
         raise Unreadable(f"{path} cannot be read as a picture: it begins like none.") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise Unreadable(f"{path} cannot be read as a picture: {reason}.") from error
 
 

@@ -20,6 +20,7 @@ from slimnet.data.hashes import OnProgress
 from slimnet.data.pictures import MODES, Pixels, Size, Unreadable, as_pixels
 from slimnet.data.sets import Dataset
 from slimnet.errors import SlimnetError
+from slimnet.wording import first_line
 
 PART_NAMES = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 """What a factory may call a part."""
@@ -111,7 +112,7 @@ def _torchvision(name: str, data_dir: Path) -> dict[str, Any]:
             parts[part] = kind(str(data_dir), **argument, **more)
     except Exception as error:  # torchvision raises what its downloads and decoders raise
         where = f"https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.{kind.__name__}.html"
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise SlimnetError(
             f"{name} is not in {data_dir} and cannot be fetched: {reason.strip('.')}. Fetch it where there "
             f"is a network, or put its files there as torchvision keeps them: {where}"

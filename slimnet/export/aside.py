@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import first_line
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def reason(error: BaseException) -> str:
     """The first line of the exception at the bottom of it: the exporters' own ones fill pages."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return first_line(error)
 
 
 def of_size(example: Tensor, size: int) -> Tensor:

@@ -21,8 +21,9 @@ import torch
 from torch import nn
 
 from slimnet.errors import SlimnetError
-from slimnet.models.factory import accepted, call, first_line, import_factory
+from slimnet.models.factory import accepted, call, import_factory
 from slimnet.models.families import FAMILIES
+from slimnet.wording import first_line
 
 Description = Mapping[str, Any]
 NAME, OTHER_NAME = (

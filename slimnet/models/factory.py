@@ -14,6 +14,7 @@ from typing import Any
 
 from slimnet.errors import SlimnetError
 from slimnet.models.source import find_source, split_factory
+from slimnet.wording import first_line
 
 
 def import_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]:
@@ -121,8 +122,3 @@ def reason_of(error: BaseException, file: Path | None) -> str:
         return f"{error.msg} ({error.filename}, line {error.lineno})"
     where = f" ({file}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {first_line(error)}{where}"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -20,7 +20,7 @@ from slimnet.checkpoint import FORMAT, TENSORS_SUFFIX, read
 from slimnet.errors import SlimnetError
 from slimnet.models.building import Description, import_timm
 from slimnet.models.catalogue import label_of, names_weights
-from slimnet.models.factory import first_line
+from slimnet.wording import first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "ema_state_dict")
 """Under which programs keep the weights in their checkpoints."""

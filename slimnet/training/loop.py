@@ -36,6 +36,7 @@ from slimnet.training.recovery import keep, recover
 from slimnet.training.replay import Pass, Replayed, can_replay
 from slimnet.training.sparsity import PLAIN_L1, Sparsity
 from slimnet.training.steering import steer
+from slimnet.wording import first_line
 
 Row = dict[str, Any]
 OnEpoch = Callable[[list[Row]], None]
@@ -173,7 +174,7 @@ def _explain_compiler() -> Iterator[None]:
         yield
     except Exception as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            reason = str(error).strip().partition("\n")[0]
+            reason = first_line(error)
             raise SlimnetError(
                 f"torch.compile does not work here: {reason}. It needs a C++ compiler (g++ or clang) and a "
                 f"network that it can follow; or train without compile"

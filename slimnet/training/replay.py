@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet import modules
+from slimnet.wording import first_line
 
 Pass = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From images (B, C, H, W) and labels to (loss, logits), both detached, with the gradients in place."""
@@ -84,7 +85,7 @@ class Replayed:
             try:
                 self._recording = _record(self._compute, self._parameters, x, y)
             except RuntimeError as error:
-                logger.info("steps are not replayed: %s", str(error).partition("\n")[0])
+                logger.info("steps are not replayed: %s", first_line(error))
         self._seen[x.shape] += 1
         if self._recording is None or not self._recording.takes(x, y):
             return self._compute(x, y)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, RayActorError, RayError
 
+from slimnet.wording import first_line
 from sweeps.executors import processes
 from sweeps.executors.base import Event
 from sweeps.executors.ray_actor import Misplaced, Numbered, Spot, StageActor
@@ -287,7 +288,9 @@ class RayExecutor:
         """The last event of a stage that could not begin."""
         key = running.job.key
         if isinstance(error, ActorUnschedulableError):
-            return Event(key, "failed", reason=f"Ray could not start it ({_first(error)})", detail=str(error))
+            return Event(
+                key, "failed", reason=f"Ray could not start it ({first_line(error)})", detail=str(error)
+            )
         ray.kill(running.actor)  # in whose place there may be one that answers nothing but errors
         node, host = node_of(running.actor)
         reason = f"Ray could not start it on {host} ({gist(str(error))})"
@@ -310,7 +313,7 @@ class RayExecutor:
         """How the process of a stage ended, in words."""
         text, spot = str(error), running.spot
         if spot is None:
-            return f"Ray lost it before it began ({_first(error)})"
+            return f"Ray lost it before it began ({first_line(error)})"
         if "node has died" in text or spot.node not in {node["NodeID"] for node in nodes()}:
             return f"its node {spot.host} died"
         memory = "; the node was low on memory" if "memory" in text.lower() else ""
@@ -362,7 +365,3 @@ class RayExecutor:
 
     def _log(self, job: Job) -> Path | None:
         return self._logs / f"{job.stage.kind}-{job.key}.log" if self._logs else None
-
-
-def _first(error: RayError) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -16,6 +16,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from slimnet.errors import SlimnetError
+from slimnet.files import aside_of
+from slimnet.wording import first_line
 
 ANSWER = 20.0  # seconds for an answer about a small object
 STILL = 60.0  # seconds without any progress of a large one
@@ -231,7 +233,7 @@ class Remote:
         """
 
         def get(progress: Progress) -> Path:
-            aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            aside = aside_of(path)
             with (
                 aside.open("xb") as target,
                 self._files.open(self._path(name), "rb", block_size=CHUNK, cache_type="none") as source,
@@ -313,8 +315,8 @@ class Remote:
             except Exception as error:  # each library has its own
                 now = time.monotonic()
                 if isinstance(error, PermissionError) or now - began + pause > PATIENCE:
-                    self._out = now, _gist(error)
-                    raise self._unreachable(_gist(error)) from error
+                    self._out = now, first_line(error)
+                    raise self._unreachable(self._out[1]) from error
             time.sleep(pause)
             pause *= 2
 
@@ -450,8 +452,3 @@ def _is_refused(error: OSError) -> bool:
         "PreconditionFailed",
         "412",
     )
-
-
-def _gist(error: Exception) -> str:
-    """The first line of an error, or its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import first_line
 
 
 class UnavailableError(SlimnetError):
@@ -102,4 +103,4 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def cause(error: BaseException) -> str:
     """The first cause, on one line."""
     *_, first = chain(error)
-    return str(first).splitlines()[0] if str(first) else type(first).__name__
+    return first_line(first)
