@@ -89,13 +89,13 @@ def unused(stages: Iterable[Path], used: Collection[Path]) -> list[Path]:
 def without_shared(stages: Iterable[Path], runs: Path) -> tuple[list[Path], str]:
     """Those stages in whose folder no other runs folder keeps stages too; and why the others stay, if any."""
     found, why = list[Path](), ""
-    markers = {root: [file for file, user in _users(root) if user != runs.resolve()] for root in _roots(runs)}
+    markers = {root: [known for known in _users(root) if known[1] != runs.resolve()] for root in _roots(runs)}
     for stage in stages:
         if others := markers.get(stage.parent.parent):
-            user = others[0].read_text().strip()
+            file, user = others[0]
             why = (
                 f"stages in {stage.parent.parent} stay, as {user} keeps stages there too; "
-                f"if it needs them no more, delete {others[0]}"
+                f"if it needs them no more, delete {file}"
             )
         else:
             found.append(stage)

@@ -22,7 +22,6 @@ from sweeps.cli.wandb_sweep import wandb_sweep_command, wandb_trial_command
 from sweeps.cli.watch import watch_command
 from sweeps.console import Console
 from sweeps.study import EXIT_BUSY, StudyBusyError
-from sweeps.tracking import sdk
 
 app = make_app(
     "sweeps",
@@ -65,4 +64,6 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     finally:
         if "wandb" in sys.modules:  # whose own end at exit has no bound
+            from sweeps.tracking import sdk
+
             sdk.shut_down()

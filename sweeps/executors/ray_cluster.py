@@ -136,25 +136,18 @@ def join(wish: Executor, *, gpus: bool) -> Cluster:
     """
     _use_token()
     address = _reachable(wish.address)
+    options: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.CRITICAL,
+        "runtime_env": _environment(),
+    }
     with _as_it_was(), _quiet():
         if address is None:
             with processes.signals_blocked(TERMINAL):  # which the servers inherit; SIGTERM ends them
-                ray.init(
-                    namespace=NAMESPACE,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,
-                    object_store_memory=OBJECTS,
-                    runtime_env=_environment(),
-                )
+                ray.init(include_dashboard=False, object_store_memory=OBJECTS, **options)
         else:
-            ray.init(
-                address=address,
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                runtime_env=_environment(),
-            )
+            ray.init(address=address, **options)
     each = wish.gpus_per_stage
     if each == "auto":
         each = float(gpus and any(node["Resources"].get("GPU") for node in nodes()))

@@ -241,8 +241,9 @@ class MirroredFolder(StageFolder):
         """Bring this disk and the URL to the same state; what is damaged here is taken from there."""
         synced = self._synced()
         if synced is not None and self._look(stage)[1]:
-            with suppress(Timeout), lock_of(self.path).acquire(timeout=0):
-                self._write_small(synced.manifest.files)
+            with self._alone_here() as alone:
+                if alone:
+                    self._write_small(synced.manifest.files)
         self.publish()
         record, said = super().mend(stage)
         if said:

@@ -74,13 +74,19 @@ def test_a_living_owner_on_another_machine_is_waited_for(tmp_path: Path, elsewhe
     mine.release()
 
 
+def taken_over(folder: Path, elsewhere: Elsewhere) -> Claim:
+    """A claim to a folder whose owner has fallen silent."""
+    assert elsewhere.take()
+    elsewhere.fall_silent()
+    mine = Claim(folder)
+    assert mine.take(wait=False)
+    return mine
+
+
 def test_a_silent_owner_is_dead_and_writes_nothing_if_it_wakes_up(
     tmp_path: Path, elsewhere: Elsewhere
 ) -> None:
-    assert elsewhere.take()
-    elsewhere.fall_silent()
-    mine = Claim(tmp_path)
-    assert mine.take(wait=False)
+    mine = taken_over(tmp_path, elsewhere)
     with pytest.raises(ClaimLostError, match=r"another machine took .* over"):
         elsewhere.check()
     elsewhere.release()
@@ -92,11 +98,7 @@ def test_a_silent_owner_is_dead_and_writes_nothing_if_it_wakes_up(
 def test_one_who_wakes_up_after_another_has_finished_and_left_writes_nothing(
     tmp_path: Path, elsewhere: Elsewhere
 ) -> None:
-    assert elsewhere.take()
-    elsewhere.fall_silent()
-    mine = Claim(tmp_path)
-    assert mine.take(wait=False)
-    mine.release()
+    taken_over(tmp_path, elsewhere).release()
     assert not (tmp_path / ".lease").exists()
     with pytest.raises(ClaimLostError, match=r"another machine took .* over"):
         elsewhere.check()

@@ -110,9 +110,8 @@ class PostgreSQL:
         """
         with self._explained():
             with self._connected() as connection:
-                self._check_tables(connection)
-                (is_new,) = _row(connection, "SELECT to_regclass('studies') IS NULL")
-            if not is_new:
+                has_tables = self._check_tables(connection)
+            if has_tables:
                 storage = self._storage(skip_table_creation=True)
                 try:
                     self._refuse_another(storage, uid)
@@ -276,20 +275,22 @@ class PostgreSQL:
             connection.autocommit = True
             yield connection
 
-    def _check_tables(self, connection: psycopg.Connection[Any]) -> None:
-        """Refuse a database with tables that are called as Optuna's, and are not."""
+    def _check_tables(self, connection: psycopg.Connection[Any]) -> bool:
+        """Refuse a database with tables that are called as Optuna's, and are not; whether it has Optuna's."""
         found = connection.execute(
             "SELECT table_name, column_name FROM information_schema.columns "
             "WHERE table_schema = current_schema()"
         ).fetchall()
         tables = {table for table, _ in found}
         foreign = [table for table, column in TABLES if table in tables and (table, column) not in found]
-        if not tables.issuperset(table for table, _ in TABLES):  # Optuna makes them with those of its version
+        has_tables = tables.issuperset(table for table, _ in TABLES)
+        if not has_tables:  # Optuna makes them with those of its version
             foreign += sorted(tables & VERSIONS)
         if foreign:
             raise SlimnetError(
                 f"{self.name} has tables that are not Optuna's ({', '.join(foreign)}); use another database"
             )
+        return has_tables
 
     def _take(self) -> None:
         """Take the study's lock, unless this process has it."""

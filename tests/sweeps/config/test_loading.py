@@ -133,8 +133,10 @@ def test_an_option_of_the_other_executor_is_refused(executor: str, message: str)
 
 
 def test_defaults_of_the_other_executor_may_be_said() -> None:
-    load_config("smoke", ["executor={kind: local, gpus_per_stage: auto, cpus_per_stage: 1}"])
-    load_config("smoke", ["executor={kind: ray, gpu_share: 1, cpus_per_stage: 4}"])
+    local = load_config("smoke", ["executor={kind: local, gpus_per_stage: auto, cpus_per_stage: 1}"]).executor
+    assert local.kind == "local"
+    ray = load_config("smoke", ["executor={kind: ray, gpu_share: 1, cpus_per_stage: 4}"]).executor
+    assert (ray.kind, ray.cpus_per_stage) == ("ray", 4)
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "0.00001", ".00001", "+1.0e-05"])

@@ -369,7 +369,8 @@ RECIPES = "finetune.weights: [pruned, early]"
 )  # fmt: skip
 def test_rules_between_fields_hold_in_each_part(write: Write, entries: tuple[str, ...]) -> None:
     """What is never together in a trial is not refused."""
-    load_config(write(*by(*entries)))
+    config = load_config(write(*by(*entries)))
+    assert list(config.search.space) == [entry.partition(":")[0] for entry in entries]
 
 
 @pytest.mark.parametrize(
