@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing.connection
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.executors import processes
 from sweeps.executors.base import Event
 from sweeps.executors.reporting import report
 from sweeps.jobs import Job, Place
+
+PATIENCE = 60.0  # seconds that a stage that wants to be alone waits for others that do not report
 
 
 @dataclass
@@ -21,12 +23,15 @@ class _Running:
     alone: bool
     log: Path | None
     ended: Event | None = None
+    waits: bool = False  # it was told to, and does
+    began: float = field(default_factory=time.monotonic)
 
 
 class LocalExecutor:
     """Stages as processes.
 
-    While a stage runs that wants to be alone, none starts, and the others wait where they report next.
+    While a stage runs that wants to be alone, none starts, and the others wait where they report next. It
+    begins once all of them do.
 
     Args:
         places: one for each stage that may run at the same time.
@@ -53,8 +58,9 @@ class LocalExecutor:
             self._tell_all("wait")
         name = f"{job.stage.kind}-{job.key}"
         log = self._logs / f"{name}.log" if self._logs else None
-        child = processes.start(_work, job, place, log, name=name)
-        self._running[job.key] = _Running(child, place, job.stage.spec.alone, log)
+        alone = job.stage.spec.alone
+        child = processes.start(_work, job, place, log, name=name, waits=alone)
+        self._running[job.key] = _Running(child, place, alone, log)
         return str(place)
 
     def stop(self, key: str) -> None:
@@ -78,6 +84,7 @@ class LocalExecutor:
         for key, running in list(self._running.items()):
             if running.child.connection in ready:
                 events += self._receive(key, running)
+        self._begin_alone()
         return events
 
     def close(self) -> None:
@@ -90,8 +97,17 @@ class LocalExecutor:
     def _alone(self) -> bool:
         return any(running.alone for running in self._running.values())
 
+    def _begin_alone(self) -> None:
+        """Let the stage begin that wants to be alone, once all the others rest."""
+        for running in self._running.values():
+            late = time.monotonic() - running.began > PATIENCE
+            if running.alone and running.waits and (late or all(r.waits for r in self._running.values())):
+                running.waits = False
+                running.child.tell("go on")
+
     def _tell_all(self, message: processes.Message) -> None:
         for running in self._running.values():
+            running.waits = False
             running.child.tell(message)
 
     def _free(self) -> list[Place]:
@@ -105,8 +121,10 @@ class LocalExecutor:
         connection = running.child.connection
         try:
             while connection.poll():
-                event: Event = connection.recv()
-                if event.ends:
+                event: Event | str = connection.recv()
+                if isinstance(event, str):
+                    running.waits = event == processes.WAITS
+                elif event.ends:
                     running.ended = event
                 else:
                     events.append(event)
@@ -126,4 +144,6 @@ def _work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place
         processes.print_to(log)
     from sweeps.worker import compute  # imports torch, which the driver does without
 
+    if job.stage.spec.alone:
+        send(Event(job.key, "alive"))  # it waits here until it is
     report(compute, job, place, stop, send)

@@ -33,6 +33,8 @@ LAST_LINES, LAST_BYTES = 40, 8000  # of what a process printed, which say why it
 
 Message = Literal["stop", "wait", "go on"]
 """To a process: stop; or wait at the next message that you send, and go on."""
+WAITS = "waits"
+"""From a process that was told to wait, once it does."""
 
 StartMethod = Literal["forkserver", "spawn"]
 Send = Callable[[Any], None]
@@ -85,7 +87,7 @@ def warm_up() -> None:
     _context(start_method())
 
 
-def start(work: Callable[..., None], *arguments: Any, name: str) -> Child:
+def start(work: Callable[..., None], *arguments: Any, name: str, waits: bool = False) -> Child:
     """Start a process.
 
     Args:
@@ -93,10 +95,11 @@ def start(work: Callable[..., None], *arguments: Any, name: str) -> Child:
             from here has come, which asks it to stop, and `arguments`. It need not import torch by itself.
         arguments: what can be pickled.
         name: of the process.
+        waits: whether it waits at its first message, as if told to.
     """
     context = _context(start_method())
     ours, theirs = context.Pipe()
-    process = context.Process(target=_begin, args=(work, theirs, *arguments), name=name, daemon=True)
+    process = context.Process(target=_begin, args=(waits, work, theirs, *arguments), name=name, daemon=True)
     with signals_blocked():  # as the server does; a process that is started anew inherits the mask from here
         process.start()
     theirs.close()  # so that the process holds the only copy, and its death closes the pipe
@@ -232,8 +235,10 @@ def _death(exitcode: int | None) -> str:
     return f"its process ended with status {exitcode} and no result"
 
 
-def _begin(work: Callable[..., None], connection: Connection, *arguments: Any) -> None:
+def _begin(waits: bool, work: Callable[..., None], connection: Connection, *arguments: Any) -> None:
     """What a process runs: its work, while a thread listens.
+
+    Only its main thread, which computes, waits: signs of life from another do not mean that it rests.
 
     What the user's code prints there goes to stderr, as stdout belongs to the command: to its table or JSON;
     or, of a stage, to a file.
@@ -242,12 +247,15 @@ def _begin(work: Callable[..., None], connection: Connection, *arguments: Any) -
     keep_memory()
     gc.freeze()  # else the first collection would touch, and so copy, all memory shared with the server
     stop, free = threading.Event(), threading.Event()
-    free.set()
+    if not waits:
+        free.set()
     threading.Thread(target=_listen, args=(connection, stop, free), daemon=True).start()
 
     def send(message: Any) -> None:
-        free.wait()
         try:
+            if not free.is_set() and threading.current_thread() is threading.main_thread():
+                connection.send(WAITS)
+                free.wait()
             connection.send(message)
         except OSError:
             os._exit(1)  # as `_listen` does when this process's parent is dead

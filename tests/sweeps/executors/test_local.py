@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from filelock import FileLock
 from running import is_alive, wait_until_gone
 
 from sweeps.config import load_config, resolve
-from sweeps.executors import Event, processes
+from sweeps.executors import Event, local, processes
 from sweeps.executors.local import LocalExecutor
 from sweeps.jobs import Job, Place
 from sweeps.stages import Stage, Store, chain, latency_stage
@@ -45,6 +46,7 @@ def events_until(executor: LocalExecutor, *kinds: str) -> list[Event]:
     """All events up to the first of one of the kinds."""
     events: list[Event] = []
     while not any(event.kind in kinds for event in events):
+        assert "lost" in kinds or not any(event.kind == "lost" for event in events)
         events += executor.poll(1.0)
     return events
 
@@ -96,6 +98,38 @@ def test_a_measurement_is_alone_and_the_others_go_on_after_it(
     metrics = Store(tmp_path).folder(measurement.stage).read(measurement.stage).metrics
     assert 0 < metrics["latency_ms"] < metrics["latency_ms_64"]
     assert {event.key for event in events_until(executor, "epoch")} == {other.key}
+
+
+def computes(
+    send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None
+) -> None:
+    """Stands in for the work of a stage: a training that computes for long; a measurement that sees it."""
+    evaluated = job.store.folder(job.stage).path.parents[2] / "evaluated"
+    send(Event(job.key, "alive"))
+    if job.stage.spec.alone:
+        send(Event(job.key, "done" if evaluated.exists() else "failed"))
+    else:
+        while not stop():
+            time.sleep(0.01)
+        evaluated.touch()
+        send(Event(job.key, "epoch"))
+
+
+def test_a_measurement_begins_when_the_others_rest(
+    tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_work", computes)
+    evaluating, measurement = (
+        job(tmp_path, sparse_stage(2)),
+        job(tmp_path, latency_stage(sparse_stage(1), "here")),
+    )
+    executor.start(evaluating)
+    events_until(executor, "alive")
+    executor.start(measurement)
+    assert executor.poll(0.5) == []
+    executor.stop(evaluating.key)
+    events = events_until(executor, "done", "failed")
+    assert events[-1] == Event(measurement.key, "done")
 
 
 DRIVER = """

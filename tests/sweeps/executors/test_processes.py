@@ -61,12 +61,12 @@ def count_up(send: processes.Send, stop: Callable[[], bool]) -> None:
 def test_a_process_that_is_told_to_wait_sends_nothing_until_it_is_to_go_on() -> None:
     child = processes.start(count_up, name="counting")
     try:
-        assert child.connection.recv() == 1
+        assert (last := child.connection.recv()) == 1
         child.tell("wait")
-        last = 1
-        while child.connection.poll(1.0):
-            last = child.connection.recv()
+        while (message := child.connection.recv()) != processes.WAITS:
+            last = message
             assert last < 1_000_000
+        assert not child.connection.poll(0.1)
         child.tell("go on")
         assert child.connection.recv() == last + 1
     finally:
