@@ -78,6 +78,7 @@ class Claim:
         self._beats = 0
         self._beaten = 0.0
         self._lost = False
+        self._seen: tuple[dict[str, Any] | None, float] = (None, 0.0)  # of another's lease, and since when
         self._over = threading.Event()
         self._writing = threading.Lock()
 
@@ -145,10 +146,16 @@ class Claim:
         )
 
     def is_taken(self) -> bool:
-        """Whether a process seems to have the folder; one of another machine may be dead. Changes nothing."""
+        """Whether a process seems to have the folder; changes nothing.
+
+        One of another machine may be dead. It is known to be once this has been asked again and again for a
+        while, without a sign of life from it.
+        """
         with suppress(Timeout, OSError), self._lock.acquire(timeout=0):
-            found = self._read()
-            return found is None or not self._is_own(found)
+            found, now = self._read(), time.monotonic()
+            if found != self._seen[0]:
+                self._seen = found, now
+            return found is None or not (self._is_own(found) or now - self._seen[1] > EXPIRY)
         return True  # or it is someone else's
 
     def _take_lease(self, stop: Callable[[], bool], wait: bool, on_wait: Callable[[str], None]) -> bool:

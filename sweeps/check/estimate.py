@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -12,7 +12,8 @@ from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS
 from sweeps.check.findings import Findings
 from sweeps.config import Config
 from sweeps.config.sections import Recipe
-from sweeps.machine import Machine, places
+from sweeps.jobs import Place
+from sweeps.machine import Machine
 from sweeps.records import StageRecord
 from sweeps.state import TRAINING_KINDS, State
 
@@ -91,10 +92,14 @@ def pace_as_tried(config: Config, findings: Findings) -> Pace:
     )
 
 
-def pace_as_taken(state: State) -> Pace | None:
+def pace_as_taken(state: State, places: Callable[[Machine], Sequence[Place]]) -> Pace | None:
     """The pace of a study by those of its stages that are done; None before the first training is.
 
     A kind of stage of which none is done counts as long as what is most like it.
+
+    Args:
+        state: of the study.
+        places: those of its stages on devices like the ones that the finished stages were computed on.
     """
     done = [stage for stage in (*state.stages(), *state.record().latencies.values()) if stage.result]
     trained = [stage for stage in done if stage.kind in TRAINING_KINDS and stage.epochs_done]
@@ -107,9 +112,7 @@ def pace_as_taken(state: State) -> Pace | None:
     )
     whole = whole or tuned or narrow or 0.0
     pruning = _each(done, "prune") or whole
-    workers, machine = _place(
-        state.config, [stage.result["environment"] for stage in trained if stage.result]
-    )
+    machine = _machine([stage.result["environment"] for stage in trained if stage.result])
     return Pace(
         whole=whole,
         narrow=narrow or whole,
@@ -118,8 +121,8 @@ def pace_as_taken(state: State) -> Pace | None:
         pruning=pruning,
         curve=_each(done, "curve") or len(CURVE_RATIOS) * pruning,
         latency=_each(done, "latency") or LATENCY,
-        workers=workers,
-        machine=machine,
+        workers=len(places(machine)),
+        machine=f"{machine.kind} ({machine.name})" if machine.name else machine.kind,
         stages=len(done),
     )
 
@@ -134,15 +137,11 @@ def _each(done: Sequence[StageRecord], kind: str) -> float | None:
     return fmean(seconds) if seconds else None
 
 
-def _place(config: Config, environments: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
-    """How many workers there are on devices like those of finished stages, and what these are."""
+def _machine(environments: Sequence[Mapping[str, Any]]) -> Machine:
+    """The devices that finished stages were computed on."""
     devices = {environment["device"] for environment in environments}
     last = environments[-1]
-    kind, name = last["device"].partition(":")[0], last.get("device_name", "")
-    machine = Machine(kind, len(devices), name, "float32")
-    useful, share = config.search.ahead + 1, config.executor.gpu_share
-    workers = len(places(config.workers, config.threads, machine, useful, share))
-    return workers, f"{kind} ({name})" if name else kind
+    return Machine(last["device"].partition(":")[0], len(devices), last.get("device_name", ""), "float32")
 
 
 def _epoch(findings: Findings, recipe: Recipe, step: float) -> float:

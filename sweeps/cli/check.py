@@ -48,7 +48,7 @@ def check_command(
     flags = {"search.trials": trials, "workers": workers, "executor.kind": kind}
     settings = studies.load(config, overrides, flags)
     folder = runs / settings.study
-    engine = engine_of(settings, Console().note)
+    engine = engine_of(settings, Console().error)
     engine.warm_up()
     studies.check_search(settings)
     check_config(folder, settings)
@@ -61,7 +61,7 @@ def check_command(
     found = engine.ask(examine, settings, data_dir)
     room = engine.places(found.machine)
     found = replace(found, workers=len(room), threads=room[0].threads)
-    state = studies.state_of(settings, runs, found)
+    state = studies.state_of(settings, runs, engine, found)
     seconds, doubts = seconds_of(state, found), warnings_about(settings, found)
     if as_json:
         print_json({"study": settings.study, **asdict(found), "seconds": seconds, "warnings": doubts})

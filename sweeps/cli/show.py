@@ -19,7 +19,7 @@ from sweeps.records import FACTS, ContenderRecord, StageRecord, StudyRecord, Tri
 from sweeps.report.summary import constraints_unmet, epochs_saved, how_far
 from sweeps.report.verdicts import against, with_error
 from sweeps.state import read_study
-from sweeps.study import held_since
+from sweeps.study import Holder
 
 UNFINISHED = ("running", "waiting", "interrupted")
 
@@ -72,7 +72,7 @@ def status_command(config: ConfigArgument, runs: RunsOption = RUNS, as_json: Jso
 
 def _computed_now(study: Path) -> set[int | str] | None:
     """Numbers of trials, and names of controls and repeats, that are being computed; None if no run is."""
-    since = held_since(study)
+    since = Holder(study).since()
     if since is None:
         return None
     progress = ProgressFile(study).read(since)

@@ -13,7 +13,7 @@ from slimnet.precision import Precision
 from sweeps.cli.options import RUNS
 from sweeps.config import Config, ConfigError, load_config
 from sweeps.config.space import count_points
-from sweeps.executors import processes
+from sweeps.executors.engines import Engine
 from sweeps.machine import Prepared, look, prepare
 from sweeps.networks import Made, needs_making
 from sweeps.records import StudyRecord
@@ -118,15 +118,20 @@ def check_search(config: Config) -> None:
 
 
 def state_of(
-    config: Config, runs: Path, prepared: Prepared | None = None, data_dir: Path | None = None
+    config: Config,
+    runs: Path,
+    engine: Engine,
+    prepared: Prepared | None = None,
+    data_dir: Path | None = None,
 ) -> State:
     """The state of a study that has begun, or as it will be when it begins; changes nothing in `runs`.
 
     Args:
         config: of the study.
         runs: the folder of the studies.
-        prepared: what is known of the machine and the networks; found out, which takes a while, if it is
-            needed and not given.
+        engine: where its stages are computed.
+        prepared: what is known of the machine and the networks; found out there, which takes a while, if it
+            is needed and not given.
         data_dir: the folder of the data sets, which are fetched or decoded there if they are looked at.
 
     Raises:
@@ -139,15 +144,18 @@ def state_of(
     else:
         data = fingerprint(config.data.source)
         if prepared is None and needs_making(config):
-            prepared = processes.ask(prepare, config, data_dir)
-        study = Study(folder, Facts("", _precision(config, prepared), data, _networks(prepared)), [])
+            prepared = engine.ask(prepare, config, data_dir)
+        precision = _precision(config, engine, prepared)
+        study = Study(folder, Facts("", precision, data, _networks(prepared)), [])
     return State(config, study, Store(runs, config.stages))
 
 
-def _precision(config: Config, prepared: Prepared | None) -> Precision:
+def _precision(config: Config, engine: Engine, prepared: Prepared | None) -> Precision:
     if config.precision != "auto":
         return config.precision
-    return prepared.machine.precision if prepared else look(config.device).precision
+    machine = prepared.machine if prepared else engine.ask(look, config.device)
+    precision: Precision = machine.precision
+    return precision
 
 
 def _networks(prepared: Prepared | None) -> dict[str, Made]:

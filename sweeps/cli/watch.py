@@ -12,7 +12,7 @@ from sweeps.interruption import watch_signals
 from sweeps.progress import ProgressFile
 from sweeps.report.summary import how_far
 from sweeps.state import read_study
-from sweeps.study import held_since
+from sweeps.study import Holder
 
 EVERY = 0.5  # seconds
 
@@ -20,11 +20,13 @@ EVERY = 0.5  # seconds
 def watch_command(config: ConfigArgument, runs: RunsOption = RUNS, data_dir: DataOption = None) -> None:
     """Show a run live, from another terminal.
 
-    Ends with the run or with Ctrl-C, which does not touch the run. Changes nothing.
+    Ends with the run, also when its machine gives no sign of life any more; or with Ctrl-C, which does not
+    touch the run. Changes nothing.
     """
     settings = load_config(config)
     folder, console = runs / settings.study, Console()
-    since = held_since(folder)
+    holder = Holder(folder)
+    since = holder.since()
     if since is None:
         record = read_study(runs, studies.last_config(config, runs))
         console.say(f"study {record.name} is not being run: {how_far(record)}")
@@ -32,7 +34,7 @@ def watch_command(config: ConfigArgument, runs: RunsOption = RUNS, data_dir: Dat
         return
     file, named = ProgressFile(folder), studies.Named(config, settings, runs, data_dir)
     with watch_signals() as interruption, console:
-        while held_since(folder) is not None and not interruption.signals:
+        while holder.since() is not None and not interruption.signals:
             if (progress := file.read(since)) is not None:
                 console.show(progress)
             time.sleep(EVERY)
@@ -41,4 +43,6 @@ def watch_command(config: ConfigArgument, runs: RunsOption = RUNS, data_dir: Dat
     else:
         record = read_study(runs, studies.last_config(config, runs))
         console.say(f"the run has ended: {how_far(record)}")
+        if not record.ended:
+            console.say(f"go on with:  {named.command('run')}")
         console.say(f"every trial: {named.command('status')}")

@@ -491,15 +491,18 @@ class Confirm(Section):
     points: int = Field(6, ge=1, le=MANY, description="points of the front, spread over its sizes")
 
 
-OF_KIND = {"local": ("gpu_share",), "ray": ("address", "gpus_per_stage", "cpus_per_stage")}
+OF_RAY = ("address", "gpus_per_stage", "cpus_per_stage")
 
 
 class Executor(Section):
-    """Where stages are computed: by processes of this machine, or on a Ray cluster."""
+    """Where stages are computed: by processes of this machine, or on a Ray cluster.
+
+    One section may describe both, as --executor chooses between them.
+    """
 
     kind: Literal["local", "ray"] = Field("local", description="processes of this machine, or a Ray cluster")
     gpu_share: int = Field(
-        1, ge=1, le=100, description="local: workers per GPU with workers: auto; they share its memory"
+        1, ge=1, le=100, description="stages on each GPU at once, with workers: auto; they share its memory"
     )
     address: str = Field(
         "auto",
@@ -508,7 +511,9 @@ class Executor(Section):
         "else starts one",
     )
     gpus_per_stage: Literal["auto"] | Annotated[float, Field(ge=0, le=1000)] = Field(
-        "auto", description="ray: auto is 1 if the cluster has GPUs; below 1, stages share one and its memory"
+        "auto",
+        description="ray: auto is 1, or its part by gpu_share, if the cluster has GPUs; below 1, stages "
+        "share one and its memory",
     )
     cpus_per_stage: Annotated[float, Field(gt=0, le=1000)] = Field(
         1.0, description="ray: which threads: auto follows"
@@ -521,19 +526,10 @@ class Executor(Section):
         if (
             isinstance(values, dict)
             and "kind" not in values
-            and (given := [f for f in OF_KIND["ray"] if f in values])
+            and (given := [f for f in OF_RAY if f in values])
         ):
             raise refusal((("kind",), f"is missing; {given[0]} takes effect with executor.kind: ray."))
         return values
-
-    @model_validator(mode="after")
-    def _options_have_an_effect(self) -> Self:
-        for kind, names in OF_KIND.items():
-            for name in names if kind != self.kind else ():
-                if (value := getattr(self, name)) != type(self).model_fields[name].default:
-                    clause = f"is {value}, which takes effect with executor.kind: {kind}; remove it."
-                    raise refusal(((name,), clause))
-        return self
 
     @model_validator(mode="after")
     def _gpus_are_shared_or_whole(self) -> Self:

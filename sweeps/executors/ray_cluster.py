@@ -150,10 +150,16 @@ def join(wish: Executor, *, gpus: bool) -> Cluster:
             ray.init(address=address, **options)
     each = wish.gpus_per_stage
     if each == "auto":
-        each = float(gpus and any(node["Resources"].get("GPU") for node in nodes()))
+        has_gpus = gpus and any(node["Resources"].get("GPU") for node in nodes())
+        each = has_gpus * _part(wish.gpu_share)
     elif not gpus and each:
         raise SlimnetError("executor.gpus_per_stage is set, but device is cpu; use 0, or another device")
     return Cluster(ray.get_runtime_context().gcs_address, wish.cpus_per_stage, each)
+
+
+def _part(share: int) -> float:
+    """What each of so many stages has of a GPU; Ray rounds to four digits, and all of them have to fit."""
+    return 10_000 // share / 10_000
 
 
 def nodes() -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ What is exported here does not need Optuna; `sampling` and `database` do.
 from sweeps.study.config_file import check_config, keep_config, kept_config
 from sweeps.study.lock import (
     EXIT_BUSY,
+    Holder,
     StudyBusyError,
     check_free,
-    held_since,
     hold,
     is_held,
     removal_lock,
@@ -31,6 +31,7 @@ __all__ = [
     "EXIT_BUSY",
     "JOURNAL",
     "Facts",
+    "Holder",
     "Point",
     "Study",
     "StudyBusyError",
@@ -38,7 +39,6 @@ __all__ = [
     "check_data",
     "check_free",
     "check_unchanged",
-    "held_since",
     "hold",
     "is_begun",
     "is_held",

@@ -49,23 +49,31 @@ def hold(folder: Path) -> Iterator[None]:
         claim.release()
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process seems to hold a study's folder; changes nothing.
+class Holder:
+    """The process that holds a study's folder, if there is one; looking at it changes nothing.
 
-    One of another machine may be dead.
+    One of another machine may be dead, which shows if it is looked at again and again for a while.
+
+    Args:
+        folder: of the study.
     """
-    if not (folder / NOTE).exists():
-        return False
-    return Claim(folder, "driver").is_taken()
+
+    def __init__(self, folder: Path) -> None:
+        self._note = folder / NOTE
+        self._claim = Claim(folder, "driver")
+
+    def since(self) -> float | None:
+        """When it has taken the folder, by the clock of the file system; None if none seems to hold it."""
+        try:
+            since = self._note.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return since if self._claim.is_taken() else None
 
 
-def held_since(folder: Path) -> float | None:
-    """When a process has taken a study's folder, by the clock of the file system; None if none holds it."""
-    try:
-        since = (folder / NOTE).stat().st_mtime
-    except FileNotFoundError:
-        return None
-    return since if is_held(folder) else None
+def is_held(folder: Path) -> bool:
+    """Whether a process seems to hold a study's folder, at a glance."""
+    return Holder(folder).since() is not None
 
 
 def check_free(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from secrets import token_hex
@@ -39,6 +40,9 @@ OURS = "sweeps"  # begins the name of a connection that holds a study
 
 TABLES = (("studies", "study_name"), ("trials", "study_id"))  # some of Optuna's, each with a column
 VERSIONS = {"alembic_version", "version_info"}  # in which Optuna keeps its version, and others theirs
+UNFINISHED, REPLACED = " (being made)", " (replaced)"  # after a study's name: names that no other study has
+ASIDE = ".old"
+OF_STUDY = rf"({re.escape(ASIDE)}(-\d+)?|{re.escape(UNFINISHED)}|{re.escape(REPLACED)})?"
 RENAME = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
 
 
@@ -119,10 +123,10 @@ class PostgreSQL:
                     self.close(storage)
 
     def delete(self, uid: str) -> bool:
-        """Delete the study from the database, if it is there.
+        """Delete the study from the database, if it is there, with what was set aside of it.
 
         Returns:
-            Whether it was there.
+            Whether there was anything.
 
         Raises:
             StudyBusyError: another process runs it.
@@ -131,11 +135,14 @@ class PostgreSQL:
         with self._explained():
             storage = self.connect()
             try:
-                if self._uid(storage) != uid:
-                    return False
-                self._take()
-                optuna.delete_study(study_name=self._study, storage=storage)
-                return True
+                own = re.compile(re.escape(self._study) + OF_STUDY)
+                names = [name for name in optuna.get_all_study_names(storage) if own.fullmatch(name)]
+                names = [name for name in names if _uid(storage, name) == uid]
+                if names:
+                    self._take()
+                for name in names:
+                    optuna.delete_study(study_name=name, storage=storage)
+                return bool(names)
             finally:
                 self.close(storage)
                 self.release()
@@ -171,20 +178,14 @@ class PostgreSQL:
 
     def _refuse_another(self, storage: BaseStorage, uid: str | None) -> None:
         """Refuse a database that has a study of the name with another uid, or with any if it is None."""
-        if self._study in optuna.get_all_study_names(storage) and (uid is None or self._uid(storage) != uid):
+        if self._study not in optuna.get_all_study_names(storage):
+            return
+        if uid is None or _uid(storage, self._study) != uid:
             self._refuse_if_held(ours=False)
             raise SlimnetError(
                 f"{self.name} has another study called {self._study}; give this one another name "
                 f"(--set study=NAME), or delete that one there with: {deletion(self._address, self._study)}"
             )
-
-    def _uid(self, storage: BaseStorage) -> str | None:
-        """The uid of the study in the database; None if there is none, or none of ours."""
-        if self._study not in optuna.get_all_study_names(storage):
-            return None
-        study = optuna.load_study(study_name=self._study, storage=storage)
-        uid: str | None = study.user_attrs.get("uid")
-        return uid
 
     # What `Storage` asks
 
@@ -220,12 +221,12 @@ class PostgreSQL:
         storage = self.connect()
         try:
             assert isinstance(storage, RDBStorage)
-            unfinished, replaced = f"{study} (being made)", f"{study} (replaced)"  # names that no study has
+            unfinished, replaced = f"{study}{UNFINISHED}", f"{study}{REPLACED}"
             names = set(optuna.get_all_study_names(storage))
             for leftover in names & {unfinished, replaced}:
                 optuna.delete_study(study_name=leftover, storage=storage)
             fill(storage, unfinished)
-            aside = _free(f"{study}.old", names) if keep else replaced
+            aside = _free(f"{study}{ASIDE}", names) if keep else replaced
             with storage.engine.begin() as connection:
                 connection.execute(RENAME, {"old": study, "new": aside})
                 connection.execute(RENAME, {"old": unfinished, "new": study})
@@ -330,6 +331,12 @@ class PostgreSQL:
             raise StudyBusyError(
                 f"{self._study} is being run by {who}, which holds it in {self.name}; wait for it, or stop it"
             )
+
+
+def _uid(storage: BaseStorage, study: str) -> str | None:
+    """The uid of a study in a database; None if it is none of ours."""
+    uid: str | None = optuna.load_study(study_name=study, storage=storage).user_attrs.get("uid")
+    return uid
 
 
 def _free(name: str, taken: set[str]) -> str:

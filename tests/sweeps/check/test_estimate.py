@@ -11,13 +11,14 @@ from found import FOUND
 from sweeps.check import Findings, estimate, seconds_of
 from sweeps.cli import studies
 from sweeps.config import load_config
+from sweeps.executors.engines import LocalEngine
 
 STEP, PRUNED, START = 0.1, 0.02, 0.5
 
 
 def seconds(tmp_path: Path, *overrides: str, found: Findings = FOUND) -> float:
     settings = load_config("smoke", overrides)
-    return seconds_of(studies.state_of(settings, tmp_path, found), found)
+    return seconds_of(studies.state_of(settings, tmp_path, LocalEngine(settings), found), found)
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from found import FOUND
 from running import Command
 
 from benchmarks import instant
 from slimnet.errors import SlimnetError
+from slimnet.precision import Precision
+from sweeps.check import examine
+from sweeps.config import Config
 from sweeps.executors.reporting import Compute
+from sweeps.jobs import Place
+from sweeps.machine import Machine, look
 from sweeps.progress import Progress, ProgressFile, RunningStage
-from sweeps.study import hold
+from sweeps.study import Facts, hold
 
 
 @pytest.fixture
@@ -91,10 +99,41 @@ def test_a_plan_of_a_new_study_tries_a_few_steps(
     status, out, _ = command(*plan)
     assert (status, "with 1 worker, by a few steps tried on cpu (" in out) == (0, True)
 
-    def fail(*arguments: object) -> None:
-        raise SlimnetError("the data are elsewhere")
+    def fail(question: Callable[..., object], *arguments: object) -> object:
+        if question is examine:
+            raise SlimnetError("the data are elsewhere")
+        return question(*arguments)
 
-    monkeypatch.setattr("sweeps.cli.plan.processes.ask", fail)
+    monkeypatch.setattr("sweeps.executors.processes.ask", fail)
     status, out, _ = command(*plan)
     assert (status, out.splitlines()[-1]) == (0, "time left: not known: the data are elsewhere")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_asks_those_who_would_compute_the_study(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = replace(FOUND.machine, kind="cuda", name="a GPU of the cluster", precision="bfloat16")
+
+    class Cluster:
+        def __init__(self, config: Config, note: object) -> None:
+            assert config.executor.kind == "ray"
+
+        def ask(self, question: Callable[..., object], *arguments: object) -> object:
+            return {look: machine, examine: replace(FOUND, machine=machine)}[question]
+
+        def places(self, machine: Machine) -> list[Place]:
+            return [Place("cuda:0", 1)] * 3
+
+    monkeypatch.setattr("sweeps.executors.processes.ask", None)  # nobody here
+    monkeypatch.setattr("sweeps.cli.plan.engine_of", Cluster)
+    known: list[str] = []
+
+    def facts(uid: str, precision: Precision, *others: Any) -> Facts:
+        known.append(precision)
+        return Facts(uid, precision, *others)
+
+    monkeypatch.setattr("sweeps.cli.studies.Facts", facts)
+    status, out, err = command("plan", "smoke", "--executor", "ray", "--runs", tmp_path)
+    assert (status, err, known) == (0, "", ["bfloat16"])
+    assert out.endswith(" with 3 workers, by a few steps tried on cuda (a GPU of the cluster)\n")

@@ -16,8 +16,10 @@ import pytest
 from running import CORE, PATIENCE, ROOT, Command, Sweep, wait_until
 from terminals import use_terminal
 
+from sweeps import claim
+from sweeps.config import load_config
 from sweeps.progress import ProgressFile
-from sweeps.study import hold
+from sweeps.study import hold, keep_config
 
 
 def test_watching_a_run_until_it_ends(
@@ -54,6 +56,19 @@ def test_the_end_of_watching_is_not_that_of_the_run(sweep: Sweep) -> None:
     assert watching.returncode == 0
     assert "the run goes on; watch it again with: " in out
     assert process.wait(PATIENCE) == 0
+
+
+def test_watching_ends_when_the_machine_of_the_run_is_dead(
+    sweep: Sweep, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_config(sweep.folder, load_config("smoke"))
+    (sweep.folder / "study.json").write_text('{"uid": "abc", "precision": "float32", "data": "1"}')
+    (sweep.folder / "driver.json").write_text("{}")
+    (sweep.folder / "driver.lease").write_text('{"machine": "node7-12345678", "owner": "other", "beats": 0}')
+    monkeypatch.setattr(claim, "EXPIRY", 0.1)
+    status, out, _ = command("watch", "smoke", "--runs", sweep.runs)
+    assert (status, out.splitlines()[0]) == (0, "the run has ended: 0 of 3 trials complete")
+    assert out.splitlines()[1].startswith("go on with:  ")
 
 
 def test_a_study_that_nothing_runs(finished: Sweep, command: Command) -> None:

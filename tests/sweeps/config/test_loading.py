@@ -116,27 +116,17 @@ def test_fields_defaults_and_types(write: Write) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("executor", "message"),
-    [
-        (
-            "{kind: local, gpus_per_stage: 1}",
-            "executor.gpus_per_stage is 1.*takes effect with executor.kind: ray",
-        ),
-        ("{kind: ray, gpu_share: 2}", "executor.gpu_share is 2.*takes effect with executor.kind: local"),
-        ("{address: 'head:6379'}", "executor.kind is missing; address takes effect with executor.kind: ray"),
-    ],
-)
-def test_an_option_of_the_other_executor_is_refused(executor: str, message: str) -> None:
+def test_options_of_a_cluster_without_the_kind_are_refused() -> None:
+    message = "executor.kind is missing; address takes effect with executor.kind: ray"
     with pytest.raises(ConfigError, match=message):
-        load_config("smoke", [f"executor={executor}"])
+        load_config("smoke", ["executor={address: 'head:6379'}"])
 
 
-def test_defaults_of_the_other_executor_may_be_said() -> None:
-    local = load_config("smoke", ["executor={kind: local, gpus_per_stage: auto, cpus_per_stage: 1}"]).executor
-    assert local.kind == "local"
-    ray = load_config("smoke", ["executor={kind: ray, gpu_share: 1, cpus_per_stage: 4}"]).executor
-    assert (ray.kind, ray.cpus_per_stage) == ("ray", 4)
+def test_one_section_describes_both_executors() -> None:
+    section = "executor={kind: ray, gpu_share: 2, cpus_per_stage: 4}"
+    for kind in ("local", "ray"):
+        executor = load_config("smoke", [section, f"executor.kind={kind}"]).executor
+        assert (executor.kind, executor.gpu_share, executor.cpus_per_stage) == (kind, 2, 4)
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "0.00001", ".00001", "+1.0e-05"])

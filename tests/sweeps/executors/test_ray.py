@@ -338,6 +338,17 @@ def test_an_address_at_which_there_is_no_cluster_is_an_error(command: Command, t
     assert not (tmp_path / "runs").exists()
 
 
+def test_as_many_stages_as_are_to_share_a_gpu_fit_on_it() -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install ray")
+    from sweeps.executors.ray_cluster import Cluster, _part
+
+    node = {"Resources": {"CPU": 100.0, "GPU": 1.0}}
+    for share in range(1, 101):
+        part = _part(share)
+        assert part == round(part, 4)  # as Ray has it
+        assert Cluster("", 1, part)._fit(node) == share
+
+
 def test_neither_the_config_nor_a_local_run_imports_ray() -> None:
     modules = "sweeps.config, sweeps.driver, sweeps.cli, sweeps.executors.local"
     program = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
