@@ -155,7 +155,8 @@ def _with_slimnet(artifact: Artifact, files: Sequence[Exported]) -> str:
     return (
         f"## With slimnet\n\n{predict if preprocessing_of(artifact.network) else ''}"
         f'`slimnet.load("{own[0]}"{model})` '
-        "gives the PyTorch network, which takes normalised images, to be trained or pruned further."
+        "gives the PyTorch network, which takes normalised images, to be trained or pruned further. "
+        "Install slimnet from its repository; the project of that name on PyPI is another one."
     )
 
 

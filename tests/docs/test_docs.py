@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,32 @@ def test_every_message_of_the_troubleshooting_page_is_said_somewhere() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     pages = str(yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)["nav"])
     assert not [page.name for page in (ROOT / "docs").glob("*.md") if f"'{page.name}'" not in pages]
+
+
+def test_no_page_leads_to_the_project_that_has_our_name_on_pypi() -> None:
+    for page in [*PAGES, *(ROOT / "examples").rglob("*.ipynb")]:
+        for line in page.read_text(encoding="utf-8").split("\n\n"):
+            if re.search(r"pip install (-\S+ )*'?slimnet(?![-\w])", line):
+                assert "nother project" in line or "another one" in line, (page.name, line)
+
+
+def test_the_page_on_installing_has_every_extra_and_the_name_of_the_wheel() -> None:
+    page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    rows = " ".join(re.findall(r"^\| (`.+?) \|", page, flags=re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", rows)) == set(project["optional-dependencies"])
+    assert f"slimnet-{slimnet.__version__}-py3-none-any.whl" in page
+
+
+def test_the_map_of_the_house_names_what_is_there() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for part in re.split(r"(?=^\| in )", page, flags=re.MULTILINE)[1:]:
+        folder = re.findall(r"`(.+?)/`", part)[0]
+        for row in re.findall(r"^\| (`.+?) \|", part, flags=re.MULTILINE):
+            for name in re.findall(r"`(.+?)`", row):
+                assert (ROOT / folder / name).exists(), name
+    for name in re.findall(r"`((?:scripts|tests|docs)/[^`]+)`", page):
+        assert (ROOT / name).exists(), name
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -49,7 +49,7 @@ def test_the_library_by_hand(example: Example) -> None:
 
 @pytest.mark.slow  # a kernel, and the sweep of smoke
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed; the extra docs has it")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed; the extra dev has it")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
