@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import subprocess
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import slimnet
+from sweeps.config import Config, load_config, shipped_configs
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -62,6 +65,39 @@ def test_every_message_of_the_troubleshooting_page_is_said_somewhere() -> None:
     for message in messages:
         for piece in re.split(r" ?… ?", message):
             assert piece in said, message
+
+
+def configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The parts of configs that pages show, with the number of the page's block."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        fenced = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+        indented = re.findall(r"(?:^    .*\n|(?<=\n)\n(?=    ))+", text, flags=re.MULTILINE)
+        for number, block in enumerate([*fenced, *map(textwrap.dedent, indented)]):
+            if re.match(rf"(#.*\n|\n)*(space|{'|'.join(Config.model_fields)}):", block):
+                shown = yaml.safe_load(block)
+                yield f"{page.name}-{number}", {"search": shown} if "space" in shown else shown
+
+
+@pytest.mark.parametrize("shown", [pytest.param(shown, id=name) for name, shown in configs()])
+def test_what_pages_show_of_configs_is_accepted(shown: dict[str, Any], tmp_path: Path) -> None:
+    shipped = yaml.safe_load(shipped_configs()["smoke"].read_text())
+    shipped["sparse"]["epochs"] = 12
+    if "search" in shown and "points" not in shown["search"]:
+        shown = shown | {"search": shipped["search"] | shown["search"]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(shipped | shown))
+    load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.slow  # networks of torchvision are traced, pruned and timed
+@pytest.mark.parametrize("page", ["library", "recipes"])
+def test_the_code_of_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        names: dict[str, Any] = {}
+        exec(code, names)
+        assert slimnet.count_params(names["smaller"]) < 0.95 * slimnet.count_params(names["model"])
 
 
 def test_every_page_is_in_the_navigation() -> None:
