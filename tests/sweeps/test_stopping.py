@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +176,19 @@ def test_one_go_two_halves_and_any_number_of_workers_stop_the_same(tmp_path: Pat
     assert ends(read_study(halves.runs, judging(sampler))) == ends(whole)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], StudyRecord]:
+    """The study of 14 trials that nothing disturbs, by its sampler."""
+    return cache(lambda sampler: Runner(tmp_path_factory.mktemp(sampler)).run(judging(sampler, trials=14)))
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 @pytest.mark.parametrize("signals", [1, 2])
 @pytest.mark.parametrize("forgets", [False, True])
 def test_interrupted_again_and_again_a_sweep_stops_the_same(
-    tmp_path: Path, sampler: str, signals: int, forgets: bool
+    tmp_path: Path, undisturbed: Callable[[str], StudyRecord], sampler: str, signals: int, forgets: bool
 ) -> None:
-    whole = Runner(tmp_path / "whole").run(judging(sampler, trials=14))
+    whole = undisturbed(sampler)
     runner = Runner(tmp_path / "parts")
     study, rounds = None, 0
     while study is None or not study.ended:
