@@ -357,7 +357,7 @@ class Projector:
         self._asked = time.monotonic()
         if patience and self._online and lacks:
             run, lack = next(iter(lacks.items()))
-            self._warn(f"W&B: the upload of {len(lacks)} runs is not complete ({run}: {lack})")
+            self._warn(f"W&B: runs whose upload is not complete: {len(lacks)} ({run}: {lack})")
 
     def _clear_away(self) -> None:
         """Delete wandb's folders of runs that all servers have confirmed where they have begun.

@@ -116,7 +116,7 @@ class Tracker:
             self._say(f"W&B: the run {run} is {how}")
         self._named |= self._projector.gone.items() | self._projector.anew.items()
         if closing and (runs := self._projector.cut_off(study)):
-            self._warn(f"W&B: {len(runs)} runs are on the server in part")
+            self._warn(f"W&B: runs that are on the server in part: {len(runs)}")
         return closing
 
     def _warn(self, problem: str, *options: str) -> None:
