@@ -33,6 +33,7 @@ HIDDEN = ("load one:", "more trials:", "latency:")  # lines that say nothing to 
 def run(config: str, runs: Path) -> tuple[list[str], Progress | None]:
     """Run a sweep; returns the lines that it prints, and how far it was at about SHOWN_AT of its epochs."""
     script = Path(sys.executable).with_name("sweeps")
+    runs.parent.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [script, "run", config, "--runs", runs.name, "--wandb", "disabled"],
         cwd=runs.parent,
