@@ -27,7 +27,10 @@ def sync_command(
     runs: RunsOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """Upload what the W&B server lacks of a study, and ask it for every run. Exit status 1 if any failed."""
+    """Upload what the W&B server lacks of a study.
+
+    Asks the server for every run. Exit status 1 if any failed.
+    """
     from sweeps.tracking import sync
 
     record = studies.read(config, runs)

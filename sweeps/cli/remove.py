@@ -33,10 +33,10 @@ def rm_command(
     runs: RunsOption = RUNS,
     yes: YesOption = False,
 ) -> None:
-    """Delete a study, with the stages of its own, and from its database.
+    """Delete a study and the stages that only it has.
 
-    Shows what would go, with its size, and asks. Single trials cannot be deleted, as the points of later
-    trials follow from them.
+    It goes from its database too. Shows what would go, with its size, and asks. Single trials cannot be
+    deleted, as the points of later trials follow from them.
 
     Exit status: 0 it is deleted; 1 you said no; 2 there is none, or no terminal to ask on; 3 it is being run.
     """

@@ -258,6 +258,13 @@ def test_the_version_is_that_of_the_package(command: Command) -> None:
     assert command("--version") == (0, f"sweeps of slimnet {slimnet.__version__}\n", "")
 
 
+def test_the_list_of_commands_says_each_in_a_whole_sentence(command: Command) -> None:
+    said, listed = command("--help")[1].split("Commands:\n")
+    assert "Usage: " in said
+    assert not [line for line in listed.splitlines() if line and not line.endswith(".")]
+    assert "..." not in listed
+
+
 @pytest.mark.slow  # a whole sweep
 def test_a_terminal_that_knows_no_greek_and_a_folder_with_a_question_mark(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path / "what? #1 ü")
