@@ -37,28 +37,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 _STORES = ("_parameters", "_buffers", "_modules")
+_OF_ALL = vars(nn.Module()).keys()
 _CONTAINERS = (list, dict, set, deque)
 
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Undo what a forward pass leaves on its modules: activations kept as attributes, lists that grew."""
-    before = [(module, vars(module).copy()) for module in modules.each(model)]
+    before = [(attributes, attributes.copy()) for attributes in map(vars, modules.each(model))]
     grown = [
         (value, value.copy())
-        for _, attributes in before
-        for name, value in attributes.items()
-        if (name[:1] != "_" or name in _STORES) and isinstance(value, _CONTAINERS)
+        for attributes, _ in before
+        for name in (*_STORES, *(attributes.keys() - _OF_ALL))
+        if (name in _STORES or name[:1] != "_") and isinstance(value := attributes.get(name), _CONTAINERS)
     ]
     try:
         yield
     finally:
-        for module, attributes in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-        for value, content in grown:
-            value.clear()
-            value.extend(content) if isinstance(value, list | deque) else value.update(content)
+        for attributes, content in before:
+            attributes.clear()
+            attributes.update(content)
+        for value, items in grown:
+            if value or items:
+                value.clear()
+                value.extend(items) if isinstance(value, list | deque) else value.update(items)
 
 
 @contextmanager

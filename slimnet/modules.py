@@ -24,7 +24,17 @@ def _walk(module: nn.Module, name: str, found: dict[str, nn.Module]) -> None:
 
 def each(model: nn.Module) -> list[nn.Module]:
     """All modules, each once."""
-    return list({id(module): module for module in named(model).values()}.values())
+    found: dict[int, nn.Module] = {}
+    _gather(model, found)
+    return list(found.values())
+
+
+def _gather(module: nn.Module, found: dict[int, nn.Module]) -> None:
+    if id(module) not in found:
+        found[id(module)] = module
+        for child in module._modules.values():
+            if child is not None:
+                _gather(child, found)
 
 
 def parameters(modules: list[nn.Module]) -> Iterator[Tensor]:

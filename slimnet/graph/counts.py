@@ -7,10 +7,11 @@ integers that remember what they count.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from slimnet.graph.labels import Atoms
 from slimnet.graph.settings import Setting
@@ -114,17 +115,26 @@ def counted(value: Any) -> list[Count]:
     return [size for size in sizes_in(value) if type(size) is Count]
 
 
+_SIZELESS = {int, float, bool, str, type(None), Tensor, nn.Parameter, torch.dtype, torch.device}
+
+
 def sizes_in(value: Any) -> list[Count | Setting]:
     """The counts and settings in an argument of a call."""
-    kind = type(value)
-    if kind is int or kind is Tensor or value is None:
-        return []
-    if kind is Count or kind is Setting:
-        return [value]
-    if isinstance(value, slice):
-        return sizes_in((value.start, value.stop, value.step))
-    if isinstance(value, dict):
-        return sizes_in(tuple(value.values()))
-    if isinstance(value, list | tuple):
-        return [size for item in value for size in sizes_in(item)]
-    return []
+    found: list[Count | Setting] = []
+    _collect((value,), found)
+    return found
+
+
+def _collect(values: Iterable[Any], found: list[Count | Setting]) -> None:
+    for value in values:
+        kind = type(value)
+        if kind in _SIZELESS:
+            continue
+        if kind is Count or kind is Setting:
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            _collect(value, found)
+        elif isinstance(value, dict):
+            _collect(value.values(), found)
+        elif isinstance(value, slice):
+            _collect((value.start, value.stop, value.step), found)

@@ -253,9 +253,10 @@ class Findings:
         values = self.record.values
         index = len(values)
         ancestors = 1 << index
+        parametric = bool(inputs)
         for source in inputs:
             ancestors |= values[source].ancestors
-        parametric = bool(inputs) and all(values[source].parametric for source in inputs)
+            parametric = parametric and values[source].parametric
         values.append(
             Value(tuple(tensor.shape), labels, "", parametric, index if root < 0 else root, ancestors)
         )

@@ -27,6 +27,7 @@ from slimnet.graph.step import Step
 from slimnet.wording import one_line
 
 _ALWAYS = ops.CONVOLUTIONS | ops.LINEAR | ops.NORMS | {"native_group_norm"}
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _MAKERS = {"zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "expand"}
 """Functions that make a tensor of a size, which holds the same for each channel."""
 
@@ -103,13 +104,13 @@ class ChannelFlow(Findings):
         if name == "__set__" and self.parameter(args[0]):
             return None  # nothing of the network's is changed
         if labels is not None:
-            if function == torch.Tensor.shape.__get__:  # type: ignore[attr-defined]
+            if function == _SHAPE:
                 return torch.Size(self._sizes(labels))
             if name in ("numpy", "tolist", "__array__"):
                 self.block_labels([labels], f"{name} takes it out of torch")
             if name in ("size", "numel", "nelement", "__len__"):
                 return self._size(name, labels, function(*args, **kwargs), args, kwargs)
-        elif name == "size" or function == torch.Tensor.shape.__get__:  # type: ignore[attr-defined]
+        elif name == "size" or function == _SHAPE:
             sizes = self._sizes_of_layer(args[0])
             if sizes is not None:
                 dims = [*args[1:], *kwargs.values()] if name == "size" else []

@@ -129,7 +129,7 @@ class Context:
     @property
     def module(self) -> str:
         """The innermost module whose forward is running, but the network itself; "" for that."""
-        return next((name for name in reversed(self.modules) if name), "")
+        return next(filter(None, reversed(self.modules)), "")
 
     def describe(self, op: str, modules: Mapping[str, nn.Module]) -> str:
         """An operation in words: as it was called, and the module whose forward calls it."""
@@ -251,12 +251,15 @@ def overwrites(func: Any) -> bool:
 
 def substitute(value: Any, replace: Callable[[Any], Any]) -> Any:
     """Replace tensors and what stands for them, in lists, tuples and dicts too."""
-    if isinstance(value, Tensor) or type(value) in (Ref, Parameter):
+    kind = type(value)
+    if kind in _REPLACED or isinstance(value, Tensor):
         return replace(value)
+    if kind in PLAIN:
+        return value
     if isinstance(value, list):
-        return [item if type(item) in _PLAIN else substitute(item, replace) for item in value]
+        return [item if type(item) in PLAIN else substitute(item, replace) for item in value]
     if isinstance(value, tuple):
-        return tuple([item if type(item) in _PLAIN else substitute(item, replace) for item in value])
+        return tuple([item if type(item) in PLAIN else substitute(item, replace) for item in value])
     if isinstance(value, dict):
         return {key: substitute(item, replace) for key, item in value.items()}
     return value
@@ -269,16 +272,20 @@ def tensors_in(value: Any) -> list[Tensor]:
     return found
 
 
-_PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device}
+PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device}
 _TENSORS = {Tensor, nn.Parameter}
+_REPLACED = {Ref, Parameter, *_TENSORS}
 
 
 def _collect(value: Any, found: list[Tensor]) -> None:
-    if isinstance(value, Tensor):
+    kind = type(value)
+    if kind is list or kind is tuple:
+        items: Any = value
+    elif kind in _TENSORS or isinstance(value, Tensor):
         found.append(value)
         return
-    if isinstance(value, dict):
-        items: Any = value.values()
+    elif isinstance(value, dict):
+        items = value.values()
     elif isinstance(value, list | tuple):
         items = value
     elif hasattr(value, "__dataclass_fields__"):
@@ -289,5 +296,5 @@ def _collect(value: Any, found: list[Tensor]) -> None:
         kind = type(item)
         if kind in _TENSORS:
             found.append(item)
-        elif kind not in _PLAIN:
+        elif kind not in PLAIN:
             _collect(item, found)

@@ -115,12 +115,13 @@ class Settings:
             if id(module) in seen or isinstance(module, torch.jit.ScriptModule):
                 continue
             seen.add(id(module))
-            is_layer = isinstance(module, _LAYERS)
+            attributes = vars(module)
+            sides = _OF_LAYERS if isinstance(module, _LAYERS) else {}
             own = not type(module).__module__.startswith("torch.")
-            for name, value in list(vars(module).items()) if own or is_layer else ():
-                side = _OF_LAYERS.get(name) if is_layer else None
-                if side or (own and not name.startswith("_")):
-                    vars(module)[name] = self._marked(value, f"{path}.{name}" if path else name, path, side)
+            for name in list(attributes if own else filter(attributes.__contains__, sides)):
+                if name[:1] != "_" and type(attributes[name]) in _MARKED:
+                    named = f"{path}.{name}" if path else name
+                    attributes[name] = self._marked(attributes[name], named, path, sides.get(name))
 
     def _marked(self, value: Any, name: str, layer: str, side: str | None) -> Any:
         if _is_number(value) and int.__index__(value) > 1:
@@ -165,6 +166,9 @@ class Settings:
     def changing(self) -> dict[str, Atoms]:
         """Those that are to be changed with what they count."""
         return {name: a for name, a in self.atoms.items() if name not in self._sides}
+
+
+_MARKED = {int, Setting, list, tuple}
 
 
 def _is_number(value: Any) -> bool:

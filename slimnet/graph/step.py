@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slimnet.graph import operations as ops
 from slimnet.graph.findings import Findings, Value
-from slimnet.graph.record import Call, Parameter, Ref, overwrites, substitute, tensors_in
+from slimnet.graph.record import PLAIN, Call, Parameter, Ref, overwrites, substitute, tensors_in
 
 
 class Step:
@@ -83,6 +83,8 @@ class Step:
         inputs: list[int] = []
 
         def refer(item: Any) -> Any:
+            if type(item) in PLAIN:
+                return item
             if isinstance(item, Tensor):
                 index = flow.number(item, layer=bool(self.layer))
                 if index is not None:

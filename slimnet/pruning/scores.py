@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph, ChannelGroup
+from slimnet.modules import named
 from slimnet.pruning.options import Score
 from slimnet.pruning.weight_scores import MEASURES, Batch, filter_scores, taylor_scores
 
@@ -21,7 +22,7 @@ Units = NDArray[np.int64]
 
 def norm_layers(graph: ChannelGraph) -> list[str]:
     """The BatchNorms of the network, in the order in which they run."""
-    modules = dict(graph.model.named_modules(remove_duplicate=False))
+    modules = named(graph.model)
     return [name for name in graph.layers if isinstance(modules[name], _BatchNorm)]
 
 

@@ -104,8 +104,11 @@ def _cut_out(model: Model, plan: PruningPlan, *, absorb: bool) -> Model:
     cuts = plan.cuts()
     # What is about to be replaced by a slice of itself needs no copy of its own.
     modules = named(model)
-    weights = [modules[name]._parameters.get(part) for name in cuts for part in PARAMETERS]
-    smaller = _copy(model, sharing=[weight for weight in weights if weight is not None])
+    replaced: list[Tensor | None] = [
+        modules[name]._parameters.get(part) for name in cuts for part in PARAMETERS
+    ]
+    replaced += [modules[name]._buffers.get(part) for name in cuts for part in STATISTICS]
+    smaller = _copy(model, sharing=[tensor for tensor in replaced if tensor is not None])
     layers = named(smaller)
     if absorb:
         absorb_constants(layers, plan, cuts)
@@ -253,6 +256,8 @@ def _copy_value(value: Any, known: dict[int, Any]) -> Any:
         known[id(value)] = copied = value.clone()
     elif kind is tuple and all(type(item) in _ATOMIC for item in value):
         return value
+    elif kind is set and all(type(item) in _ATOMIC for item in value):
+        known[id(value)] = copied = value.copy()
     else:
         return copy.deepcopy(value, known)
     return copied
@@ -376,8 +381,9 @@ def _set_counts(module: nn.Module) -> None:
     match module:
         case _ConvNd():
             weight = _outputs_first(module, module.weight)
-            module.groups = _conv_groups(module, weight)
-            module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+            groups = _conv_groups(module, weight)
+            outputs, inputs = weight.shape[:2]
+            vars(module).update(groups=groups, out_channels=outputs, in_channels=inputs * groups)
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape
         case _NormBase():

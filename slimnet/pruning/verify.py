@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph
 from slimnet.graph import operations as ops
-from slimnet.graph.record import WHOLE, Context, listening, substitute, tensors_in
+from slimnet.graph.record import WHOLE, Context, listening, tensors_in
 from slimnet.modes import evaluating, same_buffers, unchanged
 from slimnet.modules import buffers, named, parameters
 from slimnet.wording import one_line
@@ -33,6 +33,7 @@ _BY_DATA = _SELECTIONS | {"_local_scalar_dense", "is_nonzero", "equal"}
 """Operations after which what is called may depend on the numbers that were computed."""
 _SAME = {"clone", "contiguous", "alias"} | ops.VIEWS
 """Of these, which are called depends on how a tensor lies in memory, as that of one channel does."""
+_NONE: frozenset[int] = frozenset()
 Listed = tuple[str, tuple[Any, ...], str]
 
 
@@ -79,7 +80,7 @@ def verify(
         except Exception as error:
             raise _broken(context, error) from error
     recorded = [
-        (call.op, _numbers(call.op, (*call.args, *call.kwargs.values())), "")
+        (call.op, _numbers(call.op, call.args, call.kwargs, _NONE), "")
         for call in graph.record.calls
         if call.op not in _SAME
     ]
@@ -135,17 +136,16 @@ class _Listing:
         finally:
             self._within = False
         self._alive.append(result)
-        made = {id(result)} if isinstance(result, Tensor) else {id(tensor) for tensor in tensors_in(result)}
-        taken = {id(tensor) for tensor in tensors_in((args, kwargs) if kwargs else args)}
+        made = [id(tensor) for tensor in tensors_in(result)]
+        taken = [id(tensor) for tensor in tensors_in((args, kwargs) if kwargs else args)]
         if self._known.isdisjoint(taken):
             if not self._drawn.isdisjoint(taken) or torch.Tag.nondeterministic_seeded in _tags(function):
-                self._drawn |= made
+                self._drawn.update(made)
             return result
-        self._known |= made
-        explained = self._known | self._drawn if self._drawn else self._known
-        given = substitute((*args, *kwargs.values()), lambda item: None if id(item) in explained else item)
+        self._known.update(made)
         if op not in _SAME and not (op == "_to_copy" and id(args[0]) in self._parameters):
-            self.calls.append((op, _numbers(op, given), self._context.module))
+            explained = self._known | self._drawn if self._drawn else self._known
+            self.calls.append((op, _numbers(op, args, kwargs, explained), self._context.module))
         return result
 
     def listen(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -166,19 +166,25 @@ def _tags(function: Any) -> Sequence[torch.Tag]:
     return tags
 
 
-def _numbers(op: str, given: Iterable[Any]) -> tuple[Any, ...]:
-    """The numbers that an operation is given, in tensors from elsewhere too; no sizes."""
-    if op in _SIZED:
-        given = [value for value in given if isinstance(value, Tensor | list | tuple)]
-    found = []
-    for value in given:
-        if type(value) in (int, float, bool):
-            found.append(value)
-        elif isinstance(value, Tensor) and value.numel():
+def _numbers(op: str, args: Sequence[Any], kwargs: dict[str, Any], explained: Set[int]) -> tuple[Any, ...]:
+    """The numbers that an operation is given, in tensors too but for those explained; no sizes."""
+    sized, found = op in _SIZED, []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(value)
+        if kind is int or kind is float or kind is bool:
+            if not sized:
+                found.append(value)
+        elif kind is list or kind is tuple:
+            if value and type(value[0]) is not int:
+                found += [_content(item) for item in value if _tells(item, explained)]
+        elif _tells(value, explained):
             found.append(_content(value))
-        elif isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
-            found += [_content(item) for item in value if isinstance(item, Tensor) and item.numel()]
     return tuple(found)
+
+
+def _tells(value: Any, explained: Set[int]) -> bool:
+    """Whether something is a tensor from elsewhere."""
+    return isinstance(value, Tensor) and id(value) not in explained and value.numel() > 0
 
 
 def _content(tensor: Tensor) -> Any:

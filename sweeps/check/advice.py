@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 from slimnet.models.catalogue import names_weights
 from slimnet.pruning.options import NORM_SCORES
@@ -12,6 +13,7 @@ from sweeps.config.space import Entry, entries_of
 
 FEW_TO_COMPARE = 200  # validation images below which accuracies differ by chance alone
 MANY_CONSTANT = 0.01  # fraction of images of one colour
+STALE = 0.02  # of the statistics that BatchNorms begin with, which is left after training
 FEW_NAMED = 3  # classes that a sentence names
 
 
@@ -115,6 +117,16 @@ def _about_training(config: Config, findings: Findings) -> Iterator[str]:
         yield (
             f"the network has {outputs:,} outputs for {classes} classes, and the rest are never used; "
             "let its factory take num_classes"
+        )
+    steps = config.most_epochs * ceil(images / config.sparse.batch_size)
+    momentum = findings.network.norm_momentum
+    left = (1 - momentum) ** steps
+    if left > STALE and config.model.init is None:
+        yield (
+            f"BatchNorm moves its running statistics by {momentum:g} at a step, so that {steps:,} steps of "
+            f"training leave {left:.0%} of what they began as: the dense network and the uniformly narrower "
+            "ones, which are not recalibrated, are measured below their worth; train longer, lower "
+            "batch_size, or give the network's BatchNorms a momentum of 0.1"
         )
     if config.precision == "bfloat16" and findings.machine.precision == "float32":
         yield f"precision is bfloat16, which {findings.machine.name} only emulates; auto would be quicker"

@@ -75,6 +75,7 @@ class NetworkFacts:
         scaling_factors: how many the penalty acts on.
         groups: in the order in which the network runs.
         cuts: at both ends of the search space.
+        norm_momentum: the smallest share by which a BatchNorm moves its statistics at a step; 1 without one.
     """
 
     name: str
@@ -84,6 +85,7 @@ class NetworkFacts:
     scaling_factors: int
     groups: tuple[GroupFacts, ...]
     cuts: tuple[Cut, ...]
+    norm_momentum: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch._dynamo  # which the first optimiser would import, within what is timed
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.cost import count_macs, count_params
 from slimnet.data import Images, Splits, train_batches
@@ -88,6 +89,7 @@ def probe(config: Config, data_dir: Path | None) -> Findings:
         scaling_factors=sum(gamma.numel() for gamma in gammas.values()),
         groups=tuple(_group(group, middle.prune) for group in graph.groups),
         cuts=tuple(_cuts(graph, middle, splits)),
+        norm_momentum=_norm_momentum(network),
     )
     began = time.perf_counter()
     smaller = _tried(graph, middle, splits, facts.cuts)
@@ -109,6 +111,12 @@ def probe(config: Config, data_dir: Path | None) -> Findings:
         network=facts,
         times=Times(step, pruned_step, pruned_params, image, start + max(0.0, first - step), pruning),
     )
+
+
+def _norm_momentum(network: nn.Module) -> float:
+    """The smallest momentum of a BatchNorm with running statistics; 1 without one."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    return min((norm.momentum for norm in norms if norm.momentum is not None), default=1.0)
 
 
 def _network(config: Config, splits: Splits) -> nn.Module:

@@ -32,6 +32,7 @@ RULES: dict[str, Callable[[Step], Any]] = {
     **dict.fromkeys(("matmul", "bmm"), attention.product),
     "baddbmm": attention.product_sum,
     "scaled_dot_product_attention": attention.attention,
+    "multi_head_attention_forward": attention.torchs,
     "native_group_norm": layers.group_norm,
     "native_layer_norm": layers.layer_norm,
     "stack": moves.stack,

@@ -33,6 +33,14 @@ def attention(step: Step) -> Any:
     )
 
 
+def torchs(step: Step) -> Any:
+    """All that nn.MultiheadAttention does, with weights of queries, keys and values in one."""
+    return step.opaque(
+        f"{step.where} has the width and the heads that it was built with (attention of Linear layers can "
+        "lose heads)"
+    )
+
+
 def _per_matrix(step: Step, factors: list[Tensor], sizes: Any, added: Tensor | None = None) -> Any:
     """What becomes of a batch of matrices, which are kept or removed as wholes."""
     known = [labels for factor in factors if (labels := step.labels(factor)) is not None]

@@ -210,3 +210,19 @@ def test_the_parameters_of_fewer_heads_are_counted(attention: nn.Module) -> None
     for group in graph.groups:
         stays[np.delete(group.units, chosen.kept.get(group.name, np.arange(group.size)))] = False
     assert cost_model(graph).params(stays) == count_params(smaller)
+
+
+def test_torchs_attention_says_why_it_keeps_its_heads() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.attention = nn.Linear(8, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Any:
+            x = self.inner(x)
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    (group,) = trace(Network(), torch.zeros(1, 5, 8)).groups
+    assert group.reason.startswith(
+        "MultiheadAttention attention has the width and the heads that it was built"
+    )

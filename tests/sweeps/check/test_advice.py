@@ -89,6 +89,7 @@ def test_classes_are_named_up_to_three() -> None:
         (["sparse.batch_size=2000"], {}, "sparse.batch_size is 2000, more than the 1,000 training images"),
         (["finetune.batch_size=2000"], {}, "finetune.batch_size is 2000, more than"),
         ([], {"outputs": 1000}, "1,000 outputs for 2 classes, and the rest are never used"),
+        (["sparse.epochs=2"], {"norm_momentum": 0.01}, "by 0.01 at a step, so that"),
         (["precision=bfloat16"], {}, "precision is bfloat16, which a processor only emulates"),
         (["data.crop=16"], {}, "data.crop 16 pads images of 32 pixels"),
     ],
