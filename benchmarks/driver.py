@@ -16,13 +16,14 @@ from benchmarks import instant
 from slimnet.precision import Precision
 from sweeps.config import Config, load_config
 from sweeps.console import Console
-from sweeps.driver import Driver, resume
+from sweeps.driver import Driver
 from sweeps.executors import Event, Executor
 from sweeps.executors.inline import InlineExecutor
 from sweeps.interruption import Interruption
 from sweeps.jobs import Job
 from sweeps.outputs import write_outputs
 from sweeps.records import StudyRecord
+from sweeps.resuming import resume
 from sweeps.study import keep_config, make_study
 from sweeps.tracking import Tracker
 from sweeps.tracking.mode import Mode

@@ -1,36 +1,33 @@
-"""The loop of a sweep: trials become stages, workers compute them, and Optuna and W&B get the results."""
+"""The loop of a sweep: trials become stages, workers compute them, and Optuna and W&B get the results.
+
+`resuming` makes what it starts from, `telling` what others learn of a trial, and `overview` what is shown.
+"""
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from sweeps.config import Config
 from sweeps.console import Console
 from sweeps.executors import Event, Executor
 from sweeps.interruption import Interruption
 from sweeps.jobs import Job
-from sweeps.progress import Clock, Progress, ProgressFile, RunningStage, epochs_at
-from sweeps.records import StudyRecord, TrialRecord, smallest_near_dense
-from sweeps.stages import Stage, Store
-from sweeps.stages.sparse import SparseSpec
-from sweeps.stages.training import TrainingSpec
+from sweeps.overview import Overview, news
+from sweeps.progress import Progress, ProgressFile, RunningStage
+from sweeps.records import StudyRecord, TrialRecord
+from sweeps.stages import Stage
 from sweeps.state import State
-from sweeps.study import Point, Study
-from sweeps.study.database import REASON, Entry
-from sweeps.study.mirror import Mirroring, mirrored
+from sweeps.study import Study
+from sweeps.study.mirror import Mirroring
 from sweeps.study.sampling import Sampling
-from sweeps.study.storage import Storage, chosen_storage
+from sweeps.telling import ended_entry, open_entry, tell
 from sweeps.tracking import Tracker
 
 POLL_SECONDS = 0.25
-FRONT_ROWS = 10  # of the front shown while the sweep runs; all of it is printed at the end
 UNTOLD = 1.0  # seconds that the mirror may need for the last trials before the user is told
 SIGNALLED = 5.0  # seconds that it may need after a signal
 ASLEEP = 60.0  # seconds between two looks at the workers, after which this process itself was stopped
@@ -55,7 +52,7 @@ class Driver:
     Args:
         state: the study's state.
         study: the record that new trials are added to.
-        sampling: draws the points of new trials; up to date with the study, as `resume` returns it.
+        sampling: draws the points of new trials; up to date with the study, as `resuming.resume` returns it.
         mirror: passes the study on to Optuna's.
         executor: computes stages.
         tracker: passes the study on to W&B.
@@ -86,15 +83,13 @@ class Driver:
         self._interruption = interruption
         self._data_dir = data_dir
         self._published = ProgressFile(study.folder)
-        self._clock = Clock()
+        self._overview = Overview(state)
         self._told = state.ended_in_order()  # trials whose results the sampler and Optuna know
         self._running: dict[str, _Running] = {}
         self._lost: dict[str, int] = {}  # how often the worker of a stage was lost
         self._aside: set[int] = set()  # trials that were stopped from their W&B pages
-        self._best: dict[str, Any] | None = None  # the row of the best trial
-        self._best_of = (0, False)  # of how many complete trials, and whether the dense network is known
         self._stop_level = 0
-        self._began = self._looked = time.monotonic()
+        self._looked = time.monotonic()
 
     def run(self) -> StudyRecord:
         """Work until the goal is reached or a signal ends it; returns the study as it is then."""
@@ -167,23 +162,22 @@ class Driver:
             trial = self._state.trial(self._told)
             if trial.state == "running":
                 return
-            settle(self._study, trial)
-            self._sampling.tell(trial.number, objective_values(trial), violations(trial))
-            self._mirror.tell(_entry(trial, self._study.points[trial.number]))
+            tell(trial, self._study, self._sampling)
+            self._mirror.tell(ended_entry(trial, self._study.points[trial.number]))
             self._told += 1
 
     def _ask(self) -> None:
         point = self._sampling.ask()
         self._study.add(point)
         trial = self._state.add(point)
-        self._mirror.add(_open_entry(trial, point))
+        self._mirror.add(open_entry(trial, point))
         self._publish([trial] if trial.state != "running" else [])
 
     def _publish(self, ended: Sequence[TrialRecord] = ()) -> None:
         """Update W&B, print which trials have ended, and end the training of those that were stopped."""
         self._tracker.update(self._state.record())
         for trial in ended:
-            self._console.event(_news(trial))
+            self._console.event(news(trial))
             running = self._running.get(trial.stages[-1].key)
             if trial.stop and running and not self._state.is_needed(running.stage):
                 running.spared = True
@@ -205,9 +199,7 @@ class Driver:
         store = self._state.store
         folder = store.folder(stage)
         folder.prepare(stage)
-        shown = _shown(stage, self._state)
-        for row in folder.history() if shown.epoch else []:
-            shown = _after_epoch(stage, shown, row)
+        shown = self._overview.at_start(stage, folder)
         known = self._state.stage(stage.key).epochs_done
         where = self._executor.start(Job.of(stage, store, self._state.config, self._data_dir, known))
         logger.info("%s %s starts on %s", stage.name, stage.key, where)
@@ -245,19 +237,15 @@ class Driver:
             logger.warning("%s %s: %s", stage.name, stage.key, event.reason)
             self._console.event(f"{stage.name} {stage.key}: {event.reason}")
         elif event.kind != "alive":
-            self._clock.note(stage, event)
-            running.shown = replace(
-                running.shown, epoch=epochs_at(event), images_per_second=_images_per_second(stage, event)
-            )
+            running.shown = self._overview.after(event, stage, running.shown)
             if event.kind == "epoch":
-                running.shown = _after_epoch(stage, running.shown, event.row)
                 logger.info("%s %s epoch %d of %d", stage.name, stage.key, event.epoch, stage.epochs)
                 self._publish(self._state.advance(stage, event.row))
-                self._console.epoch(self._show(running))
+                self._console.epoch(self._overview.with_trials(stage, running.shown))
 
     def _end(self, stage: Stage, event: Event) -> None:
         """Handle the end of a stage, whatever its outcome."""
-        self._clock.forget(stage)
+        self._overview.forget(stage)
         folder = self._state.store.folder(stage)
         fails = event.kind == "failed"
         if event.kind in ("lost", "blocked"):
@@ -337,169 +325,9 @@ class Driver:
             self._running.clear()
 
     def _progress(self) -> Progress:
-        left = self._state.epochs_ahead()
-        current = dict.fromkeys(left, 0.0)  # parts of epochs
-        for running in self._running.values():
-            if running.stage.kind in current:
-                current[running.stage.kind] += running.shown.epoch % 1
-        done = self._state.epochs_done
-        rows, size = self._state.front(FRONT_ROWS)
-        complete, dense = self._state.count("complete"), self._state.stage(self._state.dense.key).metrics
-        if (complete, bool(dense)) != self._best_of:  # it is looked for in all trials
-            self._best_of = (complete, bool(dense))
-            best = smallest_near_dense(self._state.record())
-            self._best = best.row() if best else None
-        return Progress(
-            trials_done=complete + self._state.count("stopped"),
-            trials_stopped=self._state.count("stopped"),
-            trials_failed=self._state.count("failed"),
-            goal=self._state.goal,
-            epochs_done=done + sum(current.values()),
-            epochs_total=done + sum(left.values()),
-            seconds_left=self._seconds_left({kind: left[kind] - current[kind] for kind in left}),
-            running=[self._show(running) for running in self._running.values()],
-            front=rows,
-            front_size=size,
-            seconds=time.monotonic() - self._began,
+        return self._overview.progress(
+            [(running.stage, running.shown) for running in self._running.values()],
             idle=self._executor.idle(),
             retries=sum(self._lost.values()),
-            dense_accuracy=dense.get("val_accuracy"),
-            best=self._best,
             page=self._tracker.page,
         )
-
-    def _show(self, running: _Running) -> RunningStage:
-        """A running stage with the trials that are waiting for it now."""
-        trials = self._state.shown_with(running.stage)
-        return replace(running.shown, trials=tuple(trial.number for trial in trials))
-
-    def _seconds_left(self, epochs: dict[str, float]) -> float | None:
-        seconds = 0.0
-        for kind, count in epochs.items():
-            rate = self._clock.seconds_per_epoch(kind)
-            if rate is None:
-                return None
-            seconds += count * rate
-        return seconds / max(1, len(self._running))
-
-
-def resume(
-    study: Study, config: Config, runs: Path, storage: Storage | None = None
-) -> tuple[State, Sampling, Mirroring]:
-    """What a driver starts from: the study's state, its sampler, and the mirror of its record.
-
-    Damaged files of stages are set aside; `State.damage` tells of them.
-
-    Args:
-        study: its record.
-        config: its config.
-        runs: the folder of the studies.
-        storage: where the Optuna study is kept; the one that the config means if not given.
-    """
-    store = Store(runs, config.stages)
-    store.note_user()
-    state = State(config, study, store, mend=True)
-    sampling, entries = Sampling(config.search, config.seed), []
-    told = state.ended_in_order()
-    for number, point in enumerate(study.points):
-        trial = state.trial(number)
-        sampling.add(point)
-        if number < told:
-            settle(study, trial)
-            sampling.tell(number, objective_values(trial), violations(trial))
-            entries.append(_entry(trial, point))
-        else:
-            entries.append(_open_entry(trial, point))
-    facts = json.loads(json.dumps(asdict(study.facts)))  # as databases give them back
-    storage = storage or chosen_storage(config, study.folder)
-    return state, sampling, mirrored(storage, config, facts, entries)
-
-
-def objective_values(trial: TrialRecord) -> tuple[float, ...] | None:
-    """The objectives of a trial, in the config's order, as the sampler learns them.
-
-    Of a trial that was stopped they are estimated, as samplers learn nothing from one without values; None if
-    it failed or is still running.
-    """
-    if trial.stop is None and trial.state != "complete":
-        return None
-    facts = trial.stop.estimate if trial.stop else trial.facts()
-    return tuple(float(facts[name]) for name in trial.config.search.objectives)
-
-
-def violations(trial: TrialRecord) -> dict[str, float]:
-    """How far a trial is off each constraint, as the sampler learns it; empty if it failed or is running."""
-    if trial.stop is None and trial.state != "complete":
-        return {}
-    return trial.config.search.violations(trial.stop.estimate if trial.stop else trial.facts())
-
-
-def settle(study: Study, trial: TrialRecord) -> None:
-    """Record for good whether a trial was stopped; one that failed may be tried again."""
-    if trial.state != "failed":
-        study.settle(trial.number, trial.stop)
-
-
-def _entry(trial: TrialRecord, point: Point) -> Entry:
-    """A trial that has ended, as the Optuna study holds it; one that was stopped has no values there."""
-    is_complete = trial.state == "complete"
-    objectives = trial.config.search.objectives
-    facts = trial.facts() if is_complete else {REASON: trial.reason}
-    notes = {name: fact for name, fact in facts.items() if name not in objectives}
-    return replace(
-        _open_entry(trial, point),
-        values=objective_values(trial) if is_complete else None,
-        state=trial.state,
-        violations=violations(trial) if is_complete else {},
-        notes={**_keys(trial), **notes},
-    )
-
-
-def _open_entry(trial: TrialRecord, point: Point) -> Entry:
-    """A trial that the sampler has not seen the end of."""
-    return Entry(trial.number, point, None, "running", notes=_keys(trial))
-
-
-def _keys(trial: TrialRecord) -> dict[str, str]:
-    """The keys of a trial's stages, by which their folders are found."""
-    return {f"stage.{stage.name}": stage.key for stage in trial.stages}
-
-
-def _shown(stage: Stage, state: State) -> RunningStage:
-    """A stage as the display shows it before its first event."""
-    trials = state.shown_with(stage)
-    shared = stage.kind in ("sparse", "early", "curve", "latency") and stage.spec.pass_number == 1
-    return RunningStage(
-        name=stage.name,
-        trials=(),
-        beside=None if trials else state.name_beside(stage),
-        strength=trials[0].strength if trials else getattr(stage.spec, "strength", 0.0),
-        ratio=(trials[0].ratio or None) if trials and not shared else None,  # 0: a budget, not applied yet
-        epoch=float(state.stage(stage.key).epochs_done),
-        epochs=stage.epochs,
-    )
-
-
-def _after_epoch(stage: Stage, shown: RunningStage, row: Mapping[str, Any]) -> RunningStage:
-    """The stage as the display shows it after an epoch, given the epoch's row of the history."""
-    if isinstance(stage.spec, SparseSpec) and stage.spec.target is not None:
-        shown = replace(shown, strength=row["lambda"])
-    if "val_accuracy" in row:
-        shown = replace(shown, accuracy=row["val_accuracy"], measured=int(row["epoch"]))
-    return shown
-
-
-def _images_per_second(stage: Stage, event: Event) -> float | None:
-    assert isinstance(stage.spec, TrainingSpec), "only training has steps"
-    return event.pace * stage.spec.recipe.batch_size or None
-
-
-def _news(trial: TrialRecord) -> str:
-    """A line on how a trial ended."""
-    if trial.state in ("failed", "stopped"):
-        return f"trial {trial.number} {trial.state}: {trial.reason}"
-    row = trial.row()
-    return (
-        f"trial {trial.number} done: λ {row['lambda']:g}, ratio {row['ratio']:g}, "
-        f"{row['params']:,} parameters, validation {row['val_accuracy']:.1%}"
-    )

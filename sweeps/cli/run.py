@@ -103,7 +103,8 @@ def run_command(
     if not begun:
         engine.warm_up()  # meanwhile the imports, which take a while
 
-    from sweeps.driver import Driver, resume
+    from sweeps.driver import Driver
+    from sweeps.resuming import resume
     from sweeps.study.storage import held_storage
     from sweeps.tracking import Tracker, decide_mode
 

@@ -13,13 +13,14 @@ from benchmarks import instant
 from slimnet.errors import SlimnetError
 from sweeps.config import load_config
 from sweeps.console import Console
-from sweeps.driver import Driver, resume
+from sweeps.driver import Driver
 from sweeps.executors.inline import InlineExecutor
 from sweeps.interruption import Interruption
 from sweeps.outputs import pareto_table
 from sweeps.records import Histogram, StudyRecord
 from sweeps.report.summary import headline
 from sweeps.report.view import LAMBDA, StudyView
+from sweeps.resuming import resume
 from sweeps.study import keep_config, make_study
 from sweeps.tracking import Tracker
 from sweeps.tracking.mode import Mode

@@ -11,12 +11,13 @@ from typing import Any
 from benchmarks import instant
 from sweeps.config import Config, load_config
 from sweeps.console import Console
-from sweeps.driver import Driver, resume
+from sweeps.driver import Driver
 from sweeps.executors import Executor
 from sweeps.executors.inline import InlineExecutor
 from sweeps.interruption import Interruption
 from sweeps.jobs import Job, Place, Watch
 from sweeps.records import StudyRecord
+from sweeps.resuming import resume
 from sweeps.study import keep_config, make_study
 from sweeps.tracking import Tracker
 from sweeps.tracking.mode import Mode

@@ -19,13 +19,14 @@ from slimnet.errors import SlimnetError
 from sweeps import driver
 from sweeps.config import Config, load_config, resolve
 from sweeps.console import Console
-from sweeps.driver import Driver, resume
+from sweeps.driver import Driver
 from sweeps.executors.inline import PLACE, InlineExecutor
 from sweeps.executors.reporting import Compute
 from sweeps.interruption import Interruption
 from sweeps.jobs import DamagedInputError, Job, Place, Watch
 from sweeps.outputs import pareto_table, write_outputs
 from sweeps.records import StageRecord, StudyRecord
+from sweeps.resuming import resume
 from sweeps.retry import forget_failures
 from sweeps.stages import Stage, StageFolder, Store, chain
 from sweeps.state import State, read_study

@@ -17,7 +17,6 @@ from benchmarks.lockstep import Lockstep
 from sweeps import stopping
 from sweeps.cli.show import status_command
 from sweeps.config import Config, ConfigError, Search, load_config
-from sweeps.driver import objective_values
 from sweeps.outputs import pareto_table
 from sweeps.records import StudyRecord
 from sweeps.report.summary import epochs_saved, how_far
@@ -25,6 +24,7 @@ from sweeps.stages import Stage, Store
 from sweeps.state import read_study
 from sweeps.stopping import Course, Yardstick
 from sweeps.study import check_config, keep_config
+from sweeps.telling import objective_values
 
 # The rule
 
