@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -148,6 +149,9 @@ class StageActor:
             except UnfitNodeError:
                 self._unfit = True
                 raise
+            finally:
+                with suppress(OSError):
+                    job.store.drop_unused()  # as nobody else clears this node up
 
         report(computed, job, place, self._stop.is_set, self._add)
 

@@ -11,12 +11,13 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sweeps.claim import ClaimLostError, machine
-from sweeps.stages.remote import Remote, UnreachableError
+from sweeps.stages.remote import Remote, UnreachableError, Warn, when_reachable
 
 BEAT = 10.0  # seconds between two values of the counter
 EXPIRES = 60.0  # seconds without a new one, after which the writer counts as dead
@@ -62,6 +63,22 @@ class Lease:
             return False
         self._beating.start()
         return True
+
+    def acquire(self, stop: Callable[[], bool], warn: Warn) -> bool:
+        """Take the lease once nobody alive has it; False if `stop` ended the wait.
+
+        Args:
+            stop: ends it.
+            warn: told, in a sentence, that the place cannot be reached.
+        """
+        taken: list[bool] = []
+        while when_reachable(lambda: taken.append(self.take()), stop, warn):
+            if taken[-1]:
+                return True
+            end = time.monotonic() + LOOK
+            while time.monotonic() < end and not stop():
+                time.sleep(min(0.2, LOOK))
+        return False
 
     def check(self) -> None:
         """See at the place that nobody else has taken the lease.

@@ -14,9 +14,11 @@ from sweeps.stages.chain import Stage
 from sweeps.stages.folder import StageFolder
 from sweeps.stages.mirrored import MirroredFolder
 from sweeps.stages.remote import Remote
+from sweeps.stages.scratch import drop_unused
 
 SCRATCH = "SLIMNET_SCRATCH"  # an environment variable: a folder of this machine for copies
 COPIES = ".copies-"  # before the name of a folder with copies of the stages at a URL
+KEPT = 3600.0  # seconds for which a node of a cluster keeps a copy of a network that nothing uses
 USED_BY = ".used-by-"  # before the name of a file that holds the path of a runs folder with stages there
 
 
@@ -84,3 +86,8 @@ class Store:
         """
         if self.remote is not None:
             self.remote.check()
+
+    def drop_unused(self) -> None:
+        """Delete this machine's copies of networks at the URL that nothing has used for a while."""
+        if self.remote is not None:
+            drop_unused(self.root, KEPT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from sweeps.stages import lease as leases
 from sweeps.stages import remote as remotes
 from sweeps.stages.lease import Lease
 from sweeps.stages.remote import OpenFile, Remote, UnreachableError
+from sweeps.stages.store import KEPT
 
 METRICS = {"params": 5, "macs": 7, "val_accuracy": 0.5, "test_accuracy": 0.25}
 
@@ -203,6 +205,35 @@ def test_a_damaged_network_is_fetched_anew(at: Callable[[str], StageFolder], sta
     assert not other.drop_network()
     assert (network := other.network()) is not None
     assert network.read_bytes() == b"epoch 2"
+
+
+def test_a_network_that_nothing_has_used_for_a_while_is_kept_at_the_url_alone(
+    tmp_path: Path, stage: Stage
+) -> None:
+    store = Store(tmp_path / "a", f"memory://{tmp_path}/place")
+    one = store.folder(stage)
+
+    def drop(age: float) -> bool:
+        used = time.time() - age
+        os.utime(one.path / ".store.json", (used, used))
+        store.drop_unused()
+        return not one.checkpoint.exists()
+
+    def finish() -> None:
+        train(one, 1, 2)
+        one.commit(result(stage))
+
+    held(one, finish)
+    with one.hold(lambda: False):
+        assert not drop(2 * KEPT), "it is in use"
+    assert not drop(KEPT / 2)
+    assert drop(2 * KEPT)
+    assert store.folder(stage).state() == "done"
+    one.fetch_network()
+    store.drop_unused()
+    assert one.checkpoint.read_bytes() == b"epoch 2"
+    one.checkpoint.write_bytes(b"what is not at the URL")
+    assert not drop(2 * KEPT)
 
 
 def test_an_outage_is_met_once_and_then_left_alone_for_a_while(
