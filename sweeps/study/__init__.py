@@ -13,18 +13,8 @@ from sweeps.study.lock import (
     is_held,
     removal_lock,
 )
-from sweeps.study.record import (
-    DATABASE,
-    JOURNAL,
-    Facts,
-    Point,
-    Study,
-    check_data,
-    check_unchanged,
-    is_begun,
-    make_study,
-    open_study,
-)
+from sweeps.study.opening import check_data, check_unchanged, is_begun, make_study, open_study
+from sweeps.study.record import DATABASE, JOURNAL, Facts, Point, Study
 
 __all__ = [
     "DATABASE",

@@ -12,18 +12,16 @@ The results of trials are in the stage folders. The Optuna study, in study.db or
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from slimnet.data.catalogue import fingerprint
 from slimnet.errors import SlimnetError
 from slimnet.precision import Precision
 from sweeps.config import Config
 from sweeps.config.space import branch_of, contains
 from sweeps.files import write_json
-from sweeps.networks import Networks, check_networks, networks_from
+from sweeps.networks import Networks, networks_from
 from sweeps.records import Stop
 
 FACTS, TRIALS, ENDS = "study.json", "trials.jsonl", "ends.jsonl"
@@ -100,93 +98,29 @@ class Study:
             self.ends[number] = stop
 
 
-def make_study(
-    folder: Path,
-    config: Config,
-    precision: Precision | None,
-    networks: Networks | None = None,
-    machine: str = "",
-) -> Study:
-    """Open the study in `folder` to continue it, or begin it.
-
-    Args:
-        folder: runs/<study>.
-        config: must agree with the study's config in all fields that affect results.
-        precision: what the machine is best at, which a new study takes if its config says auto; not needed
-            for one that has begun.
-        networks: of a new study, from `sweeps.networks.make_networks`.
-        machine: of a new study: the name of the device that latencies are measured on.
-
-    Raises:
-        SlimnetError: a file is damaged, or the study began with other data, another network or in another
-            precision.
-    """
-    if is_begun(folder, config):
-        study = open_study(folder, config)
-        if config.precision not in ("auto", study.facts.precision):
-            raise SlimnetError(
-                f"precision is {config.precision}, but the study {config.study} began in "
-                f"{study.facts.precision}; give this one another name (--set study=NAME)"
-            )
-        check_unchanged(study, config)
-    else:
-        fixed = precision if config.precision == "auto" else config.precision
-        assert fixed is not None, "a new study needs a precision"
-        data = fingerprint(config.data.source)
-        facts = Facts(uuid.uuid4().hex, fixed, data, networks or {}, machine)
-        study = Study(folder, facts, [])
-    # In this order: without study.json the lines of the others are ignored.
-    _rewrite(folder / TRIALS, b"".join(map(_line, study.points)))
-    _rewrite(folder / ENDS, b"".join(_end_line(number, stop) for number, stop in study.ends.items()))
-    if not (folder / FACTS).exists():
-        write_json(folder / FACTS, asdict(study.facts))
-    return study
-
-
-def is_begun(folder: Path, config: Config) -> bool:
-    """Whether there is a record of the study in its folder; the Optuna study holds it too."""
-    return (folder / FACTS).exists() or _in_database(folder, config) is not None
-
-
-def open_study(folder: Path, config: Config) -> Study:
-    """Open the study in `folder`; changes nothing.
+def read(folder: Path, config: Config) -> Study:
+    """The record in a study's folder.
 
     Raises:
         SlimnetError: a file is missing or damaged.
     """
-    if not (folder / FACTS).exists() and (study := _in_database(folder, config)) is not None:
-        return study
     facts = _read_facts(folder / FACTS)
     points = _read_points(folder / TRIALS, config)
-    return Study(folder, facts, points, _read_ends(folder / ENDS, len(points)))
+    return Study(folder, facts, points, read_ends(folder, len(points)))
 
 
-def check_unchanged(study: Study, config: Config) -> None:
-    """Check that the data and the networks are those that the study began with.
-
-    Raises:
-        SlimnetError: they have changed, or a file cannot be read.
-    """
-    check_data(study, config)
-    check_networks(config, study.facts.networks)
-
-
-def check_data(study: Study, config: Config) -> None:
-    """Check that the data are those that the study began with.
-
-    Raises:
-        SlimnetError: they have changed, or a file cannot be read.
-    """
-    if study.facts.data != fingerprint(config.data.source):
-        raise SlimnetError(
-            f"the data of {config.data.source} have changed since the study {config.study} "
-            "began; give this one another name (--set study=NAME)"
-        )
+def write(study: Study) -> None:
+    """Write the record of a new study, and what of the record an interrupted driver has not written whole."""
+    # In this order: without study.json the lines of the others are ignored.
+    _rewrite(study.folder / TRIALS, b"".join(map(_line, study.points)))
+    _rewrite(study.folder / ENDS, b"".join(_end_line(number, stop) for number, stop in study.ends.items()))
+    if not (study.folder / FACTS).exists():
+        write_json(study.folder / FACTS, asdict(study.facts))
 
 
 def _read_facts(path: Path) -> Facts:
     try:
-        return _facts(json.loads(path.read_bytes()))
+        return facts_in(json.loads(path.read_bytes()))
     except FileNotFoundError:
         raise SlimnetError(f"{path} is missing; the next `run` rebuilds it from the stages") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -224,33 +158,21 @@ def _point(content: dict[str, Any]) -> Point:
     return point
 
 
-def _in_database(folder: Path, config: Config) -> Study | None:
-    """The record that the Optuna study holds; None if there is none that can be read."""
-    if not (folder / "config.yaml").exists() and not (folder / DATABASE).exists():
-        return None  # nothing was lost here
-    from sweeps.study.database import read_database
-    from sweeps.study.storage import known_storages
+def facts_in(content: dict[str, Any]) -> Facts:
+    """Facts from the content of study.json.
 
-    for storage in known_storages(config, folder):
-        try:
-            facts, entries = read_database(storage, config)
-            points = [entry.point for entry in entries]
-            return Study(folder, _facts(facts), points, _read_ends(folder / ENDS, len(points)))
-        except (SlimnetError, TypeError, ValueError):
-            continue
-    return None
-
-
-def _facts(content: dict[str, Any]) -> Facts:
-    """Facts from the content of study.json."""
+    Raises:
+        TypeError, ValueError, AttributeError: they are none.
+    """
     facts = Facts(**{**content, "networks": networks_from(content.get("networks", {}))})
     if facts.precision not in get_args(Precision):
         raise ValueError(f"precision is {facts.precision}")
     return facts
 
 
-def _read_ends(path: Path, trials: int) -> dict[int, Stop | None]:
-    """The ends in a file; without it, as in a study of an earlier version, every trial goes to its end."""
+def read_ends(folder: Path, trials: int) -> dict[int, Stop | None]:
+    """The ends in a study's folder; without any, as in an earlier version, every trial goes to its end."""
+    path = folder / ENDS
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
