@@ -21,6 +21,7 @@ from benchmarks import (
     stopping,
     streaming,
     targets,
+    tracking,
     training,
 )
 from slimnet.devices import device_name
@@ -44,6 +45,7 @@ LONG = {
     "finetuning": finetuning.main,
     "penalties": penalties.main,
     "targets": targets.main,
+    "tracking": tracking.main,
     "training-accuracy": training.accuracy,
 }
 

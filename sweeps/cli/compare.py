@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,12 +13,14 @@ import typer
 from slimnet.errors import SlimnetError
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, JsonOption, RunsOption
+from sweeps.cli.report import ShareOption, tell_published
 from sweeps.cli.show import print_json
 from sweeps.config import shipped_configs
 from sweeps.console import Console
 from sweeps.files import write_text
 from sweeps.report.compare import Compared, compare, compare_page, field_value, verdict
 from sweeps.report.html import render
+from sweeps.report.online import comparison_links, note_report
 
 LONGEST = 200  # letters of the names in a file's; most file systems allow 255 in all
 
@@ -29,12 +33,32 @@ ConfigsArgument = Annotated[
 ]
 
 
-def compare_command(configs: ConfigsArgument, runs: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+def compare_command(
+    configs: ConfigsArgument,
+    runs: RunsOption = RUNS,
+    as_json: JsonOption = False,
+    wandb: Annotated[
+        bool,
+        typer.Option(
+            "--wandb",
+            help="Publish it on W&B too: a report in the first study's project, replacing the one of before.",
+        ),
+    ] = False,
+    share: ShareOption = False,
+) -> None:
     """Compare the fronts and configs of studies.
 
     Shows how much each front covers and what differs in their configs, here and on a page in the report's
     folder of the first study.
     """
+    if share and not wandb:
+        raise SlimnetError("--share makes a link to the comparison on W&B; give --wandb too")
+    if as_json and wandb:
+        raise SlimnetError("--json only prints; leave out one of --json and --wandb")
+    if wandb:
+        from sweeps.report.web.publish import check_usable
+
+        check_usable("compare --wandb")
     found = [studies.read(config, runs) for config in configs]
     names = [study.name for study in found]
     if len(set(names)) < max(len(names), 2):
@@ -56,9 +80,28 @@ def compare_command(configs: ConfigsArgument, runs: RunsOption = RUNS, as_json: 
     ]
     if rows:
         console.table(rows, "What differs in their configs")
+    if wandb:
+        _publish(console, compared, configs, runs, share=share)
     page = runs / names[0] / "report" / page_name(names)
-    write_text(page, render(compare_page(compared)))
+    links = comparison_links(runs / names[0] / "wandb", page.name)
+    write_text(page, render(replace(compare_page(compared), links=links)))
     console.say(f"comparison: {page}")
+
+
+def _publish(
+    console: Console, compared: Compared, configs: Sequence[str], runs: Path, *, share: bool
+) -> None:
+    from sweeps.report.web.publish import publish_comparison
+
+    names = [study.name for study in compared.studies]
+    syncs = [
+        studies.Named(config, study.config, runs).command("sync")
+        for config, study in zip(configs, compared.studies, strict=True)
+    ]
+    published = publish_comparison(compared, [runs / name for name in names], syncs, share=share)
+    note_report(runs / names[0] / "wandb", page_name(names), published.report)
+    console.say(f"comparison on W&B: {published.report}")
+    tell_published(console, published, names, syncs)
 
 
 def page_name(names: Sequence[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,9 @@ from sweeps.report.html import build, render
 from sweeps.report.online import note_report
 from sweeps.report.serving import serving
 from sweeps.report.wording import plural
+
+if TYPE_CHECKING:
+    from sweeps.report.web.publish import Published
 
 NEWS_SECONDS = 2.0  # between two looks at the study
 
@@ -60,7 +64,7 @@ def report_command(
     if wandb:
         from sweeps.report.web.publish import check_usable
 
-        check_usable()
+        check_usable("report --wandb")
     record = studies.read(config, runs)
     if watch:
         _serve(record, config, runs, port)
@@ -79,11 +83,27 @@ def _publish(record: StudyRecord, config: str, runs: Path, *, share: bool) -> No
     console = Console()
     console.say(f"report on W&B: {published.report}")
     console.say(f"view on W&B: {published.view}")
+    tell_published(console, published, [record.name], [sync])
+
+
+def tell_published(
+    console: Console, published: Published, names: Sequence[str], syncs: Sequence[str]
+) -> None:
+    """Print the link to a report on W&B that everybody can use, and which runs it lacks.
+
+    Args:
+        console: to print on.
+        published: what was published.
+        names, syncs: of the studies, each with the command that uploads its runs.
+    """
     if published.shared:
         console.say(f"everybody with this link can see the report: {published.shared}")
-    if published.lacking:
-        missing = f"{published.lacking} of {plural(published.runs, 'run')}"
-        console.say(f"{missing} of the study are not on W&B, and so not in its panels; upload with: {sync}")
+    for name, sync, runs, lacking in zip(names, syncs, published.runs, published.lacking, strict=True):
+        if lacking:
+            console.say(
+                f"{lacking} of {plural(runs, 'run')} of {name} are not on W&B, and so not in its panels; "
+                f"upload with: {sync}"
+            )
 
 
 def _serve(record: StudyRecord, config: str, runs: Path, port: int) -> None:

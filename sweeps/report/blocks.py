@@ -92,6 +92,7 @@ class Card:
         facts: pairs of a name and a value.
         layers: the output channels of its layers, before and after, by name.
         link: the address of its file, if any.
+        run: that of its run on W&B, if any.
         colour: of a swatch before its name, as #rrggbb.
     """
 
@@ -101,6 +102,7 @@ class Card:
     facts: tuple[tuple[str, str], ...]
     layers: Mapping[str, tuple[int, int]]
     link: str
+    run: str
     colour: str
 
 

@@ -18,8 +18,10 @@ function layer(name, [before, after], widest) {
 function show(anchor) {
   const card = cards.cards[anchor];
   const parts = [element("h3", [element("span", "", { class: "swatch", style: `background:${card.colour}` }), card.title])];
-  const file = element("a", "save its network", { href: card.link, download: "" });
-  parts.push(element("p", card.link ? [`${card.state} · `, file] : card.state));
+  const state = [card.state];
+  if (card.link) state.push(" · ", element("a", "save its network", { href: card.link, download: "" }));
+  if (card.run) state.push(" · ", element("a", "its run on W&B", { href: card.run }));
+  parts.push(element("p", state));
   parts.push(element("dl", card.facts.map(([name, fact]) =>
     element("div", [element("dt", name), element("dd", fact)]))));
   if (card.widths.length) {

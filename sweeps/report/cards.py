@@ -18,13 +18,16 @@ from sweeps.stages import KINDS
 Facts = list[tuple[str, str]]
 
 
-def trial_cards(view: StudyView, shading: Shading, offered: Mapping[int, str]) -> Section:
+def trial_cards(
+    view: StudyView, shading: Shading, offered: Mapping[int, str], runs: Mapping[int, str]
+) -> Section:
     """Every trial on a card of its own, of which the page shows one at a time.
 
     Args:
         view: the study.
         shading: its colours.
         offered: the address of the networks that lie beside the report, by trial.
+        runs: the address of the runs on W&B, by trial.
     """
     uses = Counter(stage.key for trial in view.study.trials for stage in trial.stages)
     cards = tuple(
@@ -35,6 +38,7 @@ def trial_cards(view: StudyView, shading: Shading, offered: Mapping[int, str]) -
             (*_network(view, trial), *_comparisons(view, trial), *_course(trial, uses)),
             _layers(trial),
             offered.get(trial.number, ""),
+            runs.get(trial.number, ""),
             shading.colour(trial),
         )
         for trial in view.study.trials

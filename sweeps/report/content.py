@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePath
+from types import MappingProxyType
 
 from sweeps.comparison import Comparison
 from sweeps.records import StudyRecord
@@ -36,7 +37,11 @@ MOST_DETAILS = 20  # failures shown in detail; of a thousand with one cause, a f
 
 
 def report(
-    study: StudyRecord, offered: Mapping[int, str], folder: PurePath, comparison: Comparison | None = None
+    study: StudyRecord,
+    offered: Mapping[int, str],
+    folder: PurePath,
+    comparison: Comparison | None = None,
+    runs: Mapping[int, str] = MappingProxyType({}),
 ) -> Report:
     """The whole content.
 
@@ -45,6 +50,7 @@ def report(
         offered: the address of the networks that lie beside the report, by trial.
         folder: the report's, as a program that loads a network would name it.
         comparison: the study's comparison; made if not given.
+        runs: the address of the runs on W&B, by trial.
     """
     view = StudyView(study, comparison)
     shading = Shading.of(view)
@@ -59,8 +65,8 @@ def report(
         _where_lambda_matters(view, shading),
         _before_and_after(view, shading),
         _fine_tuning(view, shading),
-        all_trials(view, shading),
-        trial_cards(view, shading, offered),
+        all_trials(view, shading, runs),
+        trial_cards(view, shading, offered, runs),
         networks(view, shading, offered, folder),
         how_it_was_run(study),
         _stopped(view),

@@ -60,10 +60,11 @@ def write_report(study: StudyRecord, folder: Path, comparison: Comparison | None
 def build(study: StudyRecord, folder: Path, comparison: Comparison | None = None) -> Report:
     """The content of the page, and the networks of the front beside where it is to be; see `write_report`."""
     offered = offer_networks(study, folder)
-    from sweeps.report.online import links  # which needs sweeps.tracking, and that this package
+    from sweeps.report.online import links, run_pages  # which need sweeps.tracking, and that this package
 
-    report = content.report(study, offered, folder, comparison)
-    return replace(report, links=links(folder.parent / "wandb"))
+    kept = folder.parent / "wandb"
+    report = content.report(study, offered, folder, comparison, run_pages(study, kept))
+    return replace(report, links=links(kept))
 
 
 def render(report: Report, *, live: bool = False) -> str:
@@ -202,6 +203,7 @@ def _card_data(report: Report) -> dict[str, Any]:
             "colour": card.colour,
             "facts": card.facts,
             "link": card.link,
+            "run": card.run,
             "names": names.setdefault(tuple(card.layers), len(names)),
             "widths": list(card.layers.values()),
         }
@@ -306,10 +308,10 @@ def _cell(cell: Cell, column: Column) -> str:
 
 
 def _text(cell: Cell) -> str:
-    """What a cell shows; a link to a file saves it."""
+    """What a cell shows; a link to a file beside the page saves it."""
     if not cell.link:
         return escape(cell.text)
-    save = "" if cell.link.startswith("#") else " download"
+    save = "" if cell.link.startswith(("#", "http")) else " download"
     return f'<a href="{escape(cell.link)}"{save}>{escape(cell.text)}</a>'
 
 

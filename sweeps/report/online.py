@@ -1,4 +1,4 @@
-"""Where a study is on W&B, as its page on disk links to it."""
+"""Where a study and its trials are on W&B, as pages on disk link to them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from sweeps.files import write_json
+from sweeps.records import StudyRecord
 from sweeps.tracking.ledger import Ledger
+from sweeps.tracking.server import run_page
+from sweeps.tracking.views import trial_view
 
-FILE = "reports.json"  # the address of the report by the place of the runs; lost, it is noted again
+# The address of the study's report by the place of the runs, and those of comparisons by their pages on disk;
+# lost, they are noted again.
+FILE = "reports.json"
 
 
 def links(wandb_dir: Path) -> tuple[tuple[str, str], ...]:
@@ -22,13 +27,39 @@ def links(wandb_dir: Path) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def note_report(wandb_dir: Path, place: str, address: str) -> None:
-    """Note where a report was published.
+def comparison_links(wandb_dir: Path, page: str) -> tuple[tuple[str, str], ...]:
+    """Where a comparison is on W&B, with the address; nothing if it was not published.
+
+    Args:
+        wandb_dir: of the first study.
+        page: the name of its page on disk.
+    """
+    address = _reports(wandb_dir).get(page)
+    return (("comparison on W&B", address),) if address else ()
+
+
+def run_pages(study: StudyRecord, wandb_dir: Path) -> dict[int, str]:
+    """The addresses of the trials' runs on W&B, by trial; of several servers, on the first that has one."""
+    ledger, found = Ledger(wandb_dir), dict[int, str]()
+    for place in ledger.places():
+        for trial in study.trials:
+            if trial.number not in found and (own := ledger.begun_as(place, trial_view(study, trial))):
+                found[trial.number] = run_page(place, own)
+    return found
+
+
+def note_report(wandb_dir: Path, what: str, address: str) -> None:
+    """Note where the report of a study or a comparison was published.
+
+    Args:
+        wandb_dir: of the study, or the first of the comparison.
+        what: the place of the runs, or the name of the comparison's page on disk.
+        address: of the report.
 
     Raises:
         SlimnetError: it cannot be written.
     """
-    write_json(wandb_dir / FILE, {**_reports(wandb_dir), place: address})
+    write_json(wandb_dir / FILE, {**_reports(wandb_dir), what: address})
 
 
 def _reports(wandb_dir: Path) -> dict[str, str]:

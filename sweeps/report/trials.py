@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -18,8 +19,14 @@ _MEASURED = ("1 image", "64 images", "file")
 _SPLITS = ("validation", "test")
 
 
-def all_trials(view: StudyView, shading: Shading) -> Section:
-    """Accuracy and size of the dense network and of every trial."""
+def all_trials(view: StudyView, shading: Shading, runs: Mapping[int, str]) -> Section:
+    """Accuracy and size of the dense network and of every trial.
+
+    Args:
+        view: the study.
+        shading: its colours.
+        runs: the address of the runs on W&B, by trial.
+    """
     columns = (
         Column("trial"),
         *(Column(path_name(path)) for path in view.paths),
@@ -29,13 +36,23 @@ def all_trials(view: StudyView, shading: Shading) -> Section:
             for group in ("right after pruning", "after fine-tuning")
             for split in _SPLITS
         ),
+        *([Column("W&B", text=True)] if runs else []),
     )
-    rows = (_dense_row(view), *(_trial_row(view, trial, shading) for trial in view.study.trials))
+    rows = [_dense_row(view), *(_trial_row(view, trial, shading) for trial in view.study.trials)]
+    if runs:
+        addresses = ["", *(runs.get(trial.number, "") for trial in view.study.trials)]
+        rows = [_with_run(row, address) for row, address in zip(rows, addresses, strict=True)]
     last_pass = " Of several passes the last is shown." if view.passes > 1 else ""
     caption = (
         f"Accuracy and size of the dense network and of every trial; ● marks the Pareto front.{last_pass}"
     )
-    return Section("trials", "All trials", (Table(caption, columns, rows, sortable=True),))
+    return Section("trials", "All trials", (Table(caption, columns, tuple(rows), sortable=True),))
+
+
+def _with_run(row: Row, address: str) -> Row:
+    """A row with a link to the run on W&B, which a CSV has as its address."""
+    link = Cell("run", address, address) if address else Cell(UNKNOWN)
+    return replace(row, cells=(*row.cells, link))
 
 
 def _dense_row(view: StudyView) -> Row:

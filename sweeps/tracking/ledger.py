@@ -67,6 +67,11 @@ class Ledger:
         entry = self.at(place, unmixed.id)
         return _again(unmixed.id, entry.again if entry else 0)
 
+    def begun_as(self, place: str, view: RunView) -> str | None:
+        """The id with which a run was begun on a server; None if it was not, as far as is noted."""
+        begun = self.get(place, self.unmixed(place, view).id)
+        return self.id_at(place, view) if begun else None
+
     def former_ids(self, place: str, view: RunView) -> list[str]:
         """The ids under which a run that was begun again may still be on a server, with rows of its own."""
         unmixed = self.unmixed(place, view)

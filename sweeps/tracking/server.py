@@ -97,10 +97,6 @@ class Server:
         self.entity = entity or str(self._api.default_entity)
         self.place = f"{sdk.app_url(self._api)}/{self.entity}/{project}"
 
-    def page(self, run_id: str) -> str:
-        """The address of a run's page."""
-        return f"{self.place}/runs/{run_id}"
-
     def held(self, run_ids: Sequence[str]) -> dict[str, Held]:
         """What the server holds of these runs, by id; without those that it does not know.
 
@@ -168,6 +164,11 @@ class Server:
             own = held.summary.get("_wandb") or {}
             summary = {**held.summary, "_runtime": duration, "_wandb": {**own, "runtime": duration}}
             sdk.ask(self._api, _UPDATE, {"id": held.id, "summaryMetrics": json.dumps(summary)})
+
+
+def run_page(place: str, run_id: str) -> str:
+    """The address of a run's page, in the place of a server."""
+    return f"{place}/runs/{run_id}"
 
 
 def _held(run: dict[str, Any]) -> Held:

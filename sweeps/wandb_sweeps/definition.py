@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -12,6 +13,8 @@ from sweeps.config import Config
 from sweeps.config.space import By, Entry, Log, Range, entries_of
 
 TRIAL = "wandb-trial"  # the command that agents run
+ACCURACY = "val_accuracy"  # the objective that grows with the epochs, by which W&B may stop runs
+_ETA = 3  # of the runs that are as far, hyperband lets the best third go on
 
 
 def definition(config: Config, trial: Sequence[str], *, scheduled: bool) -> dict[str, Any]:
@@ -44,6 +47,8 @@ def definition(config: Config, trial: Sequence[str], *, scheduled: bool) -> dict
             "optimizer": "make_study",
             "search_space": "search_space",
         }
+    elif rule := _early_terminate(config):
+        chosen["early_terminate"] = rule
     return {
         "name": config.study,
         "program": "sweeps",
@@ -60,6 +65,20 @@ def _method(config: Config) -> str:
     if config.search.sampler == "grid":
         return "grid"
     return "bayes" if config.search.sampler != "random" and len(config.search.objectives) == 1 else "random"
+
+
+def _early_terminate(config: Config) -> dict[str, Any] | None:
+    """W&B's rule for stopping runs early, by their accuracy over the last fine-tuning.
+
+    None where the config asks for no stopping, or W&B cannot judge: it knows one objective, and compares runs
+    by how often they have measured it.
+    """
+    search, tuning = config.search, config.finetune
+    measured = math.ceil(tuning.epochs / tuning.evaluate_every)
+    uneven = {"finetune.epochs", "finetune.evaluate_every"} & search.space.keys()
+    if search.stopping is None or list(search.objectives) != [ACCURACY] or measured < 2 or uneven:
+        return None
+    return {"type": "hyperband", "min_iter": max(1, measured // 4), "eta": _ETA}
 
 
 def _parameter(config: Config, path: str) -> dict[str, Any]:

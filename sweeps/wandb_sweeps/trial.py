@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from sweeps.pareto import dominates
 from sweeps.records import StudyRecord
 from sweeps.tracking import sdk
 from sweeps.tracking.server import Server
-from sweeps.tracking.views import RunView, trial_view
+from sweeps.tracking.views import Row, RunView, trial_view
+from sweeps.wandb_sweeps.definition import ACCURACY
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 SWEEP = "WANDB_SWEEP_ID"
 NEWS_SECONDS = 2.0  # between two looks at the trial
 Read = Callable[[], StudyRecord | None]
+Rows = Callable[[int], Iterator[tuple[int, Row]]]
 logger = logging.getLogger("sweeps.tracking")
 
 
@@ -127,7 +130,9 @@ class _Follower:
         record = self._read()
         if record is None or not record.trials:
             return
-        self._view = view = self._of_agent(trial_view(_as_part(record, self._config), record.trials[0]))
+        trial = record.trials[0]
+        view = self._of_agent(trial_view(_as_part(record, self._config), trial))
+        self._view = view = replace(view, rows=partial(_judged_rows, view.rows, trial.stages[-1].name))
         if self._run is None:
             self._run = sdk.open_run(view, self._folder, "online")
             self._next = self._run.starting_step
@@ -157,9 +162,17 @@ class _Follower:
         own, search = view.summary, self._config.search
         others = Server(view.project, view.entity).summaries(os.environ[SWEEP])
         judged = {*search.objectives, *search.constraints}
-        measured = (one for one in (own, *others.values()) if _has_numbers(one, judged))
+        ended = (one for one in others.values() if one.get("state") == "complete")
+        measured = (one for one in (own, *ended) if _has_numbers(one, judged))
         allowed = [one for one in measured if search.allows(one)]
         return own in allowed and not any(dominates(one, own, search.objectives) for one in allowed)
+
+
+def _judged_rows(rows: Rows, last: str, start: int) -> Iterator[tuple[int, Row]]:
+    """Rows in which accuracies of the last training also have the name by which the sweep judges its runs."""
+    for step, row in rows(start):
+        measured = f"{last}/{ACCURACY}"
+        yield step, {**row, ACCURACY: row[measured]} if measured in row else row
 
 
 def _has_numbers(facts: dict[str, Any], names: Iterable[str]) -> bool:

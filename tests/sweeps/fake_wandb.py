@@ -359,9 +359,24 @@ class FakeWandb:
     def on_Heartbeat(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         """Give out a run once the one before has ended, and send the agent home after the last."""
         commands: list[dict[str, Any]] = []
-        if not json.loads(variables["runState"]):
+        running = json.loads(variables["runState"])
+        for run in running:
+            if self._is_worse(self.runs.get(run)):
+                self.runs[run].stopped = True
+                commands.append({"type": "stop", "run_id": run})
+        if not running:
             commands = [self.to_run.pop(0) if self.to_run else {"type": "exit"}]
         return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
+
+    def _is_worse(self, run: ServerRun | None) -> bool:
+        """Whether the sweep's hyperband stops a run, in its first band, by a metric that is maximized."""
+        rule, name = self.sweeps[-1].get("early_terminate"), self.sweeps[-1].get("metric", {}).get("name")
+        if rule is None or run is None:
+            return False
+        histories = ([row[name] for row in one.history if name in row] for one in (run, *self.runs.values()))
+        own, *every = (history[rule["min_iter"] - 1 :] for history in histories)
+        reached = sorted((values[0] for values in every if values), reverse=True)
+        return bool(own) and own[0] < reached[len(reached) // rule["eta"]]
 
     # Reports and views.
 

@@ -33,23 +33,28 @@ def fronts(studies: Sequence[StudyRecord]) -> Figure:
         for name, metric in {**SIZES, **MEASURED}.items()
         if all(any(t.metrics.get(metric) is not None for t in study.complete) for study in studies)
     }
-    colours = {study.name: ramp(i / max(len(studies) - 1, 1)) for i, study in enumerate(studies)}
+    shades = colours(studies)
     alt = "Scatter plot of accuracy over network size, the fronts of several studies"
     return Figure(
         "fronts",
         "A colour for each study: filled points and a line for its front, hollow ones for its other trials, "
         "a diamond for its dense network. Up and to the left is better.",
-        ((Plot("", alt, _drawing(studies, networks, sizes or dict(SIZES), colours)),),),
+        ((Plot("", alt, _drawing(studies, networks, sizes or dict(SIZES), shades)),),),
         (Choice("Size", tuple(sizes or SIZES)), Choice("Accuracy", tuple(HELD_OUT))),
-        tuple(Key(name, colour) for name, colour in colours.items()),
+        tuple(Key(name, colour) for name, colour in shades.items()),
     )
+
+
+def colours(studies: Sequence[StudyRecord]) -> dict[str, str]:
+    """A colour for each study, by its name."""
+    return {study.name: ramp(i / max(len(studies) - 1, 1)) for i, study in enumerate(studies)}
 
 
 def _drawing(
     studies: Sequence[StudyRecord],
     networks: Sequence[Mapping[str, Any]],
     sizes: Mapping[str, str],
-    colours: Mapping[str, str],
+    shades: Mapping[str, str],
 ) -> Drawing:
     every = [*networks, *(study.dense.metrics for study in studies if study.dense.metrics)]
     size_axes = {
@@ -58,7 +63,7 @@ def _drawing(
     }
     titles = {split: f"{split} accuracy" for split in HELD_OUT}
     drawing = axes(by_choice(SIZE, size_axes), accuracy_axis(by_choice(ACCURACY, titles)), height=480)
-    drawing["data"] = [trace for study in studies for trace in _traces(study, sizes, colours[study.name])]
+    drawing["data"] = [trace for study in studies for trace in _traces(study, sizes, shades[study.name])]
     return drawing
 
 

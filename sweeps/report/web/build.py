@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
@@ -43,6 +44,7 @@ class WebPages:
         entity: str,
         project: str,
         former: Sequence[str] = (),
+        addresses: Mapping[int, str] = MappingProxyType({}),
         *,
         place_known: bool = True,
     ) -> None:
@@ -52,6 +54,7 @@ class WebPages:
             study: what is reported.
             entity, project: where it is to be published.
             former: ids of runs there that were begun again under others, which no panel shows.
+            addresses: of the trials' runs there, by trial.
             place_known: False to leave out of the panels where their runs are, which asks the server.
         """
         comparison = Comparison(study)
@@ -59,7 +62,7 @@ class WebPages:
         self._shading = Shading.of(self._view)
         self._runs = Runs(study, former)
         self._place = {"entity": entity, "project": project} if place_known else {}
-        found = content.report(study, {}, PurePath(), comparison)
+        found = content.report(study, {}, PurePath(), comparison, addresses)
         kept = [section for section in found.sections if section.anchor not in ON_DISK]
         self.columns = columns(self._view)
         self.mark = f"Study {study.uid}"
@@ -87,16 +90,6 @@ class WebPages:
 
     def _block(self, block: Block) -> Iterator[Any]:
         match block:
-            case Paragraph(text):
-                yield wr.P(text=text)
-            case Code(text, summary):
-                if summary:
-                    yield wr.P(text=f"{summary}:")
-                yield wr.CodeBlock(code=text, language="yaml" if "YAML" in summary else "python")
-            case Facts(pairs):
-                yield wr.UnorderedList(items=[f"{name}: {value}" for name, value in pairs])
-            case Table():
-                yield wr.MarkdownBlock(text=markdown(block))
             case Figure():
                 for grid in grids(self._view, self._shading, self._runs, block):
                     yield self._grid(grid)
@@ -104,6 +97,8 @@ class WebPages:
                 if layers := self._layers(block):
                     yield wr.MarkdownBlock(text=markdown(layers))
                     yield self._grid(widths(self._view, self._runs))
+            case _:
+                yield from written(block)
 
     def _grid(self, grid: Grid) -> Any:
         runs = wr.Runset(
@@ -144,26 +139,47 @@ class WebPages:
         return ws.Section(name=section.title, panels=panels, is_open=True) if panels else None
 
 
+def written(block: Paragraph | Code | Facts | Table) -> Iterator[Any]:
+    """A block without panels."""
+    match block:
+        case Paragraph(text):
+            yield wr.P(text=text)
+        case Code(text, summary):
+            if summary:
+                yield wr.P(text=f"{summary}:")
+            yield wr.CodeBlock(code=text, language="yaml" if "YAML" in summary else "python")
+        case Facts(pairs):
+            yield wr.UnorderedList(items=[f"{name}: {value}" for name, value in pairs])
+        case Table():
+            yield wr.MarkdownBlock(text=markdown(block))
+
+
 def markdown(table: Table) -> str:
     """A table as markdown; of many rows, those that are marked or pinned."""
     rows, caption = table.rows, table.caption
     if len(rows) > MOST_ROWS:
         rows = tuple(row for row in rows if row.mark or row.pinned)
         caption += f" Of {count(len(table.rows))} rows the marked ones are shown; all runs are listed below."
-    head = [f"{column.group} · {column.name}" if column.group else column.name for column in table.columns]
+    names = (f"{column.group} · {column.name}" if column.group else column.name for column in table.columns)
     lines = [
-        head,
+        [_words(name) for name in names],
         [":--" if column.text else "--:" for column in table.columns],
         *(
-            [f"{'● ' * bool(row.mark and not at)}{cell.text}" for at, cell in enumerate(row.cells)]
+            [f"{'● ' * bool(row.mark and not at)}{_cell(cell)}" for at, cell in enumerate(row.cells)]
             for row in rows
         ),
     ]
-    body = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{body}\n\n{_plain(caption)}"
 
 
-def _cell(text: str) -> str:
+def _cell(cell: Cell) -> str:
+    """The text of a cell, which links to a run; places in the page on disk are not here."""
+    text = _words(cell.text)
+    return f"[{text}]({cell.link})" if cell.link.startswith("http") else text
+
+
+def _words(text: str) -> str:
     return _plain(text).replace("|", "\\|").replace("\n", " ")
 
 

@@ -23,6 +23,8 @@ from sweeps.comparison import Comparison
 from sweeps.outputs import pareto_table
 from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report import write_report
+from sweeps.tracking.ledger import Entry, Ledger
+from sweeps.tracking.views import run_id
 
 MakeStudy = Callable[..., StudyRecord]
 NOTHING = object()
@@ -583,6 +585,17 @@ def test_every_trial_has_a_card_that_the_tables_link_to(page: Page, study: Study
     shown = re.search(r'value="(trial-\d+)" selected', page.body)
     assert shown
     assert f"to {study.trials[int(shown[1][6:])].metrics['params']:,} (" in page.text, "the headline's"
+
+
+def test_trials_that_are_on_wandb_lead_to_their_runs(study: StudyRecord, tmp_path: Path) -> None:
+    place = "https://wandb.example/me/slimnet"
+    ledger = Ledger(tmp_path / "runs" / study.name / "wandb")
+    ledger.put(place, run_id(study, 4), Entry(again=1))
+    page = write(study, tmp_path)
+    address = f"{place}/runs/fashion-mini-4-again1-{study.uid[:6]}"
+    assert [card(page, trial.number)["run"] for trial in study.trials] == [""] * 4 + [address] + [""] * 7
+    assert [row[-1] for row in page.rows("trials")[2:]] == ["–"] * 5 + ["run"] + ["–"] * 7
+    assert f'<td class="text" data-value="{address}"><a href="{address}">run</a></td>' in page.body
 
 
 def test_a_card_has_the_widths_of_every_layer(page: Page, study: StudyRecord) -> None:

@@ -43,6 +43,28 @@ def test_the_search_that_comes_nearest(overrides: list[str], method: str) -> Non
     assert definition(load_config("smoke", overrides), ["smoke"], scheduled=False)["method"] == method
 
 
+SINGLE = ["search.objectives={val_accuracy: maximize}", "search.stopping=0.001", "finetune.epochs=8"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        (SINGLE, 2),
+        ([*SINGLE, "finetune.evaluate_every=4"], 1),
+        ([*SINGLE, "finetune.evaluate_every=8"], None),
+        ([*SINGLE, "search.stopping=null"], None),
+        ([*SINGLE, "search.objectives={val_accuracy: maximize, params: minimize}"], None),
+        ([*SINGLE, "search.objectives={params: minimize}"], None),
+        ([*SINGLE, "search.space={finetune.epochs: [2, 4, 8]}"], None),
+    ],
+)
+def test_w_and_b_stops_runs_where_it_can_judge_them(overrides: list[str], first: int | None) -> None:
+    sweep = definition(load_config("smoke", overrides), ["smoke"], scheduled=False)
+    rule = {"type": "hyperband", "min_iter": first, "eta": 3}
+    assert sweep.get("early_terminate") == (rule if first else None)
+    assert "early_terminate" not in definition(load_config("smoke", SINGLE), ["smoke"], scheduled=True)
+
+
 def test_w_and_b_itself_cannot_choose_in_a_conditional_space() -> None:
     space = "search.space={sparse.penalty: [l1, proximal], sparse.lambda: {by: sparse.penalty, l1: [0.01]}}"
     config = load_config("smoke", [space, "search.trials=2"])

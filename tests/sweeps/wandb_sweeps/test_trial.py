@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_wandb import FakeWandb
+from fake_wandb import FakeWandb, ServerRun
 from running import PATIENCE, ROOT, Command, Sweep
 from tracked import study, trial, with_networks
 
@@ -128,3 +128,32 @@ def test_an_agent_runs_a_trial_shares_stages_and_goes_on(
     assert sorted(runs.glob("stages/sparse/*/result.json")) == trained
     front = json.loads((runs / "smoke-abc" / "pareto.json").read_text())["front"]
     assert [row["ratio"] for row in front] == [0.5]
+
+
+# An agent and a run of the command line, which must be under way when it is stopped.
+@pytest.mark.slow
+def test_a_run_that_hyperband_stops_ends_after_its_epoch_and_is_told_as_stopped(
+    tmp_path: Path, command: Command, server: FakeWandb, finished: Sweep
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "stages").symlink_to(finished.runs / "stages")
+    single = ("search.objectives={val_accuracy: maximize}", "search.stopping=0", "finetune.epochs=1000")
+    overrides = [word for one in single for word in ("--set", one)]
+    status, _, err = command("wandb-sweep", "smoke", *overrides, "--runs", runs)
+    assert status == 0, err
+    (sweep,) = server.sweeps
+    assert sweep["early_terminate"] == {"type": "hyperband", "min_iter": 250, "eta": 3}
+    sweep["early_terminate"]["min_iter"] = 1
+    server.runs["best"] = ServerRun("best", "me/slimnet", history=[{"val_accuracy": 1.0}])
+
+    server.give_out("worse", POINT)
+    agent(tmp_path)
+
+    run = server.runs["worse"]
+    assert (run.summary["state"], run.exit_code, run.preempting) == ("stopped", 0, False)
+    assert ROWS <= len(run.history) < 1000
+    assert run.summary["val_accuracy"] == run.history[-1]["val_accuracy"]
+    assert [row["val_accuracy"] for row in run.history if "val_accuracy" in row] == [
+        row["finetune/val_accuracy"] for row in run.history if "finetune/val_accuracy" in row
+    ]

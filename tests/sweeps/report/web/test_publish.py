@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from sweeps.report.web.build import WebPages
 from sweeps.report.web.publish import publish
 from sweeps.tracking import sync
 from sweeps.tracking.study_view import study_views
+from sweeps.tracking.views import run_id
 
 SYNC = "python -m sweeps sync fashion-mini"
 PLACE = f"{USER}/slimnet"
@@ -37,12 +39,15 @@ def test_a_saved_report_is_the_same_when_it_is_loaded(server: FakeWandb, study: 
     hold_runs(server, study)
     published = publish(study, FOLDER, SYNC)
 
-    built = WebPages(study, USER, "slimnet").report
+    addresses = {
+        trial.number: f"{server.url}/{PLACE}/runs/{run_id(study, trial.number)}" for trial in study.trials
+    }
+    built = WebPages(study, USER, "slimnet", addresses=addresses).report
     loaded = wr.Report.from_url(published.report)
     assert loaded.title == built.title
     assert "/reports/fashion-mini--" in published.report
     assert shape(loaded) == shape(built)
-    assert published.lacking == 0
+    assert published.lacking == [0]
     assert published.shared is None
 
 
@@ -97,7 +102,7 @@ def test_a_link_to_share_stays_the_same(server: FakeWandb, study: StudyRecord) -
 def test_runs_that_are_not_on_the_server_are_counted(server: FakeWandb, study: StudyRecord) -> None:
     hold_runs(server, study)
     server.runs.popitem()
-    assert publish(study, FOLDER, SYNC).lacking == 1
+    assert publish(study, FOLDER, SYNC).lacking == [1]
 
 
 def test_runs_that_were_begun_again_are_found(
@@ -113,7 +118,7 @@ def test_runs_that_were_begun_again_are_found(
 
     published = publish(record, tmp_path, SYNC)
 
-    assert published.lacking == 0
+    assert published.lacking == [0]
     left_out = ws.Workspace.from_url(published.view).runset_settings.filters
     assert f"Metric(\"ID\") not in ['fashion-mini-dense-{record.uid[:6]}'" in left_out
 
@@ -146,6 +151,22 @@ def test_without_a_key_it_is_said_how_to_set_one(command: Command, tmp_path: Pat
     status, _, err = command("report", "smoke", "--wandb", "--runs", tmp_path / "runs")
     assert status == 2
     assert "wandb login" in " ".join(err.split())
+
+
+def test_trials_lead_to_their_runs(server: FakeWandb, study: StudyRecord) -> None:
+    hold_runs(server, study)
+    number = study.front[0]
+    del server.runs[run_id(study, number)]
+    report = wr.Report.from_url(publish(study, FOLDER, SYNC).report)
+    (table,) = (
+        block.text for block in report.blocks if isinstance(block, wr.MarkdownBlock) and "W&B |" in block.text
+    )
+    links = re.findall(r"\[run\]\((.*)\) \|", table)
+    assert links == [
+        f"{server.url}/{PLACE}/runs/{run_id(study, trial.number)}"
+        for trial in study.trials
+        if trial.number != number
+    ]
 
 
 @pytest.mark.parametrize("options", [["--share"], ["--wandb", "--watch"]])
