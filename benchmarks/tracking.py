@@ -52,8 +52,8 @@ def main() -> None:
     rows = sum(len(run.history) for run in server.runs.values())
     print(
         f"`sweeps run {CONFIG}` took {whole:.0f} s of CPU time in {seconds:.0f} s, and W&B at most "
-        f"{cost:.1f} s of it, {cost / whole:.1%}:\n{spent.service:.1f} s {SERVICE}, {spent.threads:.1f} s the "
-        f"driver's threads but the main one, {loading:.1f} s the import of wandb;\n"
+        f"{cost:.1f} s of it, {cost / whole:.1%}:\n{spent.service:.1f} s {SERVICE}, {spent.threads:.1f} s "
+        f"the driver's threads but the main one, {loading:.1f} s the import of wandb;\n"
         f"{len(server.runs)} runs with {rows} rows, {len(server.committed('model'))} networks."
     )
 

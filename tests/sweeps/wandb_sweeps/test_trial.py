@@ -133,11 +133,9 @@ def test_an_agent_runs_a_trial_shares_stages_and_goes_on(
 # An agent and a run of the command line, which must be under way when it is stopped.
 @pytest.mark.slow
 def test_a_run_that_hyperband_stops_ends_after_its_epoch_and_is_told_as_stopped(
-    tmp_path: Path, command: Command, server: FakeWandb, finished: Sweep
+    tmp_path: Path, command: Command, server: FakeWandb
 ) -> None:
     runs = tmp_path / "runs"
-    runs.mkdir()
-    (runs / "stages").symlink_to(finished.runs / "stages")
     single = ("search.objectives={val_accuracy: maximize}", "search.stopping=0", "finetune.epochs=1000")
     overrides = [word for one in single for word in ("--set", one)]
     status, _, err = command("wandb-sweep", "smoke", *overrides, "--runs", runs)
