@@ -113,7 +113,7 @@ class _Follower:
             if self._run is not None and self._view is not None:
                 view = self._view
                 if not view.ended and Server(view.project, view.entity).was_stopped(view.id):
-                    view = replace(view, state="stopped")  # else the sweep would hand it out again
+                    view = _stopped(view)  # else the sweep would hand it out again
                 sdk.log_models(self._run, view.models if self._uploads(view) else ())
                 sdk.finish_run(self._run, view)
         except Exception as error:
@@ -166,6 +166,10 @@ class _Follower:
         measured = (one for one in (own, *ended) if _has_numbers(one, judged))
         allowed = [one for one in measured if search.allows(one)]
         return own in allowed and not any(dominates(one, own, search.objectives) for one in allowed)
+
+
+def _stopped(view: RunView) -> RunView:
+    return replace(view, state="stopped", make_summary=lambda: {**view.summary, "state": "stopped"})
 
 
 def _judged_rows(rows: Rows, last: str, start: int) -> Iterator[tuple[int, Row]]:

@@ -98,6 +98,7 @@ def test_a_run_that_was_stopped_is_not_handed_out_again(
     server.runs["a"].preempting, server.runs["a"].stopped = False, stopped
     follow(record, tmp_path / "runs", "a", "none")
     assert server.runs["a"].preempting is not stopped
+    assert server.runs["a"].summary["state"] == ("stopped" if stopped else "running")
 
 
 # An agent, two runs of the command line, and the smoke sweep whose stages they share.
