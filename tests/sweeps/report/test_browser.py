@@ -208,6 +208,8 @@ def test_paper_keeps_colours(browser: Browser, study: StudyRecord, tmp_path: Pat
     for selector in (".swatch", ".legend input", "tbody .marked"):
         style = f"getComputedStyle(document.querySelector('{selector}')).printColorAdjust"
         assert browser.ask(style) == "exact", selector
+    browser.ask("document.querySelector('.scroller').classList.add('wide')")
+    assert browser.ask("getComputedStyle(document.querySelector('.swipe')).display") == "none"
 
 
 def test_a_phone_shows_where_a_table_goes_on(browser: Browser, study: StudyRecord, tmp_path: Path) -> None:
