@@ -376,7 +376,7 @@ class FakeWandb:
         histories = ([row[name] for row in one.history if name in row] for one in (run, *self.runs.values()))
         own, *every = (history[rule["min_iter"] - 1 :] for history in histories)
         reached = sorted((values[0] for values in every if values), reverse=True)
-        return bool(own) and own[0] < reached[len(reached) // rule["eta"]]
+        return bool(own and own[0] < reached[len(reached) // rule["eta"]])
 
     # Reports and views.
 

@@ -182,7 +182,7 @@ def _save(report: Any, mark: str, server: Server, share: bool) -> str | None:
     before = server.reports()  # asked of the server, as nothing that is noted here may be lost
     report.id = next((id_ for id_, text in before if mark in text), "")
     report.save()
-    return report.enable_share_link() if share else None
+    return str(report.enable_share_link()) if share else None
 
 
 def _save_view(study: StudyRecord, pages: WebPages, place: str) -> str:
