@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +32,22 @@ class Sweep:
         self.folder = runs / "smoke"
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *options: str, core: int | None = None, **popen: Any) -> subprocess.Popen[str]:
-        """Begin a run, on one core where that is said, and return its process."""
+    def start(
+        self, *options: str, core: int | None = None, anew: bool = False, **popen: Any
+    ) -> subprocess.Popen[str]:
+        """Begin a run, on one core where that is said, and return its process.
+
+        Args:
+            anew: let it import what it needs, as a user's does, where it would be forked from one that has.
+        """
         fixed = ("smoke", "--runs", str(self.runs), "--wandb", "disabled")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sweeps", "run", *fixed, *options],
-            **{
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.PIPE,
-                "preexec_fn": None if core is None else lambda: _stay_on(core),
-                **popen,
-            },
-            text=True,
-            cwd=ROOT,
-        )
+        process = python("-m", "sweeps", "run", *fixed, *options, core=core, anew=anew, **popen)
         self._started.append(process)
         return process
 
-    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str, anew: bool = False) -> subprocess.CompletedProcess[str]:
         """Run to the end."""
-        process = self.start(*options)
+        process = self.start(*options, anew=anew)
         out, err = process.communicate(timeout=PATIENCE)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -76,19 +76,101 @@ class Sweep:
                 process.communicate()
 
 
-def swift(runs: Path, *options: str, **popen: Any) -> subprocess.Popen[str]:
+def python(
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    core: int | None = None,
+    anew: bool = False,
+    **popen: Any,
+) -> subprocess.Popen[str]:
+    """A Python, forked from one that has torch loaded, unless it is to begin anew or has a terminal, say."""
+    pins = core is not None and hasattr(os, "sched_setaffinity")  # as on Linux
+    cores = {_number_of(core or 0)} if pins else set()
+    environment = {**os.environ, **(env or {})}
+    if sys.platform == "linux" and not anew and not popen:
+        return Forked(arguments, environment, cores)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pinned = {"preexec_fn": lambda: os.sched_setaffinity(0, cores)} if cores else {}
+    given = {**pipes, **pinned, **popen}
+    return subprocess.Popen([sys.executable, *arguments], **given, env=environment, text=True, cwd=ROOT)
+
+
+class Forked(subprocess.Popen[str]):
+    """A Python that warm.py has forked, on these cores, if any; its arguments begin with -m or -c."""
+
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str], cores: set[int]) -> None:
+        self.args, self.stdin = [sys.executable, *arguments], None
+        self.returncode: int | Any = None  # as typeshed has it
+        order = {
+            "given": arguments,
+            "folder": str(ROOT),
+            "environment": environment,
+            "cores": sorted(cores),
+        }
+        (out, their_out), (err, their_err), (news, their_news) = (os.pipe() for _ in range(3))
+        with open(os.devnull) as nothing:
+            theirs = (nothing.fileno(), their_out, their_err, their_news)
+            socket.send_fds(_warm(), [json.dumps(order).encode()], theirs)
+        for descriptor in theirs[1:]:
+            os.close(descriptor)
+        self.stdout, self.stderr = os.fdopen(out), os.fdopen(err)
+        self._news = os.fdopen(news, "rb", buffering=0)
+        self.pid = int(self._news.readline())
+
+    def poll(self) -> int | None:
+        if self.returncode is None and self._has_ended(0):
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not self._has_ended(timeout):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._news.readline())
+            self._news.close()
+        return self.returncode
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
+        streams = (self.stdout, self.stderr)
+        with ThreadPool(2) as pool:
+            texts = [pool.apply_async(stream.read) if stream else None for stream in streams]
+            out, err = (text.get(timeout) if text else "" for text in texts)
+        for stream in streams:
+            if stream:
+                stream.close()
+        self.wait(timeout)
+        return out, err
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        return bool(select.select([self._news], [], [], timeout)[0])
+
+
+@cache
+def _warm() -> socket.socket:
+    """The socket for orders of a warm.py."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("warm.py")), str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))},
+        )
+    return ours
+
+
+def swift(runs: Path, *options: str, env: dict[str, str] | None = None, **how: Any) -> subprocess.Popen[str]:
     """Start the smoke sweep with stages that take no time; see swift.py."""
     path = os.pathsep.join((str(Path(__file__).parent), str(ROOT)))
-    command = [sys.executable, "-c", "import swift; swift.main()", "run", "smoke", "--runs", str(runs)]
-    environment = {**os.environ, "PYTHONPATH": path, **popen.pop("env", {})}
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen}
-    return subprocess.Popen([*command, *options], **given, env=environment, text=True)
+    given = ("run", "smoke", "--runs", str(runs), *options)
+    environment = {"PYTHONPATH": path, **(env or {})}
+    return python("-c", "import swift; swift.main()", *given, env=environment, **how)
 
 
-def _stay_on(core: int) -> None:
-    if hasattr(os, "sched_setaffinity"):  # on Linux
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[core % len(cores)]})
+def _number_of(core: int) -> int:
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[core % len(cores)]
 
 
 @contextmanager

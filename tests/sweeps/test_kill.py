@@ -36,14 +36,14 @@ def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
     sweep: Sweep, tmp_path: Path
 ) -> None:
     alone = Sweep(tmp_path / "alone")
-    undisturbed = alone.start(*OPTIONS, core=CORE + 1)
+    undisturbed = alone.start(*OPTIONS, core=CORE + 1, anew=True)
     # Lines that a driver may still log, and then seconds that it lives on; every fourth dies while it starts.
     lives = [(random.randint(1, 3) if kill % 4 else 0, random.uniform(0, 0.3)) for kill in range(KILLS)]
     print("lives of the drivers in lines and seconds:", lives)
 
     for lines, seconds in lives:
         wanted = len(sweep.log()) + lines
-        process = sweep.start(*OPTIONS, core=CORE)
+        process = sweep.start(*OPTIONS, core=CORE, anew=True)
         wait_until(partial(has_lines, sweep, wanted))
         time.sleep(seconds)
         below = children(process)
@@ -52,7 +52,7 @@ def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
         # A worker that was being born cannot read its orders to the end, which Python itself tells.
         assert err == "" or err.endswith(TORN)
         wait_until_gone(below)
-    for last in (sweep.start(*OPTIONS, core=CORE), undisturbed):
+    for last in (sweep.start(*OPTIONS, core=CORE, anew=True), undisturbed):
         _, err = last.communicate(timeout=PATIENCE)
         assert (last.returncode, err) == (0, "")
     assert (sweep.folder / "pareto.json").read_bytes() == (alone.folder / "pareto.json").read_bytes()
@@ -76,7 +76,7 @@ def start(runs: Path, sampler: str, log: Path, **environment: str) -> subprocess
     )
     options = ["--workers", "2", "--trials", str(TRIALS), "--wandb", "offline", "--quiet"]
     changes = [part for override in overrides for part in ("--set", override)]
-    return swift(runs, *options, *changes, env={"SWIFT_LOG": str(log), **environment})
+    return swift(runs, *options, *changes, env={"SWIFT_LOG": str(log), **environment}, anew=True)
 
 
 def processes_of(log: Path) -> list[int]:

@@ -134,7 +134,7 @@ def test_a_sweep_that_is_killed_goes_on_in_an_empty_runs_folder(tmp_path: Path, 
     undisturbed = swift(tmp_path / "plain", *options)
     (tmp_path / "first" / "stages").mkdir(parents=True)
     (tmp_path / "first" / "stages" / "gate").touch()
-    first = swift(tmp_path / "first", *there, env={"SWIFT_LOG": str(log)})
+    first = swift(tmp_path / "first", *there, env={"SWIFT_LOG": str(log)}, anew=True)
     files, path = fsspec.core.url_to_fs(place, use_listings_cache=False)
     wait_until(
         lambda: sum(name.endswith("stage.json") for name in files.find(path)) == 2 or first.poll() is not None
@@ -142,7 +142,7 @@ def test_a_sweep_that_is_killed_goes_on_in_an_empty_runs_folder(tmp_path: Path, 
     first.send_signal(signal.SIGKILL)
     assert first.communicate(timeout=PATIENCE)[1] == ""
 
-    second = swift(tmp_path / "second", *there, env={"SWIFT_LOG": str(log)})
+    second = swift(tmp_path / "second", *there, env={"SWIFT_LOG": str(log)}, anew=True)
     for process in (second, undisturbed):
         assert (process.communicate(timeout=PATIENCE)[1], process.returncode) == ("", 0)
     fronts = [tmp_path / runs / "smoke" / "pareto.json" for runs in ("second", "plain")]

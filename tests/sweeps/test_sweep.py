@@ -37,9 +37,9 @@ def run(sweep: Sweep, command: Command, *options: str) -> tuple[int, str, str]:
 # Interruptions
 
 
-@pytest.mark.slow  # two sweeps in processes of their own, each of which imports torch twice
+@pytest.mark.slow  # two sweeps in processes of their own, one of which imports torch
 def test_ctrl_c_ends_the_epochs_in_hand_and_the_same_command_goes_on(sweep: Sweep) -> None:
-    process = sweep.start(*SOME)
+    process = sweep.start(*SOME, anew=True)
     sweep.wait_for_epochs(1, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
@@ -178,7 +178,7 @@ def loads_torch(process: subprocess.Popen[str]) -> bool:
 def test_a_signal_while_it_starts_leaves_no_traceback(
     sweep: Sweep, moment: Callable[[subprocess.Popen[str]], bool]
 ) -> None:
-    process = sweep.start()
+    process = sweep.start(anew=True)
     wait_until(lambda: moment(process))
     started = children(process)
     process.send_signal(signal.SIGINT)

@@ -627,7 +627,7 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path: Path, command: 
 
 
 def test_no_traceback_in_a_process_of_its_own(sweep: Sweep) -> None:
-    result = sweep.run("--set", "prune.ratios=0.5")
+    result = sweep.run("--set", "prune.ratios=0.5", anew=True)
     assert (result.returncode, result.stdout) == (2, "")
     (message,) = result.stderr.splitlines()
     assert message.startswith("Error: --set prune.ratios=0.5: ")

@@ -278,14 +278,14 @@ def test_a_driver_that_is_killed_and_begun_again_takes_up_what_still_runs(
     runs, environment = tmp_path / "runs", {"SWIFT_RAY": nodes.address}
     runs.mkdir()
     (runs / "gate").touch()
-    driver = swift(runs, *options, env=environment)
+    driver = swift(runs, *options, env=environment, anew=True)
     wait_until(lambda: len(list(runs.glob("stages/*/*/history.jsonl"))) == 2 or driver.poll() is not None)
 
     driver.send_signal(signal.SIGKILL)
     _, complaints = driver.communicate(timeout=PATIENCE)
     actors = ray.util.list_named_actors(all_namespaces=True)
     assert len(actors) >= 2, complaints
-    again, log = swift(runs, *options, env=environment), runs / "smoke" / "driver.log"
+    again, log = swift(runs, *options, env=environment, anew=True), runs / "smoke" / "driver.log"
     wait_until(lambda: log.read_text().count(" is taken up on ") == 2 or again.poll() is not None)
     (runs / "gate").unlink()
     _, complaints = again.communicate(timeout=PATIENCE)
