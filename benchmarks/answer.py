@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,13 +27,14 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.data import Source, Splits, load_dataset, split, train_batch_count
+from slimnet.data import Source, Splits, load_dataset, split, train_batch_count, train_batches
 from slimnet.data.augmentation import Augmentation
 from slimnet.evaluation import measure
 from slimnet.models.blocks import Bottleneck
 from slimnet.models.residual import ResNet
 from slimnet.precision import native_precision
 from slimnet.pruning.calibrate import recalibrate_on
+from slimnet.pruning.options import Score
 from slimnet.pruning.planning import scaling_factors
 from slimnet.training.loop import train
 from slimnet.training.memory import keep_memory
@@ -58,7 +60,7 @@ class Method:
         share: of all epochs, for training the dense network sparse; 0 for a network that comes from no other.
         target: the fraction of scaling factors wanted near zero (see `Sparsity`); None for `strength`.
         strength: λ.
-        layer_floor, cost_power: of `slimnet.plan`, the cost being parameters.
+        score, layer_floor, cost_power: of `slimnet.plan`, the cost being parameters.
         weights: of the smaller network: "new", "kept", or "rewound" to those after `rewind` of the epochs.
         rewind: the share of all epochs after which weights are set aside.
         joined: one one-cycle from the first sparse epoch to the last, instead of one before and one after.
@@ -66,14 +68,15 @@ class Method:
         stretch: this many times as many epochs in all.
         planes, expansion: of a network that comes from no other: the factor from one stage's planes to the
             next, and how much wider a block ends. 2 and 4 are the uniform control.
-        lr, weight_decay, distill: of the final training; the teacher is the dense network, trained like the
-            control.
+        lr, weight_decay, distill: of the final training; the teacher is the network that was cut, or for one
+            that comes from no other the dense network, trained like the control.
         batch_size: of every training.
     """
 
     share: float = 0.0
     target: float | None = None
     strength: float = 0.0
+    score: Score = "gamma"
     layer_floor: float = 0.0
     cost_power: float = 0.0
     weights: Literal["new", "kept", "rewound"] = "new"
@@ -93,6 +96,7 @@ METHODS = {
     "uniform": Method(),
     "slimmed": Method(share=0.12, target=0.7, layer_floor=0.5, cost_power=0.5),
     "global": Method(share=0.2, strength=0.03),
+    "kept": Method(share=0.48, score="lamp", layer_floor=0.8, weights="kept", batch_size=32),
 }
 
 
@@ -103,7 +107,7 @@ def parse(text: str) -> Method:
     values: dict[str, Any] = {}
     for change in changes:
         key, _, value = change.partition("=")
-        values[key] = value if kinds[key].startswith("Literal") else json.loads(value)
+        values[key] = json.loads(value) if kinds[key] in ("int", "float", "bool", "float | None") else value
     return replace(METHODS[name], **values)
 
 
@@ -192,8 +196,10 @@ def finish(task: Task, model: nn.Module, recipe: Recipe, teacher: nn.Module | No
     train(model, task.splits, recipe, seed=task.seed + 1000, gammas={}, teacher=teacher, precision=precision)
 
 
-def dense(task: Task, folder: Path) -> nn.Module:
-    """The dense network, trained like the control: the teacher."""
+def teacher(task: Task, method: Method, folder: Path) -> nn.Module:
+    """What the smaller network learns from besides the labels."""
+    if method.share:
+        return sparse(task, method, folder).eval()
     recipe = task.recipe(Method())
     what = {"task": task.name, "seed": task.seed, "dense": asdict(recipe)}
     return cached(folder, what, task.network(), lambda model: finish(task, model, recipe)).eval()
@@ -205,7 +211,7 @@ def sparse(task: Task, method: Method, folder: Path, until: float = 1.0) -> nn.M
     last = min(epochs, round(task.epochs * until))
     recipe = task.recipe(Method(batch_size=method.batch_size), epochs=epochs)
     if method.joined:
-        recipe = Part(**asdict(recipe), end=method.share)
+        recipe = Part(**vars(recipe), end=method.share)
     sparsity = Sparsity(target=method.target)
     what = {"task": task.name, "seed": task.seed, **asdict(recipe), **asdict(sparsity)}
     what |= {"strength": method.strength, "last": last}
@@ -234,11 +240,15 @@ def cut(task: Task, method: Method, budget: int, folder: Path) -> nn.Module:
     plan = slimnet.plan(
         slimnet.trace(model, task.splits.example),
         params=budget,
+        score=method.score,
         streams=True,
         min_channels=1,
         layer_floor=method.layer_floor,
         cost_aware="params",
         cost_power=method.cost_power,
+        batches=islice(
+            train_batches(task.splits.train, task.splits, method.batch_size, seed=task.seed, epoch=0), BATCHES
+        ),
     )
     if method.weights == "rewound":
         early = sparse(task, method, folder, until=method.rewind)
@@ -280,8 +290,8 @@ def result(task: Task, method: Method, width: int, folder: Path) -> Row:
     recipe = task.recipe(method, epochs=left, distill=method.distill)
     if method.joined:
         begin = method.rewind if method.weights == "rewound" else method.share
-        recipe = Part(**asdict(recipe), begin=begin)
-    finish(task, model, recipe, dense(task, folder) if method.distill else None)
+        recipe = Part(**vars(recipe), begin=begin)
+    finish(task, model, recipe, teacher(task, method, folder) if method.distill else None)
     found = measure(model.eval(), task.splits)
     return {
         "task": task.name,

@@ -207,15 +207,7 @@ class Config(Section):
     @property
     def most_epochs(self) -> int:
         """The training epochs of the longest trial that the study may have, as epochs may be searched."""
-        passes, sparse, finetune = (
-            max(field, *self._values(path))
-            for path, field in (
-                ("passes", self.passes),
-                ("sparse.epochs", self.sparse.epochs),
-                ("finetune.epochs", self.finetune.epochs),
-            )
-        )
-        return int(passes * (sparse + finetune))
+        return max(one.passes * (one.sparse + one.finetune) for one in self.lengths)
 
     @property
     def lengths(self) -> list[Lengths]:

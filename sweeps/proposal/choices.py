@@ -56,6 +56,7 @@ class Proposal:
         image_size, size_note: the side of the images and why; None for their own.
         validation: the fraction held out; None where the data have such a part.
         blocks, width, stem: of the network, if none was given.
+        epochs: before the cut, and as many after it.
         params: of the whole network.
         fewest, most: parameters, the ends of the search space.
     """
@@ -73,12 +74,16 @@ class Proposal:
     width: int
     stem: Stem
     lr: float
-    sparse_epochs: int = 2
-    epochs: int = 10
+    epochs: int = 8
     params: int = 0
     fewest: int = 1
     most: int = 2
     seconds: float = 0.0
+
+    @property
+    def few_epochs(self) -> int:
+        """Of sparse training that only has to find widths: an eighth of all."""
+        return max(2, self.epochs // 4)
 
 
 def choose(given: Shown, data_dir: Path | None) -> tuple[Proposal, Findings]:
@@ -126,7 +131,7 @@ def _fitted(first: Proposal, data_dir: Path | None) -> tuple[Proposal, Findings]
         raise SlimnetError(f"this network cannot be made small: {refusal}")
     fitting = round(sized.epochs * LONG / max(1.0, _seconds(sized, found)))
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, fitting))
-    final = replace(sized, epochs=epochs, sparse_epochs=max(2, epochs // 5))
+    final = replace(sized, epochs=epochs)
     return replace(final, seconds=_seconds(final, found)), found
 
 
