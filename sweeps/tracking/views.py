@@ -72,7 +72,7 @@ class Model:
 
 @dataclass(frozen=True)
 class RunView:
-    """One W&B run as it should be now; its config, summary and rows are made on demand.
+    """One W&B run as it should be now; its config, summary, rows and models are made on demand.
 
     Attributes:
         id: the run's id, different from that in any other study of the same name.
@@ -91,7 +91,7 @@ class RunView:
         make_config: makes the config.
         make_summary: makes the summary; values are what JSON has, Tables and plotly figures.
         rows: yields (step, row) from a step on; values are numbers and Histograms.
-        models: the networks to be uploaded.
+        make_models: finds the networks to be uploaded, and fetches those that are not on this disk.
     """
 
     id: str
@@ -111,7 +111,7 @@ class RunView:
     make_config: Callable[[], dict[str, Any]]
     make_summary: Callable[[], dict[str, Any]]
     rows: Callable[[int], Iterator[tuple[int, Row]]]
-    models: tuple[Model, ...] = ()
+    make_models: Callable[[], tuple[Model, ...]] = tuple
 
     @property
     def config(self) -> dict[str, Any]:
@@ -127,6 +127,11 @@ class RunView:
     def seconds(self) -> float:
         """The seconds of training that the rows show."""
         return self.make_seconds()
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The networks to be uploaded, on this disk."""
+        return self.make_models()
 
     @property
     def ended(self) -> bool:
@@ -169,7 +174,7 @@ def trial_view(study: StudyRecord, trial: TrialRecord, standing: Standing = "") 
     return replace(
         view,
         mark=f"{view.mark}+{standing}-{mark_of(trial.measured)}" if standing else view.mark,
-        models=_models(study, trial, standing) if uploads else (),
+        make_models=partial(_models, study, trial, standing) if uploads else tuple,
     )
 
 

@@ -149,7 +149,7 @@ class _Follower:
             project=environment("WANDB_PROJECT") or view.project,
             entity=environment("WANDB_ENTITY") or view.entity,
             notes=f"A trial of {self._config.study}, given out by the sweep {environment(SWEEP)}.",
-            models=tuple(
+            make_models=lambda: tuple(
                 one if one.is_input else replace(one, aliases=(one.aliases[0], self._id))
                 for one in view.models
             ),

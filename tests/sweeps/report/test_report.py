@@ -23,7 +23,9 @@ from sweeps.comparison import Comparison
 from sweeps.outputs import pareto_table
 from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.report import write_report
+from sweeps.report.online import run_pages
 from sweeps.tracking.ledger import Entry, Ledger
+from sweeps.tracking.study_view import study_views
 from sweeps.tracking.views import run_id
 
 MakeStudy = Callable[..., StudyRecord]
@@ -596,6 +598,19 @@ def test_trials_that_are_on_wandb_lead_to_their_runs(study: StudyRecord, tmp_pat
     assert [card(page, trial.number)["run"] for trial in study.trials] == [""] * 4 + [address] + [""] * 7
     assert [row[-1] for row in page.rows("trials")[2:]] == ["–"] * 5 + ["run"] + ["–"] * 7
     assert f'<td class="text" data-value="{address}"><a href="{address}">run</a></td>' in page.body
+
+
+def test_the_addresses_of_runs_need_no_network(
+    study: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = study.config.wandb.model_copy(update={"artifacts": "all"})
+    study = replace(study, config=study.config.model_copy(update={"wandb": wandb}))
+    Ledger(tmp_path).put("https://wandb.example/me/slimnet", run_id(study, 4), Entry())
+    fetched: list[InMemory] = []
+    monkeypatch.setattr(InMemory, "network", lambda source: fetched.append(source))
+    assert run_pages(study, tmp_path).keys() == {4}
+    assert study_views(study)
+    assert fetched == []
 
 
 def test_a_card_has_the_widths_of_every_layer(page: Page, study: StudyRecord) -> None:
