@@ -156,8 +156,6 @@ def _save(job: Job, folder: StageFolder, model: nn.Module, computed: Computed) -
 def _input_network(job: Job, role: str, device: str, watch: Watch) -> nn.Module:
     """The network of an input of the stage."""
     folder = job.store.folder(job.stage.inputs[role])
-    if not folder.checkpoint.is_file() or folder.state() != "done":  # it is being computed again
-        raise DamagedInputError(f"{folder.checkpoint} is missing", role)
     try:
         return _intact_network(job, folder, watch).to(device)
     except DamagedFileError as error:
@@ -165,21 +163,34 @@ def _input_network(job: Job, role: str, device: str, watch: Watch) -> nn.Module:
 
 
 def _intact_network(job: Job, folder: StageFolder, watch: Watch) -> nn.Module:
-    """The network of a finished stage; if this disk's copy of it is damaged, from another copy.
+    """The network of a finished stage; fetched again if this disk's copy is damaged or has been dropped.
 
     Raises:
+        DamagedFileError: there is no other copy, or that is damaged too.
         _StoppedError: the other copy was out of reach until `watch.stop`.
     """
+    _fetch(folder, watch)  # once more, as others may have dropped the copy while the data were prepared
     try:
         return load_network(job, folder)
-    except DamagedFileError:
-        if not folder.drop_network():
+    except SlimnetError as error:
+        is_gone = not folder.checkpoint.is_file()
+        if not is_gone and not (isinstance(error, DamagedFileError) and folder.drop_network()):
             raise
-        if not when_reachable(folder.fetch_network, watch.stop, watch.warning):
-            raise _StoppedError from None
-        if not folder.checkpoint.is_file():
-            raise
-        return load_network(job, folder)
+    _fetch(folder, watch)
+    return load_network(job, folder)
+
+
+def _fetch(folder: StageFolder, watch: Watch) -> None:
+    """Have the network of a finished stage on this disk, for a stage that starts from it.
+
+    Raises:
+        DamagedFileError: there is none, or the stage is being computed again.
+        _StoppedError: it was out of reach until `watch.stop`.
+    """
+    if not when_reachable(folder.fetch_network, watch.stop, watch.warning):
+        raise _StoppedError
+    if not folder.checkpoint.is_file() or folder.state() != "done":
+        raise DamagedFileError(folder.checkpoint, "is missing")
 
 
 def load_network(job: Job, folder: StageFolder) -> nn.Module:

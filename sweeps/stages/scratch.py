@@ -178,5 +178,5 @@ def drop_unused(root: Path, seconds: float) -> None:
         copy = Scratch(StageFolder(base.parent))
         if copy.is_unused(seconds):
             with copy.alone() as alone:
-                if alone:
+                if alone and copy.is_unused(seconds):  # still, as its use may have begun
                     copy.drop_network()

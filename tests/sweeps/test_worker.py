@@ -14,6 +14,7 @@ import torch
 
 import slimnet
 from slimnet.errors import SlimnetError
+from sweeps import worker
 from sweeps.claim import ClaimLostError
 from sweeps.config import load_config, resolve
 from sweeps.config.sections import ControlKind
@@ -291,6 +292,31 @@ def test_an_outage_while_a_damaged_copy_is_replaced_is_waited_for(
     folder.checkpoint.write_bytes(b"half a file")
     assert run(store, prune, Watch(warning=told.append))
     assert told == ["the place is out of reach; it is waited for"]
+
+
+@pytest.mark.parametrize("use", ["load_splits", "load_network"])
+def test_a_copy_that_is_dropped_before_it_is_used_is_fetched_again(
+    use: str, tmp_path: Path, computed: tuple[Store, tuple[Stage, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others of the machine drop copies; the network at the URL is whole, and is not computed anew."""
+    done, (sparse, prune, _) = computed
+    store = Store(tmp_path / "runs", f"file://{tmp_path}/place")
+    folder, dropped = store.folder(sparse), list[bool]()
+    shutil.copytree(done.folder(sparse).path, folder.path)
+    folder.publish()
+    before = list((tmp_path / "place").rglob("checkpoint-*"))
+    original = getattr(worker, use)
+
+    def slowly(*args: Any) -> Any:
+        if not dropped:
+            dropped.append(folder.drop_network())
+        return original(*args)
+
+    monkeypatch.setattr(worker, use, slowly)
+    assert run(store, prune)
+    assert dropped == [True]
+    assert before
+    assert set(before) < set((tmp_path / "place").rglob("checkpoint-*"))
 
 
 def test_early_epochs_are_kept_where_only_the_result_is_missing(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from sweeps.stages import lease as leases
 from sweeps.stages import remote as remotes
 from sweeps.stages.lease import Lease
 from sweeps.stages.remote import OpenFile, Remote, UnreachableError
+from sweeps.stages.scratch import Scratch
 from sweeps.stages.store import KEPT
 
 METRICS = {"params": 5, "macs": 7, "val_accuracy": 0.5, "test_accuracy": 0.25}
@@ -208,7 +209,7 @@ def test_a_damaged_network_is_fetched_anew(at: Callable[[str], StageFolder], sta
 
 
 def test_a_network_that_nothing_has_used_for_a_while_is_kept_at_the_url_alone(
-    tmp_path: Path, stage: Stage
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "a", f"memory://{tmp_path}/place")
     one = store.folder(stage)
@@ -227,6 +228,17 @@ def test_a_network_that_nothing_has_used_for_a_while_is_kept_at_the_url_alone(
     with one.hold(lambda: False):
         assert not drop(2 * KEPT), "it is in use"
     assert not drop(KEPT / 2)
+    is_unused = Scratch.is_unused
+
+    def just_before_its_use(scratch: Scratch, seconds: float) -> bool:
+        try:
+            return is_unused(scratch, seconds)
+        finally:
+            one.fetch_network()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scratch, "is_unused", just_before_its_use)
+        assert not drop(2 * KEPT), "it has been used since"
     assert drop(2 * KEPT)
     assert store.folder(stage).state() == "done"
     one.fetch_network()
