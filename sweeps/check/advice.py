@@ -121,7 +121,7 @@ def _about_training(config: Config, findings: Findings) -> Iterator[str]:
     steps = config.most_epochs * ceil(images / config.sparse.batch_size)
     momentum = findings.network.norm_momentum
     left = (1 - momentum) ** steps
-    if left > STALE and config.model.init is None:
+    if momentum > 0 and left > STALE and config.model.init is None:
         yield (
             f"BatchNorm moves its running statistics by {momentum:g} at a step, so that {steps:,} steps of "
             f"training leave {left:.0%} of what they began as: the dense network and the uniformly narrower "

@@ -213,7 +213,12 @@ class Config(Section):
     def lengths(self) -> list[Lengths]:
         """How long trials may be, in each part of the search space."""
         found = []
-        for branch in branches(self.search.space):
+        listed = self.search.points[: self.search.trials]
+        if self.search.trials > len(listed):  # or else no other is tried
+            parts = branches(self.search.space)
+        else:
+            parts = [{path: Choices((value,)) for path, value in point.items()} for point in listed]
+        for branch in parts:
             passes, sparse, early, finetune = (
                 max(self._values_in(branch, path))
                 for path in ("passes", "sparse.epochs", "finetune.rewind_to", "finetune.epochs")

@@ -85,6 +85,7 @@ class LocalExecutor:
             if running.child.connection in ready:
                 events += self._receive(key, running)
         self._begin_alone()
+        events += [Event(key, "alive") for key, running in self._running.items() if running.waits]
         return events
 
     def close(self) -> None:
@@ -146,4 +147,7 @@ def _work(send: processes.Send, stop: Callable[[], bool], job: Job, place: Place
 
     if job.stage.spec.alone:
         send(Event(job.key, "alive"))  # it waits here until it is
+        if stop():
+            send(Event(job.key, "stopped"))
+            return
     report(compute, job, place, stop, send)

@@ -274,5 +274,6 @@ def _listen(connection: Connection, stop: threading.Event, free: threading.Event
                     free.set()
                 case _:
                     stop.set()
+                    free.set()  # what it has is saved now, not when others have measured
     except (EOFError, OSError):
         os._exit(1)

@@ -11,6 +11,8 @@ from statistics import median_low
 
 import numpy as np
 from PIL import Image
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.cost import count_params
 from slimnet.data import load_dataset
@@ -58,6 +60,7 @@ class Proposal:
         blocks, width, stem: of the network, if none was given.
         epochs: before the cut, and as many after it.
         params: of the whole network.
+        norms: whether it has BatchNorms with scaling factors.
         fewest, most: parameters, the ends of the search space.
     """
 
@@ -76,6 +79,7 @@ class Proposal:
     lr: float
     epochs: int = 8
     params: int = 0
+    norms: bool = True
     fewest: int = 1
     most: int = 2
     seconds: float = 0.0
@@ -108,15 +112,16 @@ def choose(given: Shown, data_dir: Path | None) -> tuple[Proposal, Findings]:
         stem="imagenet" if large else "cifar",
         lr=0.05 if given.model else 0.1,
     )
-    return _fitted(replace(first, params=_params(first, dataset)), data_dir)
+    network = _network(first, dataset)
+    norms = any(isinstance(module, _BatchNorm) and module.affine for module in network.modules())
+    return _fitted(replace(first, params=count_params(network), norms=norms), data_dir)
 
 
-def _params(proposal: Proposal, dataset: Dataset) -> int:
+def _network(proposal: Proposal, dataset: Dataset) -> nn.Module:
     model = _config(proposal).model
-    network = new_network(
+    return new_network(
         model.description(), dataset.image_shape, dataset.num_classes, folder=model.path, init=model.init
     )
-    return count_params(network)
 
 
 def _fitted(first: Proposal, data_dir: Path | None) -> tuple[Proposal, Findings]:

@@ -38,10 +38,11 @@ def render(proposal: Proposal) -> str:
         _noted(f"  epochs: {p.epochs}", "more is better, as far as you can wait"),
         f"  lr: {p.lr:g}",
         f"  batch_size: {p.batch_size}",
-        _noted("  penalty: l1", "lambda * |gamma| on the BatchNorm scaling factors"),
+        *([_noted("  penalty: l1", "lambda * |gamma| on the BatchNorm scaling factors")] if p.norms else ()),
         _noted(f"  evaluate_every: {p.epochs}", "epochs; the last one is always measured"),
         "",
         _noted("prune:", "remove the channels that are worth least"),
+        *([] if p.norms else [_noted("  score: lamp", "by the weights, as there is no BatchNorm")]),
         _noted("  streams: true", "residual streams too, each as one group; false leaves them as they are"),
         _noted("  layer_floor: 0.8", "each layer keeps 0.8 of what a uniform cut would leave it"),
         _noted("  min_channels: 1", ""),
@@ -60,16 +61,7 @@ def render(proposal: Proposal) -> str:
         "  space:",
         f"    prune.params: {{log: [{p.fewest}, {p.most}], steps: 6}}",
         _noted("", f"the most parameters to keep, of {p.params:,}"),
-        _noted(
-            "    prune.score: [lamp, gamma]", "by the weights of a trained network, which are kept; or by"
-        ),
-        "    sparse.target: {by: prune.score, gamma: [0.5]}",
-        _noted("", "scaling factors, half of them brought near zero"),
-        f"    sparse.epochs: {{by: prune.score, gamma: [{p.few_epochs}]}}",
-        _noted("", "for few epochs, to find the widths,"),
-        f"    finetune.epochs: {{by: prune.score, gamma: [{2 * p.epochs - p.few_epochs}]}}",
-        "    finetune.weights: {by: prune.score, gamma: [fresh]}",
-        _noted("", "which new weights are trained at"),
+        *(_two_ways(p) if p.norms else ()),
         "  objectives: {val_accuracy: maximize, params: minimize}",
         "",
         _noted("controls:", "what pruning has to beat, for points of the front"),
@@ -86,6 +78,22 @@ def render(proposal: Proposal) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _two_ways(p: Proposal) -> list[str]:
+    """What is searched besides a size: which channels go, and what becomes of the weights."""
+    return [
+        _noted(
+            "    prune.score: [lamp, gamma]", "by the weights of a trained network, which are kept; or by"
+        ),
+        "    sparse.target: {by: prune.score, gamma: [0.5]}",
+        _noted("", "scaling factors, half of them brought near zero"),
+        f"    sparse.epochs: {{by: prune.score, gamma: [{p.few_epochs}]}}",
+        _noted("", "for few epochs, to find the widths,"),
+        f"    finetune.epochs: {{by: prune.score, gamma: [{2 * p.epochs - p.few_epochs}]}}",
+        "    finetune.weights: {by: prune.score, gamma: [fresh]}",
+        _noted("", "which new weights are trained at"),
+    ]
 
 
 def _data(p: Proposal) -> list[str]:

@@ -23,6 +23,15 @@ def small(num_classes, in_channels):
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, num_classes),
     )
 """
+PLAIN = """
+from torch import nn
+
+def plain(num_classes, in_channels):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 24, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, num_classes),
+    )
+"""
 SETS = """
 import numpy as np
 
@@ -106,7 +115,16 @@ def test_factories_of_data_and_of_a_network_are_found_beside_the_config(here: Pa
     settings = load_config("noise.yaml")
     assert (settings.data.factory, settings.model.factory) == ("init_sets:noise", "init_nets:small")
     assert settings.finetune.lr == 0.05
+    assert settings.search.space["prune.score"].values() == ["lamp", "gamma"]
     assert "path:" not in (here / "noise.yaml").read_text()
+
+
+def test_a_network_without_batch_norm_is_cut_by_its_weights(here: Path, command: Command) -> None:
+    (here / "init_plain.py").write_text(PLAIN)
+    status, _, err = command("init", str(arrays(here / "noise.npz")), "--model", "init_plain:plain")
+    assert status == 0, err
+    settings = load_config("noise.yaml")
+    assert (settings.prune.score, list(settings.search.space)) == ("lamp", ["prune.params"])
 
 
 @pytest.mark.parametrize("name", ["2024", "1e5", "true", "null"])

@@ -483,6 +483,10 @@ def test_the_most_epochs_are_those_of_the_longest_trial(write: Write) -> None:
     shared += ", finetune.epochs: {by: finetune.weights, fresh: [9]}"
     equal = ["sparse.epochs=4", "finetune.epochs=6", *space(shared)]
     assert load_config(write(), equal).most_epochs == 10, "not the most before the cut and the most after it"
+    points = "{sparse.epochs: 6, finetune.epochs: 1}, {sparse.epochs: 1, finetune.epochs: 9}"
+    listed = [f"search={{points: [{points}]}}"]
+    assert load_config(write(), listed).most_epochs == 10
+    assert load_config(write(), [*listed, "search.trials=3"]).most_epochs == 15, "a third may be both"
 
 
 def test_controls_that_are_on_come_in_one_order(write: Write) -> None:

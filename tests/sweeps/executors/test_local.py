@@ -103,33 +103,59 @@ def test_a_measurement_is_alone_and_the_others_go_on_after_it(
 def computes(
     send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None
 ) -> None:
-    """Stands in for the work of a stage: a training that computes for long; a measurement that sees it."""
-    evaluated = job.store.folder(job.stage).path.parents[2] / "evaluated"
+    """Stands in for a stage: a training that computes until it may rest; a measurement that sees that."""
+    runs = job.store.folder(job.stage).path.parents[2]
     send(Event(job.key, "alive"))
     if job.stage.spec.alone:
-        send(Event(job.key, "done" if evaluated.exists() else "failed"))
-    else:
-        while not stop():
-            time.sleep(0.01)
-        evaluated.touch()
-        send(Event(job.key, "epoch"))
+        send(Event(job.key, "done" if (runs / "rests").exists() else "failed"))
+        return
+    while not ((runs / "may-rest").exists() or stop()):
+        time.sleep(0.01)
+    (runs / "rests").touch()
+    send(Event(job.key, "epoch"))
+    while not stop():
+        time.sleep(0.01)
+    send(Event(job.key, "stopped"))
 
 
 def test_a_measurement_begins_when_the_others_rest(
     tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_work", computes)
-    evaluating, measurement = (
-        job(tmp_path, sparse_stage(2)),
-        job(tmp_path, latency_stage(sparse_stage(1), "here")),
+    training, measurement = (
+        job(tmp_path, stage) for stage in (sparse_stage(2), latency_stage(sparse_stage(1), "here"))
     )
-    executor.start(evaluating)
+    executor.start(training)
     events_until(executor, "alive")
     executor.start(measurement)
-    assert executor.poll(0.5) == []
-    executor.stop(evaluating.key)
+    assert {event.kind for event in executor.poll(0.5)} <= {"alive"}
+    (tmp_path / "may-rest").touch()
     events = events_until(executor, "done", "failed")
     assert events[-1] == Event(measurement.key, "done")
+
+
+def computes_beside(
+    send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None
+) -> None:
+    """As `computes`, but for a measurement."""
+    work = local._work if job.stage.spec.alone else computes
+    work(send, stop, job, place, log)
+
+
+def test_a_stage_that_rests_is_alive_and_hears_that_it_is_to_stop(
+    tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_work", computes_beside)
+    training, measurement = (
+        job(tmp_path, stage) for stage in (sparse_stage(2), latency_stage(sparse_stage(1), "here"))
+    )
+    executor.start(training)
+    events_until(executor, "alive")
+    executor.start(measurement)
+    assert events_until(executor, "alive")[-1] == Event(measurement.key, "alive")
+    executor.stop(measurement.key)
+    assert events_until(executor, "stopped", "done", "failed")[-1] == Event(measurement.key, "stopped")
+    assert not (tmp_path / "rests").exists()
 
 
 DRIVER = """
