@@ -41,7 +41,7 @@ OURS = "sweeps"  # begins the name of a connection that holds a study
 TABLES = (("studies", "study_name"), ("trials", "study_id"))  # some of Optuna's, each with a column
 VERSIONS = {"alembic_version", "version_info"}  # in which Optuna keeps its version, and others theirs
 UNFINISHED, REPLACED = " (being made)", " (replaced)"  # after a study's name: names that no other study has
-ASIDE = ".old"
+ASIDE = " (old)"  # likewise
 OF_STUDY = rf"({re.escape(ASIDE)}(-\d+)?|{re.escape(UNFINISHED)}|{re.escape(REPLACED)})?"
 RENAME = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
 
