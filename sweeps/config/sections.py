@@ -534,8 +534,13 @@ class Executor(Section):
     @model_validator(mode="after")
     def _gpus_are_shared_or_whole(self) -> Self:
         gpus = self.gpus_per_stage
-        if gpus != "auto" and gpus > 1 and gpus != int(gpus):
+        if gpus == "auto":
+            return self
+        if gpus > 1 and gpus != int(gpus):
             raise refusal((("gpus_per_stage",), f"is {gpus:g}; above 1, a stage takes whole GPUs."))
+        if self.kind == "ray" and self.gpu_share > 1:
+            no_effect = f"is {self.gpu_share}, which has no effect beside gpus_per_stage: {gpus:g}"
+            raise refusal((("gpu_share",), f"{no_effect}; leave out one of them."))
         return self
 
 

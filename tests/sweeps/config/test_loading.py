@@ -129,6 +129,15 @@ def test_one_section_describes_both_executors() -> None:
         assert (executor.kind, executor.gpu_share, executor.cpus_per_stage) == (kind, 2, 4)
 
 
+def test_two_ways_to_share_a_gpu_are_refused() -> None:
+    section = "executor={kind: ray, gpus_per_stage: 1, gpu_share: 2}"
+    message = r"executor.gpu_share is 2, which has no effect beside gpus_per_stage: 1; leave out one of them"
+    with pytest.raises(ConfigError, match=message):
+        load_config("smoke", [section])
+    assert load_config("smoke", [section, "executor.kind=local"]).executor.gpu_share == 2
+    assert load_config("smoke", [section, "executor.gpus_per_stage=auto"]).executor.gpu_share == 2
+
+
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "0.00001", ".00001", "+1.0e-05"])
 def test_numbers_are_those_of_yaml_1_2(write: Write, text: str) -> None:
     assert load_config(write(("lr: 0.1", f"lr: {text}"))).sparse.lr == 1e-5
