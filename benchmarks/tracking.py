@@ -22,7 +22,7 @@ SERVICE = "wandb-core"
 
 @dataclass(frozen=True)
 class Spent:
-    """CPU seconds: of wandb's service, and of the driver's threads but the main one."""
+    """CPU seconds: of wandb's service, and of the driver's threads, also ended ones, but the main one."""
 
     service: float = 0.0
     threads: float = 0.0
@@ -75,10 +75,10 @@ def _look(driver: int) -> Spent | None:
     """What W&B has taken so far; None once the driver or the service has ended, which it does last."""
     try:
         tasks = list(Path(f"/proc/{driver}/task").iterdir())
-        threads = sum(_cpu(task / "stat") for task in tasks if task.name != str(driver))
+        main, whole = _cpu(Path(f"/proc/{driver}/task/{driver}/stat")), _cpu(Path(f"/proc/{driver}/stat"))
         children = [Path("/proc") / pid for task in tasks for pid in (task / "children").read_text().split()]
         services = [child for child in children if (child / "comm").read_text().strip() == SERVICE]
-        return Spent(sum(_cpu(one / "stat") for one in services), threads) if services else None
+        return Spent(sum(_cpu(one / "stat") for one in services), whole - main) if services else None
     except OSError:
         return None
 
