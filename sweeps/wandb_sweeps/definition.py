@@ -52,7 +52,7 @@ def definition(config: Config, trial: Sequence[str], *, scheduled: bool) -> dict
     return {
         "name": config.study,
         "program": "sweeps",
-        "command": [sys.executable, "-m", "sweeps", TRIAL, *trial],
+        "command": [sys.executable, "-P", "-m", "sweeps", TRIAL, *trial],  # -P: not what lies where it is run
         **chosen,
         "run_cap": search.trials,
         **own,

@@ -84,7 +84,7 @@ def test_the_command_makes_a_sweep_and_says_how_to_go_on(
     assert lines[2].endswith("wandb agent me/slimnet/sweep1")
     (sweep,) = server.sweeps
     assert sweep["command"] == [
-        sys.executable, "-m", "sweeps", "wandb-trial", "smoke", "--runs", str(tmp_path / "runs"),
+        sys.executable, "-P", "-m", "sweeps", "wandb-trial", "smoke", "--runs", str(tmp_path / "runs"),
     ]  # fmt: skip
     assert Path(sweep["scheduler"]["source"]).is_file()
 
