@@ -30,7 +30,10 @@ def watch_command(config: ConfigArgument, runs: RunsOption = RUNS, data_dir: Dat
     if since is None:
         record = read_study(runs, studies.last_config(config, runs))
         console.say(f"study {record.name} is not being run: {how_far(record)}")
-        console.say(f"run it with: {studies.Named(config, record.config, runs, data_dir).command('run')}")
+        named = studies.Named(config, record.config, runs, data_dir)
+        if not record.ended:
+            console.say(f"run it with: {named.command('run')}")
+        console.say(f"every trial: {named.command('status')}")
         return
     file, named = ProgressFile(folder), studies.Named(config, settings, runs, data_dir)
     with watch_signals() as interruption, console:

@@ -71,11 +71,21 @@ def test_watching_ends_when_the_machine_of_the_run_is_dead(
     assert out.splitlines()[1].startswith("go on with:  ")
 
 
-def test_a_study_that_nothing_runs(finished: Sweep, command: Command) -> None:
+def test_a_study_that_nothing_runs(finished: Sweep, command: Command, tmp_path: Path) -> None:
     status, out, _ = command("watch", "smoke", "--runs", finished.runs)
     first, second = out.splitlines()
     assert (status, first) == (0, "study smoke is not being run: 3 of 3 trials complete")
+    assert second.startswith("every trial: ")
+
+    folder = tmp_path / "runs" / "smoke"
+    keep_config(folder, load_config("smoke"))
+    (folder / "study.json").write_text('{"uid": "abc", "precision": "float32", "data": "1"}')
+    status, out, err = command("watch", "smoke", "--runs", tmp_path / "runs", "--data-dir", tmp_path)
+    first, second, third = out.splitlines()
+    assert (status, first) == (0, "study smoke is not being run: 0 of 3 trials complete"), err
     assert second.startswith("run it with: ")
+    assert second.endswith(f"--data-dir {tmp_path}")
+    assert third.startswith("every trial: ")
 
 
 def test_what_an_earlier_run_left_is_not_shown(tmp_path: Path) -> None:
