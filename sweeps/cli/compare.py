@@ -80,12 +80,17 @@ def compare_command(
     ]
     if rows:
         console.table(rows, "What differs in their configs")
+    page = runs / names[0] / "report" / page_name(names)
+    _write(page, compared, runs)
+    console.say(f"comparison: {page}")
     if wandb:
         _publish(console, compared, configs, runs, share=share)
-    page = runs / names[0] / "report" / page_name(names)
-    links = comparison_links(runs / names[0] / "wandb", page.name)
+        _write(page, compared, runs)  # again, with where it was published
+
+
+def _write(page: Path, compared: Compared, runs: Path) -> None:
+    links = comparison_links(runs / compared.studies[0].name / "wandb", page.name)
     write_text(page, render(replace(compare_page(compared), links=links)))
-    console.say(f"comparison: {page}")
 
 
 def _publish(

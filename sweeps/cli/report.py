@@ -16,6 +16,7 @@ from sweeps.console import Console
 from sweeps.interruption import watch_signals
 from sweeps.outputs import write_outputs
 from sweeps.records import StudyRecord
+from sweeps.report import write_report
 from sweeps.report.copies import FOLDER
 from sweeps.report.html import build, render
 from sweeps.report.online import note_report
@@ -69,9 +70,11 @@ def report_command(
     if watch:
         _serve(record, config, runs, port)
         return
+    page = write_outputs(runs / record.name, record)
+    Console().say(f"report: {page}")
     if wandb:
         _publish(record, config, runs, share=share)
-    Console().say(f"report: {write_outputs(runs / record.name, record)}")
+        write_report(record, page.parent)  # again, with where it was published
 
 
 def _publish(record: StudyRecord, config: str, runs: Path, *, share: bool) -> None:

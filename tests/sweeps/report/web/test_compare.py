@@ -118,12 +118,17 @@ def test_the_command_publishes_and_the_page_on_disk_links_to_it(
         hold_runs(server, run_in(runs, config, InlineExecutor(instant.compute, workers=2)))
     both = ("smoke", runs / "twin" / "config.yaml", "--runs", runs)
 
+    page = runs / "smoke" / "report" / "beside-twin.html"
+    server.refuse_key = True
+    assert command("compare", *both, "--wandb")[0] == 2
+    assert page.is_file()
+    server.refuse_key = False
+
     status, out, err = command("compare", *both, "--wandb", "--share")
     assert status == 0, err
     (address,) = (line.split(": ", 1)[1] for line in out.splitlines() if line.startswith("comparison on W&B"))
     assert "everybody with this link can see the report: " in out
     assert wr.Report.from_url(address).title == "smoke and twin"
-    page = runs / "smoke" / "report" / "beside-twin.html"
     assert f'<a href="{address}">comparison on W&amp;B</a>' in page.read_text()
     page.unlink()
     assert command("compare", *both)[0] == 0
