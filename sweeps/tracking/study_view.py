@@ -194,8 +194,9 @@ def _flat(rows: list[Row]) -> list[Row]:
 
 
 def _table(rows: list[Row]) -> Table:
-    columns = list(rows[0]) if rows else []
-    return Table(columns, [[row[name] for name in columns] for row in rows])
+    # A trial has not every field that another searches.
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return Table(columns, [[row.get(name) for name in columns] for row in rows])
 
 
 def _headlines(study: StudyRecord, comparison: Comparison) -> dict[str, Any]:

@@ -304,6 +304,15 @@ def test_what_was_searched_and_the_size_have_names_of_their_own() -> None:
     assert not view.config.keys() & view.summary.keys() - {"trial"}
 
 
+def test_a_trial_may_lack_a_field_that_another_searches() -> None:
+    first, second = trial(0), trial(1)
+    second = replace(second, params={**second.params, "sparse.target": 0.5})
+    for record in (study(first, second), study(second, first)):
+        told = view_of(record, "study").summary["trials"]
+        at = told.columns.index("sparse.target")
+        assert {row[0]: row[at] for row in told.data} == {0: None, 1: 0.5}
+
+
 def test_the_histograms_at_a_cut_are_those_of_sparse_training_not_of_early_epochs() -> None:
     sparse, prune, tuned = trial(0).stages
     early = replace(
