@@ -36,7 +36,6 @@ def main() -> None:
     server = FakeWandb()
     server.start()
     environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": API_KEY}
-    before = _of_children()
     with tempfile.TemporaryDirectory() as runs:
         command = [sys.executable, "-m", "sweeps", "run", CONFIG, "--wandb", "online", "--runs", runs, "-q"]
         spent, began = Spent(), time.perf_counter()
@@ -46,13 +45,13 @@ def main() -> None:
                 time.sleep(POLL_SECONDS)
     server.stop()
     assert sweep.returncode == 0, f"the sweep ended with {sweep.returncode}"
-    whole, seconds = _of_children() - before, time.perf_counter() - began
+    seconds, cores = time.perf_counter() - began, len(os.sched_getaffinity(0))
     loading = _import_of("wandb") - _import_of("sys")
     cost = spent.service + spent.threads + loading
     rows = sum(len(run.history) for run in server.runs.values())
     print(
-        f"`sweeps run {CONFIG}` took {whole:.0f} s of CPU time in {seconds:.0f} s, and W&B at most "
-        f"{cost:.1f} s of it, {cost / whole:.1%}:\n{spent.service:.1f} s {SERVICE}, {spent.threads:.1f} s "
+        f"`sweeps run {CONFIG}` took {seconds:.0f} s on {cores} cores, and W&B at most {cost:.1f} s of their "
+        f"CPU time, {cost / (seconds * cores):.1%}:\n{spent.service:.1f} s {SERVICE}, {spent.threads:.1f} s "
         f"the driver's threads but the main one, {loading:.1f} s the import of wandb;\n"
         f"{len(server.runs)} runs with {rows} rows, {len(server.committed('model'))} networks."
     )
