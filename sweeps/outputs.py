@@ -105,11 +105,15 @@ def write_outputs(folder: Path, study: StudyRecord, comparison: Comparison | Non
     return write_report(study, folder / "report", comparison)
 
 
+def columns_of(rows: list[dict[str, Any]]) -> list[str]:
+    """The columns of a table of rows that lack some, as a trial has not every field that others search."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
 def _csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     if rows:
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer = csv.DictWriter(text, columns_of(rows), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()

@@ -41,10 +41,12 @@ def comparison_links(wandb_dir: Path, page: str) -> tuple[tuple[str, str], ...]:
 def run_pages(study: StudyRecord, wandb_dir: Path) -> dict[int, str]:
     """The addresses of the trials' runs on W&B, by trial; of several servers, on the first that has one."""
     ledger, found = Ledger(wandb_dir), dict[int, str]()
-    for place in ledger.places():
-        for trial in study.trials:
-            if trial.number not in found and (own := ledger.begun_as(place, trial_view(study, trial))):
-                found[trial.number] = run_page(place, own)
+    places = ledger.places()
+    for trial in study.trials if places else ():
+        view = trial_view(study, trial)
+        pages = (run_page(place, own) for place in places if (own := ledger.begun_as(place, view)))
+        if page := next(pages, None):
+            found[trial.number] = page
     return found
 
 

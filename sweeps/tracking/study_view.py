@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeps.comparison import Comparison, best_of_front, smallest_near
 from sweeps.growth import growth
-from sweeps.outputs import pareto_table
+from sweeps.outputs import columns_of, pareto_table
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.tracking.views import (
     STUDY,
@@ -194,8 +194,7 @@ def _flat(rows: list[Row]) -> list[Row]:
 
 
 def _table(rows: list[Row]) -> Table:
-    # A trial has not every field that another searches.
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns_of(rows)
     return Table(columns, [[row.get(name) for name in columns] for row in rows])
 
 

@@ -118,16 +118,22 @@ def computes(
     send(Event(job.key, "stopped"))
 
 
-def test_a_measurement_begins_when_the_others_rest(
-    tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "_work", computes)
+def begun_beside_a_training(executor: LocalExecutor, runs: Path) -> Job:
+    """A measurement that was started while a training computes."""
     training, measurement = (
-        job(tmp_path, stage) for stage in (sparse_stage(2), latency_stage(sparse_stage(1), "here"))
+        job(runs, stage) for stage in (sparse_stage(2), latency_stage(sparse_stage(1), "here"))
     )
     executor.start(training)
     events_until(executor, "alive")
     executor.start(measurement)
+    return measurement
+
+
+def test_a_measurement_begins_when_the_others_rest(
+    tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_work", computes)
+    measurement = begun_beside_a_training(executor, tmp_path)
     assert {event.kind for event in executor.poll(0.5)} <= {"alive"}
     (tmp_path / "may-rest").touch()
     events = events_until(executor, "done", "failed")
@@ -146,12 +152,7 @@ def test_a_stage_that_rests_is_alive_and_hears_that_it_is_to_stop(
     tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_work", computes_beside)
-    training, measurement = (
-        job(tmp_path, stage) for stage in (sparse_stage(2), latency_stage(sparse_stage(1), "here"))
-    )
-    executor.start(training)
-    events_until(executor, "alive")
-    executor.start(measurement)
+    measurement = begun_beside_a_training(executor, tmp_path)
     assert events_until(executor, "alive")[-1] == Event(measurement.key, "alive")
     executor.stop(measurement.key)
     assert events_until(executor, "stopped", "done", "failed")[-1] == Event(measurement.key, "stopped")
