@@ -191,13 +191,13 @@ def test_a_path_of_data_starts_at_the_folder_that_names_it(
     [
         ("fashion-mini", 10, {"prune.params": 6, "prune.score": 2}),
         ("smoke", 3, {"sparse.lambda": 2, "prune.ratio": 4}),
-        ("fashion-mnist", 24, {"sparse.lambda": 4, "prune.ratio": 14}),
-        ("cifar10-resnet20", 24, {"sparse.lambda": 5, "prune.ratio": 7}),
+        ("fashion-mnist", 14, {"prune.params": 7, "prune.score": 2}),
+        ("cifar10-resnet20", 24, {"prune.score": 2, "sparse.lambda": 5, "prune.ratio": 7}),
         ("cifar10-resnet50", 6, {"sparse.lambda": 3, "prune.ratio": 2}),
         ("cifar10-resnet50-strong", 24, {"sparse.lambda": 5, "prune.ratio": 14}),
-        ("cifar10-resnet56", 24, {"sparse.lambda": 5, "prune.ratio": 7}),
-        ("cifar10-resnet110", 24, {"sparse.lambda": 5, "prune.ratio": 7}),
-        ("cifar10-vgg16", 24, {"sparse.lambda": 5, "prune.ratio": 6}),
+        ("cifar10-resnet56", 24, {"prune.score": 2, "sparse.lambda": 5, "prune.ratio": 7}),
+        ("cifar10-resnet110", 24, {"prune.score": 2, "sparse.lambda": 5, "prune.ratio": 7}),
+        ("cifar10-vgg16", 24, {"prune.score": 2, "sparse.lambda": 5, "prune.ratio": 6}),
         ("cifar10-vgg19", 9, {"sparse.lambda": 3, "prune.ratio": 3}),
     ],
 )
