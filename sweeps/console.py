@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from rich.cells import cell_len
 from rich.columns import Columns
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
@@ -16,14 +19,13 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from slimnet.wording import duration
-from sweeps.progress import Progress, RunningStage
+from sweeps.progress import Progress, RunningStage, listed, whose
 from sweeps.report.wording import plural
 from sweeps.tables import FittedTable
 
 PIPE_WIDTH = 200  # characters, where the output is no terminal
 PIPE_SECONDS = 60.0  # between lines on the whole sweep, where there is no live display
 BAR_WIDTH = 30
-MOST_TRIALS = 6  # trial numbers listed for a stage
 
 
 class Console:
@@ -52,8 +54,7 @@ class Console:
 
     def event(self, text: str) -> None:
         """Print an event with its time, unless the console is quiet."""
-        if not self._quiet:
-            self._out.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, soft_wrap=True)
+        self.note(f"{time.strftime('%H:%M:%S')} {text}")
 
     def epoch(self, stage: RunningStage) -> None:
         """Print that an epoch has ended, where there is no live display."""
@@ -65,7 +66,9 @@ class Console:
     def show(self, progress: Progress) -> None:
         """Update the live display; without one, print a line on the whole sweep once a minute."""
         if self._live is not None:
-            self._live.update(display(progress))
+            around = self._out.render_lines(display(replace(progress, front=())), pad=False)
+            room = self._out.height - len(around) - len(("", "title", "headings"))
+            self._live.update(display(replace(progress, front=progress.front[: max(0, room)])))
         elif time.monotonic() - self._said >= PIPE_SECONDS:
             self._said = time.monotonic()
             best = _best(progress)
@@ -76,7 +79,7 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """Print a line of the command's result."""
-        self._out.print(text, markup=False, soft_wrap=True)
+        _print(self._out, text)
 
     def note(self, text: str) -> None:
         """Print a line, unless the console is quiet."""
@@ -85,7 +88,7 @@ class Console:
 
     def error(self, text: str) -> None:
         """Print to stderr what went wrong."""
-        self._err.print(text, markup=False, soft_wrap=True)
+        _print(self._err, text)
 
     def table(self, rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
         """Print a table.
@@ -100,9 +103,31 @@ class Console:
         self._out.print(table)
 
 
-def time_left(seconds: float | None) -> str:
-    """The time left in words; `seconds` is None before it can be estimated."""
-    return "estimating the time left" if seconds is None else duration(seconds)
+def _print(out: RichConsole, text: str) -> None:
+    if out.is_terminal:
+        text = "\n".join(_between_words(line, out.width) for line in text.split("\n"))
+    out.print(text, markup=False, soft_wrap=True)
+
+
+def _between_words(line: str, width: int) -> str:
+    """A line that a terminal breaks between words, as spaces fill its rows; it is copied as one line."""
+    filled, at = "", 0
+    for blank, word in re.findall(r"(\s*)(\S+)", line):
+        size = cell_len(word)
+        if at > 0 and at + len(blank) + size >= width > size:
+            blank = " " * (width - at)
+        filled += blank + word
+        at = (at + len(blank) + size) % width
+    return filled
+
+
+def time_left(progress: Progress) -> str:
+    """The time left in words."""
+    if progress.seconds_left is None:
+        return "estimating the time left"
+    if progress.epochs_done >= progress.epochs_total:  # while latencies are measured
+        return "nothing left to train"
+    return f"{duration(progress.seconds_left)} left"
 
 
 def display(progress: Progress) -> RenderableType:
@@ -113,7 +138,7 @@ def display(progress: Progress) -> RenderableType:
     places = {stage.where for stage in progress.running} if len(progress.running) > 1 else set()
     running = [
         {
-            "who": _trials(stage),
+            "who": listed(stage.trials) or stage.beside or "dense",
             "stage": stage.name,
             "epoch": f"{stage.epoch:.1f} of {stage.epochs}" if stage.epochs else "",
             "images/s": "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}",
@@ -130,7 +155,7 @@ def display(progress: Progress) -> RenderableType:
     if progress.front:
         more = progress.front_size - len(progress.front)
         title = f"front so far (and {more} more)" if more > 0 else "front so far"
-        parts += ["", FittedTable(progress.front, title)]
+        parts += ["", FittedTable(progress.front, title, kept=("trial", "params", "val_accuracy"))]
     if best := _best(progress):
         parts += ["", Text(best)]
     if progress.page:
@@ -142,13 +167,12 @@ def _counts(progress: Progress) -> list[str]:
     """Trials, epochs, time spent and left, in words."""
     ends = {"stopped early": progress.trials_stopped, "failed": progress.trials_failed}
     some = "".join(f", {number} {how}" for how, number in ends.items() if number)
-    left = time_left(progress.seconds_left)
-    spent = f"{duration(progress.seconds)} so far, "
+    spent = f"{duration(progress.seconds)} so far, {time_left(progress)}"
     retries = [plural(progress.retries, "retry")] if progress.retries else []
     return [
         f"{progress.trials_done} of {plural(progress.goal, 'trial')}{some}",
         f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
-        f"{spent}{left} left" if progress.seconds_left is not None else f"{spent}{left}",
+        spent,
         *retries,
     ]
 
@@ -167,14 +191,6 @@ def _best(progress: Progress) -> str:
     )
 
 
-def _trials(stage: RunningStage) -> str:
-    more = len(stage.trials) - MOST_TRIALS
-    numbers = ", ".join(map(str, stage.trials[:MOST_TRIALS]))
-    return f"{numbers} and {more} more" if more > 0 else numbers or stage.beside or "dense"
-
-
 def _what(stage: RunningStage) -> str:
     ratio = "" if stage.ratio is None else f", ratio {stage.ratio:g}"
-    noun = "trial" if len(stage.trials) == 1 else "trials"
-    who = f"{noun} {_trials(stage)}" if stage.trials else stage.beside or "dense network"
-    return f"{who}: {stage.name} at λ {stage.strength:g}{ratio}"
+    return f"{whose(stage.trials, stage.beside)}: {stage.name} at λ {stage.strength:g}{ratio}"

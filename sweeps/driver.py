@@ -235,7 +235,7 @@ class Driver:
             self._end(stage, event)
         elif event.kind == "warning":
             logger.warning("%s %s: %s", stage.name, stage.key, event.reason)
-            self._console.event(f"{stage.name} {stage.key}: {event.reason}")
+            self._console.event(f"{self._overview.name(stage)}: {event.reason}")
         elif event.kind != "alive":
             running.shown = self._overview.after(event, stage, running.shown)
             if event.kind == "epoch":
@@ -256,14 +256,14 @@ class Driver:
                 fails = fails or not self._compute_again(stage.inputs[event.detail], event.reason)
             elif not fails:
                 self._console.event(
-                    f"{stage.name} {stage.key}: {event.reason}; it goes on from its last epoch "
+                    f"{self._overview.name(stage)}: {event.reason}; it goes on from its last epoch "
                     f"(retry {self._lost[stage.key]} of {retries})"
                 )
         if fails and folder.state() != "done":
             times = self._lost.get(stage.key, 1)
             reason = event.reason if times == 1 else f"{event.reason} ({times} times)"
             folder.fail(reason, "" if event.kind == "blocked" else event.detail)
-            self._console.event(f"{stage.name} {stage.key} failed: {reason}")
+            self._console.event(f"{self._overview.name(stage)} failed: {reason}")
         self._publish(self._reload(stage))
 
     def _end_stalled(self) -> None:
@@ -305,7 +305,7 @@ class Driver:
     def _tell_of(self, stage: Stage, damage: Sequence[str]) -> None:
         for sentence in damage:
             logger.warning("%s %s: %s", stage.name, stage.key, sentence)
-            self._console.event(f"{stage.name} {stage.key}: {sentence}")
+            self._console.event(f"{self._overview.name(stage)}: {sentence}")
 
     # Interruption and display
 

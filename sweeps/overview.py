@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweeps.executors import Event
-from sweeps.progress import Clock, Progress, RunningStage, epochs_at
+from sweeps.progress import Clock, Progress, RunningStage, epochs_at, whose
 from sweeps.records import TrialRecord, smallest_near_dense
 from sweeps.stages import Stage, StageFolder
 from sweeps.stages.sparse import SparseSpec
@@ -60,6 +60,11 @@ class Overview:
         trials = self._state.shown_with(stage)
         return replace(shown, trials=tuple(trial.number for trial in trials))
 
+    def name(self, stage: Stage) -> str:
+        """A stage in words, with whom it is for."""
+        trials = [trial.number for trial in self._state.shown_with(stage)]
+        return f"{whose(trials, self._state.name_beside(stage))}: {stage.name}"
+
     def forget(self, stage: Stage) -> None:
         """Note that a stage has ended."""
         self._clock.forget(stage)
@@ -77,10 +82,10 @@ class Overview:
         """
         state = self._state
         left = state.epochs_ahead()
-        current = dict.fromkeys(left, 0.0)  # parts of epochs
+        current = dict.fromkeys(left, 0.0)  # epochs that are not kept yet
         for stage, shown in running:
             if stage.kind in current:
-                current[stage.kind] += shown.epoch % 1
+                current[stage.kind] += max(0.0, shown.epoch - state.stage(stage.key).epochs_done)
         done, (rows, size) = state.epochs_done, state.front(FRONT_ROWS)
         complete, dense = state.count("complete"), state.stage(state.dense.key).metrics
         if (complete, bool(dense)) != self._best_of:  # it is looked for in all trials

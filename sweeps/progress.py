@@ -13,6 +13,8 @@ from typing import Any
 from sweeps.executors import Event
 from sweeps.stages import Stage
 
+MOST_TRIALS = 6  # trial numbers listed for a stage
+
 
 @dataclass(frozen=True)
 class RunningStage:
@@ -124,6 +126,20 @@ class ProgressFile:
             return Progress(**{**content, "running": running})
         except (OSError, ValueError, TypeError, LookupError):
             return None
+
+
+def listed(trials: Sequence[int]) -> str:
+    """The numbers of trials, as many as there is room for."""
+    more = len(trials) - MOST_TRIALS
+    numbers = ", ".join(map(str, trials[:MOST_TRIALS]))
+    return f"{numbers} and {more} more" if more > 0 else numbers
+
+
+def whose(trials: Sequence[int], beside: str | None) -> str:
+    """Whom a stage is for, in words: its trials, else the control or repeat that it is a stage of."""
+    if trials:
+        return f"trial{'s' * (len(trials) > 1)} {listed(trials)}"
+    return beside or "dense network"
 
 
 @dataclass

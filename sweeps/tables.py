@@ -6,7 +6,7 @@ which begins with the first column.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,19 +55,27 @@ class FittedTable:
     Attributes:
         rows: all with the same keys, which name the columns.
         title: printed above the table.
+        kept: the columns that always stay; if there are any, others without room are left out rather than put
+            below.
     """
 
     rows: Sequence[Mapping[str, Any]]
     title: str | None = None
+    kept: Sequence[str] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The title, and the table in one part or several."""
         if self.title:
             yield Text(self.title, style="italic")
-        for place, part in enumerate(_parts(self._columns, options.max_width)):
-            if place:
+        columns = self._columns
+        if self.kept:
+            columns = _fitting(columns, self.kept, options.max_width)
+        first, *others = _parts(columns, options.max_width)
+        yield _table(first, options.max_width)
+        for part in others:
+            if any(cell for column in part[1:] for cell in column.cells):
                 yield ""
-            yield _table(part, options.max_width)
+                yield _table(part, options.max_width)
 
     @property
     def least_width(self) -> int:
@@ -111,16 +119,23 @@ def _least_width(columns: Sequence[_Column]) -> int:
     return sum(column.least_width + GAP for column in columns) - GAP
 
 
-def _parts(columns: Sequence[_Column], width: int) -> Iterator[list[_Column]]:
+def _fitting(columns: Sequence[_Column], kept: Sequence[str], width: int) -> list[_Column]:
+    """The columns that are kept, and of the others as many as fit beside them; in their order."""
+    chosen = {column.key: column for column in columns if column.key in kept}
+    for column in columns:
+        if _least_width([*chosen.values(), column]) <= width:
+            chosen[column.key] = column
+    return [column for column in columns if column.key in chosen]
+
+
+def _parts(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
     """The columns of each part: as many as fit, the first column before them."""
-    part = list(columns[:1])
+    parts = [list(columns[:1])]
     for column in columns[1:]:
-        if len(part) > 1 and _least_width([*part, column]) > width:
-            yield part
-            part = [columns[0]]
-        part.append(column)
-    if part:
-        yield part
+        if len(parts[-1]) > 1 and _least_width([*parts[-1], column]) > width:
+            parts.append([columns[0]])
+        parts[-1].append(column)
+    return parts
 
 
 def _widths(columns: Sequence[_Column], width: int) -> dict[str, int]:

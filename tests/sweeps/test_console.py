@@ -175,6 +175,37 @@ def test_all_that_is_known_is_shown_at_every_width(
     assert (b"\x1b[36m" in written.getvalue()) is colour  # the stage's cyan
 
 
+def test_what_is_left_is_no_time_while_latencies_are_measured() -> None:
+    assert time_left(progress(epochs_done=100.0, seconds_left=0.0)) == "nothing left to train"
+
+
+def test_the_display_fits_a_low_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "26")
+    screen = use_terminal(monkeypatch, 60)
+    with Console() as console:
+        front = [{**row, "prune.params": 2000, "test_accuracy": 0.8} for row in FRONT]
+        console.show(progress(front=front, **ALL))
+    assert "front so far (and " in screen.text
+    assert "test" not in screen.text  # for which there is no room; a column below the others would take more
+    assert str(ALL["page"])[-20:] in screen.text  # the last line
+
+
+def test_a_terminal_breaks_lines_between_words_and_they_stay_one_line_to_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = "go on with: sweeps run a-config-in/a-folder-with-a-long-name.yaml --runs elsewhere --trials 20"
+    screen = use_terminal(monkeypatch, 60)
+    Console().say(command)
+    (line,) = screen.text.splitlines()
+    rows = [line[start : start + 60] for start in range(0, len(line), 60)]
+    assert [row.split() for row in rows] == [
+        ["go", "on", "with:", "sweeps", "run"],
+        ["a-config-in/a-folder-with-a-long-name.yaml", "--runs", "elsewhere"],
+        ["--trials", "20"],
+    ]
+    assert line.split() == command.split()
+
+
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -241,15 +272,15 @@ def test_quiet_leaves_the_answer_and_the_errors(capsys: pytest.CaptureFixture[st
     ("seconds", "said"),
     [
         (None, "estimating the time left"),
-        (0.2, "1 s"),
-        (89, "89 s"),
-        (125, "2 min"),
-        (5399, "90 min"),
-        (9000, "2.5 h"),
+        (0.2, "1 s left"),
+        (89, "89 s left"),
+        (125, "2 min left"),
+        (5399, "90 min left"),
+        (9000, "2.5 h left"),
     ],
 )
 def test_durations(seconds: float | None, said: str) -> None:
-    assert time_left(seconds) == said
+    assert time_left(progress(seconds_left=seconds)) == said
 
 
 def test_a_sweep_in_a_pipe_prints_stamped_lines_and_no_control_characters(finished: Sweep) -> None:
