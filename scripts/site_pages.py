@@ -82,7 +82,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def formulas(markdown: str) -> str:
     """The page with $$…$$ and $…$ as MathML, which browsers show by themselves."""
-    from latex2mathml.converter import convert
+    from latex2mathml.converter import convert as converted
+
+    def convert(tex: str, display: str = "inline") -> str:
+        bars_in_a_group = re.sub(r"\|([^|]+)\|", r"{|\1|}", tex)  # else browsers take them for operators
+        return str(converted(bars_in_a_group, display=display))
 
     markdown = re.sub(
         r"\$\$(.+?)\$\$", lambda tex: convert(tex[1].strip(), display="block"), markdown, flags=re.DOTALL
@@ -175,11 +179,12 @@ def _command(name: str, command: Any) -> Iterator[str]:
     context = command.make_context(name, [], resilient_parsing=True)
     yield f"### `{name}`"
     yield ""
-    yield "    " + " ".join([name, *command.collect_usage_pieces(context)])
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    yield "    " + usage.replace("{", "").replace("}", "")
     yield ""
     yield command.help or ""
     yield ""
-    yield "| | |"
+    yield "| argument or option | |"
     yield "|---|---|"
     for parameter in command.get_params(context):
         if parameter.name == "help" or getattr(parameter, "hidden", False):
@@ -187,6 +192,8 @@ def _command(name: str, command: Any) -> Iterator[str]:
         record = parameter.get_help_record(context)
         if record is not None:
             shown, text = record
+            if parameter.param_type_name == "argument":
+                shown = shown.partition(" <")[0]  # without its type, which says little
             yield f"| `{shown}` | {text} |".replace("\n", " ")
 
 

@@ -28,7 +28,7 @@ def predict_command(
     ],
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGES...", help="Picture files of any size; folders are searched."),
+        typer.Argument(metavar="IMAGES", help="Picture files of any size; folders are searched."),
     ],
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Classes shown for each picture.")] = 1,
     model: opt.OwnModel = None,

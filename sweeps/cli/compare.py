@@ -27,7 +27,7 @@ LONGEST = 200  # letters of the names in a file's; most file systems allow 255 i
 ConfigsArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="CONFIG CONFIG...",
+        metavar="CONFIG",
         help=f"Two or more YAML files, or names of shipped configs: {', '.join(shipped_configs())}.",
     ),
 ]

@@ -56,7 +56,7 @@ def retry_command(
     config: ConfigArgument,
     trials: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[TRIAL]...", help="Numbers of failed trials.", show_default="all of them"),
+        typer.Argument(metavar="TRIAL", help="Numbers of failed trials.", show_default="all of them"),
     ] = None,
     runs: RunsOption = RUNS,
     data_dir: DataOption = None,
