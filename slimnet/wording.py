@@ -18,6 +18,13 @@ def file_size(count: int) -> str:
     return f"{count} bytes"
 
 
+def plural(number: int, noun: str) -> str:
+    """(1, "trial") -> "1 trial", (3, "trial") -> "3 trials", (2, "class") -> "2 classes"; 2 retries."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message; its type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -18,9 +18,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from slimnet.wording import duration
+from slimnet.wording import duration, plural
 from sweeps.progress import Progress, RunningStage, listed, whose
-from sweeps.report.wording import plural
 from sweeps.tables import FittedTable
 
 PIPE_WIDTH = 200  # characters, where the output is no terminal
@@ -171,7 +170,7 @@ def _counts(progress: Progress) -> list[str]:
     retries = [plural(progress.retries, "retry")] if progress.retries else []
     return [
         f"{progress.trials_done} of {plural(progress.goal, 'trial')}{some}",
-        f"{progress.epochs_done:.0f} of {progress.epochs_total:.0f} epochs",
+        f"{progress.epochs_done:,.0f} of {plural(round(progress.epochs_total), 'epoch')}",
         spent,
         *retries,
     ]

@@ -11,6 +11,7 @@ from slimnet.data import default_data_dir, load_dataset
 from slimnet.devices import choose_device, device_count, device_name, kind_of, shortcomings
 from slimnet.errors import SlimnetError
 from slimnet.precision import native_precision
+from slimnet.wording import plural
 from sweeps.machine import core_count
 from sweeps.tracking import decide_mode
 
@@ -53,7 +54,7 @@ def _devices() -> list[Fact]:
     accelerators = [] if kind == "cpu" else [f"{kind}:{index}" for index in range(device_count(kind))]
     facts = []
     for device in ["cpu", *accelerators]:
-        cores = f", {core_count()} cores" if device == "cpu" else ""
+        cores = f", {plural(core_count(), 'core')}" if device == "cpu" else ""
         facts.append(Fact(device, f"{device_name(device)}{cores}, {native_precision(device)}", True))
     facts.append(Fact("device: auto", kind, True))
     lacking = shortcomings(kind)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from slimnet.wording import duration
 from sweeps.console import Console
 from sweeps.executors import Event, Executor
 from sweeps.interruption import Interruption
@@ -228,8 +229,8 @@ class Driver:
             if event.kind == "lost" and running.spared:
                 event = replace(event, kind="stopped", reason="as its trial was")
             elif event.kind == "lost" and running.stalled:
-                minutes = self._state.config.stall_minutes
-                event = replace(event, reason=f"no progress for {minutes:g} minutes, so it was ended")
+                silent = duration(60 * self._state.config.stall_minutes)
+                event = replace(event, reason=f"no progress for {silent}, so it was ended")
             del self._running[event.key]
             logger.info("%s %s %s %s", stage.name, stage.key, event.kind, event.reason)
             self._end(stage, event)

@@ -11,7 +11,7 @@ from slimnet.export.card import card, table
 from slimnet.export.deployed import Pixels
 from slimnet.export.files import CARD, Exported, TestSplit
 from slimnet.preprocessing import attach, preprocessing_of
-from slimnet.wording import file_size
+from slimnet.wording import file_size, plural
 from sweeps.comparison import Comparison, Measured
 from sweeps.config import dump_config
 from sweeps.jobs import Job
@@ -80,7 +80,7 @@ def card_of(
     data = trial.config.data
     name = data.path.name if data.path else data.source
     images = trial.metrics.get("val_images")  # not known of an older study's networks
-    selected = f"{count(images)} validation images" if images else "validation images"
+    selected = plural(images, "validation image") if images else "validation images"
     told = f"Trained on {name}; selected on {selected}."
     return partial(card, f"{study.name}, trial {trial.number}", data=told, sections=sections)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import plural
 from sweeps.config import Config
 from sweeps.records import Row
 from sweeps.stages import Stage, Store
@@ -71,7 +72,7 @@ class Place:
     threads: int
 
     def __str__(self) -> str:
-        return f"{self.device} with {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.device} with {plural(self.threads, 'thread')}"
 
 
 @dataclass(frozen=True)

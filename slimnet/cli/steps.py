@@ -22,6 +22,7 @@ from slimnet.precision import Precision
 from slimnet.steps import Trained
 from slimnet.training.loop import OnEpoch, OnStep
 from slimnet.training.recipe import Recipe
+from slimnet.wording import plural
 
 
 class TrainingStep(Protocol):
@@ -66,7 +67,7 @@ def train_to(
         The metrics.
     """
     place = _place(splits.device)
-    print(f"{count_params(network):,} parameters, {len(splits.train):,} images, {place}")
+    print(f"{count_params(network):,} parameters, {plural(len(splits.train), 'image')}, {place}")
     for lacking in shortcomings(splits.device):
         print(lacking)
     step = made_from["steps"][-1]

@@ -16,6 +16,7 @@ from slimnet.data.catalogue import ALL_ARRAYS, ARRAYS
 from slimnet.data.upstream import Labels, Pixels
 from slimnet.errors import SlimnetError
 from slimnet.files import open_file
+from slimnet.wording import plural
 
 Array = npt.NDArray[Any]
 UNREADABLE = (
@@ -199,6 +200,7 @@ def _class_names(source: str, given: Any, count: int) -> tuple[str, ...]:
     names = tuple(map(str, listed_classes(source, given)))
     if len(names) != count or len(set(names)) != count:
         raise SlimnetError(
-            f"{source}: classes names {len(set(names))} classes, but y_train has {count} (0 to {count - 1})."
+            f"{source}: classes names {plural(len(set(names)), 'class')}, but y_train has {count} "
+            f"(0 to {count - 1})."
         )
     return names

@@ -24,6 +24,7 @@ from slimnet.data.streaming import is_mapped, stream, takes_whole
 from slimnet.data.upstream import Labels, Pixels
 from slimnet.errors import SlimnetError
 from slimnet.preprocessing import Preprocessing
+from slimnet.wording import plural
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Pairs of images (B, C, H, W), float32, normalised, channels_last, and labels (B,), int64.
@@ -276,7 +277,8 @@ def _statistics(
     channels = dataset.image_shape[0]
     for name, given in (("mean", mean), ("std", std)):
         if given is not None and len(given) != channels:
-            raise SlimnetError(f"{name} has {len(given)} numbers, but the images have {channels} channels.")
+            numbers, images = plural(len(given), "number"), plural(channels, "channel")
+            raise SlimnetError(f"{name} has {numbers}, but the images have {images}.")
     if std is not None and min(std) <= 0:
         raise SlimnetError(f"std is {list(std)}, and must be above 0 in every channel.")
     found = [None if given is None else np.array(given, np.float64) * 255 for given in (mean, std)]

@@ -32,6 +32,7 @@ from slimnet.data.hashes import OnProgress
 from slimnet.data.pictures import Pixels, Unreadable
 from slimnet.errors import SlimnetError
 from slimnet.files import replacing
+from slimnet.wording import plural
 
 FORMAT = 1
 """Incremented when the same pictures would give other pixels."""
@@ -302,7 +303,8 @@ def _moments(pixels: Pixels) -> npt.NDArray[np.int64]:
 
 def _check_failed(name: str, count: int, failed: list[str]) -> None:
     if len(failed) > MOST_UNREADABLE * count:
-        raise SlimnetError(f"{len(failed)} of the {count} pictures of {name} cannot be read: {_name(failed)}")
+        found = f"{len(failed)} of the {plural(count, 'picture')} of {name}"
+        raise SlimnetError(f"{found} cannot be read: {_name(failed)}")
 
 
 def _classes(name: str, labels: Mapping[str, Labels], given: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from slimnet.data.hashes import OnProgress
 from slimnet.data.listing import TEST_FRACTION, Listing, Picture, list_pictures
 from slimnet.data.pictures import Pixels, Size, read_picture
 from slimnet.errors import SlimnetError
+from slimnet.wording import plural
 
 LIKELY_SIDES = (32, 64, 96, 128, 160, 192, 224, 256)  # that are proposed where pictures differ in size
 
@@ -65,7 +66,7 @@ def _notes(listing: Listing, size: Size, given: int | None) -> Iterator[str]:
     if listing.test_held_out:
         yield (
             f"there is no folder test: {TEST_FRACTION:.0%} of each class, chosen by the names of files, are "
-            f"the test part ({len(listing.test):,} pictures)"
+            f"the test part ({plural(len(listing.test), 'picture')})"
         )
 
 

@@ -209,7 +209,8 @@ def _seen(folder: Path) -> str:
     if not kinds:
         return ""
     if loose := sum(count for kind, count in kinds.items() if kind in SUFFIXES):
-        return f" The {loose} pictures that lie in it are in no such folder."
+        are = "picture that lies in it is" if loose == 1 else "pictures that lie in it are"
+        return f" The {loose:,} {are} in no such folder."
     common = ", ".join(kind for kind, _ in kinds.most_common(3))
     return f" The files in it ({common}) are no pictures by their names."
 

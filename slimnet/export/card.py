@@ -8,7 +8,7 @@ from slimnet.export.artifact import Artifact
 from slimnet.export.files import Exported
 from slimnet.models.building import architecture_of
 from slimnet.preprocessing import Preprocessing, preprocessing_of
-from slimnet.wording import file_size
+from slimnet.wording import file_size, plural
 
 MOST_CLASSES = 30  # named in the card; all are in the files
 
@@ -94,7 +94,7 @@ def _summary(artifact: Artifact) -> str:
     )
     if "test_accuracy" in metrics:
         text += f" It gets {metrics['test_accuracy']:.1%} of the test split right"
-        text += f" ({metrics['test_images']:,} images)." if "test_images" in metrics else "."
+        text += f" ({plural(metrics['test_images'], 'image')})." if "test_images" in metrics else "."
     return text
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import plural
 
 
 def check_sizes(blocks: Sequence[int], **numbers: int) -> None:
@@ -36,7 +37,7 @@ def check_widths(blocks: Sequence[int], widths: Sequence[int], expected: int, la
     """
     if len(widths) != expected:
         raise SlimnetError(
-            f"widths has {len(widths)} numbers, but blocks {list(blocks)} need {expected}: {layout}"
+            f"widths has {plural(len(widths), 'number')}, but blocks {list(blocks)} need {expected}: {layout}"
         )
     for position, value in enumerate(widths):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -24,6 +24,7 @@ from slimnet.models.catalogue import SIZES, WIDTHS
 from slimnet.models.common import check_sizes, check_widths, draw_weights, initialize
 from slimnet.models.stand_ins import Constant
 from slimnet.models.stems import Stem
+from slimnet.wording import plural
 
 EXPANSION = 6  # of all blocks but the first, which expands nothing
 GROWTH = (0.5, 0.75, 1, 2, 3, 5, 10)  # the width of each stage, times that of the stem
@@ -230,7 +231,7 @@ def _check_widths(blocks: Sequence[int], widths: Sequence[int]) -> None:
                 )
             if block > 0 and outgoing != incoming:
                 raise SlimnetError(
-                    f"{where} adds its input of {incoming} channels to a conv3 of {outgoing} "
+                    f"{where} adds its input of {plural(incoming, 'channel')} to a conv3 of {outgoing} "
                     f"(widths[{position + 1}]); the two must be equal"
                 )
             incoming, position = outgoing, position + 2

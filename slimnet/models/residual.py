@@ -31,6 +31,7 @@ from slimnet.models.blocks import BasicBlock, Block, Bottleneck
 from slimnet.models.catalogue import SIZES, WIDTHS, SizeName
 from slimnet.models.common import check_sizes, check_widths, draw_weights, initialize
 from slimnet.models.stems import Stem
+from slimnet.wording import plural
 
 
 class ResNet(nn.Module):
@@ -278,7 +279,7 @@ def _check_widths(kind: type[Block], blocks: Sequence[int], widths: Sequence[int
             outgoing = widths[last]
             if not kind.projects(stage, block) and outgoing != incoming:
                 raise SlimnetError(
-                    f"stage {stage + 1}, block {block + 1} adds its input of {incoming} channels to a "
-                    f"conv{kind.CONVS} of {outgoing} (widths[{last}]); the two must be equal"
+                    f"stage {stage + 1}, block {block + 1} adds its input of {plural(incoming, 'channel')} "
+                    f"to a conv{kind.CONVS} of {outgoing} (widths[{last}]); the two must be equal"
                 )
             incoming = outgoing

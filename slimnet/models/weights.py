@@ -20,7 +20,7 @@ from slimnet.checkpoint import FORMAT, TENSORS_SUFFIX, read
 from slimnet.errors import SlimnetError
 from slimnet.models.building import Description, import_timm
 from slimnet.models.catalogue import label_of, names_weights
-from slimnet.wording import first_line
+from slimnet.wording import first_line, plural
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "ema_state_dict")
 """Under which programs keep the weights in their checkpoints."""
@@ -183,7 +183,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], source: str, num_classes: 
         return None
     before = next(iter(heads.values()))
     return (
-        f"{source} tells {before} classes apart, and the data have {num_classes}: the last layer, "
+        f"{source} tells {plural(before, 'class')} apart, and the data have {num_classes}: the last layer, "
         f"{' and '.join(heads)}, starts with new weights"
     )
 

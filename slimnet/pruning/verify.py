@@ -20,7 +20,7 @@ from slimnet.graph import operations as ops
 from slimnet.graph.record import WHOLE, Context, listening, tensors_in
 from slimnet.modes import evaluating, same_buffers, unchanged
 from slimnet.modules import buffers, named, parameters
-from slimnet.wording import one_line
+from slimnet.wording import one_line, plural
 
 SMALL = 32  # pixels: larger images are looked at in this size where the network takes them
 _SIZED = ops.MOVES | ops.CONVOLUTIONS | {
@@ -208,7 +208,7 @@ def _difference(calls: list[Listed], own: list[Listed]) -> tuple[str, str] | Non
     if len(calls) == len(own):
         return None
     longer = max(calls, own, key=len)
-    return longer[min(len(calls), len(own))][2], f"{len(own)} operations instead of {len(calls)}"
+    return longer[min(len(calls), len(own))][2], f"{plural(len(own), 'operation')} instead of {len(calls)}"
 
 
 def _near(numbers: tuple[Any, ...], others: tuple[Any, ...]) -> bool:

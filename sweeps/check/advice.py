@@ -7,6 +7,7 @@ from math import ceil
 
 from slimnet.models.catalogue import names_weights
 from slimnet.pruning.options import NORM_SCORES
+from slimnet.wording import plural
 from sweeps.check.findings import DataFacts, Findings, NetworkFacts
 from sweeps.config import Config
 from sweeps.config.space import Entry, entries_of
@@ -46,8 +47,8 @@ def _about_data(config: Config, data: DataFacts) -> Iterator[str]:
     held = sum(data.validation)
     if held < FEW_TO_COMPARE:
         yield (
-            f"validation has only {held} images: two networks can be told apart where they differ by some "
-            f"{2 * (0.5 / held) ** 0.5:.0%}; raise data.validation, or add images"
+            f"validation has only {plural(held, 'image')}: two networks can be told apart where they differ "
+            f"by some {2 * (0.5 / held) ** 0.5:.0%}; raise data.validation, or add images"
         )
     if config.data.crop * 2 >= min(data.image_shape[1:]):
         side = min(data.image_shape[1:])
@@ -93,8 +94,8 @@ def _about_pruning(config: Config, network: NetworkFacts) -> Iterator[str]:
         least = _least(entries_of(config.search.space, f"prune.{name}"), getattr(config.prune, name))
         if least >= widest > 0:
             yield (
-                f"prune.{name} is {least}, and no layer that can be pruned has more than {widest} channels: "
-                "nothing is removed; lower it"
+                f"prune.{name} is {least}, and no layer that can be pruned has more than "
+                f"{plural(widest, 'channel')}: nothing is removed; lower it"
             )
             return
     for cut in network.cuts:
@@ -109,8 +110,8 @@ def _about_training(config: Config, findings: Findings) -> Iterator[str]:
     for name, section in (("sparse", config.sparse), ("finetune", config.finetune)):
         if section.batch_size > images:
             yield (
-                f"{name}.batch_size is {section.batch_size}, more than the {images:,} training images: "
-                "an epoch is one step; lower it"
+                f"{name}.batch_size is {section.batch_size}, more than the "
+                f"{plural(images, 'training image')}: an epoch is one step; lower it"
             )
     outputs, classes = findings.network.outputs, len(findings.data.classes)
     if outputs > classes:
@@ -123,10 +124,10 @@ def _about_training(config: Config, findings: Findings) -> Iterator[str]:
     left = (1 - momentum) ** steps
     if momentum > 0 and left > STALE and config.model.init is None:
         yield (
-            f"BatchNorm moves its running statistics by {momentum:g} at a step, so that {steps:,} steps of "
-            f"training leave {left:.0%} of what they began as: the dense network and the uniformly narrower "
-            "ones, which are not recalibrated, are measured below their worth; train longer, lower "
-            "batch_size, or give the network's BatchNorms a momentum of 0.1"
+            f"BatchNorm moves its running statistics by {momentum:g} at a step, so that after "
+            f"{plural(steps, 'step')} of training {left:.0%} of what they began as is left: the dense "
+            "network and the uniformly narrower ones, which are not recalibrated, are measured below their "
+            "worth; train longer, lower batch_size, or give the network's BatchNorms a momentum of 0.1"
         )
     if config.precision == "bfloat16" and findings.machine.precision == "float32":
         yield f"precision is bfloat16, which {findings.machine.name} only emulates; auto would be quicker"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from itertools import groupby
 
-from slimnet.wording import duration
+from slimnet.wording import duration, plural
 from sweeps.check import Findings, examine, seconds_of, warnings_about
 from sweeps.check.findings import DataFacts, NetworkFacts
 from sweeps.cli import studies
@@ -24,7 +24,7 @@ from sweeps.cli.show import print_json
 from sweeps.config import Config
 from sweeps.console import Console
 from sweeps.executors.engines import engine_of
-from sweeps.report.wording import milliseconds, plural
+from sweeps.report.wording import milliseconds
 from sweeps.state import State
 from sweeps.study import check_config, is_begun, open_study
 
@@ -106,8 +106,8 @@ def _print(console: Console, config: Config, found: Findings, state: State, seco
     left = sum(state.epochs_ahead().values())
     done = f" ({state.asked} of them sampled)" if state.asked else ""
     console.say(
-        f"sweep: {plural(state.goal, 'trial')}{done}, at most {left:,.0f} epochs left with all controls and "
-        f"seeds: about {duration(seconds)} on this machine"
+        f"sweep: {plural(state.goal, 'trial')}{done}, at most {plural(round(left), 'epoch')} left with all "
+        f"controls and seeds: about {duration(seconds)} on this machine"
     )
 
 
@@ -119,7 +119,7 @@ def _print_data(console: Console, data: DataFacts) -> None:
     )
     parts = (("train", data.train), ("validation", data.validation), ("test", data.test))
     for name, counts in parts:
-        console.say(f"  {name}: {sum(counts):,} images, {_spread(counts)} per class")
+        console.say(f"  {name}: {plural(sum(counts), 'image')}, {_spread(counts)} per class")
 
 
 def _print_network(console: Console, network: NetworkFacts) -> None:

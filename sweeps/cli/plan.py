@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from slimnet.errors import SlimnetError
-from slimnet.wording import duration
+from slimnet.wording import duration, plural
 from sweeps.check import Pace, examine, pace_as_taken, pace_as_tried, seconds_left
 from sweeps.cli import studies
 from sweeps.cli.options import (
@@ -24,7 +24,6 @@ from sweeps.cli.show import print_json
 from sweeps.config.space import count_points
 from sweeps.console import Console
 from sweeps.executors.engines import Engine, engine_of
-from sweeps.report.wording import plural
 from sweeps.state import State, count_states
 from sweeps.study import check_config
 

@@ -11,14 +11,13 @@ import typer
 
 from slimnet.command_line import EXIT_USAGE
 from slimnet.errors import SlimnetError
-from slimnet.wording import file_size
+from slimnet.wording import file_size, plural
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, JsonOption, RunsOption
 from sweeps.cli.show import print_json
 from sweeps.config import Config, load_config, shipped_configs
 from sweeps.config.storage import SCHEME, deletion, public
 from sweeps.console import Console
-from sweeps.report.wording import plural
 
 EXIT_REFUSED = 1
 EXIT_HELD = 3

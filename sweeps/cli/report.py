@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import plural
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, ConfigArgument, RunsOption
 from sweeps.console import Console
@@ -21,7 +22,6 @@ from sweeps.report.copies import FOLDER
 from sweeps.report.html import build, render
 from sweeps.report.online import note_report
 from sweeps.report.serving import serving
-from sweeps.report.wording import plural
 
 if TYPE_CHECKING:
     from sweeps.report.web.publish import Published

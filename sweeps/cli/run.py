@@ -17,7 +17,7 @@ from slimnet.files import check_name
 from slimnet.invocation import this_command
 from slimnet.precision import Precision
 from slimnet.streams import outlive_output
-from slimnet.wording import duration
+from slimnet.wording import duration, plural
 from sweeps.check import examine, seconds_of, warnings_about
 from sweeps.cli import studies
 from sweeps.cli.check import print_warnings, summary
@@ -46,7 +46,6 @@ from sweeps.networks import Made, check_networks
 from sweeps.outputs import write_outputs
 from sweeps.records import StageRecord, StudyRecord
 from sweeps.report.summary import how_far
-from sweeps.report.wording import plural
 from sweeps.stages import Store
 from sweeps.study import JOURNAL, Study, check_config, hold, is_begun, keep_config, make_study, open_study
 

@@ -10,6 +10,7 @@ from slimnet.data.catalogue import fingerprint
 from slimnet.errors import SlimnetError
 from slimnet.invocation import program
 from slimnet.precision import Precision
+from slimnet.wording import plural
 from sweeps.cli.options import RUNS
 from sweeps.config import Config, ConfigError, load_config
 from sweeps.config.space import count_points
@@ -17,7 +18,6 @@ from sweeps.executors.engines import Engine
 from sweeps.machine import Prepared, look, prepare
 from sweeps.networks import Made, needs_making
 from sweeps.records import StudyRecord
-from sweeps.report.wording import plural
 from sweeps.stages import Store
 from sweeps.state import State, read_study
 from sweeps.study import Facts, Study, check_unchanged, is_begun, is_held, kept_config, open_study

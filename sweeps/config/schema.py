@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from slimnet.devices import DeviceWish
 from slimnet.precision import PrecisionWish
+from slimnet.wording import plural
 from sweeps.config.messages import refusal, show
 from sweeps.config.places import place_problem
 from sweeps.config.search import MEASURED, SECTIONS, Metric, Passes, Search, Seed
@@ -153,7 +154,9 @@ class Config(Section):
             latest = max(self._values_in(branch, "finetune.rewind_to"))
             fewest = min(self._values_in(branch, "sparse.epochs"))
             if "early" in self._values_in(branch, "finetune.weights") and latest >= fewest:
-                clause = f"is {latest}, but sparse training has {fewest} epochs; choose an earlier one."
+                clause = (
+                    f"is {latest}, but sparse training has {plural(fewest, 'epoch')}; choose an earlier one."
+                )
                 raise refusal((self._key("finetune.rewind_to"), clause))
         return self
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import plural
 from sweeps.config import Config
 from sweeps.executors import processes
 from sweeps.executors.base import Executor
 from sweeps.jobs import Place
 from sweeps.machine import Machine, places
-from sweeps.report.wording import plural
 
 if TYPE_CHECKING:
     from sweeps.executors.ray_cluster import Cluster

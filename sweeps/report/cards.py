@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from slimnet.wording import file_size
+from slimnet.wording import file_size, plural
 from sweeps.records import StageRecord, TrialRecord
 from sweeps.report.blocks import Card, Cards, Section
 from sweeps.report.figures.marks import HELD_OUT, trial_id
 from sweeps.report.shading import Shading
 from sweeps.report.verdicts import against, beside_dense, points, with_error
 from sweeps.report.view import StudyView
-from sweeps.report.wording import count, hours_minutes_seconds, milliseconds, percent, plural, times
+from sweeps.report.wording import count, hours_minutes_seconds, milliseconds, percent, times
 from sweeps.stages import KINDS
 
 Facts = list[tuple[str, str]]

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from slimnet.wording import plural
 from sweeps.comparison import Comparison, best_of_front
 from sweeps.pareto import covered, reference
 from sweeps.records import StudyRecord
@@ -15,7 +16,7 @@ from sweeps.report.blocks import Block, Cell, Column, Paragraph, Report, Row, Se
 from sweeps.report.figures.fronts import fronts
 from sweeps.report.summary import headline, how_far, subject
 from sweeps.report.verdicts import with_error
-from sweeps.report.wording import METRICS, UNKNOWN, count, percent, plural, times
+from sweeps.report.wording import METRICS, UNKNOWN, count, percent, times
 
 _NO_MATTER = (  # where and under which name a study runs
     "study",

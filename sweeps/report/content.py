@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from types import MappingProxyType
 
+from slimnet.wording import plural
 from sweeps.comparison import Comparison
 from sweeps.records import StudyRecord
 from sweeps.report.beside import simpler_ways
@@ -30,7 +31,7 @@ from sweeps.report.shading import Shading
 from sweeps.report.summary import epochs_saved, headline, how_far, none_complete, subject
 from sweeps.report.trials import all_trials, networks
 from sweeps.report.view import StudyView
-from sweeps.report.wording import METRICS, plural
+from sweeps.report.wording import METRICS
 from sweeps.stages import KINDS
 
 MOST_DETAILS = 20  # failures shown in detail; of a thousand with one cause, a few are enough

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+from slimnet.wording import plural
 from sweeps.report.blocks import Paragraph, Section
 from sweeps.report.view import StudyView
-from sweeps.report.wording import count, percent, plural
+from sweeps.report.wording import count, percent
 
 
 def how_sure(view: StudyView) -> Section:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from slimnet.wording import plural
 from sweeps.comparison import Comparison, Measured, recommended
 from sweeps.records import StudyRecord, smallest_near_dense
 from sweeps.report.verdicts import SAME, beside_dense, points, seeds_and_epochs, uniform_start, with_error
-from sweeps.report.wording import count, percent, plural, times
+from sweeps.report.wording import count, percent, times
 
 
 def headline(study: StudyRecord, comparison: Comparison | None = None) -> str:

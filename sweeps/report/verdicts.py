@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from slimnet.wording import plural
 from sweeps.comparison import Comparison, Difference, Measured
-from sweeps.report.wording import UNKNOWN, percent, plural
+from sweeps.report.wording import UNKNOWN, percent
 
 SAME = "cannot be told apart"
 _SPACE = "\N{NO-BREAK SPACE}"

@@ -76,10 +76,3 @@ def hours_minutes_seconds(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (rest if not hours else 0, "s")]
     return " ".join(f"{number}{_SPACE}{unit}" for number, unit in parts if number) or "0 s"
-
-
-def plural(number: int, noun: str) -> str:
-    """(1, "trial") -> "1 trial", (3, "trial") -> "3 trials", (2, "class") -> "2 classes"; 2 retries."""
-    if number != 1:
-        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count(number)} {noun}"

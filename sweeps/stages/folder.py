@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from slimnet.errors import SlimnetError
+from slimnet.wording import plural
 from sweeps.claim import Claim
 from sweeps.files import write_json, write_text
 from sweeps.records import Row, StageRecord, StageState
@@ -283,7 +284,9 @@ class StageFolder:
         result, failure, _ = tried(self.result), tried(self._failure), tried(self._check_spec)
         epochs = len(tried(self.history) or [])
         if result and not defects and epochs != stage.epochs:
-            defects.append(DamagedStageError(self._history, f"it has {epochs} of {stage.epochs} epochs"))
+            defects.append(
+                DamagedStageError(self._history, f"it has {epochs} of {plural(stage.epochs, 'epoch')}")
+            )
         return self._record(stage, result, failure, epochs), defects
 
     def _set_aside(self, defects: list[DamagedStageError]) -> list[str]:

@@ -19,6 +19,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from slimnet.wording import plural
 from sweeps.config import Config
 from sweeps.study.optuna_space import OptunaSpace
 from sweeps.study.record import Point
@@ -180,7 +181,9 @@ class Database:
             raise UnfitError("was written by another version of slimnet")
         trials = self._study.get_trials(deepcopy=False)
         if len(trials) > len(entries):
-            raise UnfitError(f"had {len(trials)} trials, and the record of the study has {len(entries)}")
+            raise UnfitError(
+                f"had {plural(len(trials), 'trial')}, and the record of the study has {len(entries)}"
+            )
         retried = 0
         for trial, entry in zip(trials, entries, strict=False):
             failed = entry.state != "failed" and trial.state is TrialState.FAIL and REASON in trial.user_attrs

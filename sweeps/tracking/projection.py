@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from slimnet.wording import one_line
+from slimnet.wording import one_line, plural
 from sweeps.records import ContenderRecord, StageRecord, StudyRecord, TrialRecord
 from sweeps.tracking import sdk
 from sweeps.tracking.ledger import FOLDER, UNKNOWN, Entry, Ledger
@@ -260,11 +260,13 @@ class Projector:
         if held is None:
             return "it is not on the server"
         if held.rows != (count := view.count_rows(None)):
-            return f"the server has {held.rows} of its {count} rows"
+            return f"the server has {held.rows} of its {plural(count, 'row')}"
         if missing := [one.name for one in view.models if not one.is_input and one.name not in held.models]:
             return f"the server has not received the network {', '.join(missing)}"
         if held.lacking:
-            return f"the server has not received {len(held.lacking)} files, such as {held.lacking[0]}"
+            return (
+                f"the server has not received {plural(len(held.lacking), 'file')}, such as {held.lacking[0]}"
+            )
         return None
 
     def _stream(self, view: RunView) -> None:
@@ -477,7 +479,7 @@ def _other_rows(view: RunView, rows: int) -> str:
     """Why a run with so many rows on the server cannot go on there."""
     if view.job_type == "study":
         return f"rows of trials that were run again belong between the {rows} that it has"
-    return f"the server has {rows} rows of it, which are not those of this study"
+    return f"the server has {plural(rows, 'row')} of it, not those of this study"
 
 
 def _finish(live: _Live) -> Exception | None:

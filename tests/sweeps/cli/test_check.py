@@ -58,7 +58,7 @@ def test_the_same_facts_as_json_with_the_warnings(tmp_path: Path, command: Comma
     assert facts["seconds"] > 0
     whole, few = facts["warnings"]
     assert whole.startswith("sparse.batch_size is 5000")
-    assert few.startswith("BatchNorm moves its running statistics by 0.1 at a step, so that 3 steps")
+    assert few.startswith("BatchNorm moves its running statistics by 0.1 at a step, so that after 3 steps")
     assert list(tmp_path.iterdir()) == []
 
 

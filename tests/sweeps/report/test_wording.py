@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sweeps.report.wording import milliseconds, plural
+from slimnet.wording import plural
+from sweeps.report.wording import milliseconds
 
 
 def test_nouns_have_their_plural() -> None:
