@@ -141,7 +141,7 @@ def prune_command(
     step = {"kind": "prune", **choice, "absorb": absorb, "recalibrate": recalibrate}
     config = extend_record(saved.config, settings, splits, model, step)
     save(out, pruned.model.cpu(), metrics=pruned.metrics, config=config)
-    _print_plan(pruned.plan, min_channels)
+    _print_plan(pruned.plan)
     if streams and score in NORM_SCORES and _streams_unpenalised(saved.config.get("steps", [])):
         print(
             "note: training penalised no residual stream, so theirs are poor scores (slimnet train --streams)"
@@ -172,14 +172,9 @@ def _streams_unpenalised(steps: list[dict[str, Any]]) -> bool:
     return bool(penalised) and not any(step.get("streams") for step in penalised)
 
 
-def _print_plan(plan: PruningPlan, least: int) -> None:
+def _print_plan(plan: PruningPlan) -> None:
     """The layers that lose output channels, before and after."""
     changed = [(name, f"{before:,}", f"{after:,}") for name, before, after in plan.table() if after != before]
     if changed:
         print(show.table(("layer", "before", "after"), changed, "<>>"))
     print(f"{plan.removed_channels:,} of {plan.prunable_channels:,} prunable channels removed")
-    starved = [name for name, kept in plan.kept.items() if len(kept) == least]
-    if starved:
-        layers = "1 layer keeps" if len(starved) == 1 else f"{len(starved)} layers keep"
-        channels = "1 channel" if least == 1 else f"{least} channels"
-        print(f"note: {layers} only {channels}, as {starved[0]}; --layer-floor 0.8 leaves them more")

@@ -37,6 +37,7 @@ from slimnet.pruning.scores import (
 from slimnet.pruning.selection import Budget, Candidates
 from slimnet.pruning.surgery import prune
 from slimnet.pruning.weight_scores import Batch
+from slimnet.wording import plural
 
 LATENCY_SECONDS = 0.3  # of measuring per candidate of a latency budget
 
@@ -108,7 +109,8 @@ def plan(
         batches: images and labels, for score "taylor".
 
     Warns:
-        UserWarning: all scaling factors are alike, so that the ranking means nothing.
+        UserWarning: all scaling factors are alike, so that the ranking means nothing; or layers have
+            collapsed to `min_channels`.
 
     Raises:
         SlimnetError: neither a ratio nor a budget or both, a value out of range, a budget below the floor
@@ -142,17 +144,25 @@ def plan(
         raise SlimnetError(f'layer_floor goes with threshold_over="prunable", not with {threshold_over!r}')
     if not (isinstance(cost_power, Real) and cost_power >= 0):
         raise SlimnetError(f"cost_power is {cost_power!r}; it is a number of at least 0")
-    if threshold_over == "all" and (ratio is None or score not in NORM_SCORES):
+    by_norm = isinstance(score, str) and score in NORM_SCORES
+    if threshold_over == "all" and (ratio is None or not by_norm):
         raise SlimnetError(
             'threshold_over="all" goes with a ratio and scores by γ; a budget finds its own threshold'
         )
-    every = _choose_groups(graph, streams, by_norm=score in NORM_SCORES if isinstance(score, str) else False)
+    if isinstance(keep, str):
+        raise SlimnetError(f"keep is {keep!r}; it is a list of names or patterns: keep=[{keep!r}]")
+    every = _choose_groups(graph, streams, by_norm=by_norm)
     groups, chosen_ratios = _by_wish(graph, every, keep, layer_ratios or {})
     blocks = _inner_groups(graph, groups) if drop_blocks else {}
     inner = {group.name for inside in blocks.values() for group in inside}
     scores, shifts = unit_scores(graph, score, seed, batches), unit_shifts(graph)
-    if isinstance(score, str) and score in NORM_SCORES:
-        _warn_of_equal_scores(groups, scores)
+    meaningless = by_norm and _are_alike(groups, scores)
+    if meaningless:
+        warnings.warn(
+            "all scaling factors are alike and cannot tell channels apart: the network was never trained "
+            'sparse; do that first, or choose another score, such as "l2"',
+            stacklevel=2,
+        )
     freed = np.maximum(cost_model(graph).freed(cost_aware), 1) ** cost_power if cost_aware else None
     gone = [
         removal_order([group], scores, shifts, [min_channels])[: int(fraction * group.size + 1e-9)]
@@ -177,8 +187,14 @@ def plan(
     if ratio is not None and threshold_over == "all":
         threshold = _seed_threshold(graph, ratio) if ratio else -1.0
         count = int(np.searchsorted(scores[found.ranked], threshold, side="right"))
-        return _plan(graph, found, found.stays_after(count), max(0.0, threshold))
-    return _plan(graph, found, _stays(graph, found, targets))
+        chosen = _plan(graph, found, found.stays_after(count), max(0.0, threshold))
+    else:
+        chosen = _plan(graph, found, _stays(graph, found, targets))
+    if not meaningless and (starved := _starved(free, chosen, min_channels)):
+        some = f"{plural(len(starved), 'layer')} {'keeps' if len(starved) == 1 else 'keep'}"
+        few = plural(min_channels, "channel")
+        warnings.warn(f"{some} only {few}, as {starved[0]}; layer_floor 0.8 leaves them more", stacklevel=2)
+    return chosen
 
 
 def _stays(graph: ChannelGraph, candidates: Candidates, targets: dict[str, float]) -> Stays:
@@ -272,14 +288,18 @@ def _by_wish(
     return left, own
 
 
-def _warn_of_equal_scores(groups: Sequence[ChannelGroup], scores: Floats) -> None:
+def _are_alike(groups: Sequence[ChannelGroup], scores: Floats) -> bool:
     values = np.concatenate([scores[group.units] for group in groups])
-    if len(values) > 1 and np.ptp(values) <= 1e-3 * values.max():
-        warnings.warn(
-            "all scaling factors are alike and cannot tell channels apart: the network was never trained "
-            'sparse; do that first, or choose another score, such as "l2"',
-            stacklevel=3,
-        )
+    return len(values) > 1 and bool(np.ptp(values) <= 1e-3 * values.max())
+
+
+def _starved(groups: Sequence[ChannelGroup], chosen: PruningPlan, least: int) -> list[str]:
+    """The groups that have collapsed: of many channels only the least are left."""
+    return [
+        group.name
+        for group in groups
+        if group.size > 2 * least and len(chosen.kept.get(group.name, group.units)) == least
+    ]
 
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:

@@ -249,7 +249,7 @@ def test_other_scores_and_wishes_for_layers(run: Slimnet, files: Path, score: st
 
 def test_layers_at_the_floor_are_told(run: Slimnet, files: Path) -> None:
     outcome = run("prune", "sparse.pt", "--ratio", "0.9", "--min-channels", "1", "--out", "floor.pt")
-    assert re.search(r"note: \d+ layers? keeps? only 1 channel.*--layer-floor", outcome.out)
+    assert re.search(r"note: \d+ layers? keeps? only 1 channel.*layer_floor", outcome.err)
 
 
 def test_a_latency_budget_prunes_until_it_is_met_or_names_the_floor(run: Slimnet, files: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,10 @@ def test_of_equal_scores_the_one_that_emits_least_goes_first() -> None:
         ({"ratio": 0.5, "min_channels": 2.5}, r"min_channels is 2\.5; it is a whole number"),
         ({"ratio": 0.5, "score": "gamma_weight"}, "score is 'gamma_weight'; it is one of 'gamma', 'gamma-w"),
         ({"ratio": 0.5, "threshold_over": "per-layer"}, "threshold_over is 'per-layer'; it is one of"),
+        (
+            {"ratio": 0.5, "threshold_over": "all", "score": np.zeros(2)},
+            'threshold_over="all" goes with a ratio',
+        ),
         ({"ratio": 0.5, "cost_aware": "flops"}, "cost_aware is 'flops'; it is one of None, 'params', 'macs'"),
     ],
 )
@@ -348,6 +353,19 @@ def test_scaling_factors_that_are_all_alike_are_told() -> None:
         plan(graph, ratio=0.5)
 
 
+def test_layers_that_collapse_are_told_where_nobody_asked_for_it(graph: ChannelGraph) -> None:
+    bad = np.random.default_rng(0).random(graph.unit_count)
+    bad[graph["stages.1.0.conv1"].units] = -1  # worth least
+    with pytest.warns(
+        UserWarning, match=r"1 layer keeps only 2 channels, as stages\.1\.0\.conv1; layer_floor"
+    ):
+        plan(graph, ratio=0.2, score=bad, min_channels=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan(graph, ratio=0.2, score=bad, min_channels=2, layer_floor=0.8)
+        plan(graph, ratio=0.1, score=bad, min_channels=2, layer_ratios={"stages.1.0.conv1": 0.9})
+
+
 def test_layers_are_kept_and_cut_by_name(graph: ChannelGraph) -> None:
     chosen = plan(
         graph, ratio=0.5, keep=["stages.0.0.*"], layer_ratios={"stages.1.*.conv1": 0.25}, min_channels=1
@@ -357,6 +375,8 @@ def test_layers_are_kept_and_cut_by_name(graph: ChannelGraph) -> None:
     assert kept == {"stages.1.0.conv1": 12, "stages.1.1.conv1": 12}
     with pytest.raises(SlimnetError, match=r"no conv or linear layer is named stages\.0\.conv; the nearest"):
         plan(graph, ratio=0.5, keep=["stages.0.conv"])
+    with pytest.raises(SlimnetError, match="keep is 'conv1'; it is a list"):
+        plan(graph, ratio=0.5, keep="conv1")
 
 
 def test_no_layer_loses_more_than_the_largest_ratio(graph: ChannelGraph) -> None:
