@@ -67,7 +67,7 @@ def export_command(
     Each file is read back and run on the test split, and kept if it scores what FILE reports.
     """
     from slimnet.cli.datasets import recorded_shape
-    from slimnet.cli.files import check_output
+    from slimnet.cli.files import check_output, tidied
     from slimnet.cli.networks import open_network, parse_args
     from slimnet.export.artifact import FORMATS, Artifact
     from slimnet.export.card import card
@@ -120,11 +120,12 @@ def export_command(
         test = TestSplit.of(splits.test, artifact, reported)
     write_card = partial(card, file.stem, data=_of_data(saved, data))
     found: list[Exported] = []
-    for path, kind in outs.items():
-        if kind is not None:
-            found.append(export_file(artifact, path, kind, test))
-        else:
-            found += export_folder(artifact, path, chosen, test, write_card, force=force)
+    with tidied():
+        for path, kind in outs.items():
+            if kind is not None:
+                found.append(export_file(artifact, path, kind, test))
+            else:
+                found += export_folder(artifact, path, chosen, test, write_card, force=force)
     if as_json:
         show.print_json([one.record() for one in found])
         return

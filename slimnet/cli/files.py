@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -65,3 +67,17 @@ def resumable(partial: Path) -> Iterator[None]:
         kept = f"the epochs done are kept in {partial}" if partial.exists() else "no epoch was complete"
         typer.echo(f"interrupted; {kept}. Go on with: {this_command()}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
+def tidied() -> Iterator[None]:
+    """Let SIGTERM end what is done within by an exception, so that no half of a file is left."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

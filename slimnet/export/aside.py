@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from slimnet.errors import SlimnetError
+from slimnet.files import aside_of
 from slimnet.wording import first_line
 
 
@@ -24,7 +25,8 @@ def written(path: Path) -> Iterator[Path]:
     Raises:
         SlimnetError: the file cannot be written.
     """
-    aside = path.with_name(f".{path.stem}.part{path.suffix}")
+    aside = aside_of(path)
+    aside = aside.with_name(f"{aside.name}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

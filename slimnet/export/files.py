@@ -18,6 +18,8 @@ from slimnet.errors import SlimnetError
 from slimnet.evaluation import CPU_BATCH
 from slimnet.export.artifact import FORMATS, Artifact, Format, Predictor, open_network
 from slimnet.export.aside import require, written
+from slimnet.files import aside_of
+from slimnet.wording import plural
 
 FEW, FRACTION = 2, 0.001
 """By how many images, or which fraction of the test split if that is more, a file may differ from the report.
@@ -55,13 +57,13 @@ class Score:
         """
         if abs(self.correct - self.reported) > self.allowed:
             raise SlimnetError(
-                f"{path} would get {self.correct:,} of {self.images:,} test images right, where "
+                f"{path} would get {self.correct:,} of {plural(self.images, 'test image')} right, where "
                 f"{self.reported:,} are reported and {self.allowed} more or fewer could be rounding; it was "
                 "not written"
             )
 
     def __str__(self) -> str:
-        share = f"{self.accuracy:.1%} of {self.images:,} test images"
+        share = f"{self.accuracy:.1%} of {plural(self.images, 'test image')}"
         if not (difference := self.correct - self.reported):
             return f"{share}, as reported"
         return f"{share}, {abs(difference)} {'more' if difference > 0 else 'fewer'} than reported"
@@ -231,8 +233,7 @@ def export_folder(
     if not force:
         refuse_existing(folder, names)
     whole = folder.resolve()  # "." has no name
-    aside = whole.parent / f".{whole.name}.part"
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = aside_of(whole)
     try:
         found = [export_file(artifact, aside / f"{STEM}{kind.suffix}", kind, test) for kind in kinds]
         (aside / CARD).write_text(card(artifact, found), encoding="utf-8")

@@ -17,6 +17,7 @@ from sweeps.console import Console
 from sweeps.networks import check_factories
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.report.summary import constraints_unmet
+from sweeps.signals import end_by_exception
 from sweeps.stages import Store
 from sweeps.study import check_data, open_study
 
@@ -75,6 +76,7 @@ def export_command(
         folder_names,
         refuse_existing,
         target_format,
+        written_files,
     )
     from sweeps.export import card_of, folder_of, front_card, open_trial
     from sweeps.files import write_text
@@ -85,7 +87,8 @@ def export_command(
         raise SlimnetError(f"{out}: {several}; name a folder")
     folders = {trial.number: out / folder_of(trial) if front else out for trial in trials}
     if kind is not None:
-        check_output(out, force)
+        for target in written_files(out, kind):
+            check_output(target, force)
     elif not force:
         for folder in folders.values():
             refuse_existing(folder, folder_names(chosen))
@@ -96,6 +99,7 @@ def export_command(
     else:
         check_factories(record.config, study.facts.networks)
     console = Console()
+    end_by_exception()  # so that no half of a file is left
     found: list[tuple[int, Exported]] = []
     for trial in trials:
         store = Store(runs, record.config.stages)

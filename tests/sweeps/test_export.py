@@ -83,6 +83,15 @@ def test_one_file(command: Command, finished: Sweep, tmp_path: Path) -> None:
     assert str(Path(slimnet.__file__).parent) not in (tmp_path / "net.onnx").read_bytes().decode("latin-1")
 
 
+def test_a_description_beside_the_tensors_is_not_replaced_unasked(
+    command: Command, finished: Sweep, tmp_path: Path
+) -> None:
+    (tmp_path / "net.json").write_text("mine")
+    code, _, err = command("export", "smoke", 0, tmp_path / "net.safetensors", "--runs", finished.runs)
+    assert (code, "net.json is there already" in err) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.json"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

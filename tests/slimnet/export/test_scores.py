@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,6 +160,39 @@ def test_other_files_of_a_folder_stay(
     assert (tmp_path / "model.pt").stat().st_mtime_ns == before
     assert give(*export, "--force") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "model.pt", "notes.txt"]
+
+
+@pytest.mark.parametrize("out", ["net.pt", "out"])
+def test_an_export_that_is_ended_leaves_nothing(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    def ended(*_: object) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError
+
+    monkeypatch.setattr(files, "_correct", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    assert give("export", str(trained), str(tmp_path / out), "--format", "pt") == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("out", "left"), [("net.pt", ["net.pt"]), ("out", ["README.md", "model.pt"])])
+def test_two_exports_at_once_do_not_meet(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, left: list[str]
+) -> None:
+    """The second writes all of its files while the first checks its own."""
+    export = ("export", str(trained), str(tmp_path / out), "--format", "pt", "--force")
+    correct = files._correct
+
+    def meanwhile(*arguments: Any) -> int:
+        monkeypatch.setattr(files, "_correct", correct)
+        assert give(*export) == 0
+        return correct(*arguments)
+
+    monkeypatch.setattr(files, "_correct", meanwhile)
+    assert give(*export) == 0
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == left
 
 
 def test_the_folder_one_is_in_may_be_exported_to(
