@@ -124,17 +124,12 @@ def _torchvision(name: str, data_dir: Path) -> dict[str, Any]:
 
 
 def _call(source: Source) -> Any:
-    from slimnet.models.factory import import_factory
+    from slimnet.models.factory import call, import_factory
 
     assert source.factory is not None, "it has none where it is not called"
     factory = import_factory(source.factory, source.path)
-    try:
-        with redirect_stdout(sys.stderr):  # as stdout may be for JSON
-            return factory(**source.args)
-    except SlimnetError:
-        raise
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise SlimnetError(f"{source.factory} failed: {type(error).__name__}: {error}") from error
+    with redirect_stdout(sys.stderr):  # as stdout may be for JSON
+        return call(source.factory, factory, source.args, "in data.args of a config")
 
 
 def _own_arrays(name: str, made: Mapping[str, Any]) -> Arrays:
