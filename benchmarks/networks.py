@@ -24,8 +24,8 @@ HEADS = ("head", "rpn.head")  # of detectors: what follows them sorts boxes, in 
 TORCHVISION = (
     "alexnet", "convnext_tiny", "deeplabv3_mobilenet_v3_large", "densenet121", "efficientnet_b0",
     "efficientnet_v2_s",
-    "fcn_resnet50", "googlenet", "inception_v3", "lraspp_mobilenet_v3_large", "mc3_18", "mnasnet1_0",
-    "mobilenet_v2",
+    "fcn_resnet50", "googlenet", "inception_v3", "lraspp_mobilenet_v3_large", "maxvit_t", "mc3_18",
+    "mnasnet1_0", "mobilenet_v2",
     "mobilenet_v3_small", "r2plus1d_18", "r3d_18", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet50",
     "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_0", "swin_t", "vgg11", "vgg16_bn",
     "vit_b_32",
@@ -52,6 +52,9 @@ TIMM = (
     "tf_efficientnet_lite0", "tinynet_e", "tresnet_m", "vgg13_bn", "visformer_tiny", "vit_tiny_patch16_224",
     "vovnet39a", "xception41",
 )  # fmt: skip
+
+WHOLE_SIZE = ("bat_resnext26ts", "halonet26t", "inception_resnet_v2", "inception_v4")
+"""Those of timm that do not run on images of 64x64, though they say that any size will do."""
 
 
 def main() -> None:
@@ -141,8 +144,8 @@ def _build(name: str) -> tuple[nn.Module, Any]:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=10)
         settings: Any = model.default_cfg
         size = settings["input_size"][-1]
-        flexible = not settings.get("fixed_input_size")
-        return model, torch.randn(2, 3, *([64, 64] if flexible and size <= 300 else [size, size]))
+        flexible = not settings.get("fixed_input_size") and name not in WHOLE_SIZE and size <= 300
+        return model, torch.randn(2, 3, *([64, 64] if flexible else [size, size]))
     if name in DETECTION:
         size = {} if name.startswith("ssd") else {"min_size": 128, "max_size": 128}
         detector = get_model(name, weights=None, weights_backbone=None, num_classes=5, **size)
@@ -153,7 +156,7 @@ def _build(name: str) -> tuple[nn.Module, Any]:
     model = get_model(name, weights=None, **options)
     if name in list_models(video):
         return model, torch.randn(1, 3, 8, 64, 64)
-    size = {"inception_v3": 96, "vit_b_32": 224}.get(name, 64)
+    size = {"inception_v3": 96, "maxvit_t": 224, "vit_b_32": 224}.get(name, 64)
     return model, torch.randn(2, 3, size, size)
 
 

@@ -95,7 +95,7 @@ def test_the_display_cuts_no_number(monkeypatch: pytest.MonkeyPatch, columns: in
     with Console() as console:
         console.show(progress)
     assert "…" not in terminal.text.replace("starting…", "")
-    numbers = ["1234 of 10,000 trials, 12 failed", "123456 of 1234567 epochs", "20.5 of 1400", "12,346"]
+    numbers = ["1234 of 10,000 trials, 12 failed", "123,456 of 1,234,567 epochs", "20.5 of 1400", "12,346"]
     kept = [
         "12,345",
         "23,513,162",
