@@ -93,7 +93,7 @@ class LocalEngine:
         """Processes of this machine."""
         from sweeps.executors import local
 
-        return local.LocalExecutor(room, logs)
+        return local.LocalExecutor(room, logs, 60 * self._config.stall_minutes)
 
 
 class RayEngine:
@@ -140,7 +140,9 @@ class RayEngine:
             return LocalExecutor(room)
         from sweeps.executors.ray import RayExecutor
 
-        return RayExecutor(self._cluster, room[0], self._config.workers, logs.absolute())
+        config = self._config
+        patience = 60 * config.stall_minutes
+        return RayExecutor(self._cluster, room[0], config.workers, logs.absolute(), patience)
 
     @cached_property
     def _cluster(self) -> Cluster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing.connection
 import time
 from collections.abc import Callable, Sequence
@@ -10,10 +11,8 @@ from pathlib import Path
 
 from sweeps.executors import processes
 from sweeps.executors.base import Event
-from sweeps.executors.reporting import report
+from sweeps.executors.reporting import BESIDE, report
 from sweeps.jobs import Job, Place
-
-PATIENCE = 60.0  # seconds that a stage that wants to be alone waits for others that do not report
 
 
 @dataclass
@@ -23,24 +22,27 @@ class _Running:
     alone: bool
     log: Path | None
     ended: Event | None = None
-    waits: bool = False  # it was told to, and does
+    rests: bool = False  # it was told to, and does
     began: float = field(default_factory=time.monotonic)
 
 
 class LocalExecutor:
     """Stages as processes.
 
-    While a stage runs that wants to be alone, none starts, and the others wait where they report next. It
-    begins once all of them do.
+    While a stage runs that wants to be alone, none starts, and the others rest where they report next or ask
+    whether to stop. It begins once all of them do.
 
     Args:
         places: one for each stage that may run at the same time.
         logs: a folder for what the processes print, one file for each stage; by default it goes to stderr.
+        patience: seconds after which a stage that wants to be alone begins beside others that do not rest.
     """
 
-    def __init__(self, places: Sequence[Place], logs: Path | None = None) -> None:
+    def __init__(self, places: Sequence[Place], logs: Path | None = None, patience: float = math.inf) -> None:
         self._places = list(places)
         self._logs = logs
+        self._patience = patience
+        self._order = 0  # the number of the last order to rest or go on; answers to others are too late
         self._running: dict[str, _Running] = {}
 
     def capacity(self) -> int:
@@ -55,11 +57,11 @@ class LocalExecutor:
         """Start a stage in a new process."""
         place = self._free()[0]
         if job.stage.spec.alone:
-            self._tell_all("wait")
+            self._tell_all(rest=True)
         name = f"{job.stage.kind}-{job.key}"
         log = self._logs / f"{name}.log" if self._logs else None
         alone = job.stage.spec.alone
-        child = processes.start(_work, job, place, log, name=name, waits=alone)
+        child = processes.start(_work, job, place, log, name=name, rests=self._order if alone else None)
         self._running[job.key] = _Running(child, place, alone, log)
         return str(place)
 
@@ -84,8 +86,8 @@ class LocalExecutor:
         for key, running in list(self._running.items()):
             if running.child.connection in ready:
                 events += self._receive(key, running)
-        self._begin_alone()
-        events += [Event(key, "alive") for key, running in self._running.items() if running.waits]
+        events += self._begin_alone()
+        events += [Event(key, "alive") for key, running in self._running.items() if running.rests]
         return events
 
     def close(self) -> None:
@@ -98,18 +100,23 @@ class LocalExecutor:
     def _alone(self) -> bool:
         return any(running.alone for running in self._running.values())
 
-    def _begin_alone(self) -> None:
+    def _begin_alone(self) -> list[Event]:
         """Let the stage begin that wants to be alone, once all the others rest."""
-        for running in self._running.values():
-            late = time.monotonic() - running.began > PATIENCE
-            if running.alone and running.waits and (late or all(r.waits for r in self._running.values())):
-                running.waits = False
+        events: list[Event] = []
+        for key, running in self._running.items():
+            all_rest = all(other.rests for other in self._running.values())
+            late = time.monotonic() - running.began > self._patience
+            if running.alone and running.rests and (all_rest or late):
+                running.rests = False
                 running.child.tell("go on")
+                events += [] if all_rest else [Event(key, "warning", reason=BESIDE)]
+        return events
 
-    def _tell_all(self, message: processes.Message) -> None:
+    def _tell_all(self, *, rest: bool) -> None:
+        self._order += 1
         for running in self._running.values():
-            running.waits = False
-            running.child.tell(message)
+            running.rests = False
+            running.child.tell(self._order if rest else "go on")
 
     def _free(self) -> list[Place]:
         free = list(self._places)
@@ -122,9 +129,9 @@ class LocalExecutor:
         connection = running.child.connection
         try:
             while connection.poll():
-                event: Event | str = connection.recv()
-                if isinstance(event, str):
-                    running.waits = event == processes.WAITS
+                event: Event | int = connection.recv()
+                if isinstance(event, int):
+                    running.rests = event == self._order
                 elif event.ends:
                     running.ended = event
                 else:
@@ -133,7 +140,7 @@ class LocalExecutor:
             death = running.child.death()
             del self._running[key]
             if running.alone:
-                self._tell_all("go on")
+                self._tell_all(rest=False)
             last_words = processes.close_log(running.log) if running.log else ""
             events.append(running.ended or Event(key, "lost", reason=death, detail=last_words))
         return events

@@ -31,10 +31,9 @@ PRELOADED = [
 
 LAST_LINES, LAST_BYTES = 40, 8000  # of what a process printed, which say why it died
 
-Message = Literal["stop", "wait", "go on"]
-"""To a process: stop; or wait at the next message that you send, and go on."""
-WAITS = "waits"
-"""From a process that was told to wait, once it does."""
+Message = Literal["stop", "go on"] | int
+"""To a process: stop; go on; or, by any number, rest where you send the next message or ask whether to stop.
+It sends the number back once it does."""
 
 StartMethod = Literal["forkserver", "spawn"]
 Send = Callable[[Any], None]
@@ -87,7 +86,7 @@ def warm_up() -> None:
     _context(start_method())
 
 
-def start(work: Callable[..., None], *arguments: Any, name: str, waits: bool = False) -> Child:
+def start(work: Callable[..., None], *arguments: Any, name: str, rests: int | None = None) -> Child:
     """Start a process.
 
     Args:
@@ -95,11 +94,11 @@ def start(work: Callable[..., None], *arguments: Any, name: str, waits: bool = F
             from here has come, which asks it to stop, and `arguments`. It need not import torch by itself.
         arguments: what can be pickled.
         name: of the process.
-        waits: whether it waits at its first message, as if told to.
+        rests: a number by which it rests at first, as if told to.
     """
     context = _context(start_method())
     ours, theirs = context.Pipe()
-    process = context.Process(target=_begin, args=(waits, work, theirs, *arguments), name=name, daemon=True)
+    process = context.Process(target=_begin, args=(rests, work, theirs, *arguments), name=name, daemon=True)
     with signals_blocked():  # as the server does; a process that is started anew inherits the mask from here
         process.start()
     theirs.close()  # so that the process holds the only copy, and its death closes the pipe
@@ -235,10 +234,10 @@ def _death(exitcode: int | None) -> str:
     return f"its process ended with status {exitcode} and no result"
 
 
-def _begin(waits: bool, work: Callable[..., None], connection: Connection, *arguments: Any) -> None:
+def _begin(rests: int | None, work: Callable[..., None], connection: Connection, *arguments: Any) -> None:
     """What a process runs: its work, while a thread listens.
 
-    Only its main thread, which computes, waits: signs of life from another do not mean that it rests.
+    Only its main thread, which computes, rests: signs of life from another do not mean that it does.
 
     What the user's code prints there goes to stderr, as stdout belongs to the command: to its table or JSON;
     or, of a stage, to a file.
@@ -246,34 +245,57 @@ def _begin(waits: bool, work: Callable[..., None], connection: Connection, *argu
     sys.stdout = sys.stderr
     keep_memory()
     gc.freeze()  # else the first collection would touch, and so copy, all memory shared with the server
-    stop, free = threading.Event(), threading.Event()
-    if not waits:
-        free.set()
-    threading.Thread(target=_listen, args=(connection, stop, free), daemon=True).start()
+    orders, sending = _Orders(rests), threading.Lock()
+    threading.Thread(target=orders.listen, args=(connection,), daemon=True).start()
+
+    def post(message: Any) -> None:
+        try:
+            with sending:
+                connection.send(message)
+        except OSError:
+            os._exit(1)  # as `_Orders.listen` does when this process's parent is dead
+
+    def rest() -> None:
+        if threading.current_thread() is threading.main_thread():
+            orders.rest(post)
 
     def send(message: Any) -> None:
+        rest()
+        post(message)
+
+    def stops() -> bool:
+        rest()
+        return orders.stop
+
+    work(send, stops, *arguments)
+
+
+class _Orders:
+    """What who started this process has told it: whether it is to stop, or to rest and by which number."""
+
+    def __init__(self, rests: int | None) -> None:
+        self.stop = False
+        self._rests = rests
+        self._changed = threading.Condition()
+
+    def rest(self, tell: Callable[[int], None]) -> None:
+        """Rest for as long as it is wanted, and tell each number by which it is."""
+        told: int | None = None
+        with self._changed:
+            while self._rests is not None:
+                if self._rests != told:
+                    told = self._rests
+                    tell(told)
+                self._changed.wait()
+
+    def listen(self, connection: Connection) -> None:
+        """Take messages; a closed pipe means that who started this process is dead, and ends it."""
         try:
-            if not free.is_set() and threading.current_thread() is threading.main_thread():
-                connection.send(WAITS)
-                free.wait()
-            connection.send(message)
-        except OSError:
-            os._exit(1)  # as `_listen` does when this process's parent is dead
-
-    work(send, stop.is_set, *arguments)
-
-
-def _listen(connection: Connection, stop: threading.Event, free: threading.Event) -> None:
-    """Wait for messages; a closed pipe means that who started this process is dead, and ends it."""
-    try:
-        while True:
-            match connection.recv():
-                case "wait":
-                    free.clear()
-                case "go on":
-                    free.set()
-                case _:
-                    stop.set()
-                    free.set()  # what it has is saved now, not when others have measured
-    except (EOFError, OSError):
-        os._exit(1)
+            while True:
+                message: Message = connection.recv()
+                with self._changed:
+                    self.stop = self.stop or message == "stop"
+                    self._rests = message if isinstance(message, int) else None  # who stops saves now
+                    self._changed.notify_all()
+        except (EOFError, OSError):
+            os._exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 import uuid
 from dataclasses import dataclass, field, replace
@@ -18,13 +19,14 @@ from sweeps.executors import processes
 from sweeps.executors.base import Event
 from sweeps.executors.ray_actor import Misplaced, Numbered, Spot, StageActor
 from sweeps.executors.ray_cluster import NAMESPACE, Cluster, gist, is_placed, node_of, nodes
-from sweeps.executors.reporting import ALIVE_EVERY, Compute
+from sweeps.executors.reporting import ALIVE_EVERY, BESIDE, Compute
 from sweeps.jobs import Job, Place
 
 AHEAD = 2  # stages that may wait for a place, or as many as fit if more: they make a cluster grow that can
 AGAIN = 1.0  # seconds until an actor that could not be reached is asked again
 TELLS = 30.0  # seconds of waiting for a node with room after which that is told
 LEAVING = 10.0  # seconds in which actors that are killed are gone
+HEARS = 1.0  # seconds in which they have heard it, where the head that would tell of their end is dead
 ANEW = 3  # times that an actor is made again that another driver has ended before it had a place
 LISTENERS = 8  # calls that an actor takes at once: each driver waits for news in one
 
@@ -47,6 +49,9 @@ class _Running:
         asks: from when on the actor is asked again.
         since, alive: when it was started, and when it last gave a sign of life while it waited.
         told: whether its wait was told of.
+        beside: of one that wants to be alone: calls that end once the others on its node rest; None before
+            they were told to.
+        placed: when they were.
         made: how often an actor was made for it.
     """
 
@@ -62,6 +67,8 @@ class _Running:
     since: float = field(default_factory=time.monotonic)
     alive: float = field(default_factory=time.monotonic)
     told: bool = False
+    beside: list[Any] | None = None
+    placed: float = 0.0
     made: int = 1
 
     @property
@@ -74,7 +81,7 @@ class RayExecutor:
     """Stages as Ray actors, each named after its stage, so that there is never a second one of a stage.
 
     Drivers of several studies may listen to one actor. What one of them ends goes on for the others.
-    While a stage runs that wants to be alone, those on its node wait, and none begins there.
+    A stage that wants to be alone begins once those on its node rest, and none begins there meanwhile.
     A node that could not begin a stage, or not see its folder, gets no further one from this driver.
 
     Args:
@@ -82,6 +89,7 @@ class RayExecutor:
         place: the device and the threads that a stage has where Ray places it.
         workers: the most stages that may be started at once; "auto" takes as many as fit, and some that wait.
         logs: a folder for what the processes print, on storage that all nodes share.
+        patience: seconds after which a stage that wants to be alone begins beside others that do not rest.
         compute: in place of `sweeps.worker.compute`.
     """
 
@@ -91,12 +99,14 @@ class RayExecutor:
         place: Place,
         workers: int | Literal["auto"] = "auto",
         logs: Path | None = None,
+        patience: float = math.inf,
         compute: Compute | None = None,
     ) -> None:
         self._cluster = cluster
         self._place = place
         self._workers = workers
         self._logs = logs
+        self._patience = patience
         self._compute = compute
         self._running: dict[str, _Running] = {}
         self._name = uuid.uuid4().hex  # by which actors know this driver
@@ -176,15 +186,16 @@ class RayExecutor:
         events: list[Event] = []
         for call in ready:
             events += self._receive(calls[call])
-        self._begin_placed()
-        return events + self._of_waiting()
+        return events + self._begin_placed() + self._of_waiting()
 
     def close(self) -> None:
         """End all processes that no other driver needs, also those that wait for a place."""
-        left = {self._leave(running): running.actor for running in self._running.values()}
+        silent = self._cluster.is_silent()  # then only those that have a place can be told
+        running = [one for one in self._running.values() if one.spot or not silent]
+        left = {self._leave(one): one.actor for one in running}
         if left:
-            _, hang = ray.wait(list(left), num_returns=len(left), timeout=LEAVING)
-            for call in hang:
+            _, hang = ray.wait(list(left), num_returns=len(left), timeout=HEARS if silent else LEAVING)
+            for call in hang if not silent else ():
                 ray.kill(left[call])
         self._running.clear()
 
@@ -217,8 +228,6 @@ class RayExecutor:
         if running.spot is None:
             running.spot = answer
             running.known *= answer.begun  # else what it computes is news, if again
-            if answer.begun and not self._alone_on(answer.node):
-                running.actor.tell.remote("go on")  # where a driver died before it could
             logger.info("%s is %s on %s", key, "taken up" if answer.begun else "placed", answer.host)
             if running.end:
                 self._leave(running)
@@ -258,8 +267,9 @@ class RayExecutor:
     def _forget(self, running: _Running, last: Event) -> Event:
         """Forget a stage that has ended, or that goes on for others; returns its last event."""
         del self._running[running.job.key]
-        if running.alone and running.spot:
-            self._tell_beside(running, "go on")
+        if running.beside is not None:
+            for other in self._beside(running):
+                other.actor.go_on.remote(self._name)
         return last
 
     def _over(self, running: _Running, error: RayError) -> list[Event]:
@@ -319,34 +329,41 @@ class RayExecutor:
         memory = "; the node was low on memory" if "memory" in text.lower() else ""
         return f"its process on {spot.host} died{memory}"
 
-    def _begin_placed(self) -> None:
-        """Have stages begin that Ray has found a place for; one that wants to be alone, once others wait."""
+    def _begin_placed(self) -> list[Event]:
+        """Have stages begin that Ray has found a place for; one that wants to be alone, once others rest."""
+        events: list[Event] = []
         for running in self._running.values():
             spot = running.spot
             if running.begun or running.end or spot is None:
                 continue
-            if self._alone_on(spot.node) and not spot.begun:
-                continue
-            if running.alone:
-                self._tell_beside(running, "wait")
+            if self._alone_beside(running):
+                if not spot.begun:
+                    continue
+                running.actor.rest.remote(self._name)
+            if running.alone and running.beside is None:
+                running.beside = [one.actor.rest.remote(self._name) for one in self._beside(running)]
+                running.placed = time.monotonic()
+            if running.beside and not spot.begun:
+                rest, _ = ray.wait(running.beside, num_returns=len(running.beside), timeout=0)
+                if len(rest) < len(running.beside):
+                    if time.monotonic() - running.placed < self._patience:
+                        continue
+                    events.append(Event(running.job.key, "warning", reason=BESIDE))
             running.actor.begin.remote(running.job, self._place, self._log(running.job), self._compute)
             running.begun = True
+        return events
 
-    def _alone_on(self, node: str) -> bool:
-        """Whether a stage runs on a node that wants to be alone there."""
-        return any(
-            running.alone and running.begun and running.spot and running.spot.node == node
-            for running in self._running.values()
-        )
-
-    def _tell_beside(self, running: _Running, message: processes.Message) -> None:
-        """Tell the other stages on a stage's node, and see that they have heard it."""
-        told = [
-            other.actor.tell.remote(message)
+    def _beside(self, running: _Running) -> list[_Running]:
+        """The other stages that are on a stage's node."""
+        return [
+            other
             for other in self._running.values()
             if other is not running and other.spot and running.spot and other.spot.node == running.spot.node
         ]
-        ray.wait(told, num_returns=len(told), timeout=LEAVING) if told else None
+
+    def _alone_beside(self, running: _Running) -> bool:
+        """Whether another stage on a stage's node is to be alone there."""
+        return any(other.beside is not None for other in self._beside(running))
 
     def _of_waiting(self) -> list[Event]:
         """Signs of life of stages that wait for a place, as nobody else gives any."""

@@ -24,12 +24,11 @@ from slimnet.errors import SlimnetError
 from slimnet.training.memory import keep_memory
 from sweeps.executors import processes
 from sweeps.executors.base import Event
-from sweeps.executors.reporting import Compute, report
+from sweeps.executors.reporting import ALIVE_EVERY, Compute, report
 from sweeps.jobs import Job, Place, Watch
 
 SEEN = 20.0  # seconds until a new folder is seen by every node that shares it
 LISTEN = 2.0  # seconds that a driver waits for news; steps are told then, so that a thousand stages may tell
-WAITS = 600.0  # seconds that it waits at most while another is measured, as a driver may have died meanwhile
 DESERTED = 60.0  # seconds without a word from a driver, after which it is believed to be dead
 FAREWELL = 3.0  # seconds in which all drivers that listen have heard of the end
 
@@ -71,13 +70,14 @@ class StageActor:
         self._number = self._weighty = (
             0  # of the last event, and of the last that is more than a sign of life
         )
-        self._begun = self._ended = self._unfit = False
+        self._begun = self._ended = self._unfit = self._rests = False
+        self._key, self._worker = "", threading.current_thread()  # of the stage, once it has begun
         self._listeners: dict[str, float] = {}  # drivers, and when each was last heard
         self._heard = time.monotonic()  # the last of them
         self._wish: Wish | None = None  # of a driver that left when others still seemed to listen
         self._farewell: float | None = None  # when the first driver left that had heard of the end
-        self._stop, self._free = threading.Event(), threading.Event()
-        self._free.set()
+        self._measures: set[str] = set()  # drivers for whose measurements it is to rest
+        self._stop = threading.Event()
         threading.Thread(target=self._leave_if_deserted, daemon=True).start()
 
     def where(self, driver: str) -> Spot:
@@ -93,8 +93,9 @@ class StageActor:
         with self._news:
             if self._begun:
                 return
-            self._begun = True
-        threading.Thread(target=self._work, args=(job, place, log, compute or _compute)).start()
+            self._begun, self._key = True, job.key
+            self._worker = threading.Thread(target=self._work, args=(job, place, log, compute or _compute))
+        self._worker.start()
 
     def next(self, driver: str, after: int) -> list[Numbered] | None:
         """The events numbered above `after`; waits a while for one that is more than a step.
@@ -116,12 +117,12 @@ class StageActor:
 
     def leave(self, driver: str, wish: Wish) -> None:
         """A driver needs the stage no longer, or has heard of its end; the last one's wish is granted."""
-        self._free.set()  # another driver may not know that it waits
         with self._news:
+            self._measures.discard(driver)  # what it has is saved now, not when others have measured
             others = self._listens_beside(driver)
             if others or wish == "end":
                 self._listeners.pop(driver, None)
-                self._news.notify_all()
+            self._news.notify_all()
             if not others:
                 self._grant(wish)
             elif self._ended:
@@ -129,12 +130,18 @@ class StageActor:
             else:
                 self._wish = wish
 
-    def tell(self, message: processes.Message) -> None:
-        """Take a message: wait at the next event, or go on."""
-        if message == "wait":
-            self._free.clear()
-        else:
-            self._free.set()
+    def rest(self, driver: str) -> None:
+        """Rest where the stage reports next or asks whether to stop, until `go_on`; answered once it does."""
+        with self._news:
+            self._measures.add(driver)
+            while self._begun and not self._ended and not self._rests and self._measures_for(driver):
+                self._news.wait(LISTEN)
+
+    def go_on(self, driver: str) -> None:
+        """Rest no longer for this driver."""
+        with self._news:
+            self._measures.discard(driver)
+            self._news.notify_all()
 
     def _work(self, job: Job, place: Place, log: Path | None, compute: Compute) -> None:
         if log is not None:
@@ -153,13 +160,38 @@ class StageActor:
                 with suppress(OSError):
                     job.store.drop_unused()  # as nobody else clears this node up
 
-        report(computed, job, place, self._stop.is_set, self._add)
+        report(computed, job, place, self._stops, self._add)
+
+    def _stops(self) -> bool:
+        self._rest()
+        return self._stop.is_set()
 
     def _add(self, event: Event) -> None:
-        """Keep an event; of signs of life and steps, the last says all."""
-        self._free.wait(WAITS)
+        """Keep an event of the stage."""
+        if event.kind != "warning":  # which may come from where others are locked out of what they need
+            self._rest()
         if event.ends and self._unfit:
             event = Misplaced(event.key, "lost", reason=event.reason)
+        self._keep(event)
+
+    def _rest(self) -> None:
+        """Rest while a driver that is not dead measures; only the thread that computes does."""
+        if threading.current_thread() is not self._worker:
+            return
+        with self._news:
+            while any(map(self._measures_for, self._measures)):
+                self._rests = True
+                self._keep(Event(self._key, "alive"))
+                self._news.wait(ALIVE_EVERY)
+            self._rests = False
+
+    def _measures_for(self, driver: str) -> bool:
+        """Whether it is to rest for this driver, which is not dead."""
+        heard = self._listeners.get(driver, -DESERTED)
+        return driver in self._measures and time.monotonic() - heard < DESERTED
+
+    def _keep(self, event: Event) -> None:
+        """Keep an event; of signs of life and steps, the last says all."""
         with self._news:
             if self._told and self._told[-1][1].kind in ("alive", "step"):
                 self._told.pop()

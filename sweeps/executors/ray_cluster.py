@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services
 
 from slimnet.errors import SlimnetError
+from slimnet.invocation import this_command
 from sweeps.config.sections import Executor
 from sweeps.executors import processes
 
 NAMESPACE = "slimnet"
 REACH, JOIN = 10.0, 40.0  # seconds for a connection, and for Ray to join a cluster
 LOOK_EVERY = 2.0  # seconds between two looks at the nodes
+SILENT = 20.0  # seconds without an answer of the head, after which it is dead; Ray itself ends us after 60
 OBJECTS = 100 * 2**20  # bytes of Ray's store on a cluster that is started here; only messages go through it
 PATIENT, GIVES_UP = 15.0, 600.0  # seconds until a wait for a place is told, and until one in vain is ended
 TERMINAL = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # which reach every process of a terminal
@@ -51,16 +54,23 @@ class Cluster:
     Attributes:
         address: of the cluster, for messages.
         cpus, gpus: what a stage takes of a node.
+        own: whether it was started here.
     """
 
     address: str
     cpus: float
     gpus: float
+    own: bool = False
     _room: dict[str, int] = field(default_factory=dict)  # of each node
     _looked: float = field(default=-LOOK_EVERY)
+    _silent: float | None = None  # since when the head does not answer
 
     def room(self) -> int:
-        """How many stages fit on the nodes, whoever uses them now; nodes may come and go."""
+        """How many stages fit on the nodes, whoever uses them now; nodes may come and go.
+
+        Raises:
+            SlimnetError: the cluster's head is dead.
+        """
         self._look()
         return sum(self._room.values())
 
@@ -68,6 +78,10 @@ class Cluster:
         """The ids of the nodes with room for a stage, whoever uses it now."""
         self._look()
         return {node for node, room in self._room.items() if room}
+
+    def is_silent(self) -> bool:
+        """Whether the head does not answer now: what is asked of it would be waited for, at length."""
+        return _refusal(self.address) is not None
 
     def ask(self, question: Callable[..., Any], *arguments: Any, note: Note = lambda text: None) -> Any:
         """The answer to a question that needs torch, found on a node, with what a stage would have of it.
@@ -78,19 +92,22 @@ class Cluster:
             note: told, in a sentence, if there is a wait for a place.
 
         Raises:
-            SlimnetError: as the function; there is no node with room; the process or its node died.
+            SlimnetError: as the function; there is no node with room; the process, its node or the cluster's
+                head died.
         """
         task = ray.remote(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1, name=question.__name__
         )(processes.tell)
         answer = task.remote(question, *arguments)
-        if not ray.wait([answer], timeout=PATIENT)[0] and not self.room():
-            note(f"{self.lacking()}; waiting for one")
-            waited = time.monotonic()
-            while not self.room() and not ray.wait([answer], timeout=LOOK_EVERY)[0]:
-                if time.monotonic() - waited > GIVES_UP:
-                    ray.cancel(answer)
-                    raise SlimnetError(f"{self.lacking()}; lower executor.gpus_per_stage or cpus_per_stage")
+        asked, told = time.monotonic(), False
+        while not ray.wait([answer], timeout=LOOK_EVERY)[0]:
+            waited, lacks = time.monotonic() - asked, not self.room()
+            if lacks and waited > PATIENT and not told:
+                told = True
+                note(f"{self.lacking()}; waiting for one")
+            if lacks and waited > PATIENT + GIVES_UP:
+                ray.cancel(answer)
+                raise SlimnetError(f"{self.lacking()}; lower executor.gpus_per_stage or cpus_per_stage")
         try:
             return processes.answer_in(ray.get(answer))
         except ray.exceptions.RayError as error:
@@ -114,9 +131,22 @@ class Cluster:
         ray.shutdown()
 
     def _look(self) -> None:
-        if time.monotonic() - self._looked >= LOOK_EVERY:
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY:
+            return
+        self._looked = now
+        refusal = _refusal(self.address)
+        if refusal is None:
+            self._silent = None
             self._room = {node["NodeID"]: self._fit(node) for node in nodes()}
-            self._looked = time.monotonic()
+            return
+        self._silent = self._silent or now
+        if now - self._silent >= SILENT:
+            when = "Go on" if self.own else "Once Ray runs again, go on"
+            raise SlimnetError(
+                f"the head of the Ray cluster at {self.address} has died ({refusal}), which ends its stages; "
+                f"every finished epoch is kept. {when} with: {this_command()}"
+            )
 
     def _fit(self, node: dict[str, Any]) -> int:
         has = node["Resources"]
@@ -135,7 +165,9 @@ def join(wish: Executor, *, gpus: bool) -> Cluster:
         SlimnetError: the cluster cannot be reached or joined.
     """
     _use_token()
-    address = _reachable(wish.address)
+    address = _address_of(wish.address)
+    if address is not None:
+        address = _reachable(address)
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
@@ -145,7 +177,7 @@ def join(wish: Executor, *, gpus: bool) -> Cluster:
     with _as_it_was(), _quiet():
         if address is None:
             with processes.signals_blocked(TERMINAL):  # which the servers inherit; SIGTERM ends them
-                ray.init(include_dashboard=False, object_store_memory=OBJECTS, **options)
+                ray.init("local", include_dashboard=False, object_store_memory=OBJECTS, **options)
         else:
             ray.init(address=address, **options)
     each = wish.gpus_per_stage
@@ -154,7 +186,7 @@ def join(wish: Executor, *, gpus: bool) -> Cluster:
         each = has_gpus * _part(wish.gpu_share)
     elif not gpus and each:
         raise SlimnetError("executor.gpus_per_stage is set, but device is cpu; use 0, or another device")
-    return Cluster(ray.get_runtime_context().gcs_address, wish.cpus_per_stage, each)
+    return Cluster(ray.get_runtime_context().gcs_address, wish.cpus_per_stage, each, own=address is None)
 
 
 def _part(share: int) -> float:
@@ -185,8 +217,26 @@ def _facts(actor: Any) -> dict[str, Any]:
     return {}
 
 
-def _reachable(address: str) -> str | None:
-    """The address to join; None if a cluster is to be started here.
+def _address_of(wish: str) -> str | None:
+    """The address that is wished for, of which `auto` is that of this machine's cluster.
+
+    Returns:
+        None if it belongs to none, or to one that has ended and left its address behind.
+    """
+    if wish != "auto":
+        return wish
+    named = os.environ.get("RAY_ADDRESS", "auto")
+    if named not in ("", "auto"):
+        return named
+    try:
+        found = str(services.get_ray_address_from_environment("auto", None))
+    except ConnectionError:
+        return None
+    return found if _refusal(found) is None else None
+
+
+def _reachable(address: str) -> str:
+    """The address of a cluster, which can be joined.
 
     Ray waits for minutes where nothing answers, and may end the process that tries; so another one tries.
     """
@@ -201,11 +251,9 @@ def _reachable(address: str) -> str | None:
         raise _unreachable(address, f"no answer within {JOIN:g} seconds") from None
     except ValueError:
         raise _unreachable(address, gist(tried.stderr)) from None
-    if "address" in answer:
-        return str(answer["address"])
-    if address == "auto" and answer["error"] == "ConnectionError" and "RAY_ADDRESS" not in os.environ:
-        return None  # there is none, or one that has ended and left its address behind
-    raise _unreachable(address, gist(answer["message"]))
+    if "address" not in answer:
+        raise _unreachable(address, gist(answer["message"]))
+    return str(answer["address"])
 
 
 def _use_token() -> None:
@@ -221,14 +269,24 @@ def _use_token() -> None:
 
 def _check_port(address: str) -> None:
     host, _, port = address.rpartition(":")
-    if address == "auto":
-        return
     if not host or not port.isdecimal() or "/" in host:
-        raise SlimnetError(f"executor.address is {address}; write HOST:PORT of the cluster's head, or auto")
+        raise SlimnetError(
+            f"the address of the Ray cluster is {address}; write HOST:PORT of its head, or auto, as "
+            "executor.address or RAY_ADDRESS"
+        )
+    refusal = _refusal(address, REACH)
+    if refusal is not None:
+        raise _unreachable(address, refusal)
+
+
+def _refusal(address: str, seconds: float = 2.0) -> str | None:
+    """Why nobody takes a connection at HOST:PORT; None if somebody does, within some seconds."""
+    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
     except (OSError, OverflowError) as error:
-        raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from None
+        return getattr(error, "strerror", None) or str(error)
+    return None
 
 
 def _unreachable(address: str, reason: str) -> SlimnetError:

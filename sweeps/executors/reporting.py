@@ -15,6 +15,7 @@ from sweeps.jobs import DamagedInputError, Job, Place, Watch
 
 REPORT_EVERY = 0.2  # seconds between reports from within an epoch
 ALIVE_EVERY = 5.0  # seconds between signs of life where there is nothing to report
+BESIDE = "others do not rest, so that it is measured beside them"
 
 Compute = Callable[[Job, Place, Watch], bool]
 

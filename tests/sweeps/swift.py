@@ -7,7 +7,7 @@ Environment variables:
                   saved, and every process that kills itself
     SWIFT_DRIVER  the number of the line of the program at which the driver kills itself
     SWIFT_WORKER  the seed of the lines at which workers kill themselves, if they do
-    SWIFT_RAY     the address of the Ray cluster on which stages run
+    SWIFT_RAY     the address of the Ray cluster on which stages run; `auto` starts one
 
 After an epoch stages wait while there is a file `gate` in the runs folder.
 """
@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -58,10 +58,14 @@ def main() -> None:
 def run_on_ray(address: str) -> None:
     """Have the command line run stages on a cluster, though not the questions, which need torch."""
     import clusters  # noqa: F401 - sets the token
+    from ray._private import services
 
-    from sweeps.executors import ray
+    from sweeps.executors import ray, ray_cluster
     from sweeps.executors.ray_cluster import Cluster
 
+    if address == "auto":
+        services.find_gcs_addresses = cache(set)  # as if no cluster of others were on this machine
+        ray_cluster.SILENT = 2.0
     sys.argv += ["--executor", "ray", "--set", f"executor.address={address}"]
     Cluster.ask = lambda self, question, *arguments, note: FOUND  # type: ignore[method-assign]
     ray.RayExecutor = partial(ray.RayExecutor, compute=gated)  # type: ignore[misc, assignment]

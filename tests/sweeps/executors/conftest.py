@@ -10,10 +10,16 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def nodes() -> Iterator[Any]:
-    """A Ray cluster of a head and two nodes with one place each, which asks for a token."""
+def with_ray() -> None:
+    """Ray, which has the tests' token from the beginning."""
     if find_spec("ray") is None:
         pytest.skip("ray is not installed: pip install ray")
+    import clusters  # noqa: F401 - sets the token
+
+
+@pytest.fixture(scope="session")
+def nodes(with_ray: None) -> Iterator[Any]:
+    """A Ray cluster of a head and two nodes with one place each, which asks for a token."""
     import clusters
 
     with clusters.nodes(2) as nodes:

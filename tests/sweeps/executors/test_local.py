@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from running import is_alive, wait_until_gone
+from running import is_alive, wait_until, wait_until_gone
 
 from sweeps.config import load_config, resolve
 from sweeps.executors import Event, local, processes
@@ -103,16 +105,23 @@ def test_a_measurement_is_alone_and_the_others_go_on_after_it(
 def computes(
     send: processes.Send, stop: Callable[[], bool], job: Job, place: Place, log: Path | None
 ) -> None:
-    """Stands in for a stage: a training that computes until it may rest; a measurement that sees that."""
+    """Stands in for a stage: a training that computes until it may rest; a measurement that sees that.
+
+    While it computes, the training gives an answer that comes too late where there is a file `answers`.
+    """
     runs = job.store.folder(job.stage).path.parents[2]
     send(Event(job.key, "alive"))
     if job.stage.spec.alone:
         send(Event(job.key, "done" if (runs / "rests").exists() else "failed"))
         return
-    while not ((runs / "may-rest").exists() or stop()):
+    while not (runs / "may-rest").exists():
+        if (runs / "answers").exists():
+            answering = threading.Thread(target=send, args=(1,))
+            answering.start()
+            answering.join()
+            (runs / "answers").unlink()
         time.sleep(0.01)
     (runs / "rests").touch()
-    send(Event(job.key, "epoch"))
     while not stop():
         time.sleep(0.01)
     send(Event(job.key, "stopped"))
@@ -138,6 +147,40 @@ def test_a_measurement_begins_when_the_others_rest(
     (tmp_path / "may-rest").touch()
     events = events_until(executor, "done", "failed")
     assert events[-1] == Event(measurement.key, "done")
+
+
+def test_an_answer_to_a_measurement_that_is_over_does_not_begin_the_next(
+    tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_work", computes)
+    first = begun_beside_a_training(executor, tmp_path)
+    executor.kill(first.key)
+    events_until(executor, "lost")
+    executor.start(first)
+    events_until(executor, "alive")  # as it waits
+    (tmp_path / "answers").touch()
+    events: list[Event] = []
+
+    def is_answered() -> bool:
+        events.extend(executor.poll(0.1))
+        return not (tmp_path / "answers").exists()
+
+    wait_until(is_answered)
+    events += executor.poll(0.5)
+    assert {event.kind for event in events} <= {"alive"}
+    (tmp_path / "may-rest").touch()
+    assert events_until(executor, "done", "failed")[-1] == Event(first.key, "done")
+
+
+def test_a_measurement_begins_beside_others_that_do_not_rest_in_time_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_work", computes)
+    with closing(LocalExecutor(PLACES, patience=0.1)) as executor:
+        measurement = begun_beside_a_training(executor, tmp_path)
+        warning, end = (e for e in events_until(executor, "done", "failed") if e.kind != "alive")
+    assert (warning.key, warning.kind, end.kind) == (measurement.key, "warning", "failed")
+    assert warning.reason == "others do not rest, so that it is measured beside them"
 
 
 def computes_beside(

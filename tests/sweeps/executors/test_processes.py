@@ -58,12 +58,12 @@ def count_up(send: processes.Send, stop: Callable[[], bool]) -> None:
         send(number := number + 1)
 
 
-def test_a_process_that_is_told_to_wait_sends_nothing_until_it_is_to_go_on() -> None:
+def test_a_process_that_is_told_to_rest_sends_nothing_until_it_is_to_go_on() -> None:
     child = processes.start(count_up, name="counting")
     try:
         assert (last := child.connection.recv()) == 1
-        child.tell("wait")
-        while (message := child.connection.recv()) != processes.WAITS:
+        child.tell(-7)
+        while (message := child.connection.recv()) != -7:
             last = message
             assert last < 1_000_000
         assert not child.connection.poll(0.1)
