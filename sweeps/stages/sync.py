@@ -41,6 +41,9 @@ class Sync:
         self._remote, self._scratch = remote, scratch
         self._manifest = f"{name}/stage.json"  # the object that is written last
         self._tried = ""  # the generation that was written last, perhaps without an answer
+        self._torn: set[str] = (
+            set()
+        )  # uploads that nothing has named yet; without an answer, they may be there
 
     def new_lease(self) -> Lease:
         """A lease of the stage, to be taken."""
@@ -118,6 +121,7 @@ class Sync:
             manifest = replace(manifest, network=known.network, bytes=known.bytes)
         elif snapshot.network is not None:
             uploaded = [f"{self.name}/checkpoint-{generation}.pt"]
+            self._torn.update(uploaded)
             self._remote.upload(uploaded[0], snapshot.network)
             manifest = replace(manifest, network=uploaded[0], bytes=snapshot.network.stat[0])
         there, tag = self._look()
@@ -137,8 +141,9 @@ class Sync:
             self._remote.delete(*uploaded)
             raise
         self._scratch.note(manifest, stat)
-        former = {one.network for one in (known, there) if one and one.network} - {manifest.network}
-        self._remote.delete(*sorted(filter(None, former)))
+        former = {one.network for one in (known, there) if one and one.network} | self._torn
+        self._remote.delete(*sorted(former - {manifest.network}))
+        self._torn.clear()
 
     def _bring_up_to_date(self, lease: Lease) -> None:
         """Take over what is newer at the URL, or upload what is newer here; with the lease."""

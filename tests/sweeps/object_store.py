@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import fsspec
 import pytest
 
+Fault = Literal["busy", "cut", "deaf"]
+"""Of a request: it is refused, by 503 SlowDown; the line breaks within it; or before the answer to it."""
+
+
+class Faulty:
+    """An application that answers requests like another one, but for those that `fault` spoils."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+        self.fault: Callable[[str, str], Fault | None] = lambda method, address: None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        address = f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+        fault = self.fault(environ["REQUEST_METHOD"], address)
+        if fault == "busy":
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"]
+        if fault == "cut":
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0) // 2)
+        elif fault == "deaf":
+            list(self._application(environ, lambda *answer: None))
+        if fault is not None:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return [] if fault else self._application(environ, start_response)
+
 
 class S3:
-    """An S3 server on this machine."""
+    """An S3 server on this machine; `line.fault` may spoil what is asked of it."""
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: str, line: Faulty) -> None:
+        self.endpoint, self.line = endpoint, line
         self._numbers = itertools.count()
 
     @property
@@ -43,7 +71,8 @@ def serve_s3() -> Iterator[S3]:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    found = S3(f"http://{host}:{port}")
+    line = server._server.app = Faulty(server._server.app)
+    found = S3(f"http://{host}:{port}", line)
     with pytest.MonkeyPatch.context() as patched:
         for name, value in found.environment.items():
             patched.setenv(name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from object_store import S3, new_place
+from object_store import S3, Fault, new_place
 from running import wait_until
 
 import slimnet.checkpoint
@@ -454,6 +455,62 @@ def test_s3_refuses_a_write_over_what_was_not_seen(s3: S3) -> None:
     assert remote.read("a/it") == b"two"
     remote.delete("a/it")
     assert not remote.replace("a/it", b"late", tag)
+
+
+@pytest.mark.slow  # the clients of S3 wait before they try again
+def test_what_a_server_refuses_or_a_line_breaks_is_sent_again_and_readers_see_whole_epochs(
+    s3: S3, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, network = s3.new_place(), bytes(2 * remotes.CHUNK + 7)  # in three parts
+    one, said, stop = Store(tmp_path / "one", url).folder(stage), list[str](), threading.Event()
+    faults: dict[str, list[Fault]] = {
+        "partNumber=1": ["busy", "deaf"],
+        "partNumber=2": ["cut", "busy", "cut"],
+        "uploadId=": ["busy", "deaf"],
+        "stage.json": ["cut", "busy", "deaf"],
+    }
+    down = threading.Event()
+
+    def fault(method: str, address: str) -> Fault | None:
+        kind = next((kind for kind in faults if kind in address), None)
+        if method not in ("PUT", "POST") or kind is None or one.epochs_done() < 2:
+            return None
+        return "busy" if down.is_set() else faults[kind].pop(0) if faults[kind] else None
+
+    def seen() -> tuple[str, int]:
+        record = Store(tmp_path / "other", url).folder(stage).read(stage)
+        return record.state, record.epochs_done
+
+    monkeypatch.setattr(s3.line, "fault", fault)
+    monkeypatch.setattr(remotes, "LONGEST_PAUSE", 1.0)
+    with one.hold(stop.is_set, said.append) as alone:
+        assert alone
+        train(one, 1)
+        wait_until(lambda: seen() == ("partial", 1))
+        down.set()
+        train(one, 2)
+        wait_until(lambda: bool(said))
+        states = [seen()]
+        down.clear()
+        one.append({"epoch": 3, "loss": 0.1})
+        one.checkpoint.write_bytes(network)
+        one.commit(result(stage))
+
+        def is_done() -> bool:
+            states.append(seen())
+            return states[-1][0] == "done"
+
+        wait_until(is_done)
+    assert re.search(
+        r"cannot be reached \(.*request rate.*\); the stage goes on, and is uploaded later", said[0]
+    )
+    assert states[0] == ("partial", 1)
+    assert set(states) <= {("partial", 1), ("partial", 2), ("done", stage.epochs)}
+    assert not any(faults.values())
+    fetched = Store(tmp_path / "other", url).folder(stage).network()
+    assert fetched is not None
+    assert fetched.read_bytes() == network
+    assert sorted(name[:10] for name in objects(url)) == ["checkpoint", "stage.json"]
 
 
 def test_a_slow_line_is_no_outage_while_something_moves(
