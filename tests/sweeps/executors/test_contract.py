@@ -123,7 +123,7 @@ def test_a_stage_that_is_done_already_ends_at_once(lab: Lab) -> None:
     for _ in range(2):
         lab.start(stage)
         events = lab.events(lambda event: event.ends)
-    assert [event.kind for event in events] == ["done"]
+    assert [event.kind for event in events if event.kind != "alive"] == ["done"]  # it may wait for a place
 
 
 def test_what_the_computation_says_is_wrong_is_a_failure_with_its_reason(lab: Lab) -> None:

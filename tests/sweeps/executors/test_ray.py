@@ -393,9 +393,12 @@ def test_as_many_stages_as_are_to_share_a_gpu_fit_on_it(with_ray: None) -> None:
         assert Cluster("", 1, part)._fit(node) == share
 
 
-def test_neither_the_config_nor_a_local_run_imports_ray() -> None:
+def test_neither_the_config_nor_a_local_run_imports_ray_and_a_driver_on_ray_no_torch(with_ray: None) -> None:
     modules = "sweeps.config, sweeps.driver, sweeps.cli, sweeps.executors.local"
-    program = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
+    program = (
+        f"import sys, {modules}; assert 'ray' not in sys.modules\n"
+        "import sweeps.executors.ray; assert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE).returncode == 0
 
 
