@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ def live() -> Iterator[Callable[..., dict[str, Any]]]:
             place: str | None = None,
             limit: int = 0,
             seconds: float | None = None,
+            counted: bool = True,
+            loaded: Sequence[str] = (),
         ) -> dict[str, Any]:
             given = {
                 "file": function.__code__.co_filename,
@@ -50,6 +52,8 @@ def live() -> Iterator[Callable[..., dict[str, Any]]]:
                 "place": place,
                 "limit": limit,
                 "seconds": seconds,
+                "counted": counted,
+                "loaded": loaded,
             }
             print(json.dumps(given), file=orders, flush=True)
             answer: dict[str, Any] = json.loads(answers.readline())

@@ -6,6 +6,7 @@ A process forked from one that has torch loaded starts in hundredths of a second
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.util
 import json
 import os
@@ -13,10 +14,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import FrameType
 from typing import Any
+
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else a pool of processes, each with torch
 
 import torch
 import torch._dynamo  # every optimiser imports it, for a second
@@ -78,21 +81,34 @@ def _function(file: str, name: str) -> Callable[..., None]:
 
 
 def live(
-    file: str, name: str, arguments: dict[str, Any], place: str | None, limit: int, seconds: float | None
+    file: str,
+    name: str,
+    arguments: dict[str, Any],
+    place: str | None,
+    limit: int,
+    seconds: float | None,
+    counted: bool,
+    loaded: Sequence[str],
 ) -> dict[str, Any]:
     """Call a function in a process of its own.
+
+    Args:
+        counted: count lines, which takes much longer.
+        loaded: modules that are imported once, so that no process need do it.
 
     Returns:
         {"killed": whether it was, "status": of its exit, "counts": lines by place, "seconds": it lived}
     """
     function = _function(file, name)
+    for module in loaded:
+        importlib.import_module(module)
     reader, writer = os.pipe()
     gc.freeze()  # else the first collection in the child copies all of torch's objects
     began = time.monotonic()
     pid = os.fork()
     if pid == 0:
         os.dup2(2, 1)  # the answers to the test go to 1
-        _call(function, arguments, Lines(place, limit), writer)
+        _call(function, arguments, Lines(place, limit), counted, writer)
     os.close(writer)
     killed, status = _wait(pid, began + seconds if seconds is not None else float("inf"))
     with os.fdopen(reader) as pipe:
@@ -101,10 +117,13 @@ def live(
     return {"killed": killed, "status": status, "counts": counts, "seconds": lived}
 
 
-def _call(function: Callable[..., None], arguments: dict[str, Any], lines: Lines, writer: int) -> None:
+def _call(
+    function: Callable[..., None], arguments: dict[str, Any], lines: Lines, counted: bool, writer: int
+) -> None:
     status = 1
     try:
-        sys.settrace(lines)
+        if counted:
+            sys.settrace(lines)
         function(**arguments)
         sys.settrace(None)
         os.write(writer, json.dumps(lines.counts).encode())

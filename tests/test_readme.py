@@ -56,11 +56,29 @@ def test_make_runs_what_the_readme_says(line: str, shell: Shell) -> None:
     assert ("--trials 20" in told) == ("TRIALS=20" in line)
 
 
-@pytest.mark.slow  # a sweep, and five programs that start one after the other
+IN_TURN = """
+import shlex, sys
+from sweeps.cli import main
+
+for line in sys.argv[1:]:
+    sys.argv = shlex.split(line)
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, line
+    print(end="\f", flush=True)
+"""
+"""Does what command lines of `sweeps` do, in one Python: each would load torch, and start one that does."""
+
+
+@pytest.mark.slow  # a sweep, and what exports its network to all formats
 def test_the_other_commands_do_what_the_readme_says(shell: Shell) -> None:
-    shell(f".venv/bin/sweeps run fashion-mini {TINY}")
     shell(".venv/bin/python examples/own-network-and-pictures/draw.py pictures")
     ours = [line for line in commands() if not line.startswith("make ")]
     assert {shlex.split(line)[1] for line in ours} >= {"status", "export", "init"}
-    for line in ours:
-        assert shell(line)
+    assert {shlex.split(line)[0] for line in ours} == {".venv/bin/sweeps"}
+    assert shell(".venv/bin/sweeps --help")
+    *said, end = shell(
+        shlex.join([".venv/bin/python", "-c", IN_TURN, f"sweeps run fashion-mini {TINY}", *ours])
+    ).split("\f")
+    assert (len(said), all(said), end) == (1 + len(ours), True, "")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 240  # seconds
+sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))  # test folders are no packages
+
+from running import PATIENCE, ROOT, python
 
 Call = Callable[..., str]
 
@@ -24,19 +23,12 @@ def example(tmp_path: Path) -> Callable[[str], Call]:
     def begin(name: str) -> Call:
         folder = tmp_path / name
         shutil.copytree(ROOT / "examples" / name, folder)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
         def call(*arguments: str) -> str:
-            done = subprocess.run(
-                [sys.executable, *arguments],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                env=environment,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
+            process = python(*arguments, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, cwd=folder)
+            out, err = process.communicate(timeout=PATIENCE)
+            assert process.returncode == 0, out + err
+            return out
 
         return call
 

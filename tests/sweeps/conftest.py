@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 
@@ -41,11 +43,15 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """The smoke sweep, run to its end. Its folder is for reading."""
-    sweep = Sweep(tmp_path_factory.mktemp("finished") / "runs")
-    result = sweep.run()
-    assert result.returncode == 0, result.stderr
-    (sweep.runs / "output.txt").write_text(result.stdout)
+    """The smoke sweep, run to its end, for all processes of the tests. Its folder is for reading."""
+    ours = tmp_path_factory.getbasetemp()
+    shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    sweep = Sweep(shared / "finished" / "runs")
+    with FileLock(shared / "finished.lock"):
+        if not (sweep.runs / "output.txt").exists():
+            result = sweep.run()
+            assert result.returncode == 0, result.stderr
+            (sweep.runs / "output.txt").write_text(result.stdout)
     return sweep
 
 

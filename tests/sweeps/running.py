@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -81,37 +83,59 @@ def python(
     env: dict[str, str] | None = None,
     core: int | None = None,
     anew: bool = False,
+    cwd: Path = ROOT,
+    terminal: int | None = None,
     **popen: Any,
 ) -> subprocess.Popen[str]:
-    """A Python, forked from one that has torch loaded, unless it is to begin anew or has a terminal, say."""
+    """A Python in a session of its own, forked from one that has torch loaded, unless it is to begin anew.
+
+    Args:
+        arguments: a script, -m or -c, and what follows it.
+        terminal: a descriptor of what it has for its terminal, in place of pipes for its output.
+    """
     pins = core is not None and hasattr(os, "sched_setaffinity")  # as on Linux
     cores = {_number_of(core or 0)} if pins else set()
     environment = {**os.environ, **(env or {})}
     if sys.platform == "linux" and not anew and not popen:
-        return Forked(arguments, environment, cores)
+        return Forked(arguments, environment, cores, cwd, terminal)
+
+    def prepare() -> None:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        if terminal is not None:
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    pinned = {"preexec_fn": lambda: os.sched_setaffinity(0, cores)} if cores else {}
-    given = {**pipes, **pinned, **popen}
-    return subprocess.Popen([sys.executable, *arguments], **given, env=environment, text=True, cwd=ROOT)
+    streams = pipes if terminal is None else dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+    given = {**streams, "start_new_session": True, "preexec_fn": prepare, **popen}
+    return subprocess.Popen([sys.executable, *arguments], **given, env=environment, text=True, cwd=cwd)
 
 
 class Forked(subprocess.Popen[str]):
-    """A Python that warm.py has forked, on these cores, if any; its arguments begin with -m or -c."""
+    """A Python that warm.py has forked, on these cores and with this terminal, if any."""
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str], cores: set[int]) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        cores: set[int],
+        cwd: Path,
+        terminal: int | None,
+    ) -> None:
         self.args, self.stdin = [sys.executable, *arguments], None
         self.returncode: int | Any = None  # as typeshed has it
         order = {
             "given": arguments,
-            "folder": str(ROOT),
+            "folder": str(cwd),
             "environment": environment,
             "cores": sorted(cores),
+            "terminal": terminal is not None,
         }
         (out, their_out), (err, their_err), (news, their_news) = (os.pipe() for _ in range(3))
         with open(os.devnull) as nothing:
-            theirs = (nothing.fileno(), their_out, their_err, their_news)
-            socket.send_fds(_warm(), [json.dumps(order).encode()], theirs)
-        for descriptor in theirs[1:]:
+            streams = (nothing.fileno(), their_out, their_err) if terminal is None else (terminal,) * 3
+            socket.send_fds(_warm(), [json.dumps(order).encode()], (*streams, their_news))
+        for descriptor in (their_out, their_err, their_news):
             os.close(descriptor)
         self.stdout, self.stderr = os.fdopen(out), os.fdopen(err)
         self._news = os.fdopen(news, "rb", buffering=0)
@@ -147,17 +171,34 @@ class Forked(subprocess.Popen[str]):
 
 @cache
 def _warm() -> socket.socket:
-    """The socket for orders of a warm.py."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm.py")), str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))},
-        )
+    """A connection for orders to warm.py, which the first process of the tests to need it starts for all."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", os.getpid())
+    address = f"\0warm-{run}"  # in no file system
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def connected() -> bool:
+        with suppress(ConnectionRefusedError):
+            ours.connect(address)
+            return True
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(address)  # which one process alone can
+            listening.listen()
+            _start_warm(listening)
+        return False
+
+    wait_until(connected)
     return ours
+
+
+def _start_warm(listening: socket.socket) -> None:
+    subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("warm.py")), str(listening.fileno())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[listening.fileno()],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))},
+        start_new_session=True,  # others may use it longer than what starts it
+    )
 
 
 def swift(runs: Path, *options: str, env: dict[str, str] | None = None, **how: Any) -> subprocess.Popen[str]:
@@ -166,6 +207,17 @@ def swift(runs: Path, *options: str, env: dict[str, str] | None = None, **how: A
     given = ("run", "smoke", "--runs", str(runs), *options)
     environment = {"PYTHONPATH": path, **(env or {})}
     return python("-c", "import swift; swift.main()", *given, env=environment, **how)
+
+
+@contextmanager
+def gated(runs: Path) -> Iterator[None]:
+    """Stages of `swift` in this runs folder wait after each epoch, until the end of the block."""
+    runs.mkdir(parents=True, exist_ok=True)
+    (runs / "gate").touch()
+    try:
+        yield
+    finally:
+        (runs / "gate").unlink()
 
 
 def _number_of(core: int) -> int:

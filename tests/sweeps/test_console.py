@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import re
+import shutil
 import struct
 import termios
 from collections.abc import Callable
@@ -295,7 +296,7 @@ def test_a_sweep_in_a_pipe_prints_stamped_lines_and_no_control_characters(finish
 
 def test_a_sweep_on_a_terminal_draws_while_it_runs(sweep: Sweep) -> None:
     ours, theirs = open_terminal()
-    process = sweep.start(stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm-256color"})
+    process = sweep.start(terminal=theirs, env={"TERM": "xterm-256color"})
     os.close(theirs)
     raw = read_all(ours)
     assert process.wait(PATIENCE) == 0
@@ -306,12 +307,13 @@ def test_a_sweep_on_a_terminal_draws_while_it_runs(sweep: Sweep) -> None:
     assert raw.rindex("\x1b[?25h") > raw.rindex("\x1b[?25l")
 
 
-def test_a_quiet_sweep_prints_its_result_only(finished: Sweep) -> None:
-    result = finished.run("--quiet")
+def test_a_quiet_sweep_prints_its_result_only(finished: Sweep, sweep: Sweep) -> None:
+    shutil.copytree(finished.runs, sweep.runs)
+    result = sweep.run("--quiet")
     assert (result.returncode, result.stderr) == (0, "")
     first, *_, last = result.stdout.splitlines()
     assert first.startswith("Pareto front of smoke")
-    assert last == f"report: {finished.folder / 'report' / 'index.html'}"
+    assert last == f"report: {sweep.folder / 'report' / 'index.html'}"
 
 
 def test_a_line_tells_an_accuracy_only_of_the_epoch_that_was_measured(

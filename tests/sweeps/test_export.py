@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,10 +121,13 @@ def test_mistakes(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_trials_without_a_network_are_refused(command: Command, sweep: Sweep, tmp_path: Path) -> None:
-    assert sweep.run("--set", "search.trials=1").returncode == 0
-    (stage,) = (sweep.runs / "stages" / "finetune").iterdir()
-    (stage / "result.json").rename(stage / "kept.json")
+def test_trials_without_a_network_are_refused(
+    command: Command, finished: Sweep, sweep: Sweep, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.runs, sweep.runs)
+    stages = list((sweep.runs / "stages" / "finetune").iterdir())
+    for stage in stages:
+        (stage / "result.json").rename(stage / "kept.json")
     asked = ("export", "smoke", "0", tmp_path / "out", "--runs", sweep.runs)
     code, _, err = command(*asked)
     assert (code, "trial 0 is not complete yet; go on with" in err) == (2, True)
@@ -133,7 +137,8 @@ def test_trials_without_a_network_are_refused(command: Command, sweep: Sweep, tm
             assert (code, " yet; it is being run, watch it with: sweeps watch smoke " in err) == (2, True)
     code, _, err = command("export", "smoke", "--best", tmp_path / "out", "--runs", sweep.runs)
     assert (code, "no trial of smoke is complete yet" in err) == (2, True)
-    (stage / "failure.json").write_text(json.dumps({"reason": "the loss is NaN", "detail": ""}))
+    for stage in stages:
+        (stage / "failure.json").write_text(json.dumps({"reason": "the loss is NaN", "detail": ""}))
     code, _, err = command(*asked)
     assert code == 2
     assert "trial 0 failed (finetune: the loss is NaN); run it again with" in err

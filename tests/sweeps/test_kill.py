@@ -31,7 +31,7 @@ def has_lines(sweep: Sweep, number: int) -> bool:
     return len(sweep.log()) >= number
 
 
-@pytest.mark.slow  # eight starts of a sweep, each of which imports torch
+@pytest.mark.slow  # eight starts of a sweep
 def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
     sweep: Sweep, tmp_path: Path
 ) -> None:
@@ -43,7 +43,7 @@ def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
 
     for lines, seconds in lives:
         wanted = len(sweep.log()) + lines
-        process = sweep.start(*OPTIONS, core=CORE, anew=True)
+        process = sweep.start(*OPTIONS, core=CORE)
         wait_until(partial(has_lines, sweep, wanted))
         time.sleep(seconds)
         below = children(process)
@@ -52,7 +52,7 @@ def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
         # A worker that was being born cannot read its orders to the end, which Python itself tells.
         assert err == "" or err.endswith(TORN)
         wait_until_gone(below)
-    for last in (sweep.start(*OPTIONS, core=CORE, anew=True), undisturbed):
+    for last in (sweep.start(*OPTIONS, core=CORE), undisturbed):
         _, err = last.communicate(timeout=PATIENCE)
         assert (last.returncode, err) == (0, "")
     assert (sweep.folder / "pareto.json").read_bytes() == (alone.folder / "pareto.json").read_bytes()
@@ -63,12 +63,14 @@ def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
 
 
 LIVES = 10  # of the driver
-STARTED = 25_000  # lines of the program until the first stage starts, more or less
+STARTED = 38_000  # lines of the program until the first stage starts, more or less
 TRIALS = 16
 SPACE = "{sparse.lambda: {log: [0.001, 0.008], steps: 4}, prune.ratio: {range: [0.2, 0.8], step: 0.05}}"
 
 
-def start(runs: Path, sampler: str, log: Path, **environment: str) -> subprocess.Popen[str]:
+def start(
+    runs: Path, sampler: str, log: Path, *, anew: bool = False, **environment: str
+) -> subprocess.Popen[str]:
     """Start a sweep of two workers whose stages take no time."""
     overrides = (
         *(f"search.sampler={sampler}", f"search.space={SPACE}", "search.ahead=3"),
@@ -76,16 +78,20 @@ def start(runs: Path, sampler: str, log: Path, **environment: str) -> subprocess
     )
     options = ["--workers", "2", "--trials", str(TRIALS), "--wandb", "offline", "--quiet"]
     changes = [part for override in overrides for part in ("--set", override)]
-    return swift(runs, *options, *changes, env={"SWIFT_LOG": str(log), **environment}, anew=True)
+    return swift(runs, *options, *changes, env={"SWIFT_LOG": str(log), **environment}, anew=anew)
 
 
-def processes_of(log: Path) -> list[int]:
-    """The processes of a sweep and all that they started, by an environment variable that they inherit."""
+def processes_of(log: Path, drivers: list[int]) -> list[int]:
+    """The processes of sweeps and all that they started, by what they inherit.
+
+    Those that are forked have the driver's session, and those that began anew an environment variable.
+    """
     found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
+    for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"SWIFT_LOG={log}\0" in path.read_text():
-                found.append(int(path.parent.name))
+            session = int((path / "stat").read_text().rpartition(")")[2].split()[3])
+            if session in drivers or f"SWIFT_LOG={log}\0" in (path / "environ").read_text():
+                found.append(int(path.name))
     return [pid for pid in found if is_alive(pid)]
 
 
@@ -105,14 +111,16 @@ def test_drivers_and_workers_killed_at_random_lines_lose_nothing(tmp_path: Path,
     seed = int(os.environ.get("SLIMNET_KILL_SEED", 0))
     draw = random.Random(f"{seed} {sampler}")
     alone, log = tmp_path / "alone", tmp_path / "log"
-    undisturbed = start(alone, sampler, tmp_path / "alone.log")
-    runs = tmp_path / "runs"
+    undisturbed = start(alone, sampler, tmp_path / "alone.log", anew=True)
+    runs, drivers = tmp_path / "runs", []
     for life in range(LIVES):
         at = draw.choice([draw.randrange(STARTED), *(STARTED + draw.randrange(40_000) for _ in range(3))])
         killed = start(runs, sampler, log, SWIFT_DRIVER=str(at), SWIFT_WORKER=f"{seed} {life}")
+        drivers.append(killed.pid)
         _, err = killed.communicate(timeout=PATIENCE)
         assert killed.returncode in (-signal.SIGKILL, 0), err
     for last in (start(runs, sampler, log, SWIFT_WORKER=f"{seed} last"), undisturbed):
+        drivers.append(last.pid)
         _, err = last.communicate(timeout=PATIENCE)
         assert (last.returncode, err) == (0, "")
 
@@ -126,4 +134,4 @@ def test_drivers_and_workers_killed_at_random_lines_lose_nothing(tmp_path: Path,
     assert set(epochs) <= set(whole)
     assert tracked(runs / "smoke") == tracked(alone / "smoke")
     assert not list((runs / "stages").rglob(".*.??????*"))
-    wait_until(lambda: not processes_of(log), seconds=30)
+    wait_until(lambda: not processes_of(log, drivers), seconds=30)

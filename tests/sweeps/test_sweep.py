@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pty
@@ -10,15 +9,14 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import PATIENCE, ROOT, Command, Sweep, children, swift, wait_until, wait_until_gone
+from running import PATIENCE, ROOT, Command, Sweep, children, gated, swift, wait_until, wait_until_gone
 
-LONG = ("--set", "sparse.epochs=400", "--set", "sparse.batch_size=8")  # minutes, unless it is interrupted
+LONG = ("--set", "sparse.epochs=4000")  # minutes, unless it is interrupted
 SOME = ("--set", "sparse.epochs=8")
 
 
@@ -77,7 +75,7 @@ def test_a_second_driver_is_told_who_has_the_study_and_sigterm_ends_the_first(
 @pytest.mark.slow  # a sweep in a process of its own
 def test_a_hangup_fails_nothing_and_a_second_signal_stops_at_once(sweep: Sweep) -> None:
     epoch = ("--set", "sparse.batch_size=2", "--set", "data.image_size=28")  # of half a minute and more
-    process = sweep.start(*LONG, *epoch, start_new_session=True)
+    process = sweep.start(*LONG, *epoch)
     assert process.stdout is not None
     wait_until(lambda: bool(sweep.log()))
     workers = children(process)
@@ -92,20 +90,23 @@ def test_a_hangup_fails_nothing_and_a_second_signal_stops_at_once(sweep: Sweep) 
     wait_until_gone(workers)
 
 
-@pytest.mark.slow  # sweeps in processes of their own
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT])
 def test_a_batch_schedulers_warning_ends_the_epochs_in_hand(
     number: signal.Signals, sweep: Sweep, command: Command
 ) -> None:
-    process = sweep.start(*LONG)
-    sweep.wait_for_epochs(1, process)
+    """On stages that take no time, but wait until they may go on."""
     at = ("smoke", "--runs", sweep.runs)
-    assert "waiting" in command("status", *at)[1]
-    wait_until(lambda: "running" in command("status", *at)[1])
-    process.send_signal(number)
-    out, err = process.communicate(timeout=PATIENCE)
+    with gated(sweep.runs):
+        process = swift(sweep.runs, "--wandb", "disabled")
+        sweep.wait_for_epochs(1, process)
+        assert "waiting" in command("status", *at)[1]
+        wait_until(lambda: "running" in command("status", *at)[1])
+        process.send_signal(number)
+        assert process.stdout is not None
+        while "stopping after the current epochs" not in process.stdout.readline():
+            assert process.poll() is None
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (128 + number, "")
-    assert "stopping after the current epochs" in out
     status, out, _ = command("status", *at)
     assert (status, "running" in out, "interrupted" in out) == (0, False, True)
 
@@ -146,12 +147,7 @@ def test_what_only_shows_ends_as_other_tools_do_without_a_reader(finished: Sweep
 @pytest.mark.slow  # a sweep in a process of its own
 def test_a_closed_terminal_ends_the_epochs_in_hand(sweep: Sweep) -> None:
     ours, theirs = pty.openpty()
-
-    def take_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(1, termios.TIOCSCTTY, 0)
-
-    process = sweep.start(*LONG, stdout=theirs, stderr=theirs, stdin=theirs, preexec_fn=take_terminal)
+    process = sweep.start(*LONG, terminal=theirs)
     os.close(theirs)
     while not sweep.epochs() and process.poll() is None:
         if select.select([ours], [], [], 0.1)[0]:

@@ -30,7 +30,7 @@ Live = Callable[..., dict[str, Any]]
 
 
 def sparse_stage() -> Stage:
-    settings = load_config("smoke", [f"sparse.epochs={EPOCHS}", "sparse.batch_size=200", "model.width=4"])
+    settings = load_config("smoke", [f"sparse.epochs={EPOCHS}", "sparse.batch_size=1000", "model.width=4"])
     return chain(resolve(settings, {"sparse.lambda": 0.02, "prune.ratio": 0.5}), "float32")[0]
 
 

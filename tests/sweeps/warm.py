@@ -3,12 +3,14 @@
 A sweep then starts in tenths of a second, where each of its two Pythons would import for seconds. It is a
 process of its own as any other, and so is the server that its workers are forked from.
 
-    python warm.py SOCKET     brings orders in JSON, each with descriptors: 0, 1, 2, and one for news
+    python warm.py SOCKET     brings connections, and they orders in JSON, each with descriptors: 0, 1, 2, and
+                              one for news
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -16,9 +18,11 @@ import multiprocessing.forkserver
 import multiprocessing.util
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
+import termios
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,21 +36,29 @@ LOADED = (  # what drivers and workers import
 
 
 def main() -> None:
-    """Fork a Python for each order, until the socket closes."""
+    """Fork a Python for each order, until the last connection is closed."""
     for name in LOADED:
         importlib.import_module(name)
     gc.freeze()  # else the first collection in a child copies all of torch's objects
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how keepers end
-    with socket.socket(fileno=int(sys.argv[1])) as orders:
-        while True:
-            order, descriptors, _, _ = socket.recv_fds(orders, 1_000_000, 4)
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    connections = [listening.accept()[0]]
+    while connections:
+        for ready in select.select([listening, *connections], [], [])[0]:
+            if ready is listening:
+                connections.append(listening.accept()[0])
+                continue
+            order, descriptors, _, _ = socket.recv_fds(ready, 1_000_000, 4)
             if not order:
-                os._exit(0)
-            if os.fork() == 0:
-                orders.close()
+                connections.remove(ready)
+                ready.close()
+            elif os.fork() == 0:
+                for one in (listening, *connections):
+                    one.close()
                 keep(json.loads(order), descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
+    os._exit(0)
 
 
 def keep(order: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
@@ -58,6 +70,9 @@ def keep(order: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
         for number, descriptor in enumerate(standard):
             os.dup2(descriptor, number)
         os.closerange(3, max(descriptors) + 1)
+        os.setsid()  # by which tests find all that it starts
+        if order.pop("terminal"):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         end_after(lambda: run(**order))
     for descriptor in standard:
         os.close(descriptor)
@@ -68,7 +83,7 @@ def keep(order: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
 
 
 def run(given: list[str], folder: str, environment: dict[str, str], cores: list[int]) -> None:
-    """Do what Python does with these arguments, which begin with -m or -c."""
+    """Do what Python does with these arguments: a script, -m or -c, and what follows it."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -77,13 +92,17 @@ def run(given: list[str], folder: str, environment: dict[str, str], cores: list[
     sys.orig_argv = [sys.executable, *given]
     sys.path[0] = folder
     multiprocessing.util.spawnv_passfds = fork_instead  # type: ignore[assignment] # takes what is given here
-    option, what, *sys.argv[1:] = given
+    option, *rest = given
     if option == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
-        sys.argv[0] = option
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif option == "-c":
+        sys.argv = [option, *rest[1:]]
         sys.modules["__main__"] = ModuleType("__main__")
-        exec(what, vars(sys.modules["__main__"]))
+        exec(rest[0], vars(sys.modules["__main__"]))
+    else:
+        sys.argv = given
+        runpy.run_path(option, run_name="__main__")
 
 
 def fork_instead(path: bytes, arguments: Sequence[str], descriptors: Sequence[int]) -> int:

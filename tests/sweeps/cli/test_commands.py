@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from running import PATIENCE, ROOT, Command, Sweep
+from running import PATIENCE, ROOT, Command, Sweep, swift
 
 import slimnet
 from benchmarks import instant
@@ -265,11 +265,10 @@ def test_the_list_of_commands_says_each_in_a_whole_sentence(command: Command) ->
     assert "..." not in listed
 
 
-@pytest.mark.slow  # a whole sweep
 def test_a_terminal_that_knows_no_greek_and_a_folder_with_a_question_mark(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path / "what? #1 ü")
-    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    process = sweep.start("--trials", "1", env=environment, encoding="latin-1")
+    options = ("--trials", "1", "--wandb", "disabled")
+    environment = {"PYTHONIOENCODING": "latin-1"}
+    process = swift(tmp_path / "what? #1 ü", *options, env=environment, encoding="latin-1")
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert "trial 0 done: ? 0.0" in out
@@ -510,7 +509,7 @@ def test_bad_usage_is_one_message_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_that_claim_more_than_there_is_room_for_or_never_end(tmp_path: Path) -> None:
+def test_files_that_claim_more_than_there_is_room_for_or_never_end(tmp_path: Path, command: Command) -> None:
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 32, 32), }"
     padded = header + b" " * (53 - len(header) % 64) + b"\n"
     claim = b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded
@@ -518,14 +517,17 @@ def test_files_that_claim_more_than_there_is_room_for_or_never_end(tmp_path: Pat
         for name in ("x_train", "y_train", "x_test", "y_test"):
             file.writestr(f"{name}.npy", claim + bytes(100))
     os.mkfifo(tmp_path / "pipe.npz")
-    for name, said in (("vast", "x_train cannot be read (Unable to allocate"), ("pipe", "is no file")):
+
+    def given(name: str) -> list[str]:
         data = f"data={{name: npz, path: {tmp_path / name}.npz}}"
-        runs = str(tmp_path / "runs")
-        command = [sys.executable, "-m", "sweeps", "run", "smoke", "--set", data, "--runs", runs]
-        limited = ["sh", "-c", 'ulimit -v 16000000; exec "$0" "$@"', *command]
-        ended = subprocess.run(limited, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
-        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
-        assert said in ended.stderr
+        return ["run", "smoke", "--set", data, "--runs", str(tmp_path / "runs")]
+
+    limited = ["sh", "-c", 'ulimit -v 16000000; exec "$0" -m sweeps "$@"', sys.executable, *given("vast")]
+    ended = subprocess.run(limited, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert "x_train cannot be read (Unable to allocate" in ended.stderr
+    status, _, err = command(*given("pipe"))
+    assert (status, err.count("\n"), "is no file" in err) == (2, 1, True), err
     assert not (tmp_path / "runs").exists()
 
 
@@ -654,14 +656,15 @@ def test_a_study_that_is_not_begun_is_said_to_be_so(name: str, tmp_path: Path, c
     ],
 )
 def test_another_config_under_the_same_name_is_refused(
-    change: str, named: str, finished: Sweep, command: Command
+    change: str, named: str, finished: Sweep, tmp_path: Path, command: Command
 ) -> None:
-    before = snapshot(finished.runs)
+    sweep = copy(finished, tmp_path)
+    before = snapshot(sweep.runs)
     for name in ("run", "plan"):
-        status, _, err = command(name, "smoke", "--runs", finished.runs, "--set", change)
+        status, _, err = command(name, "smoke", "--runs", sweep.runs, "--set", change)
         assert status == 2
         assert named in err
-    after = snapshot(finished.runs)
+    after = snapshot(sweep.runs)
     assert {path for path in after if not path.endswith("driver.lock")} == {
         path for path in before if not path.endswith("driver.lock")
     }
@@ -756,7 +759,7 @@ def test_a_damaged_stage_is_named_shown_and_computed_again(
     assert command("pareto", *at)[0] == 0
 
 
-def test_only_failed_trials_can_be_retried(finished: Sweep, command: Command) -> None:
-    status, _, err = command("retry", "smoke", 1, "--runs", finished.runs)
+def test_only_failed_trials_can_be_retried(finished: Sweep, tmp_path: Path, command: Command) -> None:
+    status, _, err = command("retry", "smoke", 1, "--runs", copy(finished, tmp_path).runs)
     assert status == 2
     assert "trial 1 has not failed; failed trials: none" in err

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import CORE, PATIENCE, ROOT, Command, Sweep, wait_until
+from running import CORE, PATIENCE, ROOT, Command, Sweep, gated, swift, wait_until
 from terminals import use_terminal
 
 from sweeps import claim
@@ -40,19 +40,21 @@ def test_watching_a_run_until_it_ends(
 
 
 def test_the_end_of_watching_is_not_that_of_the_run(sweep: Sweep) -> None:
-    process = sweep.start(core=CORE)
-    wait_until(lambda: (sweep.folder / "progress.json").exists() or process.poll() is not None)
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "sweeps", "watch", "smoke", "--runs", str(sweep.runs)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert watching.stdout is not None
-    first = watching.stdout.readline()  # it is watching now
-    assert re.match(r"\d\d:\d\d:\d\d \d of 3 trials, \d+ of \d+ epochs", first)
-    os.kill(watching.pid, signal.SIGINT)
-    out, _ = watching.communicate(timeout=PATIENCE)
+    """The stages take no time, but wait until nobody watches any more."""
+    with gated(sweep.runs):
+        process = swift(sweep.runs, "--wandb", "disabled")
+        wait_until(lambda: (sweep.folder / "progress.json").exists() or process.poll() is not None)
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "sweeps", "watch", "smoke", "--runs", str(sweep.runs)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert watching.stdout is not None
+        first = watching.stdout.readline()  # it is watching now
+        assert re.match(r"\d\d:\d\d:\d\d \d of 3 trials, \d+ of \d+ epochs", first)
+        os.kill(watching.pid, signal.SIGINT)
+        out, _ = watching.communicate(timeout=PATIENCE)
     assert watching.returncode == 0
     assert "the run goes on; watch it again with: " in out
     assert process.wait(PATIENCE) == 0
