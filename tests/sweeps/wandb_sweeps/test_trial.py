@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fake_wandb import FakeWandb, ServerRun
-from running import PATIENCE, ROOT, Command, Sweep
+from running import PATIENCE, ROOT, Command, swift
 from tracked import study, trial, with_networks
 
 from sweeps.config import load_config
@@ -35,7 +34,7 @@ def agent(tmp_path: Path) -> None:
         log.open("w") as out,  # no pipe, which a trial that outlives its agent would hold open
         subprocess.Popen(
             [sys.executable, "-m", "wandb", "agent", "me/slimnet/sweep1"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests" / "sweeps")))},
             cwd=work,
             stdout=out,
             stderr=out,
@@ -102,16 +101,19 @@ def test_a_run_that_was_stopped_is_not_handed_out_again(
     assert server.runs["a"].summary["state"] == ("stopped" if stopped else "running")
 
 
-# An agent, two runs of the command line, and the smoke sweep whose stages they share.
-@pytest.mark.slow
+@pytest.mark.slow  # an agent and three runs of the command line, if on stages that take no time
 def test_an_agent_runs_a_trial_shares_stages_and_goes_on(
-    tmp_path: Path, command: Command, server: FakeWandb, finished: Sweep
+    tmp_path: Path, command: Command, server: FakeWandb
 ) -> None:
     runs = tmp_path / "runs"
-    shutil.copytree(finished.runs / "stages", runs / "stages")
+    process = swift(runs, "--wandb", "disabled")
+    assert (process.communicate(timeout=PATIENCE)[1], process.returncode) == ("", 0)
     trained = sorted(runs.glob("stages/sparse/*/result.json"))
     status, _, err = command("wandb-sweep", "smoke", "--runs", runs)
     assert status == 0, err
+    (sweep,) = server.sweeps
+    assert sweep["command"][2:5] == ["-m", "sweeps", "wandb-trial"]
+    sweep["command"][2:4] = ["-c", "import swift; swift.main()"]
 
     server.give_out("abc", POINT)
     server.give_out("abc", POINT)  # as after a preemption
