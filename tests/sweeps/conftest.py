@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from optuna.storages._rdb.storage import _VersionManager
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 
@@ -17,6 +18,21 @@ from postgres_server import Server, running_server
 from running import Command, Sweep
 
 from sweeps import cli
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Optuna runs the files of all its migrations whenever it opens a database, to know the last of them."""
+    read, found = _VersionManager.get_head_version, list[str]()
+
+    def head(manager: _VersionManager) -> str:
+        if not found:
+            found.append(read(manager))
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "get_head_version", head)
+        yield
 
 
 @pytest.fixture

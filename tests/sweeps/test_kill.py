@@ -20,6 +20,7 @@ KILLS = 6
 OPTIONS = (
     *("--workers", "1", "--trials", "4"),
     *("--set", "sparse.epochs=5", "--set", "finetune.epochs=2"),
+    *("--set", "sparse.batch_size=500", "--set", "finetune.batch_size=500"),
     *("--set", "search.sampler=tpe", "--set", "search.ahead=1"),
 )
 TORN = "EOFError: Ran out of input\n"
