@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 240  # seconds
+PATIENCE = 500  # seconds
 # As little as tells that the study of a README's commands is there.
 TINY = "--trials 1 --wandb disabled --set data.image_size=7 --set sparse.epochs=1 --set finetune.epochs=1"
+TINY += " --set model.width=4 --set sparse.batch_size=500 --set finetune.batch_size=500"
 TINY += " --set controls.uniform=false --set confirm.seeds=1 --set curves=false --set search.stopping=null"
 
 Shell = Callable[[str], str]
