@@ -322,16 +322,16 @@ def test_constraints_steer_the_sampler(sampler: str, args: str, goal: int) -> No
 
 def test_gp_asks_the_same_points_when_it_is_killed_and_no_point_twice() -> None:
     pytest.importorskip("scipy")
-    settings = config("gp", SMALL, 14, args="{n_startup_trials: 6}", ahead=2)
-    whole = Recorded(settings).run(14)
+    settings = config("gp", SMALL, 10, args="{n_startup_trials: 6}", ahead=2)
+    whole = Recorded(settings).run(10)
 
     killed = Recorded(settings)
-    while killed.step(14):
+    while killed.step(10):
         killed.kill()
 
     assert killed.points == whole
-    assert len({str(point.params) for point in whole}) == 14
-    flat = Recorded(settings, lambda point: (0.5, 1.0)).run(14)
+    assert len({str(point.params) for point in whole}) == 10
+    flat = Recorded(settings, lambda point: (0.5, 1.0)).run(10)
     assert flat[:6] == whole[:6]
     assert flat != whole
 
