@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import PATIENCE, Command, python
+from running import PATIENCE, ROOT, Command
 
 import slimnet
 from slimnet.errors import SlimnetError
@@ -237,12 +238,12 @@ def test_a_sweep_ends_with_files_and_says_when_its_network_was_edited(folder: Pa
     assert (status, "takes no argument depth" in err) == (2, True)
     assert not (folder / "runs").exists()
 
-    process = python("-m", "sweeps", *map(str, study), "1")
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
-    assert ("made\n" in out, "made\n" in err) == (False, True)  # by the factory, in workers
+    program = [sys.executable, "-m", "sweeps", *map(str, study), "1"]
+    done = subprocess.run(program, cwd=ROOT, text=True, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert ("made\n" in done.stdout, "made\n" in done.stderr) == (False, True)  # by the factory, in workers
     load_one = r"load one: +slimnet\.load\(.*, model=net\(…\)\)  # trial 0, with nets_\w+:net"
-    assert re.search(load_one, out)
+    assert re.search(load_one, done.stdout)
 
     edit(folder)
     status, _, err = command(*study, 2)
@@ -254,9 +255,9 @@ def test_a_sweep_ends_with_files_and_says_when_its_network_was_edited(folder: Pa
     status, out, err = command(*export)
     assert (status, "as reported" in out) == (0, True), err
     parts.write_text(parts.read_text().replace("nn.ReLU()", "nn.Identity()"))
-    other = python("-m", "sweeps", *map(str, export), "--force")
-    _, err = other.communicate(timeout=PATIENCE)
-    assert (other.returncode, "it was not written" in err) == (2, True), err
+    program = [sys.executable, "-m", "sweeps", *map(str, export), "--force"]
+    other = subprocess.run(program, cwd=ROOT, text=True, capture_output=True, timeout=PATIENCE)
+    assert (other.returncode, "it was not written" in other.stderr) == (2, True), other.stderr
 
 
 # Stages

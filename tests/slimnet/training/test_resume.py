@@ -6,7 +6,8 @@ import os
 import random
 import resource
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,16 @@ def go_on(
         on_step=on_step,
         stop=stop,
     )
+
+
+def go_on_until(folder: str, last: Sequence[int], **arguments: Any) -> None:
+    """Go on, and die at a step of an epoch."""
+
+    def die(epoch: int, step: int, steps: int) -> None:
+        if (epoch, step) == tuple(last):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    go_on(folder, on_step=die, **arguments)
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -170,14 +181,13 @@ def test_a_compiled_training_is_killed_and_ends_bit_for_bit_the_same(live: Live,
     )
     assert loss == pytest.approx(compiled_loss, abs=1e-4)
 
-    moments, kills = random.Random(0), 0
-    while kills < 3:
-        moment = {"seconds": moments.uniform(0.3, 1.0) * undisturbed["seconds"]}
-        kills += live(go_on, {"folder": str(tmp_path / "killed"), **arguments}, **moment)["killed"]
-        if epochs_kept(tmp_path / "killed") == list(range(1, EPOCHS + 1)):
-            assert_same(content(tmp_path / "killed"), content(alone))
-            shutil.rmtree(tmp_path / "killed")
-    live(go_on, {"folder": str(tmp_path / "killed"), **arguments})
+    killed = {"folder": str(tmp_path / "killed"), **arguments}
+    live(go_on, killed, seconds=0.3 * undisturbed["seconds"])  # while it compiles
+    for last in ((2, 3), (4, 1)):
+        if len(epochs_kept(tmp_path / "killed")) < last[0]:
+            assert live(go_on_until, {**killed, "last": last})["killed"]
+            assert epochs_kept(tmp_path / "killed") == list(range(1, last[0]))
+    live(go_on, killed)
     assert_same(content(tmp_path / "killed"), content(alone))
 
 
