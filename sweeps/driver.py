@@ -264,7 +264,8 @@ class Driver:
             times = self._lost.get(stage.key, 1)
             reason = event.reason if times == 1 else f"{event.reason} ({times} times)"
             folder.fail(reason, "" if event.kind == "blocked" else event.detail)
-            self._console.event(f"{self._overview.name(stage)} failed: {reason}")
+            if not self._state.users(stage):  # else trials fail with it, which is told of each
+                self._console.event(f"{self._overview.name(stage)} failed: {reason}")
         self._publish(self._reload(stage))
 
     def _end_stalled(self) -> None:
