@@ -17,7 +17,7 @@ def with_ray() -> None:
     import clusters  # noqa: F401 - sets the token
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its processes are busy as long as it stands
 def nodes(with_ray: None) -> Iterator[Any]:
     """A Ray cluster of a head and two nodes with one place each, which asks for a token."""
     import clusters
@@ -26,7 +26,7 @@ def nodes(with_ray: None) -> Iterator[Any]:
         yield nodes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(nodes: Any) -> Iterator[Any]:
     """That cluster, joined."""
     from sweeps.config.sections import Executor
