@@ -20,7 +20,7 @@ from slimnet.graph import operations as ops
 from slimnet.graph.counts import Count, sizes_in
 from slimnet.graph.findings import LAYERS, Findings
 from slimnet.graph.labels import expand, unique, varies, varying
-from slimnet.graph.record import WHOLE, listening, tensors_in
+from slimnet.graph.record import listening, tensors_in
 from slimnet.graph.rules import RULES
 from slimnet.graph.settings import Setting
 from slimnet.graph.step import Step
@@ -45,7 +45,7 @@ class ChannelFlow(Findings):
             self.add(tensor, None, ())
         self.settings.place(self.modules)
         try:
-            with listening(self.model, self.modules, self.context, self.perform, self._listen):
+            with listening(self.model, self.modules, self.context, self.perform, self._listen, self.knows):
                 result = self.model(*args, **kwargs)
         except SlimnetError:
             raise
@@ -97,8 +97,6 @@ class ChannelFlow(Findings):
 
     def _listen(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See what only the functions of torch tell: sizes, and what is asked for by a size."""
-        if function in WHOLE and any(self.knows(tensor) for tensor in tensors_in((args, kwargs))):
-            return self.perform(WHOLE[function], function, args, kwargs)
         labels = self.labels(args[0]) if args else None
         name = getattr(function, "__name__", "")
         if name == "__set__" and self.parameter(args[0]):

@@ -18,8 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode,
+    _pop_mode,
+    _push_mode,
+)
 
+from slimnet.graph.shortcuts import SHORTCUTS, shortcut
 from slimnet.modes import same_random
 
 Perform = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -34,6 +40,8 @@ WHOLE: dict[Any, str] = {
     torch.matmul: "matmul",
 }
 """Functions that are recorded as one operation, though ATen takes them apart."""
+
+_DIM = Tensor.dim
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, perform: Perform) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._perform = perform
+        self.perform = perform
 
 
 def _dispatch(self: Operations, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -160,7 +168,7 @@ def _dispatch(self: Operations, func: Any, types: Any, args: Any = (), kwargs: A
             result = func.decompose(*args, **(kwargs or {}))
         if result is not NotImplemented:
             return result
-    return self._perform(name_of(func), func, args, kwargs or {})
+    return self.perform(name_of(func), func, args, kwargs or {})
 
 
 # Outside of the class body, where torch would wrap it in what torch.compile needs: seconds at the first call.
@@ -168,23 +176,56 @@ Operations.__torch_dispatch__ = _dispatch  # type: ignore[method-assign,assignme
 
 
 class Functions(TorchFunctionMode):
-    """Notes which of torch's functions is running, and lets `listen` see it first."""
+    """Notes which of torch's functions is running, and lets `listen` see it first.
+
+    What is one operation goes to `perform` instead, if it takes tensors that are known.
+    """
 
     def __init__(
-        self, context: Context, listen: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+        self,
+        context: Context,
+        operations: Operations,
+        listen: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
+        knows: Callable[[Tensor], bool],
     ) -> None:
         super().__init__()
         self._context = context
+        self._operations = operations
         self._listen = listen
+        self._knows = knows
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        context = self._context
+        if func is _DIM:  # which tells nothing, and every norm asks for it
+            return func(*args)
+        kwargs, context = kwargs or {}, self._context
         outer = context.function, context.arguments
-        context.function, context.arguments = func, (args, kwargs or {})
+        context.function, context.arguments = func, (args, kwargs)
         try:
-            return self._listen(func, args, kwargs or {})
+            if func in WHOLE:
+                if any(map(self._knows, tensors_in((args, kwargs)))):
+                    return self._perform(WHOLE[func], func, args, kwargs)
+            elif func in SHORTCUTS and args and self._knows(args[0]) and self._listens():
+                known = shortcut(func, args, kwargs)
+                if known is not None:
+                    result = self._perform(name_of(known[0]), *known, {})
+                    return result[0] if type(result) is tuple else result
+            return self._listen(func, args, kwargs)
         finally:
             context.function, context.arguments = outer
+
+    def _listens(self) -> bool:
+        """Whether no mode of the network's own would see an operation first."""
+        return _get_current_dispatch_mode() is self._operations
+
+    def _perform(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Perform an operation, of which its own operations are no part."""
+        if not self._listens():
+            return self._operations.perform(op, function, args, kwargs)
+        _pop_mode()
+        try:
+            return self._operations.perform(op, function, args, kwargs)
+        finally:
+            _push_mode(self._operations)
 
 
 @contextmanager
@@ -194,8 +235,10 @@ def listening(
     context: Context,
     perform: Perform,
     listen: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
+    knows: Callable[[Tensor], bool],
 ) -> Iterator[None]:
     """Have a run of `model` seen, whose modules have names; the random state is as before afterwards."""
+    operations = Operations(perform)
     names = {id(module): name for name, module in reversed(list(modules.items()))}
 
     def enter(module: nn.Module, args: Any) -> None:
@@ -217,8 +260,8 @@ def listening(
         with (
             same_random(model),
             torch.no_grad(),
-            Operations(perform),
-            Functions(context, listen),
+            operations,
+            Functions(context, operations, listen, knows),
         ):
             yield
     finally:

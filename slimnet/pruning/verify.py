@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from slimnet.errors import SlimnetError
 from slimnet.graph import ChannelGraph
 from slimnet.graph import operations as ops
-from slimnet.graph.record import WHOLE, Context, listening, tensors_in
+from slimnet.graph.record import Context, listening, tensors_in
 from slimnet.modes import evaluating, same_buffers, unchanged
 from slimnet.modules import buffers, named, parameters
 from slimnet.wording import one_line, plural
@@ -124,17 +124,13 @@ class _Listing:
         self._parameters = {id(parameter) for parameter in own}
         self._alive: list[Any] = [tensors]
         self._drawn: set[int] = set()  # random numbers
-        self._within = False
+
+    def knows(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._known
 
     def perform(self, op: str, function: Any, args: Any, kwargs: Any) -> Any:
         """Compute one operation, and list it."""
-        if self._within:
-            return function(*args, **kwargs)
-        self._within = True
-        try:
-            result = function(*args, **kwargs)
-        finally:
-            self._within = False
+        result = function(*args, **kwargs)
         self._alive.append(result)
         made = [id(tensor) for tensor in tensors_in(result)]
         taken = [id(tensor) for tensor in tensors_in((args, kwargs) if kwargs else args)]
@@ -149,9 +145,7 @@ class _Listing:
         return result
 
     def listen(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """See what is recorded whole."""
-        if function in WHOLE and not self._within:
-            return self.perform(WHOLE[function], function, args, kwargs)
+        """See what writes into parameters."""
         kind = getattr(function, "__name__", "")
         if kind == "__set__" and id(args[0]) in self._parameters:
             return None  # nothing of the network's is changed
@@ -240,7 +234,7 @@ def _run(
         evaluating(model),
         same_buffers(model),
         unchanged(model),
-        listening(model, modules, context, listing.perform, listing.listen),
+        listening(model, modules, context, listing.perform, listing.listen, listing.knows),
     ):
         return tensors_in(model(*args, **kwargs)), listing.calls
 
