@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
-from slimnet.graph.labels import Atoms, channels, compact, expand, unique, varies
+from slimnet.graph.labels import Atoms, channels, compact, expand, long_dims, unique, varies
 from slimnet.graph.record import Call, Context
 from slimnet.graph.settings import Settings, channel_counts
 from slimnet.modules import named
@@ -346,7 +346,7 @@ class Findings:
 
     def tie_labels(self, left: Tensor, right: Tensor) -> None:
         """Tie what stands at the same place in labels of one shape."""
-        for dim in range(left.dim()):
+        for dim in long_dims(left) or range(left.dim()):
             ours, theirs = channels(left, dim), channels(right, dim)
             if ours is not None and theirs is not None:
                 self.tie(ours, theirs)

@@ -38,6 +38,11 @@ def varies(labels: Tensor, dim: int) -> bool:
     return not bool((labels == labels.narrow(dim, 0, 1)).all())
 
 
+def long_dims(labels: Tensor) -> list[int]:
+    """The dimensions along which labels are not expanded."""
+    return [d for d, stride in enumerate(labels.stride()) if stride and labels.shape[d] > 1]
+
+
 def varying(labels: Tensor) -> list[int]:
     """The dimensions along which labels differ."""
     return [dim for dim in range(labels.dim()) if varies(labels, dim)]
@@ -49,10 +54,10 @@ def channels(labels: Tensor, dim: int = 1) -> Atoms | None:
         return None
     dim = dim % labels.dim()
     shape, strides = labels.shape, labels.stride()
-    if not labels.numel():
+    if 0 in shape:
         return np.zeros(0, dtype=np.int64) if not shape[dim] else None
-    for other, size in enumerate(shape):
-        if other != dim and size > 1 and strides[other] and varies(labels, other):
+    for other, stride in enumerate(strides):
+        if stride and other != dim and shape[other] > 1 and varies(labels, other):
             return None
     return labels.as_strided((shape[dim],), (strides[dim],)).numpy()
 

@@ -27,21 +27,24 @@ class Partition:
     def split_by(self, facts: NDArray[np.int64]) -> None:
         """Part units with different facts, (units,), each at least 0."""
         pairs = self.of * (facts.max() + 1) + facts
-        classes, self.of = np.unique(pairs, return_inverse=True)
-        self._count = len(classes)
+        occurs = np.zeros(self._count * (facts.max() + 1), dtype=bool)
+        occurs[pairs] = True
+        self.of = (np.cumsum(occurs) - 1)[pairs]
+        self._count = int(occurs.sum())
 
     def members(self, made: Units) -> list[Units]:
         """The units of each class in the order of `made`; classes are numbered by first appearance."""
         first = np.full(len(self.of), -1)
         first[made[::-1]] = np.arange(len(made))[::-1]
         units = made[first[made] == np.arange(len(made))]
-        _, appearance, inverse = np.unique(self.of[units], return_index=True, return_inverse=True)
-        rank = np.argsort(np.argsort(appearance))
-        numbered = np.full(len(self.of), -1, dtype=np.int64)
-        numbered[units] = rank[inverse]
-        self.of = numbered
-        order = np.argsort(numbered[units], kind="stable")
-        return np.split(units[order], np.cumsum(np.bincount(numbered[units]))[:-1])
+        classes = self.of[units]
+        appearance = np.full(self._count, len(units))
+        appearance[classes[::-1]] = np.arange(len(units))[::-1]
+        numbered = np.argsort(np.argsort(appearance))[classes]
+        self.of = np.full(len(self.of), -1, dtype=np.int64)
+        self.of[units] = numbered
+        order = np.argsort(numbered, kind="stable")
+        return np.split(units[order], np.cumsum(np.bincount(numbered))[:-1])
 
 
 def distinct(numbers: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

@@ -44,14 +44,14 @@ WHOLE: dict[Any, str] = {
 _DIM = Tensor.dim
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Ref:
     """Stands in the arguments of a call for a value of the run."""
 
     index: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Parameter:
     """Stands in the arguments of a call for a parameter or buffer of the network."""
 

@@ -25,7 +25,7 @@ from slimnet.errors import SlimnetError
 from slimnet.graph.example import Example
 from slimnet.graph.findings import LAYERS, Run
 from slimnet.graph.flow import ChannelFlow
-from slimnet.graph.partition import Partition, Units, components, distinct
+from slimnet.graph.partition import Partition, Units, components
 from slimnet.modes import evaluating, same_buffers, unchanged, uncompiled
 
 
@@ -284,12 +284,11 @@ def _assemble(flow: ChannelFlow, example: Example) -> ChannelGraph:
 
 def _names(group_of: Units, count: int, layers: dict[str, Units]) -> list[list[str]]:
     """For each group the names of the layers in which its units occur."""
-    names: list[list[str]] = [[] for _ in range(count)]
-    for name, units in layers.items():
-        found = group_of[units]
-        for group in distinct(found[found >= 0], count):  # the image's channels, made by no layer, have none
-            names[group].append(name)
-    return names
+    names = list(layers)
+    occurs = np.zeros((count + 1, len(names)), dtype=bool)
+    for number, units in enumerate(layers.values()):
+        occurs[group_of[units], number] = True  # the image's channels, made by no layer, in group -1
+    return [[names[number] for number in np.flatnonzero(row)] for row in occurs[:-1]]
 
 
 def _reasons(

@@ -21,9 +21,15 @@ _BOOLEAN = {
 }  # fmt: skip
 
 
+_OF_SEVERAL = {"log_sigmoid_forward", "native_dropout"}
+"""What they return is several tensors."""
+
+
 def elementwise(step: Step) -> Any:
     tensors = tensors_in((step.args, step.kwargs))
-    shape = np.broadcast_shapes(*(tuple(tensor.shape) for tensor in tensors))
+    if len(tensors) == 1 and step.op not in _OF_SEVERAL and (alone := step.labels(tensors[0])) is not None:
+        return step.emit(alone, _dtype(step, tensors))
+    shape = _broadcast(tensors)
     if step.in_place and tuple(shape) != tuple(step.args[0].shape):
         return step.opaque(f"{step.where} is not known")
     known = [
@@ -35,9 +41,14 @@ def elementwise(step: Step) -> Any:
     fixed = [t for t in tensors if t.numel() > 1 and all(t is not tensor for tensor, _ in known)]
     if any(_meets(tensor, labels) for tensor in fixed):
         step.flow.block_labels([labels], f"{step.where} combines channels with another tensor")
-    if step.op in ("log_sigmoid_forward", "native_dropout"):
+    if step.op in _OF_SEVERAL:
         return step.emit_all(step.shapes(), lambda shape: labels if shape == tuple(labels.shape) else None)
     return step.emit(labels, _dtype(step, tensors))
+
+
+def _broadcast(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    first, *others = [tuple(tensor.shape) for tensor in tensors]
+    return first if all(other == first for other in others) else np.broadcast_shapes(first, *others)
 
 
 def _combined(step: Step, known: list[tuple[Tensor, Value]], shape: Sequence[int]) -> Tensor:
@@ -60,7 +71,7 @@ def _combined(step: Step, known: list[tuple[Tensor, Value]], shape: Sequence[int
 
 
 def _tied(step: Step, left: Tensor, right: Any) -> Tensor:
-    shape = np.broadcast_shapes(tuple(left.shape), tuple(right.shape))
+    shape = _broadcast((left, right))
     for narrow, wide in ((left, right), (right, left)):
         if spreads(narrow, wide):
             # One channel, never removed, may meet many that are.
