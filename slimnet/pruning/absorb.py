@@ -11,7 +11,7 @@ without padding. What cannot be carried through an operation is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -28,10 +28,6 @@ from slimnet.graph.labels import compact
 from slimnet.graph.record import Call, Parameter, Ref, tensor_of
 from slimnet.modules import parameters
 from slimnet.pruning.plan import LayerCut, PruningPlan
-
-# Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form.
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def _shift(
 def _response(layer: Any, run: Run, call: Call, inputs: Tensor) -> Tensor:
     """What an ungrouped layer makes of constant inputs (C_in,), on average, (C_out,); without bias."""
     weight = layer.weight.detach()
-    if weight[0, 0].numel() > 1:  # a kernel, each tap of which is inside the image so often
+    if math.prod(weight.shape[2:]) > 1:  # a kernel, each tap of which is inside the image so often
         before, after = run.values[call.inputs[0]].shape, run.values[call.outputs[0]].shape
         inputs = torch.outer(inputs, _coverage(layer, before[2:], after[2:]).to(inputs)).flatten()
     if getattr(layer, "transposed", False):
@@ -109,29 +105,32 @@ def _response(layer: Any, run: Run, call: Call, inputs: Tensor) -> Tensor:
 
 
 def _coverage(layer: _ConvNd, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
-    """For each tap of a kernel the fraction of positions at which it lies inside the image."""
-    found = torch.ones(1, dtype=torch.float64)
-    padding = layer._reversed_padding_repeated_twice[::-1]  # per dimension: after, before
-    for dim, (size, positions) in enumerate(zip(before, after, strict=True)):
-        kernel, step, gap = layer.kernel_size[dim], layer.stride[dim], layer.dilation[dim]
-        if layer.transposed:
-            fraction = _reached(kernel, step, gap, int(layer.padding[dim]), size, positions)
-        elif layer.padding_mode != "zeros":
-            fraction = torch.ones(kernel, dtype=torch.float64)
-        else:
-            fraction = _inside(kernel, step, gap, padding[2 * dim + 1], size, positions)
-        found = torch.outer(found, fraction).flatten()
-    return found
+    """For each tap of a kernel the fraction of positions at which it lies inside the image, (taps,)."""
+    kernels, steps, gaps = tuple(layer.kernel_size), tuple(layer.stride), tuple(layer.dilation)
+    if layer.transposed:
+        pads = tuple(int(pad) for pad in layer.padding)
+        return _product(_reached, kernels, steps, gaps, pads, before, after)
+    if layer.padding_mode != "zeros":
+        return torch.ones(math.prod(kernels), dtype=torch.float64)
+    pads = tuple(layer._reversed_padding_repeated_twice[-2::-2])  # those before
+    return _product(_inside, kernels, steps, gaps, pads, before, after)
 
 
 @cache
+def _product(fractions: Callable[..., Tensor], *dims: tuple[int, ...]) -> Tensor:
+    """The products of what is found for each dimension, given its numbers."""
+    found = torch.ones(1, dtype=torch.float64)
+    for numbers in zip(*dims, strict=True):
+        found = torch.outer(found, fractions(*numbers)).flatten()
+    return found
+
+
 def _inside(kernel: int, step: int, gap: int, pad: int, size: int, positions: int) -> Tensor:
     """For each tap of one dimension of a conv the fraction of positions at which it is inside, (kernel,)."""
     place = torch.arange(positions)[:, None] * step - pad + torch.arange(kernel) * gap
     return ((place >= 0) & (place < size)).double().mean(0)
 
 
-@cache
 def _reached(kernel: int, step: int, gap: int, pad: int, size: int, positions: int) -> Tensor:
     """The same of a transposed conv: each input reaches an output at its place plus the tap."""
     place = torch.arange(size)[:, None] * step - pad + torch.arange(kernel) * gap
@@ -141,6 +140,8 @@ def _reached(kernel: int, step: int, gap: int, pad: int, size: int, positions: i
 def _per_channel(mean: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | None:
     """The mean of each channel over whatever else it varies along."""
     dim = dim % len(shape)
+    if mean.numel() == shape[dim] == mean.shape[dim]:
+        return mean.reshape(-1)
     mean = mean.movedim(dim, 0).flatten(1).mean(1)
     return mean.expand(shape[dim]) if len(mean) == 1 else mean
 
@@ -222,9 +223,8 @@ class Propagation:
         sample = norm.weight if norm.weight is not None else norm.running_mean
         if sample is None:
             sample = next(parameters([*self.modules.values()]))
-        channels = sample.new_zeros(shape[1])
-        beta = norm.bias.detach() if norm.bias is not None else channels
-        gamma = norm.weight.detach() if norm.weight is not None else channels + 1
+        beta = norm.bias.detach() if norm.bias is not None else sample.new_zeros(shape[1])
+        gamma = norm.weight.detach() if norm.weight is not None else sample.new_ones(shape[1])
         wanted = [1, -1] + [1] * (len(shape) - 2)
         return Moments(beta.reshape(wanted), gamma.square().reshape(wanted))
 
@@ -242,10 +242,10 @@ class Propagation:
             weight = weight.transpose(0, 1)  # these have no groups
         weight = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
         taps = _coverage(layer, before[2:], after[2:]) if isinstance(layer, _ConvNd) else torch.ones(1)
-        made = torch.einsum("goik,gi,k->go", weight, mean.reshape(groups, -1), taps.to(mean)).flatten()
+        made = (weight @ taps.to(mean) @ mean.reshape(groups, -1, 1)).flatten()
         if layer.bias is not None:
             made = made + layer.bias.detach()
-        spread = torch.einsum("goik,gi->go", weight.square(), var.reshape(groups, -1)).flatten()
+        spread = (weight.square().sum(-1) @ var.reshape(groups, -1, 1)).flatten()
         wanted = [1] * len(after)
         wanted[dim] = -1
         return Moments(made.reshape(wanted), spread.reshape(wanted))
@@ -262,23 +262,23 @@ class Propagation:
         if call.op in ops.COPIES:
             return source
         deviation = source.var.clamp(min=0).sqrt()
-        mean = source.mean.expand(np.broadcast_shapes(tuple(source.mean.shape), tuple(deviation.shape)))
+        mean = source.mean
+        if mean.shape != deviation.shape:
+            mean = mean.expand(np.broadcast_shapes(tuple(mean.shape), tuple(deviation.shape)))
         if call.op in ops.RELUS:
             first, second = _rectified(mean, deviation)
         else:
-            nodes = torch.as_tensor(_NODES, dtype=mean.dtype, device=mean.device).reshape(
-                -1, *[1] * mean.dim()
-            )
-            weights = torch.as_tensor(_WEIGHTS, dtype=mean.dtype, device=mean.device)
-            points = (mean + nodes * deviation).flatten(0, 1)
+            nodes, weights = _quadrature(mean.dtype, mean.device)
+            points = (mean + nodes.reshape(-1, *[1] * mean.dim()) * deviation).flatten(0, 1)
             output = act(points)
-            output = output.reshape(len(weights), -1, *output.shape[1:])
-            first = torch.tensordot(weights, output, 1)
-            second = torch.tensordot(weights, output.square(), 1)
+            shape = (mean.shape[0], *output.shape[1:])
+            output = output.reshape(len(weights), -1)
+            first = (weights @ output).reshape(shape)
+            second = (weights @ output.square()).reshape(shape)
         spread = (second - first.square()).clamp(min=0)
-        constant = deviation == 0
-        if not bool(constant.any()):
+        if bool(deviation.all()):
             return Moments(first, spread)
+        constant = deviation == 0
         return Moments(torch.where(constant, act(mean), first), torch.where(constant, 0.0, spread))
 
     def _combined(self, call: Call, sources: list[Moments]) -> Moments | None:
@@ -363,11 +363,21 @@ def _pads(call: Call) -> bool:
     return len(call.args) > 3 and any(call.args[3]) and (len(call.args) < 6 or call.args[5] is not False)
 
 
+@cache
+def _quadrature(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Abscissae and weights of E[f(z)], z ~ N(0, 1), for activations without a closed form."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
+    return (
+        torch.as_tensor(nodes, dtype=dtype, device=device),
+        torch.as_tensor(weights / weights.sum(), dtype=dtype, device=device),
+    )
+
+
 def _rectified(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     """E[relu(x)] = μΦ(μ/σ) + σφ(μ/σ) and E[relu(x)²] = (μ² + σ²)Φ(μ/σ) + μσφ(μ/σ) for x ~ N(μ, σ²)."""
     z = mean / deviation.clamp(min=torch.finfo(mean.dtype).tiny)
     cumulative = torch.special.ndtr(z)
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
-    first = mean * cumulative + deviation * density
-    second = (mean.square() + deviation.square()) * cumulative + mean * deviation * density
+    first = torch.addcmul(mean * cumulative, deviation, density)
+    second = torch.addcmul(mean * first, deviation.square(), cumulative)
     return first, second
