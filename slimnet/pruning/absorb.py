@@ -46,25 +46,75 @@ class Moments:
 Modules = Mapping[str, nn.Module]
 
 
-def absorb_constants(modules: Modules, plan: PruningPlan, cuts: Mapping[str, LayerCut]) -> None:
-    """Move the mean output of removed channels into what reads them; changes the layers.
+class Absorption:
+    """What removed channels emit on average, found while the network is whole, and moved layer by layer.
+
+    All of it is from the network as it was: what one layer absorbs is no part of what the next one reads.
 
     Args:
         modules: of the network, by name, at their full widths; parameters are replaced, not written into.
         plan: which channels are removed.
         cuts: of the plan.
     """
-    run = plan.graph.record
-    uses = run.uses()
-    readers = [call for call in run.calls if uses[call.layer] == 1 and _absorbs(modules, plan, call, cuts)]
-    with torch.no_grad():
-        moments = Propagation(modules, run).of([call.inputs[0] for call in readers])
-        # All from the network as it was: what one layer absorbs is no part of what the next one reads.
-        shifts = [_shift(modules, call, moments.get(call.inputs[0]), run, cuts) for call in readers]
-        users = run.users()
-        for call, shift in zip(readers, shifts, strict=True):
-            if shift is not None:
-                _add(modules, call, shift, norm_behind(modules, call.outputs[0], run, users, uses))
+
+    def __init__(self, modules: Modules, plan: PruningPlan, cuts: Mapping[str, LayerCut]) -> None:
+        self._modules, self._cuts, self._run = modules, cuts, plan.graph.record
+        self._uses, self._users = self._run.uses(), self._run.users()
+        readers = [
+            call
+            for call in self._run.calls
+            if self._uses[call.layer] == 1 and _absorbs(modules, plan, call, cuts)
+        ]
+        with torch.no_grad():
+            moments = Propagation(modules, self._run).of([call.inputs[0] for call in readers])
+            self._emitted = {
+                call.layer: (call, emitted)
+                for call in readers
+                if (emitted := self._removed(call, moments.get(call.inputs[0]))) is not None
+            }
+
+    def _removed(self, call: Call, source: Moments | None) -> Tensor | None:
+        """The mean of each removed input of a layer, (C_in,), 0 for the others; None where it is not known."""
+        if source is None:
+            return None
+        dim = -1 if isinstance(self._modules[call.layer], nn.Linear) else 1
+        mean = _per_channel(source.mean, self._run.values[call.inputs[0]].shape, dim)
+        if mean is None:
+            return None
+        emitted = torch.where(mean.isfinite(), mean, 0)
+        emitted[torch.from_numpy(self._cuts[call.layer].inputs).to(mean.device)] = 0
+        return emitted
+
+    def into_all(self) -> None:
+        """Move all of it, into layers of their full widths."""
+        for name in list(self._emitted):
+            self.into(name)
+
+    def into(self, name: str, *, cut: bool = False) -> None:
+        """Move what a layer's removed inputs emit into its bias, or the mean of the BatchNorm behind it.
+
+        Args:
+            name: of the layer, or of any other.
+            cut: leave the outputs that it keeps alone in its weight, which must be read for them anyway.
+        """
+        if name not in self._emitted:
+            return
+        call, inputs = self._emitted.pop(name)
+        layer: Any = self._modules[name]
+        kept = self._cuts[name].outputs
+        weight = layer.weight.detach()
+        cut = cut and len(kept) < len(weight) and weight.is_contiguous() and not getattr(layer, "transposed", 0)
+        with torch.no_grad():
+            if cut:
+                weight = weight.index_select(0, torch.from_numpy(kept).to(weight.device))
+                layer._parameters["weight"] = nn.Parameter(weight, layer.weight.requires_grad)
+            shift = _response(layer, self._run, call, inputs)
+            if cut:
+                whole = shift.new_zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
+                whole[torch.from_numpy(kept).to(weight.device)] = shift
+                shift = whole
+            behind = norm_behind(self._modules, call.outputs[0], self._run, self._users, self._uses)
+            _add(self._modules, call, shift, behind)
 
 
 def _absorbs(modules: Modules, plan: PruningPlan, call: Call, cuts: Mapping[str, LayerCut]) -> bool:
@@ -74,22 +124,6 @@ def _absorbs(modules: Modules, plan: PruningPlan, call: Call, cuts: Mapping[str,
     units = plan.graph.layers[call.layer]
     grouped = getattr(modules[call.layer], "groups", 1) > 1  # removed with its inputs
     return not grouped and len(cuts[call.layer].inputs) < len(units.inputs)
-
-
-def _shift(
-    modules: Modules, call: Call, source: Moments | None, run: Run, cuts: Mapping[str, LayerCut]
-) -> Tensor | None:
-    """The response of a layer to its removed inputs, (C_out,); None where nothing is known of them."""
-    if source is None:
-        return None
-    layer: Any = modules[call.layer]
-    shape = run.values[call.inputs[0]].shape
-    mean = _per_channel(source.mean, shape, -1 if isinstance(layer, nn.Linear) else 1)
-    if mean is None:
-        return None
-    emitted = torch.where(mean.isfinite(), mean, 0)
-    emitted[torch.from_numpy(cuts[call.layer].inputs).to(mean.device)] = 0
-    return _response(layer, run, call, emitted)
 
 
 def _response(layer: Any, run: Run, call: Call, inputs: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from slimnet.graph.record import tensors_in
 from slimnet.graph.settings import change_settings
 from slimnet.modes import uncompiled
 from slimnet.modules import each, named
-from slimnet.pruning.absorb import absorb_constants
+from slimnet.pruning.absorb import Absorption
 from slimnet.pruning.blocks import drop_branch, find_branches
 from slimnet.pruning.plan import LayerCut, PruningPlan
 from slimnet.pruning.verify import CountingError, verify
@@ -58,7 +58,7 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
     silenced, cuts = _copy(model, sharing=()), plan.cuts()
     layers = named(silenced)
     if absorb:
-        absorb_constants(layers, plan, cuts)
+        Absorption(layers, plan, cuts).into_all()
     with torch.no_grad():
         for name, cut in cuts.items():
             _silence(layers[name], cut)
@@ -110,13 +110,16 @@ def _cut_out(model: Model, plan: PruningPlan, *, absorb: bool) -> Model:
     replaced += [modules[name]._buffers.get(part) for name in cuts for part in STATISTICS]
     smaller = _copy(model, sharing=[tensor for tensor in replaced if tensor is not None])
     layers = named(smaller)
-    if absorb:
-        absorb_constants(layers, plan, cuts)
+    absorption = Absorption(layers, plan, cuts) if absorb else None
+    if absorption and plan.dropped:  # branches become what they add, at its full width
+        absorption.into_all()
     for branch in find_branches(plan.graph.record) if plan.dropped else []:
         if branch.name in plan.dropped:
             drop_branch(smaller, branch, {name: cut.outputs for name, cut in cuts.items()})
             cuts = {name: cut for name, cut in cuts.items() if name not in branch.layers}
-    for name, cut in cuts.items():
+    for name, cut in cuts.items():  # a norm after the layer that it is behind
+        if absorption:
+            absorption.into(name, cut=True)
         _shrink(layers[name], cut)
     for name, kept in plan.vector_cuts().items():
         _shorten(layers[name.rpartition(".")[0]], name.rpartition(".")[2], kept)
