@@ -33,7 +33,13 @@ def shortcut(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op
 
 
 def _conv2d(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
 ) -> Operation | None:
     steps, pads, gaps = _pair(stride), _pair(padding), _pair(dilation)
     plain = type(weight) in _PLAIN and (bias is None or type(bias) in _PLAIN) and type(groups) is int

@@ -74,7 +74,7 @@ class Absorption:
             }
 
     def _removed(self, call: Call, source: Moments | None) -> Tensor | None:
-        """The mean of each removed input of a layer, (C_in,), 0 for the others; None where it is not known."""
+        """The mean of each removed input of a layer, (C_in,), 0 for the others; None if it is not known."""
         if source is None:
             return None
         dim = -1 if isinstance(self._modules[call.layer], nn.Linear) else 1
@@ -103,14 +103,18 @@ class Absorption:
         layer: Any = self._modules[name]
         kept = self._cuts[name].outputs
         weight = layer.weight.detach()
-        cut = cut and len(kept) < len(weight) and weight.is_contiguous() and not getattr(layer, "transposed", 0)
+        cut = (
+            cut and len(kept) < len(weight) and weight.is_contiguous() and not getattr(layer, "transposed", 0)
+        )
         with torch.no_grad():
             if cut:
                 weight = weight.index_select(0, torch.from_numpy(kept).to(weight.device))
                 layer._parameters["weight"] = nn.Parameter(weight, layer.weight.requires_grad)
             shift = _response(layer, self._run, call, inputs)
             if cut:
-                whole = shift.new_zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
+                whole = shift.new_zeros(
+                    layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+                )
                 whole[torch.from_numpy(kept).to(weight.device)] = shift
                 shift = whole
             behind = norm_behind(self._modules, call.outputs[0], self._run, self._users, self._uses)

@@ -1,0 +1,92 @@
+"""What torch's functions are taken for without asking torch is what torch takes them apart to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import slimnet
+from slimnet.graph import record
+from slimnet.graph.shortcuts import SHORTCUTS
+
+
+class EveryWay(nn.Module):
+    """Calls each function that has a shortcut as it is called, and as it hardly ever is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.convs = nn.ModuleList(
+            [
+                nn.Conv2d(8, 8, 3, stride=2, padding=(1, 2), dilation=(1, 2), bias=False),
+                nn.Conv2d(8, 8, 1, groups=2),
+                nn.Conv2d(8, 8, 3, padding="same"),
+                nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+            ]
+        )
+        self.norms = nn.ModuleList(
+            [
+                nn.BatchNorm2d(8),
+                nn.BatchNorm2d(8, eps=0.1, momentum=None),
+                nn.BatchNorm2d(8, affine=False),
+                nn.BatchNorm2d(8, track_running_stats=False),
+            ]
+        )
+        self.gain = nn.Parameter(torch.ones(8, 1, 1))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.conv2d(input=self.first(x), weight=self.convs[1].weight, groups=2)
+        for conv in self.convs:
+            x = conv(x)
+        for norm in self.norms:
+            x = norm(x)
+        for in_place in (False, True):
+            for activation in (
+                functional.relu,
+                functional.silu,
+                functional.hardswish,
+                functional.hardsigmoid,
+            ):
+                x = activation(x, in_place)
+            x = functional.hardtanh(x, inplace=in_place)
+            x = functional.hardtanh(functional.relu6(x, in_place), 0.0, 6.0, in_place)
+            x = functional.hardtanh(x, 0, 6, in_place)
+        y = torch.sigmoid(x) + torch.relu(x)
+        y += x.mul(self.gain)
+        y = torch.add(y, x, alpha=2) * torch.mul(y, 0.5)
+        y = torch.mul(torch.add(y, x), self.gain)
+        y = torch.add(y, 1).add(y).add_(x, alpha=3)
+        return self.head(y.double().float().mean((2, 3)))
+
+
+def test_each_shortcut_is_what_torch_takes_the_call_apart_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, taken = EveryWay(), set()
+
+    def noting(function: Any, *given: Any) -> Any:
+        found = shortcut(function, *given)
+        taken.update([function] if found else [])
+        return found
+
+    shortcut = record.shortcut
+    monkeypatch.setattr(record, "shortcut", noting)
+    short = slimnet.trace(model, torch.zeros(2, 3, 16, 16))
+    assert taken == SHORTCUTS.keys()
+    monkeypatch.setattr(record, "shortcut", lambda *given: None)
+    whole = slimnet.trace(model, torch.zeros(2, 3, 16, 16))
+    for ours, theirs in zip(short.record.calls, whole.record.calls, strict=True):
+        for attribute in ("op", "function", "args", "kwargs", "inputs", "outputs", "in_place", "layer"):
+            assert getattr(ours, attribute) == getattr(theirs, attribute), (ours.op, attribute)
+    assert [(group.name, group.reason) for group in short.groups] == [
+        (group.name, group.reason) for group in whole.groups
+    ]
+
+
+def test_there_are_no_shortcuts_where_torch_would_cast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert record.shortcut(torch.relu, (torch.zeros(1),), {}) is None
+    assert record.shortcut(torch.relu, (torch.zeros(1),), {}) is not None
