@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import slimnet
 from slimnet.graph import record
-from slimnet.graph.shortcuts import SHORTCUTS
+from slimnet.graph.shortcuts import SHORTCUTS, shortcut
 
 
 class EveryWay(nn.Module):
@@ -65,14 +65,14 @@ class EveryWay(nn.Module):
 
 
 def test_each_shortcut_is_what_torch_takes_the_call_apart_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, taken = EveryWay(), set()
+    model = EveryWay()
+    taken: set[Any] = set()
 
     def noting(function: Any, *given: Any) -> Any:
         found = shortcut(function, *given)
         taken.update([function] if found else [])
         return found
 
-    shortcut = record.shortcut
     monkeypatch.setattr(record, "shortcut", noting)
     short = slimnet.trace(model, torch.zeros(2, 3, 16, 16))
     assert taken == SHORTCUTS.keys()
@@ -88,5 +88,5 @@ def test_each_shortcut_is_what_torch_takes_the_call_apart_to(monkeypatch: pytest
 
 def test_there_are_no_shortcuts_where_torch_would_cast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert record.shortcut(torch.relu, (torch.zeros(1),), {}) is None
-    assert record.shortcut(torch.relu, (torch.zeros(1),), {}) is not None
+        assert shortcut(torch.relu, (torch.zeros(1),), {}) is None
+    assert shortcut(torch.relu, (torch.zeros(1),), {}) is not None
