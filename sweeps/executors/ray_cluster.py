@@ -81,7 +81,7 @@ class Cluster:
 
     def is_silent(self) -> bool:
         """Whether the head does not answer now: what is asked of it would be waited for, at length."""
-        return _refusal(self.address) is not None
+        return self._silent is not None or _refusal(self.address) is not None
 
     def ask(self, question: Callable[..., Any], *arguments: Any, note: Note = lambda text: None) -> Any:
         """The answer to a question that needs torch, found on a node, with what a stage would have of it.
@@ -136,6 +136,8 @@ class Cluster:
             return
         self._looked = now
         refusal = _refusal(self.address)
+        if refusal is None and self._silent is not None and not _is_ours(self.address):
+            refusal, self._silent = "another one has begun in its place", now - SILENT
         if refusal is None:
             self._silent = None
             self._room = {node["NodeID"]: self._fit(node) for node in nodes()}
@@ -287,6 +289,14 @@ def _refusal(address: str, seconds: float = 2.0) -> str | None:
     except (OSError, OverflowError) as error:
         return getattr(error, "strerror", None) or str(error)
     return None
+
+
+def _is_ours(address: str) -> bool:
+    """Whether the head at an address is of the cluster that was joined; Ray aborts where another is asked."""
+    with suppress(AttributeError, ray.exceptions.RayError):
+        here = ray._raylet.GcsClient(address=address).cluster_id
+        return bool(here == ray._private.worker.global_worker.gcs_client.cluster_id)
+    return False
 
 
 def _unreachable(address: str, reason: str) -> SlimnetError:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -368,6 +369,22 @@ def test_a_question_is_answered_on_a_node_as_in_a_process_of_this_machine(cluste
         cluster.ask(load_config, "nonesuch")
     with pytest.raises(SlimnetError, match=r"a node of the Ray cluster at .* could not look at the data"):
         cluster.ask(signal.raise_signal, signal.SIGKILL)
+
+
+def test_a_head_that_was_out_of_reach_is_asked_again_but_not_another_in_its_place(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.executors import ray_cluster
+
+    away, still_away = (replace(cluster, _silent=time.monotonic(), _looked=-10.0) for _ in range(2))
+    assert away.is_silent()
+    assert away.room() == 2
+    assert not away.is_silent()
+    monkeypatch.setattr(ray_cluster, "_is_ours", lambda address: False)  # Ray would abort this process
+    with pytest.raises(
+        SlimnetError, match=r"has died \(another one has begun in its place\), which ends its"
+    ):
+        still_away.room()
 
 
 def test_an_address_at_which_there_is_no_cluster_is_an_error(
