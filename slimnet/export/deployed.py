@@ -101,7 +101,7 @@ def describe(
         "output": {
             "name": "output",
             **outputs,
-            "values": "a score per class, the highest is the answer; their softmax are probabilities",
+            "values": "a score per class, the highest is the answer; their softmax gives probabilities",
         },
         **known,
         "metrics": {k: v for k, v in metrics.items() if isinstance(v, int | float | str)},
