@@ -52,23 +52,24 @@ def describe_network(
     return {"name": family, "blocks": list(stages), "width": channels, **({"stem": stem} if stem else {})}
 
 
-def parse_args(texts: Sequence[str]) -> dict[str, Any]:
+def parse_args(texts: Sequence[str], option: str = "--arg") -> dict[str, Any]:
     """The arguments in options --arg NAME=VALUE; values are YAML, as in a sweep's config."""
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise SlimnetError(f"--arg {text}: write NAME=VALUE, such as width=16")
+            raise SlimnetError(f"{option} {text}: write NAME=VALUE, such as width=16")
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise SlimnetError(
-                f"--arg {text}: the value is no YAML; quote it, as in {name}='\"{value}\"'"
+                f"{option} {text}: the value is no YAML; quote it, as in {name}='\"{value}\"'"
             ) from None
         if not _is_json(found[name]):
+            kind = type(found[name]).__name__
             raise SlimnetError(
-                f"--arg {text}: the value is a {type(found[name]).__name__} that JSON does not have; for a "
-                f"text quote it, as in {name}='\"{value}\"'"
+                f"{option} {text}: the value is a {kind} that JSON does not have; for a text quote it, as in "
+                f"{name}='\"{value}\"'"
             )
     return found
 

@@ -70,6 +70,14 @@ def train_command(
         ),
     ] = None,
     data: opt.Data = "fashion-mini",
+    data_args: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data-arg",
+            metavar="NAME=VALUE",
+            help="An argument of the function that makes the data; may be repeated.",
+        ),
+    ] = None,
     image_size: opt.ImageSize = None,
     channels: opt.PictureChannels = None,
     resize: opt.Resizing = None,
@@ -142,8 +150,12 @@ def train_command(
 
     check_output(out, force)
     place = opt.place_for(device)
+    settings = DataSettings("", validation=validation, seed=seed).named(data, image_size)
+    if data_args and settings.factory is None:
+        raise SlimnetError(f"--data-arg is for data that MODULE:FUNCTION makes, not for {data}")
     settings = replace(
-        DataSettings("", validation=validation, seed=seed).named(data, image_size),
+        settings,
+        args=parse_args(data_args or [], "--data-arg"),
         channels={None: None, "1": 1, "3": 3}[channels],
         resize=resize,
         mean=opt.parse_statistic("--mean", mean),

@@ -129,7 +129,9 @@ def _call(source: Source) -> Any:
     assert source.factory is not None, "it has none where it is not called"
     factory = import_factory(source.factory, source.path)
     with redirect_stdout(sys.stderr):  # as stdout may be for JSON
-        return call(source.factory, factory, source.args, "in data.args of a config")
+        return call(
+            source.factory, factory, source.args, "in data.args of a config or with --data-arg NAME=VALUE"
+        )
 
 
 def _own_arrays(name: str, made: Mapping[str, Any]) -> Arrays:

@@ -551,6 +551,28 @@ def test_data_of_ones_own_function_are_made_only_where_it_is_named(run: Slimnet,
     assert run("evaluate", "own.pt", "--data", "own_sets:make").code == 0
 
 
+def test_the_function_of_ones_data_gets_its_arguments_from_the_command(run: Slimnet, tmp_path: Path) -> None:
+    (tmp_path / "own_sets.py").write_text(textwrap.dedent(SETS))
+    train = (
+        "train",
+        "--blocks",
+        "1",
+        "--width",
+        "4",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "16",
+        "--out",
+        "own.pt",
+    )
+    refused = run(*train, "--data-arg", "side=6")
+    assert (refused.code, "--data-arg is for data that MODULE:FUNCTION makes" in refused.err) == (2, True)
+    trained = run(*train, "--data", "own_sets:make", "--data-arg", "side=6")
+    assert trained.code == 0, trained.err
+    assert read(tmp_path / "own.pt").config["data"]["args"] == {"side": 6}
+
+
 def test_data_without_a_fingerprint_are_not_taken_for_the_same(run: Slimnet, tmp_path: Path) -> None:
     network = slimnet.models.vgg([1], 4, in_channels=1)
     slimnet.save(tmp_path / "net.pt", network, config={"data": {"name": "fashion-mini"}})
