@@ -19,6 +19,7 @@ Operation = tuple[Any, tuple[Any, ...]]
 
 aten = torch.ops.aten
 _PLAIN = {Tensor, nn.Parameter}
+_within_transform = torch._C._functorch.peek_interpreter_stack
 
 
 def shortcut(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
@@ -26,6 +27,8 @@ def shortcut(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op
     first = args[0]
     if type(first) not in _PLAIN or not first.is_cpu or torch.is_autocast_enabled("cpu"):
         return None
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or _within_transform() is not None:
+        return None  # a gradient needs more than the result; vmap and the like see operations first
     try:
         return SHORTCUTS[function](*args, **kwargs)
     except TypeError:  # other arguments
@@ -43,7 +46,7 @@ def _conv2d(
 ) -> Operation | None:
     steps, pads, gaps = _pair(stride), _pair(padding), _pair(dilation)
     plain = type(weight) in _PLAIN and (bias is None or type(bias) in _PLAIN) and type(groups) is int
-    if not (steps and pads and gaps and plain) or x.dim() != 4:
+    if not (steps and pads and gaps and plain) or x.dim() != 4 or x.is_complex():
         return None
     return aten.convolution.default, (x, weight, bias, steps, pads, gaps, False, [0, 0], groups)
 

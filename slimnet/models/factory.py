@@ -101,9 +101,11 @@ def _check_arguments(factory: str, function: Callable[..., Any], args: Mapping[s
             raise SlimnetError(
                 f"{factory} needs the argument {', '.join(missing)}; give it {where}"
             ) from None
-        unknown = [name for name in args if name not in signature.parameters]
-        takes = ", ".join(signature.parameters) or "none"
-        raise SlimnetError(f"{factory} takes no argument {', '.join(unknown)}; it takes {takes}") from None
+        takes = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        unknown = [name for name in args if name not in takes]
+        raise SlimnetError(
+            f"{factory} takes no argument {', '.join(unknown)}; it takes {', '.join(takes) or 'none'}"
+        ) from None
 
 
 def file_of(function: Callable[..., Any]) -> Path | None:

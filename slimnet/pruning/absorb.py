@@ -133,7 +133,7 @@ def _absorbs(modules: Modules, plan: PruningPlan, call: Call, cuts: Mapping[str,
 def _response(layer: Any, run: Run, call: Call, inputs: Tensor) -> Tensor:
     """What an ungrouped layer makes of constant inputs (C_in,), on average, (C_out,); without bias."""
     weight = layer.weight.detach()
-    if math.prod(weight.shape[2:]) > 1:  # a kernel, each tap of which is inside the image so often
+    if isinstance(layer, _ConvNd):  # each tap of its kernel is inside the image so often
         before, after = run.values[call.inputs[0]].shape, run.values[call.outputs[0]].shape
         inputs = torch.outer(inputs, _coverage(layer, before[2:], after[2:]).to(inputs)).flatten()
     if getattr(layer, "transposed", False):
@@ -149,7 +149,7 @@ def _coverage(layer: _ConvNd, before: tuple[int, ...], after: tuple[int, ...]) -
         pads = tuple(int(pad) for pad in layer.padding)
         return _product(_reached, kernels, steps, gaps, pads, before, after)
     if layer.padding_mode != "zeros":
-        return torch.ones(math.prod(kernels), dtype=torch.float64)
+        return torch.ones(math.prod(kernels), dtype=torch.float64, device="cpu")
     pads = tuple(layer._reversed_padding_repeated_twice[-2::-2])  # those before
     return _product(_inside, kernels, steps, gaps, pads, before, after)
 
@@ -157,7 +157,7 @@ def _coverage(layer: _ConvNd, before: tuple[int, ...], after: tuple[int, ...]) -
 @cache
 def _product(fractions: Callable[..., Tensor], *dims: tuple[int, ...]) -> Tensor:
     """The products of what is found for each dimension, given its numbers."""
-    found = torch.ones(1, dtype=torch.float64)
+    found = torch.ones(1, dtype=torch.float64, device="cpu")
     for numbers in zip(*dims, strict=True):
         found = torch.outer(found, fractions(*numbers)).flatten()
     return found
@@ -165,14 +165,19 @@ def _product(fractions: Callable[..., Tensor], *dims: tuple[int, ...]) -> Tensor
 
 def _inside(kernel: int, step: int, gap: int, pad: int, size: int, positions: int) -> Tensor:
     """For each tap of one dimension of a conv the fraction of positions at which it is inside, (kernel,)."""
-    place = torch.arange(positions)[:, None] * step - pad + torch.arange(kernel) * gap
+    place = _places(positions)[:, None] * step - pad + _places(kernel) * gap
     return ((place >= 0) & (place < size)).double().mean(0)
 
 
 def _reached(kernel: int, step: int, gap: int, pad: int, size: int, positions: int) -> Tensor:
     """The same of a transposed conv: each input reaches an output at its place plus the tap."""
-    place = torch.arange(size)[:, None] * step - pad + torch.arange(kernel) * gap
+    place = _places(size)[:, None] * step - pad + _places(kernel) * gap
     return ((place >= 0) & (place < positions)).double().sum(0) / positions
+
+
+def _places(count: int) -> Tensor:
+    """0, 1, …; on the processor, whatever device is the default while this is found for the first time."""
+    return torch.arange(count, device="cpu")
 
 
 def _per_channel(mean: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | None:

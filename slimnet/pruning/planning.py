@@ -193,7 +193,9 @@ def plan(
     if not meaningless and (starved := _starved(free, chosen, min_channels)):
         some = f"{plural(len(starved), 'layer')} {'keeps' if len(starved) == 1 else 'keep'}"
         few = plural(min_channels, "channel")
-        warnings.warn(f"{some} only {few}, as {starved[0]}; layer_floor 0.8 leaves them more", stacklevel=2)
+        floors_help = threshold_over == "prunable" and not layer_floor
+        more = "layer_floor 0.8 may leave them more" if floors_help else "removing less leaves them more"
+        warnings.warn(f"{some} only {few}, as {starved[0]}; {more}", stacklevel=2)
     return chosen
 
 

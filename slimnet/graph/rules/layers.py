@@ -26,7 +26,11 @@ def convolution(step: Step) -> Any:
     if transposed and groups > 1:
         return step.opaque(f"{name} is a grouped transposed convolution")
     count = weight.shape[1] if transposed else weight.shape[0]
-    spans = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, extra, strict=True))
+    dims = len(weight.shape[2:])
+    per_dim = [
+        list(given) * dims if len(given) == 1 else given for given in (stride, padding, dilation, extra)
+    ]
+    spans = list(zip(x.shape[2:], weight.shape[2:], *per_dim, strict=True))
     if transposed:
         sizes = [
             (size - 1) * hop - 2 * pad + gap * (k - 1) + more + 1 for size, k, hop, pad, gap, more in spans

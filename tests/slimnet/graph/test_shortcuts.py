@@ -25,6 +25,7 @@ class EveryWay(nn.Module):
                 nn.Conv2d(8, 8, 3, stride=2, padding=(1, 2), dilation=(1, 2), bias=False),
                 nn.Conv2d(8, 8, 1, groups=2),
                 nn.Conv2d(8, 8, 3, padding="same"),
+                nn.Conv2d(8, 8, 1, padding="valid"),
                 nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
             ]
         )
@@ -86,7 +87,52 @@ def test_each_shortcut_is_what_torch_takes_the_call_apart_to(monkeypatch: pytest
     ]
 
 
-def test_there_are_no_shortcuts_where_torch_would_cast() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        assert shortcut(torch.relu, (torch.zeros(1),), {}) is None
-    assert shortcut(torch.relu, (torch.zeros(1),), {}) is not None
+def test_there_are_no_shortcuts_where_torch_would_do_more() -> None:
+    zero = torch.zeros(1)
+    with torch.no_grad():
+        assert shortcut(torch.relu, (zero,), {}) is not None
+        with torch.autocast("cpu", torch.bfloat16):
+            assert shortcut(torch.relu, (zero,), {}) is None
+        with torch.inference_mode():
+            assert shortcut(torch.relu, (zero,), {}) is None
+        complex_conv = (
+            torch.zeros(1, 1, 2, 2, dtype=torch.cfloat),
+            torch.zeros(1, 1, 1, 1, dtype=torch.cfloat),
+        )
+        assert shortcut(torch.conv2d, complex_conv, {}) is None
+    assert shortcut(torch.relu, (zero,), {}) is None  # a gradient may be asked for
+
+
+class Mapped(nn.Module):
+    """Multiplies by a parameter for one image at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.gain = nn.Parameter(torch.rand(8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.b(torch.func.vmap(lambda row: self.gain * row)(x))
+
+
+class Steepest(nn.Module):
+    """Goes by a gradient within its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        with torch.enable_grad():
+            z = self.a(x).detach().requires_grad_()
+            return self.b(torch.autograd.grad(functional.silu(z).sum(), z)[0].detach())
+
+
+@pytest.mark.parametrize("network", [Mapped, Steepest])
+def test_transforms_and_gradients_within_a_forward_are_followed(network: type[nn.Module]) -> None:
+    model, x = network().double().eval(), torch.rand(2, 3, 8, 8).double()
+    plan = slimnet.plan(slimnet.trace(model, x), ratio=0.5, score="l1", min_channels=1)
+    masked, pruned = slimnet.mask(model, plan), slimnet.prune(model, plan, absorb=False)
+    torch.testing.assert_close(pruned(x), masked(x), atol=1e-10, rtol=0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def without_padding(activation: nn.Module) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), activation,
         nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8), activation,
-        nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), activation,
+        nn.Conv2d(8, 8, 1, padding="valid"), nn.BatchNorm2d(8), activation,
         nn.Conv2d(8, 8, 1, bias=False), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), activation,
         nn.Conv2d(8, 8, 2, groups=8), nn.BatchNorm2d(8), activation,
         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 6),
@@ -132,6 +133,32 @@ def test_zero_padding_is_weighted_by_coverage(size: int, scatter: Scatter) -> No
         dense = network(x)
         weighted, plain, none = (float((n(x) - dense).norm()) for n in (absorbed, everywhere, dropped))
     assert weighted < 0.95 * min(none, plain)
+
+
+@pytest.mark.parametrize(
+    "reader", [nn.Conv2d(8, 8, 1, padding=2, bias=False), nn.ConvTranspose2d(8, 8, 1, stride=2, bias=False)]
+)
+def test_one_tap_is_not_always_inside(reader: nn.Module, scatter: Scatter) -> None:
+    network = scatter(
+        nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), reader, nn.BatchNorm2d(8))
+    )
+    with torch.no_grad():
+        network[1].weight[:4] = 0
+        network[1].bias[:4].abs_().add_(0.5)
+    x = images(16)
+    absorbed = prune(network, plan(trace(network, x), ratio=0.5, min_channels=1))
+    constant = F.relu(network[1].bias).reshape(1, 8, 1, 1).expand(1, 8, 9, 9).clone()
+    constant[:, 4:] = 0
+    emitted = network[3](constant).mean((0, 2, 3))
+    torch.testing.assert_close(network[4].running_mean - absorbed[4].running_mean, emitted)
+
+
+def test_a_default_device_elsewhere_leaves_later_calls_as_they_are(scatter: Scatter) -> None:
+    network = scatter(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3, padding=1)))
+    chosen = plan(trace(network, images(1, 11)), ratio=0.5, min_channels=1)
+    with torch.device("meta"), suppress(NotImplementedError, RuntimeError):
+        prune(network, chosen)
+    prune(network, chosen)
 
 
 def test_norm_that_serves_two_layers_is_left_alone(scatter: Scatter) -> None:
