@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweeps"))  # test folders are no packages
 
-from running import PATIENCE, ROOT, python
+from running import PATIENCE, ROOT, python, stop_all
 
 Call = Callable[..., str]
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> Callable[[str], Call]:
+def example(tmp_path: Path) -> Iterator[Callable[[str], Call]]:
     """Copies an example, and gives a function that runs Python in the copy and returns what that printed."""
 
     def begin(name: str) -> Call:
@@ -32,4 +32,5 @@ def example(tmp_path: Path) -> Callable[[str], Call]:
 
         return call
 
-    return begin
+    yield begin
+    stop_all()

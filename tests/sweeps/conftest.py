@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 
 from object_store import S3, serve_s3
 from postgres_server import Server, running_server
-from running import Command, Sweep
+from running import Command, Sweep, stop_all
 
 from sweeps import cli
 
@@ -35,6 +35,12 @@ def _migrations_are_read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test() -> Iterator[None]:
+    yield
+    stop_all()
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """A command given in this process: its exit status, output and errors."""
@@ -50,11 +56,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Iterator[Sweep]:
+def sweep(tmp_path: Path) -> Sweep:
     """A sweep in an empty runs folder."""
-    sweep = Sweep(tmp_path / "runs")
-    yield sweep
-    sweep.stop_all()
+    return Sweep(tmp_path / "runs")
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
+import multiprocessing
 import os
 import select
 import signal
@@ -32,7 +34,6 @@ class Sweep:
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         self.folder = runs / "smoke"
-        self._started: list[subprocess.Popen[str]] = []
 
     def start(
         self, *options: str, core: int | None = None, anew: bool = False, **popen: Any
@@ -43,9 +44,7 @@ class Sweep:
             anew: let it import what it needs, as a user's does, where it would be forked from one that has.
         """
         fixed = ("smoke", "--runs", str(self.runs), "--wandb", "disabled")
-        process = python("-m", "sweeps", "run", *fixed, *options, core=core, anew=anew, **popen)
-        self._started.append(process)
-        return process
+        return python("-m", "sweeps", "run", *fixed, *options, core=core, anew=anew, **popen)
 
     def run(self, *options: str, anew: bool = False) -> subprocess.CompletedProcess[str]:
         """Run to the end."""
@@ -71,12 +70,6 @@ class Sweep:
         wait_until(lambda: len(self.epochs()) >= count or process.poll() is not None)
         assert len(self.epochs()) >= count, process.communicate()
 
-    def stop_all(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-
 
 def python(
     *arguments: str,
@@ -89,6 +82,8 @@ def python(
 ) -> subprocess.Popen[str]:
     """A Python in a session of its own, forked from one that has torch loaded, unless it is to begin anew.
 
+    Fixtures end it with `stop_all`, as Ctrl-C does not reach it.
+
     Args:
         arguments: a script, -m or -c, and what follows it.
         terminal: a descriptor of what it has for its terminal, in place of pipes for its output.
@@ -97,7 +92,8 @@ def python(
     cores = {_number_of(core or 0)} if pins else set()
     environment = {**os.environ, **(env or {})}
     if sys.platform == "linux" and not anew and not popen:
-        return Forked(arguments, environment, cores, cwd, terminal)
+        _started.append(Forked(arguments, environment, cores, cwd, terminal))
+        return _started[-1]
 
     def prepare() -> None:
         if cores:
@@ -108,7 +104,25 @@ def python(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     streams = pipes if terminal is None else dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
     given = {**streams, "start_new_session": True, "preexec_fn": prepare, **popen}
-    return subprocess.Popen([sys.executable, *arguments], **given, env=environment, text=True, cwd=cwd)
+    command = [sys.executable, *arguments]
+    _started.append(subprocess.Popen(command, **given, env=environment, text=True, cwd=cwd))
+    return _started[-1]
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+@atexit.register  # for those of fixtures that other tests share
+def stop_all() -> None:
+    """Kill what `python` has started, and what that has left behind in its process group."""
+    while _started:
+        process = _started.pop()
+        with suppress(ProcessLookupError, PermissionError):  # macOS: of processes that have ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
 
 
 class Forked(subprocess.Popen[str]):
@@ -131,15 +145,28 @@ class Forked(subprocess.Popen[str]):
             "cores": sorted(cores),
             "terminal": terminal is not None,
         }
+        try:
+            self._begin(json.dumps(order).encode(), terminal)
+        except (ConnectionResetError, BrokenPipeError, EOFError):  # others closed the last that it knew of
+            _warm().close()
+            _warm.cache_clear()
+            self._begin(json.dumps(order).encode(), terminal)
+
+    def _begin(self, order: bytes, terminal: int | None) -> None:
         (out, their_out), (err, their_err), (news, their_news) = (os.pipe() for _ in range(3))
-        with open(os.devnull) as nothing:
-            streams = (nothing.fileno(), their_out, their_err) if terminal is None else (terminal,) * 3
-            socket.send_fds(_warm(), [json.dumps(order).encode()], (*streams, their_news))
-        for descriptor in (their_out, their_err, their_news):
-            os.close(descriptor)
         self.stdout, self.stderr = os.fdopen(out), os.fdopen(err)
         self._news = os.fdopen(news, "rb", buffering=0)
-        self.pid = int(self._news.readline())
+        try:
+            with open(os.devnull) as nothing:
+                streams = (nothing.fileno(), their_out, their_err) if terminal is None else (terminal,) * 3
+                socket.send_fds(_warm(), [order], (*streams, their_news))
+        finally:
+            for descriptor in (their_out, their_err, their_news):
+                os.close(descriptor)
+        pid = self._news.readline()
+        if not pid:
+            raise EOFError("warm.py ended before it read the order")
+        self.pid = int(pid)
 
     def poll(self) -> int | None:
         if self.returncode is None and self._has_ended(0):
@@ -158,7 +185,10 @@ class Forked(subprocess.Popen[str]):
         streams = (self.stdout, self.stderr)
         with ThreadPool(2) as pool:
             texts = [pool.apply_async(stream.read) if stream else None for stream in streams]
-            out, err = (text.get(timeout) if text else "" for text in texts)
+            try:
+                out, err = (text.get(timeout) if text else "" for text in texts)
+            except multiprocessing.TimeoutError:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
         for stream in streams:
             if stream:
                 stream.close()
@@ -180,11 +210,15 @@ def _warm() -> socket.socket:
         with suppress(ConnectionRefusedError):
             ours.connect(address)
             return True
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-            listening.bind(address)  # which one process alone can
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            try:
+                listening.bind(address)  # which one process alone can
+            except OSError:
+                return False
             listening.listen()
+            ours.connect(address)  # before it starts: it ends with its last connection, and waits for none
             _start_warm(listening)
-        return False
+        return True
 
     wait_until(connected)
     return ours
