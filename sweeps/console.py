@@ -25,6 +25,9 @@ from sweeps.tables import FittedTable
 PIPE_WIDTH = 200  # characters, where the output is no terminal
 PIPE_SECONDS = 60.0  # between lines on the whole sweep, where there is no live display
 BAR_WIDTH = 30
+# Words that lines are broken between. A quoted stretch is part of its word, as in --runs='a b': with a blank
+# more in it, another command would be copied. An apostrophe after a letter, as in "network's", begins none.
+_WORD = re.compile(r"""(\s*)((?:(?<!\w)'[^']*'|"(?:\\.|[^"\\])*"|\S)+)""")
 
 
 class Console:
@@ -39,7 +42,7 @@ class Console:
         self._linked = False  # whether the address on W&B was printed
 
     def __enter__(self) -> Self:
-        if self._out.is_terminal and not self._out.is_dumb_terminal and not self._quiet:
+        if _is_terminal(self._out) and not self._out.is_dumb_terminal and not self._quiet:
             self._live = Live(Text("starting…"), console=self._out, refresh_per_second=4, transient=True)
             self._live.start()
         return self
@@ -97,13 +100,18 @@ class Console:
             title: printed above the table.
         """
         table = FittedTable(rows, title)
-        if not self._out.is_terminal and "COLUMNS" not in os.environ:  # which watch(1) tells
+        if not _is_terminal(self._out) and "COLUMNS" not in os.environ:  # which watch(1) tells
             self._out.width = max(PIPE_WIDTH, table.least_width)
         self._out.print(table)
 
 
+def _is_terminal(out: RichConsole) -> bool:
+    """Whether there is a terminal, rather than a pipe that is to have colours (FORCE_COLOR)."""
+    return out.is_terminal and out.file.isatty()
+
+
 def _print(out: RichConsole, text: str) -> None:
-    if out.is_terminal:
+    if _is_terminal(out):
         text = "\n".join(_between_words(line, out.width) for line in text.split("\n"))
     out.print(text, markup=False, soft_wrap=True)
 
@@ -111,7 +119,7 @@ def _print(out: RichConsole, text: str) -> None:
 def _between_words(line: str, width: int) -> str:
     """A line that a terminal breaks between words, as spaces fill its rows; it is copied as one line."""
     filled, at = "", 0
-    for blank, word in re.findall(r"(\s*)(\S+)", line):
+    for blank, word in _WORD.findall(line):
         size = cell_len(word)
         if at > 0 and at + len(blank) + size >= width > size:
             blank = " " * (width - at)
@@ -154,7 +162,7 @@ def display(progress: Progress) -> RenderableType:
     if progress.front:
         more = progress.front_size - len(progress.front)
         title = f"front so far (and {more} more)" if more > 0 else "front so far"
-        parts += ["", FittedTable(progress.front, title, kept=("trial", "params", "val_accuracy"))]
+        parts += ["", FittedTable(progress.front, title, kept=("trial", *progress.objectives))]
     if best := _best(progress):
         parts += ["", Text(best)]
     if progress.page:

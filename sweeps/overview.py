@@ -104,6 +104,7 @@ class Overview:
             running=[self.with_trials(stage, shown) for stage, shown in running],
             front=rows,
             front_size=size,
+            objectives=list(state.config.search.objectives),
             seconds=time.monotonic() - self._began,
             idle=idle,
             retries=retries,

@@ -60,6 +60,7 @@ class Progress:
         running: the stages that are being computed.
         front: the first rows of the front.
         front_size: how many rows the front has.
+        objectives: names of the metrics by which trials are compared, which are columns of the front.
         seconds: since this run of the sweep began.
         idle: workers that have nothing to do.
         retries: how often a worker was lost in this run, and its stage went on.
@@ -77,6 +78,7 @@ class Progress:
     running: Sequence[RunningStage]
     front: Sequence[dict[str, Any]]
     front_size: int
+    objectives: Sequence[str] = ()
     trials_stopped: int = 0
     seconds: float = 0.0
     idle: int = 0

@@ -23,7 +23,7 @@ def render(proposal: Proposal) -> str:
     lines = [
         f"# A sweep over {p.about}.",
         f"# About {duration(p.seconds)} on the machine where it was written ({p.machine}).",
-        "# Every key can be overridden: --set finetune.epochs=40",
+        "# Every key can be overridden: --set prune.layer_floor=0.5",
         "",
         f"study: {_text(p.given.study)}",
         "seed: 0",

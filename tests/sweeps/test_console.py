@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import termios
@@ -44,6 +45,7 @@ def progress(**changes: Any) -> Progress:
         "running": RUNNING,
         "front": FRONT[:10],
         "front_size": len(FRONT),
+        "objectives": ("val_accuracy", "params"),
         "seconds": 300.0,
     }
     return Progress(**facts | changes)
@@ -191,6 +193,17 @@ def test_the_display_fits_a_low_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert str(ALL["page"])[-20:] in screen.text  # the last line
 
 
+def test_a_narrow_front_keeps_the_objectives(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"macs": 123_456_789, "test_accuracy": 0.79, "latency_ms": 1.25}
+    front = [{**row, "prune.params": 2000, **facts} for row in FRONT]
+    screen = use_terminal(monkeypatch, 50)
+    with Console() as console:
+        console.show(progress(front=front, objectives=("val_accuracy", "macs", "latency_ms")))
+    (headings,) = {line for line in screen.text.splitlines() if "MACs" in line}
+    assert {"trial", "validation", "MACs", "latency_ms"} <= set(headings.split())
+    assert not {"parameters", "test"} & set(headings.split())
+
+
 def test_a_terminal_breaks_lines_between_words_and_they_stay_one_line_to_copy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -205,6 +218,37 @@ def test_a_terminal_breaks_lines_between_words_and_they_stay_one_line_to_copy(
         ["--trials", "20"],
     ]
     assert line.split() == command.split()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 97, 100])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--runs", "/data/my runs of today"],
+        ["--set", "search.objectives={val_accuracy: maximize, macs: minimize}", "--trials", "20"],
+        ["--runs", "/data/it's what \"we\" ran, of today and yesterday's", "--data-dir", "/data/my own"],
+    ],
+)
+def test_what_is_copied_from_a_terminal_is_the_command_that_was_said(
+    monkeypatch: pytest.MonkeyPatch, columns: int, arguments: list[str]
+) -> None:
+    command = ["sweeps", "run", "c.yaml", *arguments]
+    glued = f"optuna --storage=\"${{USER}}\"{shlex.quote('@host of ours/a data base')} --name 'a b'"
+    for said in (shlex.join(command), f"{shlex.join(command)} {glued}"):
+        screen = use_terminal(monkeypatch, columns)
+        Console().say(f"interrupted with 3 of the workers' trials; nothing is lost. {said}")
+        assert shlex.split(screen.text[screen.text.index("sweeps") :]) == shlex.split(said)
+
+
+def test_an_apostrophe_begins_no_quote(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = use_terminal(monkeypatch, 30)
+    Console().say("the dense network's weights and the narrower networks' are kept")
+    (line,) = screen.text.splitlines()
+    assert [line[start : start + 30].strip() for start in range(0, len(line), 30)] == [
+        "the dense network's weights",
+        "and the narrower networks'",
+        "are kept",
+    ]
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
@@ -257,6 +301,23 @@ def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert re.fullmatch(r"\d\d:\d\d:\d\d 5 of 12 trials, 40 of 100 epochs, 5 min so far, 2 min left", second)
     assert third == "a note"
+
+
+def test_colours_in_a_pipe_leave_it_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    line = "a line of words, longer than a terminal, that would be filled with spaces " * 3 + "but here"
+    row = {f"a column of number {n}": 10**n for n in range(6)}
+    with Console() as console:
+        console.say(line)
+        console.show(progress())
+    console.table([row])
+    said, stamped, headings, *cells = plain(capsys.readouterr().out).splitlines()
+    assert said == line
+    assert stamped.endswith("5 of 12 trials, 40 of 100 epochs, 5 min so far, 2 min left")
+    assert headings.split("  ")[-1].strip() == "a column of number 5"
+    assert len(cells) == 1
 
 
 def test_quiet_leaves_the_answer_and_the_errors(capsys: pytest.CaptureFixture[str]) -> None:

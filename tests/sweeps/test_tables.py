@@ -89,6 +89,7 @@ def test_the_display_cuts_no_number(monkeypatch: pytest.MonkeyPatch, columns: in
         running=running,
         front=front,
         front_size=2,
+        objectives=("val_accuracy", "params"),
     )
     monkeypatch.setenv("LINES", "60")
     terminal = use_terminal(monkeypatch, columns)

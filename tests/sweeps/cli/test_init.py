@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,14 @@ def test_an_npz_becomes_a_config_that_passes_the_check(here: Path, command: Comm
     assert 'path: "my digits.npz"' in text  # so that both files can be moved together
     assert (settings.data.flip, settings.data.crop, settings.data.validation) == (False, 1, 0.2)
     assert settings.model.stem == "cifar"
+    (override,) = re.findall(r"overridden: --set (\S+)", text)
+    key = override.partition("=")[0]
+    assert key not in settings.search.space, "some trials would not hear it"
+    section, name = key.split(".")
+    before, after = (
+        getattr(getattr(one, section), name) for one in (settings, load_config("my-digits.yaml", [override]))
+    )
+    assert before != after
 
     status, out, err = command("check", "my-digits.yaml")
     assert (status, "Error" in err) == (0, False)

@@ -44,6 +44,9 @@ def test_the_end_of_watching_is_not_that_of_the_run(sweep: Sweep) -> None:
     with gated(sweep.runs):
         process = swift(sweep.runs, "--wandb", "disabled")
         wait_until(lambda: (sweep.folder / "progress.json").exists() or process.poll() is not None)
+        seen = ProgressFile(sweep.folder).read(since=0.0)
+        assert seen is not None
+        assert seen.objectives == ["val_accuracy", "params"]  # columns that a narrow display keeps
         watching = subprocess.Popen(
             [sys.executable, "-m", "sweeps", "watch", "smoke", "--runs", str(sweep.runs)],
             stdout=subprocess.PIPE,
