@@ -270,7 +270,7 @@ def test_a_stage_that_crashes_again_and_again_fails_with_its_last_words(
         assert words in err
     (failure,) = (sweep.runs / "stages" / "finetune").glob("*/failure.json")
     assert "no such kernel" in json.loads(failure.read_text())["detail"]
-    (log,) = (sweep.folder / "workers").iterdir()  # of what printed nothing, none is left
+    (log,) = (sweep.folder / "workers").glob("finetune-*")
     assert log.read_text().startswith("no such kernel\n")
 
     status, out, _ = command("retry", "smoke", "--runs", sweep.runs)

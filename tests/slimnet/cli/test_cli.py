@@ -552,7 +552,7 @@ def test_data_of_ones_own_function_are_made_only_where_it_is_named(run: Slimnet,
 
 
 def test_the_function_of_ones_data_gets_its_arguments_from_the_command(run: Slimnet, tmp_path: Path) -> None:
-    (tmp_path / "own_sets.py").write_text(textwrap.dedent(SETS))
+    (tmp_path / "sets_of_a_size.py").write_text(textwrap.dedent(SETS))
     train = (
         "train",
         "--blocks",
@@ -568,7 +568,7 @@ def test_the_function_of_ones_data_gets_its_arguments_from_the_command(run: Slim
     )
     refused = run(*train, "--data-arg", "side=6")
     assert (refused.code, "--data-arg is for data that MODULE:FUNCTION makes" in refused.err) == (2, True)
-    trained = run(*train, "--data", "own_sets:make", "--data-arg", "side=6")
+    trained = run(*train, "--data", "sets_of_a_size:make", "--data-arg", "side=6")
     assert trained.code == 0, trained.err
     assert read(tmp_path / "own.pt").config["data"]["args"] == {"side": 6}
 

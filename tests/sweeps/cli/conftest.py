@@ -15,9 +15,7 @@ def instantly(monkeypatch: pytest.MonkeyPatch) -> Callable[[Compute], None]:
     """Has stages computed in this process, by what is given."""
 
     def use(compute: Compute) -> None:
-        monkeypatch.setattr(
-            "sweeps.executors.local.LocalExecutor", lambda room, logs: InlineExecutor(compute, 2)
-        )
+        monkeypatch.setattr("sweeps.executors.local.LocalExecutor", lambda *given: InlineExecutor(compute, 2))
         monkeypatch.setattr("sweeps.executors.processes.ask", lambda question, *args: question(*args))
 
     return use

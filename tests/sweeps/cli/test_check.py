@@ -24,7 +24,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def instantly(monkeypatch: pytest.MonkeyPatch) -> None:
     compute: Compute = instant.compute
-    monkeypatch.setattr("sweeps.executors.local.LocalExecutor", lambda room, logs: InlineExecutor(compute, 2))
+    monkeypatch.setattr("sweeps.executors.local.LocalExecutor", lambda *given: InlineExecutor(compute, 2))
 
 
 def test_what_a_study_is_made_of_is_shown_and_nothing_is_written(tmp_path: Path, command: Command) -> None:

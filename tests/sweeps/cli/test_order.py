@@ -28,7 +28,7 @@ def test_points_and_values_do_not_depend_on_the_order_of_fields_and_objectives(
     sampler: str, lost: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "sweeps.executors.local.LocalExecutor", lambda room, logs: InlineExecutor(instant.compute, 2)
+        "sweeps.executors.local.LocalExecutor", lambda *given: InlineExecutor(instant.compute, 2)
     )
     monkeypatch.setattr("sweeps.executors.processes.ask", lambda question, *args: question(*args))
 

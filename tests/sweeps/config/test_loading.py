@@ -450,7 +450,7 @@ def test_a_target_leaves_no_room_for_lambda(write: Write, overrides: list[str], 
     ("overrides", "parts"),
     [
         (["finetune.weights=early", "finetune.rewind_to=2"], ["finetune.rewind_to is 2", "has 2 epochs"]),
-        (["finetune.weights=early", "sparse.epochs=1"], ["finetune.rewind_to is 1", "has 1 epochs"]),
+        (["finetune.weights=early", "sparse.epochs=1"], ["finetune.rewind_to is 1", "has 1 epoch;"]),
         (
             ["finetune.weights=early", *space("finetune.rewind_to: [1, 9]")],
             ["search.space.finetune.rewind_to is 9", "has 2 epochs"],

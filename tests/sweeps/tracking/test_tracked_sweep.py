@@ -20,7 +20,7 @@ TRIALS = 3
 @pytest.fixture(autouse=True)
 def instantly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "sweeps.executors.local.LocalExecutor", lambda room, logs: InlineExecutor(instant.compute, 2)
+        "sweeps.executors.local.LocalExecutor", lambda *given: InlineExecutor(instant.compute, 2)
     )
     monkeypatch.setattr(projection, "CONFIRM_SECONDS", 0.5)
 
