@@ -27,7 +27,7 @@ PIPE_SECONDS = 60.0  # between lines on the whole sweep, where there is no live 
 BAR_WIDTH = 30
 # Words that lines are broken between. A quoted stretch is part of its word, as in --runs='a b': with a blank
 # more in it, another command would be copied. An apostrophe after a letter, as in "network's", begins none.
-_WORD = re.compile(r"""(\s*)((?:(?<!\w)'[^']*'|"(?:\\.|[^"\\])*"|\S)+)""")
+_WORD = re.compile(r"""( *)((?:(?<!\w)'[^']*'|"(?:\\.|[^"\\])*"|[^ ])+)""")
 
 
 class Console:
