@@ -101,21 +101,19 @@ class Absorption:
             return
         call, inputs = self._emitted.pop(name)
         layer: Any = self._modules[name]
-        kept = self._cuts[name].outputs
         weight = layer.weight.detach()
+        kept = torch.from_numpy(self._cuts[name].outputs).to(weight.device)
         cut = (
             cut and len(kept) < len(weight) and weight.is_contiguous() and not getattr(layer, "transposed", 0)
         )
         with torch.no_grad():
             if cut:
-                weight = weight.index_select(0, torch.from_numpy(kept).to(weight.device))
-                layer._parameters["weight"] = nn.Parameter(weight, layer.weight.requires_grad)
+                rows = weight.index_select(0, kept)
+                layer._parameters["weight"] = nn.Parameter(rows, layer.weight.requires_grad)
             shift = _response(layer, self._run, call, inputs)
             if cut:
-                whole = shift.new_zeros(
-                    layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-                )
-                whole[torch.from_numpy(kept).to(weight.device)] = shift
+                whole = shift.new_zeros(len(weight))
+                whole[kept] = shift
                 shift = whole
             behind = norm_behind(self._modules, call.outputs[0], self._run, self._users, self._uses)
             _add(self._modules, call, shift, behind)
