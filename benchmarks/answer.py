@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import slimnet
 from slimnet.data import Source, Splits, load_dataset, split, train_batch_count, train_batches
@@ -70,6 +71,8 @@ class Method:
             next, and how much wider a block ends. 2 and 4 are the uniform control.
         lr, weight_decay, distill: of the final training; the teacher is the network that was cut, or for one
             that comes from no other the dense network, trained like the control.
+        smoothing: of the labels, in the final training.
+        average: the share of its last epochs whose weights are averaged in the end, with new statistics.
         batch_size: of every training.
     """
 
@@ -90,6 +93,8 @@ class Method:
     batch_size: int = 128
     weight_decay: float = 5e-4
     distill: float = 0.0
+    smoothing: float = 0.0
+    average: float = 0.0
 
 
 METHODS = {
@@ -190,14 +195,47 @@ def cached(
     return model
 
 
-def finish(task: Task, model: nn.Module, recipe: Recipe, teacher: nn.Module | None = None) -> None:
+class Undecided(nn.Module):
+    """A teacher to whom all classes are alike; to learn from it at temperature 1 is label smoothing."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_zeros(len(images), self.classes)
+
+
+def finish(
+    task: Task, model: nn.Module, recipe: Recipe, teacher: nn.Module | None = None, average: float = 0.0
+) -> None:
     """Train to the end without penalty."""
-    precision = native_precision("cpu")
-    train(model, task.splits, recipe, seed=task.seed + 1000, gammas={}, teacher=teacher, precision=precision)
+    last = recipe.epochs - round(average * recipe.epochs)
+    averaged = AveragedModel(model)
+
+    def on_epoch(history: list[Row]) -> None:
+        if len(history) > last:
+            averaged.update_parameters(model)
+
+    train(
+        model,
+        task.splits,
+        recipe,
+        seed=task.seed + 1000,
+        gammas={},
+        teacher=teacher,
+        precision=native_precision("cpu"),
+        on_epoch=on_epoch,
+    )
+    if last < recipe.epochs:
+        model.load_state_dict(averaged.module.state_dict())
+        recalibrate_on(model, task.splits, BATCHES, seed=task.seed + 1000)
 
 
 def teacher(task: Task, method: Method, folder: Path) -> nn.Module:
     """What the smaller network learns from besides the labels."""
+    if method.smoothing:
+        return Undecided(task.splits.num_classes)
     if method.share:
         return sparse(task, method, folder).eval()
     recipe = task.recipe(Method())
@@ -288,10 +326,12 @@ def result(task: Task, method: Method, width: int, folder: Path) -> Row:
     spent = round(task.epochs * method.share)
     left = round(task.epochs * method.stretch) - (0 if method.extra else spent)
     recipe = task.recipe(method, epochs=left, distill=method.distill)
+    if method.smoothing:
+        recipe = replace(recipe, distill=method.smoothing, temperature=1.0)
     if method.joined:
         begin = method.rewind if method.weights == "rewound" else method.share
         recipe = Part(**vars(recipe), begin=begin)
-    finish(task, model, recipe, teacher(task, method, folder) if method.distill else None)
+    finish(task, model, recipe, teacher(task, method, folder) if recipe.distill else None, method.average)
     found = measure(model.eval(), task.splits)
     return {
         "task": task.name,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from ports import free_port
 from running import survived_by
 
 PASSWORD = "se/cret #1@home"  # that an address has to quote
@@ -35,9 +35,7 @@ class Server:
         self._connect = psycopg.connect
         self._programs, self._folder = programs, folder
         self._data, self._as = folder / "data", _user()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         password = folder / "password"
         password.write_text(PASSWORD)
         password.chmod(0o644)

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from ports import free_port
 from running import survived_by
 
 STARTING = 60.0  # seconds that the daemons may take
@@ -72,9 +73,7 @@ class Slurm:
             else "SlurmctldParameters=preempt_send_user_signal"
         )
         facts = {"announced": announced, "host": host, "user": getpass.getuser(), "folder": folder}
-        config.write_text(
-            CONFIG.format(controller=_free_port(), ports=[_free_port() for _ in NODES], **facts)
-        )
+        config.write_text(CONFIG.format(controller=free_port(), ports=[free_port() for _ in NODES], **facts))
         self.call("slurmctld")
         for node in NODES:
             self.call("slurmd", "-N", node)
@@ -140,10 +139,3 @@ def running_slurm() -> Iterator[Slurm]:
             if not cluster.is_ready():
                 pytest.skip(f"slurmd does not start here: {cluster.log(NODES[0])[-300:]}")
             yield cluster
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
