@@ -13,7 +13,7 @@ EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 def free_port() -> int:
     """A port at which nobody listens, below those that the system hands out (where there are any).
 
-    Of those, any connection made meanwhile, by a test beside this one, may take the port of a server that has stopped.
+    Of those, any connection of a test beside this one may take the port of a server that has stopped.
     """
     handed_out = int(EPHEMERAL.read_text().split()[0]) if EPHEMERAL.exists() else 32_768
     last = max(handed_out, LOWEST + TO_CHOOSE_FROM)
