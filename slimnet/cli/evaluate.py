@@ -16,7 +16,10 @@ def evaluate_command(
     device: opt.Device = "auto",
     as_json: opt.Json = False,
 ) -> None:
-    """Measure a network: validation and test accuracy, parameters, multiply-accumulates."""
+    """Measure a network's accuracy, parameters and MACs.
+
+    Accuracy is that on the validation and the test split; a MAC is a multiply-accumulate for one image.
+    """
     from slimnet.cli.steps import open_with_data
     from slimnet.evaluation import measure
 

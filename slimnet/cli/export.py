@@ -62,8 +62,9 @@ def export_command(
     force: opt.Force = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Write a network for use elsewhere, with a dynamic batch size and its normalisation inside.
+    """Write a network as ONNX, torch.export or safetensors.
 
+    It takes batches of any size, and normalises images itself.
     Each file is read back and run on the test split, and kept if it scores what FILE reports.
     """
     from slimnet.cli.datasets import recorded_shape

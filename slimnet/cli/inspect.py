@@ -13,7 +13,10 @@ def inspect_command(
     input_shape: opt.InputShape = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Show channel groups, their widths and scaling factors, parameters and multiply-accumulates."""
+    """Show a network's channel groups and scaling factors.
+
+    Also their widths, and the parameters and multiply-accumulates (MACs) of the network.
+    """
     import torch
 
     from slimnet.cli.datasets import recorded_shape

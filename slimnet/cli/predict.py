@@ -35,8 +35,9 @@ def predict_command(
     args: opt.OwnArgs = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Label pictures, each with the probability that the network gives its class.
+    """Label pictures with a network.
 
+    Each label comes with the probability that the network gives it.
     Exit status: 0 every picture is labelled; 1 some could not be read; 2 none, or bad usage.
     """
     predictor = _open(file, model, args or [])

@@ -94,8 +94,9 @@ def prune_command(
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> None:
-    """Remove the channels with the lowest scores, and repair the network without training.
+    """Remove the channels with the lowest scores.
 
+    What is left is repaired without training.
     Give --ratio, or one or more of --params, --macs, --latency-ms.
     """
     from slimnet import steps

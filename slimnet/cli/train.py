@@ -135,8 +135,9 @@ def train_command(
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> None:
-    """Train a network while a penalty drives its scaling factors to zero.
+    """Train a network with a penalty on its scaling factors.
 
+    The penalty drives those of channels that matter little to zero.
     After Ctrl-C or a kill, the same command resumes after the last complete epoch.
     """
     from slimnet.cli.datasets import DataSettings
