@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -54,6 +55,9 @@ class Tracker:
         self._latest = study
         self._wake.set()
         if self._thread.ident is None:
+            # requests silences this itself when wandb imports it, but a `catch_warnings` that ends meanwhile
+            # in another thread takes that back.
+            warnings.filterwarnings("ignore", "SOCKS support in urllib3")
             self._thread.start()
 
     @property

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,16 @@ def test_an_unwritable_folder_ends_the_tracking_and_not_the_sweep(
     assert len(warnings) == 1
     assert "the sweep goes on without it" in warnings[0]
     assert caplog.messages == warnings
+
+
+def test_what_requests_silences_stays_silent_though_the_sweep_restores_filters_meanwhile(
+    study_dir: Path,
+) -> None:
+    tracker = Tracker(study_dir, OFFLINE)
+    with warnings.catch_warnings(record=True) as told:
+        tracker.update(study(trial(0)))
+        warnings.warn("SOCKS support in urllib3 requires the installation of PySocks", stacklevel=1)
+    assert (tracker.close(timeout=300), told) == ([], [])
 
 
 def test_disabled_does_without_wandb(study_dir: Path) -> None:
