@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from slimnet import modules
+from slimnet.errors import SlimnetError
 
 Model = TypeVar("Model")
 
@@ -23,10 +24,25 @@ def uncompiled(model: Model) -> Model:
     return original
 
 
+def prunable(model: Model) -> Model:
+    """The network whose channels can be followed and cut, of a compiled one what it was made of.
+
+    Raises:
+        SlimnetError: it is scripted as a whole.
+    """
+    model = uncompiled(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SlimnetError(
+            f"{model.original_name} is scripted by torch.jit, so that its layers cannot be cut; prune the "
+            "network that it was made of, and script the smaller one"
+        )
+    return model
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Hold `model` in eval mode; each module's own mode returns afterwards."""
-    training = [module for module in modules.each(model) if module.training]
+    training = [module for module in modules.each(model) if getattr(module, "training", False)]
     if training:
         model.eval()
     try:

@@ -118,6 +118,12 @@ class ChannelFlow(Findings):
                 f"the example input fails at {self.context.modules[-1] or name}: it gets {args[0].dim()} "
                 f"dimensions where a batch has {args[1].dim()}"
             )
+        if name == "backward" and any(map(self.knows, tensors_in((args, kwargs)))):
+            inside = f" of {self.context.module}" if self.context.module else ""
+            raise SlimnetError(
+                f"the forward{inside} calls backward(), which cannot be followed; take the gradient by "
+                "torch.autograd.grad"
+            )
         asked, self.claimed = sizes_in((args, kwargs)), []
         result = function(*args, **kwargs)
         if name in _MAKERS and type(result) is Tensor and labels is None and asked:

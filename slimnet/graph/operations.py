@@ -1,8 +1,8 @@
 """The operations that are understood, by what they do to channels.
 
 A name is that of an ATen operation without namespace, overload and the underscore of its in-place form:
-"add" is `torch.add`, `x + y`, `x += y` and `x.add_(y)`. Three functions that ATen takes apart are recorded
-whole: "linear", "instance_norm" and "scaled_dot_product_attention".
+"add" is `torch.add`, `x + y`, `x += y` and `x.add_(y)`. Some functions that ATen takes apart are recorded
+whole (`slimnet.graph.record.WHOLE`), as "linear" and "grad".
 """
 
 from __future__ import annotations
@@ -107,5 +107,5 @@ ALIASES = {
 
 def is_reparametrized(module: nn.Module) -> bool:
     """Whether something computes a layer's weights: weight norm, spectral norm, masks of other tools."""
-    hooked = not module._parameters.keys().isdisjoint(("weight_orig", "weight_g"))
+    hooked = not {"weight_orig", "weight_g"}.isdisjoint(module._parameters.keys())
     return hooked or nn.utils.parametrize.is_parametrized(module)

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import (
     _push_mode,
 )
 
-from slimnet.graph.shortcuts import SHORTCUTS, shortcut
+from slimnet.graph.shortcuts import SHORTCUTS, shortcut, within_transform
 from slimnet.modes import same_random
 
 Perform = Callable[[str, Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -38,8 +38,12 @@ WHOLE: dict[Any, str] = {
     torch.Tensor.__matmul__: "matmul",
     torch.Tensor.matmul: "matmul",
     torch.matmul: "matmul",
+    torch.autograd.grad: "grad",
 }
 """Functions that are recorded as one operation, though ATen takes them apart."""
+
+SCRIPT = "script"
+"""The name of what a scripted module does, as an operation."""
 
 _DIM = Tensor.dim
 
@@ -89,11 +93,11 @@ class Call:
     def __setstate__(self, state: dict[str, Any]) -> None:
         whole = {name: function for function, name in WHOLE.items()}
         name = state["function"]
-        if name in whole:
-            state["function"] = whole[name]
-        else:
+        if "." in name:
             library, operation, overload = name.split(".")
             state["function"] = getattr(getattr(getattr(torch.ops, library), operation), overload)
+        else:
+            state["function"] = whole.get(name)  # None of a scripted module, which is never computed again
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -201,7 +205,7 @@ class Functions(TorchFunctionMode):
         outer = context.function, context.arguments
         context.function, context.arguments = func, (args, kwargs)
         try:
-            if func in WHOLE:
+            if func in WHOLE and within_transform() is None:
                 if any(map(self._knows, tensors_in((args, kwargs)))):
                     return self._perform(WHOLE[func], func, args, kwargs)
             elif func in SHORTCUTS and args and self._knows(args[0]) and self._listens():
@@ -212,6 +216,15 @@ class Functions(TorchFunctionMode):
             return self._listen(func, args, kwargs)
         finally:
             context.function, context.arguments = outer
+
+    def scripted(self, path: str, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Perform what a scripted module does as one operation, as nobody sees inside."""
+        self._context.modules.append(path)
+        try:
+            with torch._C.DisableTorchFunction():
+                return self._perform(SCRIPT, method, args, kwargs)
+        finally:
+            self._context.modules.pop()
 
     def _listens(self) -> bool:
         """Whether no mode of the network's own would see an operation first."""
@@ -239,6 +252,7 @@ def listening(
 ) -> Iterator[None]:
     """Have a run of `model` seen, whose modules have names; the random state is as before afterwards."""
     operations = Operations(perform)
+    functions = Functions(context, operations, listen, knows)
     names = {id(module): name for name, module in reversed(list(modules.items()))}
 
     def enter(module: nn.Module, args: Any) -> None:
@@ -260,14 +274,42 @@ def listening(
         with (
             same_random(model),
             torch.no_grad(),
+            _scripted(modules, functions.scripted),
             operations,
-            Functions(context, operations, listen, knows),
+            functions,
         ):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _scripted(modules: Mapping[str, nn.Module], run: Callable[..., Any]) -> Iterator[None]:
+    """Have `run` called with each call of a scripted module, but not of those within another."""
+    outermost: dict[int, str] = {}
+    replaced = []
+    for path, module in modules.items():
+        if not isinstance(module, torch.jit.ScriptModule) or id(module) in outermost:
+            continue
+        if path.startswith(tuple(f"{name}." for name in outermost.values())):
+            continue
+        outermost[id(module)] = path
+        for name in module._c._method_names() if _holds_tensors(module) else ():
+            replaced.append((vars(module), name))
+            vars(module)[name] = functools.partial(run, path, getattr(module, name))
+    try:
+        yield
+    finally:
+        for attributes, name in replaced:
+            attributes.pop(name, None)
+
+
+def _holds_tensors(module: torch.jit.ScriptModule) -> bool:
+    """Whether a scripted module may have layers; of a frozen one the tensors are hidden in its code."""
+    frozen = not module._c.hasattr("training")
+    return frozen or any(True for _ in (*module.parameters(), *module.buffers()))
 
 
 @functools.cache

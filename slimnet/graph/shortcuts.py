@@ -19,7 +19,7 @@ Operation = tuple[Any, tuple[Any, ...]]
 
 aten = torch.ops.aten
 _PLAIN = {Tensor, nn.Parameter}
-_within_transform = torch._C._functorch.peek_interpreter_stack
+within_transform = torch._C._functorch.peek_interpreter_stack
 
 
 def shortcut(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
@@ -27,7 +27,7 @@ def shortcut(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Op
     first = args[0]
     if type(first) not in _PLAIN or not first.is_cpu or torch.is_autocast_enabled("cpu"):
         return None
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or _within_transform() is not None:
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or within_transform() is not None:
         return None  # a gradient needs more than the result; vmap and the like see operations first
     try:
         return SHORTCUTS[function](*args, **kwargs)

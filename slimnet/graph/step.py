@@ -57,7 +57,7 @@ class Step:
 
     def emit(self, labels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Zeros with these labels, or the overwritten tensor itself."""
-        source = self.args[0] if isinstance(self.args[0], Tensor) else tensors_in((self.args, self.kwargs))[0]
+        source = self._first()
         result = source if self.in_place else self.flow.fake(tuple(labels.shape), source, dtype)
         self.note([(result, labels)])
         return result
@@ -65,8 +65,7 @@ class Step:
     def emit_all(self, results: Any, label: Callable[[tuple[int, ...]], Tensor | None]) -> Any:
         """Zeros for each tensor of `results`, with the labels that `label` has for its shape."""
         noted: list[tuple[Tensor, Tensor | None]] = []
-
-        like = self.args[0] if isinstance(self.args[0], Tensor) else tensors_in(self.args)[0]
+        like = self._first()
 
         def make(item: Tensor) -> Tensor:
             fake = self.flow.fake(tuple(item.shape), like, item.dtype)
@@ -76,6 +75,11 @@ class Step:
         made = substitute(results, make)
         self.note(noted)
         return made
+
+    def _first(self) -> Tensor:
+        """The first tensor that it takes."""
+        first = self.args[0] if self.args else None
+        return first if isinstance(first, Tensor) else tensors_in((self.args, self.kwargs))[0]
 
     def note(self, results: Sequence[tuple[Tensor, Tensor | None]]) -> None:
         """Record the call and number what it makes."""
@@ -177,7 +181,8 @@ class Step:
         if self.in_place and flow.number(self.args[0]) is not None:
             self.note([(self.args[0], flow.constant(tuple(self.args[0].shape), why))])
             return self.args[0]
-        result = self.computed()
+        # Operations of gradients rely on what those of the forward kept, which was not computed.
+        result = self.shapes() if self.op.endswith("_backward") else self.computed()
         if self.in_place:
             return result
         # What does not come from this operation alone is another view of an argument.

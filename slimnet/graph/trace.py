@@ -26,7 +26,7 @@ from slimnet.graph.example import Example
 from slimnet.graph.findings import LAYERS, Run
 from slimnet.graph.flow import ChannelFlow
 from slimnet.graph.partition import Partition, Units, components
-from slimnet.modes import evaluating, same_buffers, unchanged, uncompiled
+from slimnet.modes import evaluating, prunable, same_buffers, unchanged
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def trace(model: nn.Module, example_input: Any) -> ChannelGraph:
         (5, 2)
     """
     example = Example.of(example_input)
-    model = uncompiled(model)
+    model = prunable(model)
     with evaluating(model), unchanged(model):
         flow = _followed(model, example, example_input)
         _keep_for_training(flow, example, example_input)

@@ -227,9 +227,9 @@ class Propagation:
 
     def _through(self, call: Call, found: dict[int, Moments | None]) -> list[Moments | None]:
         """The moments of what a call makes."""
-        if call.op in ops.NORMS:
-            return [self._normalised(call)]
         unknown: list[Moments | None] = [None] * len(call.outputs)
+        if call.op in ops.NORMS:
+            return [self._normalised(call), *unknown[1:]]
         if call.op in _LAYERS:
             source = found.get(call.inputs[0]) if call.layer and call.inputs else None
             return unknown if source is None else [self._layer(call, source)]

@@ -21,7 +21,7 @@ from slimnet.graph.findings import vector_dim
 from slimnet.graph.operations import is_reparametrized
 from slimnet.graph.record import tensors_in
 from slimnet.graph.settings import change_settings
-from slimnet.modes import uncompiled
+from slimnet.modes import prunable
 from slimnet.modules import each, named
 from slimnet.pruning.absorb import Absorption
 from slimnet.pruning.blocks import drop_branch, find_branches
@@ -53,7 +53,7 @@ def mask(model: Model, plan: PruningPlan, *, absorb: bool = False) -> Model:
         >>> torch.allclose(silenced.eval()(x), smaller.eval()(x), atol=1e-5)
         True
     """
-    model = uncompiled(model)
+    model = prunable(model)
     _check(model, plan)
     silenced, cuts = _copy(model, sharing=()), plan.cuts()
     layers = named(silenced)
@@ -86,7 +86,7 @@ def prune(model: Model, plan: PruningPlan, *, absorb: bool = True) -> Model:
         >>> slimnet.count_params(model), slimnet.count_params(slimnet.prune(model, plan))
         (1810, 1217)
     """
-    model = uncompiled(model)
+    model = prunable(model)
     _check(model, plan)
     smaller = _cut_out(model, plan, absorb=absorb)
     try:

@@ -29,8 +29,9 @@ _SIZED = ops.MOVES | ops.CONVOLUTIONS | {
 """Operations among whose numbers are sizes."""
 _SELECTIONS = {"nonzero", "nms", "masked_select", "unique_dim", "_unique2", "sort", "topk"}
 """Operations that choose by numbers: rounding may change which of two that are alike comes first."""
-_BY_DATA = _SELECTIONS | {"_local_scalar_dense", "is_nonzero", "equal"}
-"""Operations after which what is called may depend on the numbers that were computed."""
+_BY_DATA = _SELECTIONS | {"_local_scalar_dense", "is_nonzero", "equal", "grad"}
+"""Operations after which what is called may depend on the numbers that were computed, or numbers on what was
+not seen, as on a hook of a gradient."""
 _SAME = {"clone", "contiguous", "alias"} | ops.VIEWS
 """Of these, which are called depends on how a tensor lies in memory, as that of one channel does."""
 _NONE: frozenset[int] = frozenset()
@@ -84,9 +85,10 @@ def verify(
         for call in graph.record.calls
         if call.op not in _SAME
     ]
-    if _finite(after) and (not compare or _difference(recorded, own) is None):
-        return
     called = {op for op, _, _ in (*recorded, *own)}
+    same = not compare or ("grad" not in called and _difference(recorded, own) is None)
+    if same and _finite(after):
+        return
     by_data = compare and not called.isdisjoint(_BY_DATA)
     before, calls = _run(silenced() if by_data else model, graph, inputs, Context())
     difference = _difference(calls, own) if compare else None
@@ -101,10 +103,13 @@ def verify(
         raise CountingError(f"the pruned network returns tensors of shape {shapes[1]}, not {shapes[0]}")
     chosen = not called.isdisjoint(_SELECTIONS)
     if by_data and not chosen and shapes[0] == shapes[1] and not _alike(before, after):
-        raise CountingError(
-            "the forward branches on what it computes, and on the example went another way when it was "
-            "traced: the pruned network returns other numbers than it should"
+        why = (
+            "the forward takes a gradient that mixes channels"
+            if "grad" in called
+            else "the forward branches on what it computes, and on the example went another way when it was "
+            "traced"
         )
+        raise CountingError(f"{why}: the pruned network returns other numbers than it should")
     if _finite(before) and not _finite(after):
         raise SlimnetError(
             "the pruned network returns numbers that are not finite, from "
@@ -217,8 +222,8 @@ def _alike(before: list[Tensor], after: list[Tensor]) -> bool:
     """Whether outputs of the same shapes are the same but for rounding."""
     for ours, theirs in zip(before, after, strict=True):
         if ours.is_floating_point() and ours.numel():
-            allowed = torch.finfo(ours.dtype).eps ** 0.5 * ours.abs().max().clamp(min=1)
-            if bool(((ours - theirs).abs() > allowed).any()):
+            near = torch.finfo(ours.dtype).eps ** 0.5
+            if bool(((ours - theirs).abs() > near * ours.abs().max().clamp(min=near)).any()):
                 return False
     return True
 

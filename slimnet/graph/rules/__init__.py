@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from slimnet.graph import operations as ops
-from slimnet.graph.rules import attention, elementwise, layers, moves, positions
+from slimnet.graph.record import SCRIPT
+from slimnet.graph.rules import attention, elementwise, gradients, layers, moves, positions
 from slimnet.graph.step import Step
 
 RULES: dict[str, Callable[[Step], Any]] = {
@@ -33,6 +34,8 @@ RULES: dict[str, Callable[[Step], Any]] = {
     "baddbmm": attention.product_sum,
     "scaled_dot_product_attention": attention.attention,
     "multi_head_attention_forward": attention.torchs,
+    "grad": gradients.gradient,
+    SCRIPT: layers.scripted,
     "native_group_norm": layers.group_norm,
     "native_layer_norm": layers.layer_norm,
     "stack": moves.stack,

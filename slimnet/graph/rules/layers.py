@@ -111,9 +111,7 @@ def norm(step: Step) -> Any:
     made = expand(atoms, tuple(x.shape), 1) if labels is None else labels
     if step.op == "instance_norm":
         return step.emit(made, x.dtype)
-    result = step.flow.fake(tuple(x.shape), x)
-    step.note([(result, made)])
-    return (result, *([x.new_empty(0)] * (len(step.function._schema.returns) - 1)))
+    return _with_statistics(step, x, made, (x.shape[1],))
 
 
 def group_norm(step: Step) -> Any:
@@ -131,9 +129,7 @@ def group_norm(step: Step) -> Any:
     else:  # a group of channels that is normalised together goes or stays whole
         step.flow.tie(rows, np.broadcast_to(rows[:, :1], rows.shape))
     made = expand(atoms, tuple(x.shape), 1) if labels is None else labels
-    result = step.flow.fake(tuple(x.shape), x)
-    step.note([(result, made)])
-    return (result, x.new_empty(0), x.new_empty(0))
+    return _with_statistics(step, x, made, (x.shape[0], groups))
 
 
 def layer_norm(step: Step) -> Any:
@@ -146,6 +142,21 @@ def layer_norm(step: Step) -> Any:
         step.flow.block_labels([] if own is None else [own], f"{step.where} averages over all channels")
     if any(varies(labels, x.dim() - 1 - dim) for dim in range(dims)):
         step.flow.block_labels([labels], f"{step.where} averages over all channels")
-    result = step.flow.fake(tuple(x.shape), x)
-    step.note([(result, labels)])
-    return (result, x.new_empty(0), x.new_empty(0))
+    return _with_statistics(step, x, labels, (*x.shape[: x.dim() - dims], *[1] * dims))
+
+
+def _with_statistics(step: Step, x: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Any:
+    """What a norm returns: its output, and the statistics that it went by, of a shape, for a gradient."""
+    result, others = step.flow.fake(tuple(x.shape), x), len(step.function._schema.returns) - 1
+    if not torch.is_grad_enabled():
+        step.note([(result, labels)])
+        return (result, *[x.new_empty(0)] * others)
+    statistics = [x.new_zeros(shape) for _ in range(others)]  # in memory: kernels of gradients look there
+    fixed = step.flow.constant(shape, f"{step.where} returns statistics")
+    step.note([(result, labels), *((each, fixed) for each in statistics)])
+    return (result, *statistics)
+
+
+def scripted(step: Step) -> Any:
+    """A scripted module, which is kept as it is."""
+    return step.opaque(f"{step.flow.context.module} is scripted by torch.jit")
