@@ -26,7 +26,7 @@ from slimnet.models.building import architecture_of, build_network, describe
 from slimnet.modes import uncompiled
 from slimnet.preprocessing import Preprocessing, attach, preprocessing_of
 from slimnet.pruning.blocks import dropped_layers, restore_dropped
-from slimnet.pruning.surgery import fit_shapes, resize
+from slimnet.pruning.widths import fit_shapes, resize
 
 FORMAT = "slimnet"
 VERSION = 1
