@@ -82,10 +82,8 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def same_random(model: nn.Module) -> Iterator[None]:
     """Leave the random states of torch, Python and numpy as they were."""
-    places = {
-        p.device for p in modules.parameters(modules.each(model)) if p.device.type not in ("cpu", "meta")
-    }
-    devices = sorted(places, key=str)
+    places = {parameter.device for parameter in modules.parameters(modules.each(model))}
+    devices = sorted((place for place in places if place.type not in ("cpu", "meta")), key=str)
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices, device_type=devices[0].type if devices else "cuda"):

@@ -29,7 +29,6 @@ from slimnet.pruning.plan import PruningPlan
 from slimnet.pruning.scores import (
     Floats,
     gamma_magnitudes,
-    norm_layers,
     removal_order,
     unit_scores,
     unit_shifts,
@@ -346,7 +345,7 @@ def _inner_groups(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> dict[s
 
 def _seed_threshold(graph: ChannelGraph, ratio: float) -> float:
     """The seed experiment's threshold: the |γ| at `ratio` of all BatchNorm channels in ascending order."""
-    every = np.sort(np.concatenate([gamma_magnitudes(graph, name) for name in norm_layers(graph)]))
+    every = np.sort(np.concatenate([*gamma_magnitudes(graph).values()]))
     return float(every[int(len(every) * ratio)])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimnet.errors import SlimnetError
@@ -20,25 +20,17 @@ Floats = NDArray[np.float64]
 Units = NDArray[np.int64]
 
 
-def norm_layers(graph: ChannelGraph) -> list[str]:
-    """The BatchNorms of the network, in the order in which they run."""
-    modules = named(graph.model)
-    return [name for name in graph.layers if isinstance(modules[name], _BatchNorm)]
-
-
-def gamma_magnitudes(graph: ChannelGraph, name: str) -> Floats:
-    """|γ| of one BatchNorm, (C,); ones where it has no γ.
+def gamma_magnitudes(graph: ChannelGraph) -> dict[str, Floats]:
+    """|γ| of each BatchNorm, (C,), in the order in which they run; ones where it has no γ.
 
     Raises:
         SlimnetError: a γ is NaN or infinite.
     """
-    module = graph.model.get_submodule(name)
-    if not isinstance(module.weight, torch.Tensor):
-        return np.ones(len(graph.layers[name].outputs))
-    values: Floats = module.weight.detach().abs().cpu().double().numpy()
-    if not np.isfinite(values).all():
-        raise SlimnetError(f"{name} has scaling factors that are not finite; the training diverged")
-    return values
+    found = _magnitudes(graph, "weight", 1.0)
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise SlimnetError(f"{name} has scaling factors that are not finite; the training diverged")
+    return found
 
 
 def unit_scores(
@@ -75,13 +67,13 @@ def unit_scores(
         return taylor_scores(graph, batches or ())
     if score in MEASURES:
         return filter_scores(graph, score)
-    gamma = _unit_means(graph, gamma_magnitudes)
+    gamma = _unit_means(graph, gamma_magnitudes(graph))
     return gamma * _reader_norms(graph) if score == "gamma-weight" else gamma
 
 
 def unit_shifts(graph: ChannelGraph) -> Floats:
     """The mean |β| of each unit, (units,): the less, the less a unit emits that is off at γ = 0."""
-    return _unit_means(graph, _beta_magnitudes)
+    return _unit_means(graph, _magnitudes(graph, "bias", 0.0))
 
 
 def removal_order(
@@ -118,23 +110,26 @@ def removal_order(
     return every[np.lexsort((shifts[every], np.concatenate(keys)))]
 
 
-def _unit_means(graph: ChannelGraph, of_norm: Callable[[ChannelGraph, str], Floats]) -> Floats:
-    """The mean over the BatchNorms of a unit of what `of_norm` says of their channels, (units,)."""
-    names = norm_layers(graph)
-    units = np.concatenate([np.zeros(0, dtype=np.int64), *(graph.layers[name].outputs for name in names)])
-    values = np.concatenate([np.zeros(0), *(of_norm(graph, name) for name in names)])
-    total = np.bincount(units, weights=values, minlength=graph.unit_count)
+def _unit_means(graph: ChannelGraph, of_norms: Mapping[str, Floats]) -> Floats:
+    """The mean over the BatchNorms of a unit of what their channels have, (units,)."""
+    none = np.zeros(0, dtype=np.int64)
+    units = np.concatenate([none, *(graph.layers[name].outputs for name in of_norms)])
+    total = np.bincount(units, weights=np.concatenate([none, *of_norms.values()]), minlength=graph.unit_count)
     means: Floats = total / np.maximum(np.bincount(units, minlength=graph.unit_count), 1)
     return means
 
 
-def _beta_magnitudes(graph: ChannelGraph, name: str) -> Floats:
-    """|β| of one BatchNorm, (C,); zeros where it has none."""
-    bias = graph.model.get_submodule(name).bias
-    if not isinstance(bias, torch.Tensor):
-        return np.zeros(len(graph.layers[name].outputs))
-    values: Floats = bias.detach().abs().cpu().double().numpy()
-    return values
+def _magnitudes(graph: ChannelGraph, part: str, missing: float) -> dict[str, Floats]:
+    """|γ| or |β| of each BatchNorm, (C,); `missing` where it has none. All are read at once, to be quick."""
+    modules = named(graph.model)
+    norms = {name: modules[name] for name in graph.layers if isinstance(modules[name], _BatchNorm)}
+    sizes = [len(graph.layers[name].outputs) for name in norms]
+    read = [torch.zeros(0, device="cpu")]
+    for norm, size in zip(norms.values(), sizes, strict=True):
+        tensor: Tensor | None = getattr(norm, part)
+        read.append(torch.full((size,), missing, device="cpu") if tensor is None else tensor.detach().cpu())
+    values = torch.cat(read).double().abs().numpy()
+    return dict(zip(norms, np.split(values, np.cumsum(sizes))[:-1], strict=True))
 
 
 def _reader_norms(graph: ChannelGraph) -> Floats:
