@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 def duration(seconds: float) -> str:
     """A time left or spent: 89 -> "89 s", 125 -> "2 min", 9000 -> "2.5 h"."""
@@ -33,3 +37,20 @@ def first_line(error: BaseException) -> str:
 def one_line(error: Exception) -> str:
     """An exception's message on one line; its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def did_you_mean(given: str, known: Iterable[str], most: int = 1, prefix: str = "") -> str:
+    """("prune.rato", fields) -> "did you mean prune.ratio?"; empty where no known name is near.
+
+    Args:
+        given: a wrong name: misspelled, in another case, or without what stands before its last "/" or ".".
+        known: all names.
+        most: how many names the question gives of those that are spelled alike.
+        prefix: what it puts before each.
+    """
+    names, wrong = list(known), given.lower()
+    near = [name for name in names if wrong in (name.lower(), re.split("[/.]", name.lower())[-1])]
+    if not near:
+        lower = {name.lower(): name for name in names}
+        near = [lower[close] for close in get_close_matches(wrong, lower, most)]
+    return f"did you mean {' or '.join(prefix + name for name in near)}?" if near else ""

@@ -35,22 +35,7 @@ def handle(handler: signal._HANDLER) -> dict[int, signal._HANDLER]:
     return {number: signal.signal(number, handler) for number in ours}
 
 
-def end_by_exception() -> None:
-    """End this process by an exception from now on, as there is something to tidy up."""
-    handle(_raise)
-
-
-def _raise(number: int, frame: object) -> None:
-    _say()
-    raise SystemExit(128 + number)
-
-
 def _end(number: int, frame: object) -> None:
-    _say()
-    os._exit(128 + number)
-
-
-def _say() -> None:
     try:
         from slimnet.invocation import this_command
 
@@ -59,3 +44,4 @@ def _say() -> None:
         command = " ".join(sys.orig_argv)
     with suppress(OSError):  # of a terminal that was closed
         os.write(2, f"interrupted. Go on with: {command}\n".encode())
+    os._exit(128 + number)

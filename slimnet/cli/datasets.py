@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from slimnet.data.sets import Dataset
 from slimnet.errors import SlimnetError
 from slimnet.files import user_path
 from slimnet.progress import ProgressLine
+from slimnet.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,11 @@ class DataSettings:
             if text == self.factory:
                 other = self if image_size is None else replace(self, image_size=image_size)
             return replace(other, name="factory", factory=text, path=Path.cwd())
+        hint = did_you_mean(text, NAMES)
         raise SlimnetError(
-            f"--data is {text}; it is one of {SETS}, torchvision/NAME, an npz file, a folder of "
-            "pictures or of npy files, or module:function, and no such file or folder is there"
+            f"--data is {text}, and no such file or folder is there; {f'{hint} It' if hint else 'it'} is one "
+            f"of {SETS}, torchvision/NAME, an npz file, a folder of pictures or of npy files, or "
+            "module:function"
         )
 
     def augmented(self, **changes: Any) -> Self:
@@ -80,8 +84,8 @@ class DataSettings:
         return replace(self, augmentation=replace(self.augmentation, **given))
 
     def dataset(self, data_dir: Path | None) -> Dataset:
-        """The images, before they are split."""
-        return load_dataset(
+        """The images, before they are split; what was decided of them is told."""
+        found = load_dataset(
             self.source,
             data_dir=data_dir,
             image_size=self.image_size,
@@ -89,6 +93,9 @@ class DataSettings:
             resize=self.resize,
             on_progress=ProgressLine(),
         )
+        for note in found.notes:
+            print(f"note: {note}", file=sys.stderr)
+        return found
 
     def load(self, data_dir: Path | None, device: torch.device) -> Splits:
         """The three parts, on `device`."""

@@ -71,13 +71,15 @@ def resumable(partial: Path) -> Iterator[None]:
 
 @contextmanager
 def tidied() -> Iterator[None]:
-    """Let SIGTERM end what is done within by an exception, so that no half of a file is left."""
+    """Let signals end what is done within by an exception, so that no half of a file is left."""
 
     def end(number: int, frame: FrameType | None) -> None:
+        typer.echo(f"interrupted. Go on with: {this_command()}", err=True)
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

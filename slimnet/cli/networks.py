@@ -14,7 +14,16 @@ from slimnet.checkpoint import Checkpoint, build, read
 from slimnet.defaults import BLOCKS, WIDTH
 from slimnet.errors import SlimnetError
 from slimnet.models.building import build_network
-from slimnet.models.catalogue import LIBRARIES, NAMES, SIZES, WIDTHS, WITH_STEM, family_of
+from slimnet.models.catalogue import (
+    LIBRARIES,
+    NAMES,
+    SIZES,
+    SPELLINGS,
+    WIDTHS,
+    WITH_STEM,
+    family_of,
+    suggestion,
+)
 from slimnet.models.stems import Stem
 from slimnet.models.weights import give_weights, is_plain_weights, read_weights
 
@@ -37,8 +46,8 @@ def describe_network(
     if name.partition("/")[0] in LIBRARIES:
         return {"name": name, "args": dict(args or {})}
     if name not in NAMES:
-        libraries = ", ".join(f"{library}/NAME" for library in LIBRARIES)
-        raise SlimnetError(f"--model is {name}; it is {', '.join(NAMES)}, {libraries} or MODULE:FACTORY")
+        it = f"{hint} It" if (hint := suggestion(name)) else "it"
+        raise SlimnetError(f"--model is {name}; {it} is {SPELLINGS} or MODULE:FACTORY")
     if args:
         raise SlimnetError(
             f"--arg is for factories and networks of {' and '.join(LIBRARIES)}, not for {name}"

@@ -14,7 +14,7 @@ from slimnet.cli import options as opt
 from slimnet.cli import show
 from slimnet.defaults import BLOCKS, SPARSE_EPOCHS, SPARSE_LR, STRENGTH, WIDTH
 from slimnet.errors import SlimnetError
-from slimnet.models.catalogue import NAMES, WIDTHS, names_weights
+from slimnet.models.catalogue import SPELLINGS, WIDTHS, names_weights
 from slimnet.models.stems import Stem
 from slimnet.training.recipe import Recipe
 from slimnet.training.sparsity import PLAIN_L1, LambdaSchedule, PenaltyName, Sparsity
@@ -28,7 +28,7 @@ def train_command(
         str,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(NAMES)}, torchvision/NAME, timm/NAME, or MODULE:FACTORY for your own network.",
+            help=f"{SPELLINGS}, or MODULE:FACTORY for your own network.",
         ),
     ] = "resnet",
     args: Annotated[

@@ -84,6 +84,7 @@ class Splits:
         classes: their names; where none are given, the numbers.
         resize: how a picture of another size is brought to the size of these images.
         held_out: whether the validation images were taken from the training images.
+        notes: as the data set has them.
     """
 
     train: Images
@@ -95,6 +96,7 @@ class Splits:
     classes: tuple[str, ...] = ()
     resize: Resize = "pool"
     held_out: bool = True
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -168,6 +170,7 @@ def split(
         classes=dataset.classes,
         resize=dataset.resize,
         held_out=not own,
+        notes=dataset.notes,
     )
 
 

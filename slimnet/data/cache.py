@@ -40,6 +40,8 @@ FORMAT = 1
 MOST_UNREADABLE = 0.05
 """Fraction of the pictures of a part up to which those that cannot be read are left out."""
 
+DARK = 20  # root mean square of the pixels of a picture, below which nearly nothing of it is seen
+LONGEST_NAME = 100  # bytes of a data set's name in that of its folder
 NAMED = 5  # unreadable pictures that a message names
 CHUNK = 32  # pictures that a thread takes at a time
 
@@ -170,7 +172,8 @@ def find(request: Request, data_dir: Path) -> Cached | None:
 
 def _place(request: Request, data_dir: Path) -> Path:
     key = hashlib.sha256(json.dumps([FORMAT, request.content], sort_keys=True).encode()).hexdigest()[:16]
-    return data_dir / "pictures" / f"{request.name}-{key}"
+    name = request.name.encode()[:LONGEST_NAME].decode(errors="ignore")  # a file system counts bytes
+    return data_dir / "pictures" / f"{name}-{key}"
 
 
 def _open(folder: Path) -> Cached | None:
@@ -214,7 +217,7 @@ def _write(folder: Path, request: Request, on_progress: OnProgress) -> None:
             _check_failed(name, part.count, failed)
             unreadable += failed
             before += part.count
-        notes = [*opened.notes, *_notes(aside, labels, unreadable, opened.shape[-1])]
+        notes = [*opened.notes, *_notes(aside, labels, unreadable, opened.shape)]
         facts = {
             "format": FORMAT,
             "name": request.name,
@@ -228,8 +231,6 @@ def _write(folder: Path, request: Request, on_progress: OnProgress) -> None:
         with replacing(aside / "facts.json") as file:
             file.write(json.dumps(facts, indent=2, ensure_ascii=False).encode())
         os.replace(aside, folder)
-        for note in notes:
-            on_progress(note, 0, 0)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -304,7 +305,10 @@ def _moments(pixels: Pixels) -> npt.NDArray[np.int64]:
 def _check_failed(name: str, count: int, failed: list[str]) -> None:
     if len(failed) > MOST_UNREADABLE * count:
         found = f"{len(failed)} of the {plural(count, 'picture')} of {name}"
-        raise SlimnetError(f"{found} cannot be read: {_name(failed)}")
+        raise SlimnetError(
+            f"{found} cannot be read, and more than {MOST_UNREADABLE:.0%} are not left out unasked; mend or "
+            f"remove them: {_name(failed)}"
+        )
 
 
 def _classes(name: str, labels: Mapping[str, Labels], given: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -322,15 +326,19 @@ def _classes(name: str, labels: Mapping[str, Labels], given: tuple[str, ...] | N
 
 
 def _notes(
-    folder: Path, labels: Mapping[str, Labels], unreadable: Sequence[str], channels: int
+    folder: Path, labels: Mapping[str, Labels], unreadable: Sequence[str], shape: tuple[int, int, int]
 ) -> Iterator[str]:
     if unreadable:
         total = len(unreadable) + sum(map(len, labels.values()))
         yield f"{len(unreadable)} of {total} pictures cannot be read and are left out: {_name(unreadable)}"
-    if channels == 3:
-        every = (np.load(folder / f"{name}.moments.npy") for name in labels)
-        if all((moments == moments[:, :1]).all() for moments in every):
-            yield "all pictures are grey; data.channels: 1 or --channels 1 would take a third of the memory"
+    every = [np.load(folder / f"{name}.moments.npy") for name in labels]
+    if max(moments[..., 1].max(initial=0) for moments in every) < DARK**2 * math.prod(shape[:2]):
+        yield (
+            f"all pictures are nearly black, at most {DARK} of 255 in the mean; of 16 bits the upper 8 are "
+            "taken: if yours use fewer, multiply them to fill all"
+        )
+    if shape[-1] == 3 and all((moments == moments[:, :1]).all() for moments in every):
+        yield "all pictures are grey; data.channels: 1 or --channels 1 would take a third of the memory"
 
 
 def _name(unreadable: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from slimnet.data import catalogue
 from slimnet.data.cache import Opened, Pictures, Request
 from slimnet.data.catalogue import Channels, Resize, Source
 from slimnet.data.hashes import OnProgress
-from slimnet.data.listing import TEST_FRACTION, Listing, Picture, list_pictures
+from slimnet.data.listing import TEST_FRACTION, Listing, Picture, list_pictures, passed_over
 from slimnet.data.pictures import Pixels, Size, read_picture
 from slimnet.errors import SlimnetError
 from slimnet.wording import plural
@@ -68,6 +68,8 @@ def _notes(listing: Listing, size: Size, given: int | None) -> Iterator[str]:
             f"there is no folder test: {TEST_FRACTION:.0%} of each class, chosen by the names of files, are "
             f"the test part ({plural(len(listing.test), 'picture')})"
         )
+    if others := passed_over(listing):
+        yield f"passed over: {others}"
 
 
 def _reader(

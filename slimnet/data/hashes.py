@@ -70,7 +70,8 @@ def _stamp(path: Path) -> list[int]:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise SlimnetError(f"{path} cannot be read: {error.strerror}.") from error
+        broken = "it is a link to nothing" if path.is_symlink() else error.strerror
+        raise SlimnetError(f"{path} cannot be read: {broken}; mend it, or move it elsewhere.") from error
     return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from slimnet.errors import SlimnetError
 from slimnet.files import check_name
+from slimnet.wording import did_you_mean, plural
 
 PARTS = {
     "train": ("train", "training"),
@@ -27,6 +29,9 @@ SUFFIXES = (
     *(".pgm", ".png", ".pnm", ".ppm", ".sgi", ".tga", ".tif", ".tiff", ".webp"),
 )
 """What a picture's name ends in, in any case; other files are ignored."""
+
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+"""What the name of a table of labels may end in."""
 
 TEST_FRACTION = 0.2
 """Of the pictures of each class, which are the test part where no folder is."""
@@ -121,7 +126,16 @@ def _part_folders(root: Path) -> dict[str, Path]:
     if found and "train" not in found:
         there = ", ".join(folder.name for folder in found.values())
         raise SlimnetError(f"{root} holds {there}, but no folder train with a folder for each class.")
+    if not found and len(below) > 1 and all(map(_is_like_a_part, below)):
+        names = " and ".join(sorted(folder.name for folder in below.values()))
+        raise SlimnetError(
+            f"{root} holds {names}, which seem to be parts, not classes; call them train, val and test."
+        )
     return found
+
+
+def _is_like_a_part(name: str) -> bool:
+    return name.lower().startswith(("train", "val", "test"))
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -148,37 +162,74 @@ def _by_class(folder: Path, root: Path) -> dict[str, list[str]]:
 def pictures_below(folder: Path, root: Path) -> list[str]:
     """The pictures in a folder and those within it, by their names: paths below `root`, sorted.
 
-    What is hidden is passed over.
+    What is hidden is passed over. Links are followed, to each folder once.
 
     Raises:
         SlimnetError: a folder may not be read, or a name is not UTF-8.
     """
-    prefix = len(root.parts)
-    paths: list[str] = []
-    for where, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if _is_shown(name)]
-        inner = Path(where).parts[prefix:]
-        paths += ["/".join((*inner, name)) for name in files if _is_picture(name)]
+    paths = [path for path in _files_below(folder, root) if _is_picture(path)]
     for path in paths:
         if not path.isascii():
             check_name(root / path)
     return sorted(paths)
 
 
+def passed_over(listing: Listing) -> str:
+    """What lies below the folder and is in no part, in words; empty if there is nothing."""
+    taken = {picture.path for part in listing.parts.values() for picture in part}
+    left = [path for path in _files_below(listing.root, listing.root) if path not in taken]
+    kinds = Counter(_suffix(path) or "no suffix" for path in left if not _is_picture(path))
+    found = []
+    if kinds:
+        common = ", ".join(kind for kind, _ in kinds.most_common(3))
+        found.append(f"{plural(kinds.total(), 'file')} not named like a picture ({common})")
+    if loose := sum(map(_is_picture, left)):
+        found.append(f"{plural(loose, 'picture')} in no class's folder")
+    return " and ".join(found)
+
+
+def _files_below(folder: Path, root: Path) -> Iterator[str]:
+    """The files in a folder and those within it, but for hidden ones: paths below `root`."""
+    prefix = len(root.parts)
+    seen = {_identity(outer) for outer in folder.parents if outer.is_relative_to(root)}
+    for where, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        if (identity := _identity(where)) in seen:  # links may lead back
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders[:] = sorted(name for name in folders if _is_shown(name))
+        inner = Path(where).parts[prefix:]
+        yield from ("/".join((*inner, name)) for name in files if _is_shown(name))
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
 def _is_shown(name: str) -> bool:
     return not name.startswith(".") and name not in ("__MACOSX", "lost+found")
 
 
-def _is_picture(name: str) -> bool:
-    return _is_shown(name) and os.path.splitext(name)[1].lower() in SUFFIXES
+def _is_picture(path: str) -> bool:
+    return _suffix(path) in SUFFIXES
 
 
 def _check_classes(folder: Path, by_class: dict[str, list[str]]) -> None:
     if not any(by_class.values()):
-        raise SlimnetError(f"{folder} holds no folder of pictures; it needs one per class.{_seen(folder)}")
-    if len(by_class) == 1:
         raise SlimnetError(
-            f"{folder} holds a single class, {min(by_class)}; telling classes apart takes two."
+            f"{folder} holds no folder of pictures; it needs one per class.{_seen(folder)}{_table(folder)}"
+        )
+    if len(by_class) == 1:
+        inner = folder / min(by_class)
+        deeper = f" If its folders are the classes, or hold them, name {inner}." if _folders_in(inner) else ""
+        raise SlimnetError(
+            f"{folder} holds a single class, {inner.name}; telling classes apart takes two."
+            f"{deeper or _table(folder)}"
         )
     if empty := [name for name, paths in by_class.items() if not paths]:
         raise SlimnetError(
@@ -190,7 +241,11 @@ def _check_part(
     folder: Path, pictures: dict[str, list[str]], train: Path, by_class: dict[str, list[str]]
 ) -> None:
     if unknown := [name for name in pictures if name not in by_class]:
-        raise SlimnetError(f"{folder / unknown[0]} is of a class that {train} does not have.")
+        hint = did_you_mean(unknown[0], by_class)
+        raise SlimnetError(
+            f"{folder / unknown[0]} is of a class that {train} does not have; {hint and f'{hint} '}"
+            f"{'Rename' if hint else 'rename'} it, put pictures of it into {train.name} too, or remove it."
+        )
     if absent := [name for name in by_class if not pictures.get(name)]:
         raise SlimnetError(
             f"{folder} holds no picture of {absent[0]}, a class of {train}; put some there, or remove "
@@ -198,14 +253,20 @@ def _check_part(
         )
 
 
+def _table(folder: Path) -> str:
+    """What to do with labels in a table, if there seems to be one in a folder or beside it."""
+    inside = [path.name for where in (folder, folder.parent) for path in where.glob("*") if path.is_file()]
+    if not (tables := sorted(name for name in inside if _suffix(name) in TABLES)):
+        return ""
+    return (
+        f" If {tables[0]} says which picture is of which class, let a function read it (data.factory, or "
+        "--data MODULE:FUNCTION; docs/data.md has one)."
+    )
+
+
 def _seen(folder: Path) -> str:
     """What lies in a folder instead of pictures, by the ends of the names."""
-    kinds = Counter(
-        os.path.splitext(name)[1].lower() or "no suffix"
-        for _, _, files in os.walk(folder)
-        for name in files
-        if _is_shown(name)
-    )
+    kinds = Counter(_suffix(path) or "no suffix" for path in _files_below(folder, folder))
     if not kinds:
         return ""
     if loose := sum(count for kind, count in kinds.items() if kind in SUFFIXES):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import logging
+import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from glob import escape
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,25 +21,57 @@ from slimnet.errors import SlimnetError
 from slimnet.files import aside_of
 from slimnet.wording import first_line
 
+ASIDE = ".aside"  # what the hidden folders of exports end in
+
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A name to write under, with the same suffix, which becomes `path` if all goes well.
+    """A file to write, of the same name elsewhere, which takes the place of `path` if all goes well.
 
     Raises:
         SlimnetError: the file cannot be written.
     """
-    aside = aside_of(path)
-    aside = aside.with_name(f"{aside.name}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield aside
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with workspace(path) as folder:
+            yield folder / path.name
+            os.replace(folder / path.name, path)
     except OSError as error:
         raise SlimnetError(f"cannot write {path}: {error}; make room or choose another folder") from error
+
+
+@contextmanager
+def workspace(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` for what is to take its place; it is gone in the end.
+
+    So are those that killed processes left, which nobody holds any more.
+    """
+    for left in path.parent.glob(f".{escape(path.name)}.*{ASIDE}"):
+        with _held(left) as alone:
+            if alone:
+                shutil.rmtree(left, ignore_errors=True)
+    aside = aside_of(path)
+    aside = aside.with_name(f"{aside.name}{ASIDE}")
+    aside.mkdir(parents=True)
+    try:
+        with _held(aside):
+            yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder, which ends with the process; whether nobody else does. No file is made for that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except OSError:  # somebody holds it, or the file system has no locks
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -17,8 +16,7 @@ from slimnet.data import Images
 from slimnet.errors import SlimnetError
 from slimnet.evaluation import CPU_BATCH
 from slimnet.export.artifact import FORMATS, Artifact, Format, Predictor, open_network
-from slimnet.export.aside import require, written
-from slimnet.files import aside_of
+from slimnet.export.aside import require, workspace, written
 from slimnet.wording import plural
 
 FEW, FRACTION = 2, 0.001
@@ -232,18 +230,15 @@ def export_folder(
     names = folder_names(kinds)
     if not force:
         refuse_existing(folder, names)
-    whole = folder.resolve()  # "." has no name
-    aside = aside_of(whole)
     try:
-        found = [export_file(artifact, aside / f"{STEM}{kind.suffix}", kind, test) for kind in kinds]
-        (aside / CARD).write_text(card(artifact, found), encoding="utf-8")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            os.replace(aside / name, folder / name)
+        with workspace(folder.resolve()) as aside:  # "." has no name
+            found = [export_file(artifact, aside / f"{STEM}{kind.suffix}", kind, test) for kind in kinds]
+            (aside / CARD).write_text(card(artifact, found), encoding="utf-8")
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                os.replace(aside / name, folder / name)
     except OSError as error:
         raise SlimnetError(f"cannot write {folder}: {error}; make room or choose another folder") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return [replace(one, path=folder / one.path.name) for one in found]
 
 

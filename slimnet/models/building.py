@@ -13,7 +13,6 @@ A complete one, with the number of classes and channels, is what a network carri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import nn
 from slimnet.errors import SlimnetError
 from slimnet.models.factory import accepted, call, import_factory
 from slimnet.models.families import FAMILIES
-from slimnet.wording import first_line
+from slimnet.wording import did_you_mean, first_line
 
 Description = Mapping[str, Any]
 NAME, OTHER_NAME = (
@@ -156,9 +155,9 @@ def describe(model: nn.Module, architecture: Mapping[str, Any]) -> nn.Module:
 
 
 def _unknown(label: str, library: str, name: str, known: list[str]) -> SlimnetError:
-    close = get_close_matches(name, known, n=3)
-    hint = f"; did you mean {' or '.join(f'{library}/{one}' for one in close)}?" if close else ""
-    return SlimnetError(f"{library} has no network {name}{hint or f': {label} is not known'}")
+    hint = did_you_mean(name, known, most=3, prefix=f"{library}/")
+    more = f"; {hint}" if hint else f": {label} is not known"
+    return SlimnetError(f"{library} has no network {name}{more}")
 
 
 def _spelled(args: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from slimnet.wording import did_you_mean
+
 Family = Literal["resnet", "basic-resnet", "vgg", "mobilenet"]
 SizeName = Literal["resnet50", "resnet20", "resnet56", "resnet110", "vgg16", "vgg19", "mobilenet-v2"]
 
@@ -45,6 +47,18 @@ WITH_STEM = ("resnet", "basic-resnet", "mobilenet")
 """The families whose first layers can be chosen."""
 
 NAMES = (*WIDTHS, *SIZES)
+
+SPELLINGS = ", ".join((*NAMES, *(f"{library}/NAME" for library in LIBRARIES)))
+"""All ways to name a network, for messages."""
+
+
+def suggestion(name: str) -> str:
+    """A question on what a name that no network has may mean: a number in it is no slip of the hand."""
+    digits = re.sub(r"\D", "", name)
+    question = did_you_mean(name, [known for known in NAMES if re.sub(r"\D", "", known) == digits])
+    if question or not re.fullmatch(r"\w+", name):
+        return question
+    return f"did you mean {' or '.join(f'{library}/{name}' for library in LIBRARIES)}?"
 
 
 def family_of(name: str) -> str:

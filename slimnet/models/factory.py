@@ -8,13 +8,12 @@ import operator
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from slimnet.errors import SlimnetError
 from slimnet.models.source import find_source, split_factory
-from slimnet.wording import first_line
+from slimnet.wording import did_you_mean, first_line
 
 
 def import_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]:
@@ -40,9 +39,8 @@ def import_factory(factory: str, folder: Path | None = None) -> Callable[..., An
     try:
         function: Callable[..., Any] = operator.attrgetter(name)(module)
     except AttributeError:
-        close = get_close_matches(name, dir(module), n=1)
-        hint = f"; did you mean {module_name}:{close[0]}?" if close else ""
-        raise SlimnetError(f"{file} has no {name}{hint}") from None
+        hint = did_you_mean(name, dir(module), prefix=f"{module_name}:")
+        raise SlimnetError(f"{file} has no {name}{hint and f'; {hint}'}") from None
     if not callable(function):
         raise SlimnetError(f"{factory} is a {type(function).__name__}; a function is needed")
     return function

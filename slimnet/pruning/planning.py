@@ -36,7 +36,7 @@ from slimnet.pruning.scores import (
 from slimnet.pruning.selection import Budget, Candidates
 from slimnet.pruning.surgery import prune
 from slimnet.pruning.weight_scores import Batch
-from slimnet.wording import plural
+from slimnet.wording import did_you_mean, plural
 
 LATENCY_SECONDS = 0.3  # of measuring per candidate of a latency budget
 
@@ -305,7 +305,9 @@ def _starved(groups: Sequence[ChannelGroup], chosen: PruningPlan, least: int) ->
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
-        raise SlimnetError(f"{name} is {value!r}; it is one of {', '.join(map(repr, choices))}")
+        hint = did_you_mean(str(value), [choice for choice in choices if isinstance(choice, str)])
+        it = f"{hint} It" if hint else "it"
+        raise SlimnetError(f"{name} is {value!r}; {it} is one of {', '.join(map(repr, choices))}")
 
 
 def _choose_groups(graph: ChannelGraph, streams: bool, *, by_norm: bool = True) -> list[ChannelGroup]:

@@ -98,8 +98,8 @@ class Candidates:
             if floor > budget.limit * (1 + budget.slack):
                 raise SlimnetError(
                     f"a budget of {_show(budget.limit)} {budget.unit} cannot be met: pruning ends at "
-                    f"{_show(floor)} {budget.unit}; lower min_channels, or prune streams (streams=True, "
-                    f"--streams) and whole blocks too (drop_blocks=True, --drop-blocks)"
+                    f"{_show(floor)} {budget.unit}; lower min_channels, or turn on streams and drop_blocks, "
+                    "by which residual streams and whole blocks are pruned too"
                 )
         low, high = 0, len(self.ranked)
         while low < high:

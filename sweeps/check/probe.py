@@ -74,7 +74,7 @@ def probe(config: Config, data_dir: Path | None) -> Findings:
         device=place.device,
         on_progress=ProgressLine(),
     )
-    notes: list[str] = []
+    notes = list(splits.notes)
     networks = make_networks(config, splits.image_shape, splits.num_classes, notes.append)
     network = _network(middle, splits).to(place.device)
     graph = trace(network, splits.example)

@@ -13,7 +13,7 @@ import typer
 from slimnet.errors import SlimnetError
 from sweeps.cli import studies
 from sweeps.cli.options import RUNS, JsonOption, RunsOption
-from sweeps.cli.report import ShareOption, tell_published
+from sweeps.cli.report import ShareOption, check_publishing, tell_published
 from sweeps.cli.show import print_json
 from sweeps.config import shipped_configs
 from sweeps.console import Console
@@ -51,14 +51,9 @@ def compare_command(
     Shows how much each front covers and what differs in their configs, here and on a page in the report's
     folder of the first study.
     """
-    if share and not wandb:
-        raise SlimnetError("--share makes a link to the comparison on W&B; give --wandb too")
     if as_json and wandb:
         raise SlimnetError("--json only prints; leave out one of --json and --wandb")
-    if wandb:
-        from sweeps.report.web.publish import check_usable
-
-        check_usable("compare --wandb")
+    check_publishing("compare", wandb=wandb, share=share)
     found = [studies.read(config, runs) for config in configs]
     names = [study.name for study in found]
     if len(set(names)) < max(len(names), 2):

@@ -17,7 +17,6 @@ from sweeps.console import Console
 from sweeps.networks import check_factories
 from sweeps.records import StudyRecord, TrialRecord
 from sweeps.report.summary import constraints_unmet
-from sweeps.signals import end_by_exception
 from sweeps.stages import Store
 from sweeps.study import check_data, open_study
 
@@ -67,7 +66,7 @@ def export_command(
     named = studies.Named(config, record.config, runs, data_dir)
     trials = _trials(record, comparison, number, front, named)
 
-    from slimnet.cli.files import check_output
+    from slimnet.cli.files import check_output, tidied
     from slimnet.export.files import (
         CARD,
         chosen_formats,
@@ -99,19 +98,18 @@ def export_command(
     else:
         check_factories(record.config, study.facts.networks)
     console = Console()
-    end_by_exception()  # so that no half of a file is left
-    found: list[tuple[int, Exported]] = []
-    for trial in trials:
-        store = Store(runs, record.config.stages)
-        artifact, test = open_trial(record, trial, store, data_dir, pixels=taken, check=check)
-        if kind is not None:
-            written = [export_file(artifact, out, kind, test)]
-        else:
-            write_card = card_of(record, comparison, trial)
-            written = export_folder(artifact, folders[trial.number], chosen, test, write_card, force=force)
-        found += [(trial.number, one) for one in written]
-        for one in written if not as_json else []:
-            console.say(f"trial {trial.number}: {one.path} ({one.score or 'not checked'})")
+    store, found = Store(runs, record.config.stages), list[tuple[int, Exported]]()
+    with tidied():
+        for trial in trials:
+            artifact, test = open_trial(record, trial, store, data_dir, pixels=taken, check=check)
+            if kind is not None:
+                written = [export_file(artifact, out, kind, test)]
+            else:
+                write_card, folder = card_of(record, comparison, trial), folders[trial.number]
+                written = export_folder(artifact, folder, chosen, test, write_card, force=force)
+            found += [(trial.number, one) for one in written]
+            for one in written if not as_json else []:
+                console.say(f"trial {trial.number}: {one.path} ({one.score or 'not checked'})")
     if front:
         write_text(out / CARD, front_card(record, comparison))
     if as_json:

@@ -58,14 +58,9 @@ def report_command(
 
     With the report it writes the front as it stands: pareto.json, pareto.csv and latency.json.
     """
-    if share and not wandb:
-        raise SlimnetError("--share makes a link to the report on W&B; give --wandb too")
     if watch and wandb:
         raise SlimnetError("--watch serves the page on this machine; leave out one of --watch and --wandb")
-    if wandb:
-        from sweeps.report.web.publish import check_usable
-
-        check_usable("report --wandb")
+    check_publishing("report", wandb=wandb, share=share)
     record = studies.read(config, runs)
     if watch:
         _serve(record, config, runs, port)
@@ -75,6 +70,20 @@ def report_command(
     if wandb:
         _publish(record, config, runs, share=share)
         write_report(record, page.parent)  # again, with where it was published
+
+
+def check_publishing(command: str, *, wandb: bool, share: bool) -> None:
+    """Check, before any work, that what a command makes can be published where that is asked for.
+
+    Raises:
+        SlimnetError: W&B cannot be used, or only a link to it is asked for.
+    """
+    if share and not wandb:
+        raise SlimnetError("--share makes a link to what --wandb publishes; give both")
+    if wandb:
+        from sweeps.report.web.publish import check_usable
+
+        check_usable(f"{command} --wandb")
 
 
 def _publish(record: StudyRecord, config: str, runs: Path, *, share: bool) -> None:

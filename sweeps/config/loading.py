@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from slimnet.errors import SlimnetError
 from slimnet.files import user_path
 from slimnet.models.catalogue import names_weights
+from slimnet.wording import did_you_mean
 from sweeps.config.messages import Schema, cut, explain
 from sweeps.config.places import is_url
 from sweeps.config.schema import Config
@@ -107,9 +107,9 @@ def _find(path: Path | str) -> Path:
     name = str(path).removesuffix(".yaml")
     if name in shipped:
         return shipped[name]
-    close = get_close_matches(Path(name).name, shipped, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise ConfigError(f"{path} is neither a file nor a shipped config ({', '.join(shipped)}).{hint}")
+    hint = did_you_mean(Path(name).name, shipped)
+    end = f"; {hint}" if hint else "."
+    raise ConfigError(f"{path} is neither a file nor a shipped config ({', '.join(shipped)}){end}")
 
 
 def _read(file: Path) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from slimnet.wording import did_you_mean
 from sweeps.config.storage import without_passwords
 from sweeps.config.yaml_source import KeyPath, Origin, Source, dotted
 
@@ -153,9 +154,25 @@ def explain(error: ValidationError, source: Source, schema: Schema) -> list[tupl
         else:
             while schema.node(path) is None:  # inside a list or a union: name the field itself
                 path = path[:-1]
-            clause = f"is {show(_at(source.values, path))}; it {schema.takes(path)}"
+            value = _at(source.values, path)
+            hint = _suggestion(value, schema.node(path) or {})
+            clause = f"is {show(value)}; {f'{hint} It' if hint else 'it'} {schema.takes(path)}"
         lines.setdefault(f"{dotted(path)} {clause}", source.origin(path))
     return [(origin, line) for line, origin in lines.items()]
+
+
+def _suggestion(value: Any, node: dict[str, Any]) -> str:
+    """A question on what a wrong value may mean, or the first wrong key of one: a name that is allowed."""
+    given = list(value) if isinstance(value, dict) else [value]
+    known = _names(node)
+    wrong = [name for name in given if isinstance(name, str) and name not in known]
+    return did_you_mean(wrong[0], known) if wrong else ""
+
+
+def _names(node: dict[str, Any]) -> list[str]:
+    """The names among the values or the keys that a JSON schema allows."""
+    own = [*node.get("enum", ()), *node.get("propertyNames", {}).get("enum", ())]
+    return [*map(str, own), *(name for option in node.get("anyOf", ()) for name in _names(option))]
 
 
 def _at(values: Any, path: KeyPath) -> Any:

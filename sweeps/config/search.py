@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from slimnet.wording import did_you_mean
 from sweeps.config.messages import describe, refusal, show
 from sweeps.config.sections import MANY, STRICT, Data, Finetune, Model, Prune, Section, Sparse
 from sweeps.config.space import (
@@ -339,8 +339,7 @@ def _is_above_0(limit: Any) -> bool:
 
 def unsearchable(path: str) -> str:
     """The clause for a path that cannot be searched, with a suggestion."""
-    close = get_close_matches(path, SEARCHABLE, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"use seed, passes, or a field of {', '.join(SECTIONS)}."
+    hint = did_you_mean(path, SEARCHABLE) or f"use seed, passes, or a field of {', '.join(SECTIONS)}."
     return f"cannot be searched; {hint}"
 
 

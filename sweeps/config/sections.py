@@ -12,7 +12,18 @@ from slimnet.data.augmentation import Augmentation
 from slimnet.data.catalogue import IMAGE_SIDES, PATHS, Channels, DataName, Resize, Source
 from slimnet.defaults import FINETUNE_EPOCHS, FINETUNE_LR, SPARSE_EPOCHS, SPARSE_LR
 from slimnet.errors import SlimnetError
-from slimnet.models.catalogue import LIBRARIES, NAMES, SIZES, WIDTHS, WITH_STEM, Family, SizeName, family_of
+from slimnet.models.catalogue import (
+    LIBRARIES,
+    NAMES,
+    SIZES,
+    SPELLINGS,
+    WIDTHS,
+    WITH_STEM,
+    Family,
+    SizeName,
+    family_of,
+    suggestion,
+)
 from slimnet.models.source import split_factory
 from slimnet.models.stems import Stem
 from slimnet.pruning.options import MIN_CHANNELS, CostAware, Score, ThresholdOver
@@ -232,6 +243,10 @@ class Model(Network):
         name = values.get("name") if isinstance(values, dict) else None
         if not isinstance(name, str):
             return values
+        if name not in NAMES and "/" not in name:
+            it = f"{hint} It" if (hint := suggestion(name)) else "it"
+            clause = f"is {show(name)}; {it} takes {SPELLINGS}. Or give a factory."
+            raise refusal((("name",), clause))
         if name in SIZES:
             return {"blocks": SIZES[name].blocks, "width": SIZES[name].width, **values}
         return {"width": WIDTHS[name], **values} if name in WIDTHS else values
@@ -239,10 +254,7 @@ class Model(Network):
     @model_validator(mode="after")
     def _is_one_network(self) -> Self:
         if self.factory is None and self.name is None:
-            clause = (
-                f"is missing; it takes {', '.join(NAMES)}, torchvision/NAME or timm/NAME. Or give a factory."
-            )
-            raise refusal((("name",), clause))
+            raise refusal((("name",), f"is missing; it takes {SPELLINGS}. Or give a factory."))
         if self.factory is not None and self.name is not None:
             raise refusal(
                 (("name",), f"is {show(self.name)}, but factory names another network; remove one.")

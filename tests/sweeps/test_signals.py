@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 
 import pytest
 from running import PATIENCE, ROOT
-
-from sweeps.signals import end_by_exception, handle
 
 SENT_WHILE_IMPORTING = """
 import os, signal, sys
@@ -25,19 +21,6 @@ sys.meta_path.insert(0, Sender())
 from sweeps.__main__ import main
 main()
 """
-
-
-def test_what_tidies_up_is_ended_by_an_exception(capfd: pytest.CaptureFixture[str]) -> None:
-    before = handle(signal.SIG_DFL)
-    try:
-        end_by_exception()
-        with pytest.raises(SystemExit) as ended:
-            os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert ended.value.code == 128 + signal.SIGTERM
-    assert capfd.readouterr().err.startswith("interrupted. Go on with: ")
 
 
 @pytest.mark.parametrize("module", ["dataclasses", "slimnet.invocation"])

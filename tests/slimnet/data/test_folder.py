@@ -97,6 +97,39 @@ def test_what_is_no_picture_is_passed_over(draw: Draw) -> None:
     assert list_pictures(root).classes == ("cat", "dog", "eel")
 
 
+def test_links_are_followed_to_each_folder_once(draw: Draw, tmp_path: Path) -> None:
+    root = draw(count=4)
+    (root / "cat").rename(tmp_path / "elsewhere")
+    (root / "cat").mkdir()
+    (root / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    found = [picture.path for part in list_pictures(root).parts.values() for picture in part]
+    assert len(found) == len(set(found)) == 12
+    (root / "cat" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(SlimnetError, match=r"broken\.png cannot be read: it is a link to nothing; "):
+        load(root)
+
+
+def test_what_is_passed_over_is_told(draw: Draw) -> None:
+    root = draw(count=4)
+    (root / "cat" / "000.png").rename(root / "cat" / "000.heic")
+    (root / "dog" / "000.png").rename(root / "000.png")
+    told = "passed over: 1 file not named like a picture (.heic) and 1 picture in no class's folder"
+    assert told in load(root).notes
+
+
+def test_labels_in_a_table_are_read_by_a_function(draw: Draw) -> None:
+    root = draw(count=4)
+    flat = (root / "cat").rename(root / "images")
+    shutil.rmtree(root / "dog")
+    shutil.rmtree(root / "eel")
+    (root / "labels.csv").write_text("file,label")
+    for folder, what in ((root, "a single class, images"), (flat, "no folder of pictures")):
+        with pytest.raises(SlimnetError, match=f"holds {what}.* If labels.csv says which .* docs/data.md"):
+            list_pictures(folder)
+
+
 def test_sizes_differ_only_where_one_is_asked_for(draw: Draw) -> None:
     root = draw(odd=True)
     with pytest.raises(SlimnetError, match=r"from 12x10 to 16x16; .*image_size or --image-size, such as 32"):
@@ -114,11 +147,11 @@ def test_pictures_are_decoded_once(draw: Draw, data_dir: Path, monkeypatch: pyte
     said: list[str] = []
     first = load(root, said)
     assert any("decoding pets 30/30" in line for line in said)
-    assert any("there is no folder test" in line for line in said)
+    assert any("there is no folder test" in note for note in first.notes)
     monkeypatch.setattr(cache_module, "_write", lambda *_: pytest.fail("decoded again"))
     said.clear()
     again = load(root, said)
-    assert not any("decoding" in line or "there is no folder" in line for line in said)
+    assert not any("decoding" in line for line in said)
     np.testing.assert_array_equal(again.x_train, first.x_train)
     assert again.notes == first.notes
     moved = root.rename(root.with_name("elsewhere"))
@@ -256,10 +289,9 @@ def test_a_few_unreadable_pictures_are_named_and_left_out(draw: Draw) -> None:
     root = draw(count=20)
     trained = [picture.path for picture in list_pictures(root).train]
     break_picture(root / trained[3])
-    said: list[str] = []
-    data = load(root, said)
+    data = load(root)
     assert len(data.y_train) == 47
-    (note,) = (line for line in said if "cannot be read" in line)
+    (note,) = (note for note in data.notes if "cannot be read" in note)
     assert note.startswith("1 of 60 pictures cannot be read and are left out: ")
     assert trained[3] in note
     expected = np.stack([read_picture(root / path, None) for path in trained if path != trained[3]])
@@ -270,7 +302,7 @@ def test_too_many_unreadable_pictures_are_refused(draw: Draw, data_dir: Path) ->
     root = draw(count=20)
     for picture in list_pictures(root).train[:3]:
         break_picture(root / picture.path)
-    with pytest.raises(SlimnetError, match=r"3 of the 48 pictures of train cannot be read: .*cat"):
+    with pytest.raises(SlimnetError, match=r"3 of the 48 pictures of train cannot be read, .*: .*cat"):
         load(root)
     assert not list((data_dir / "pictures").glob("pets-*"))
 
@@ -322,8 +354,12 @@ def test_a_single_class_an_empty_one_and_one_picture(draw: Draw) -> None:
     with pytest.raises(SlimnetError, match="dog holds no picture"):
         load(root)
     (root / "dog").rmdir()
-    with pytest.raises(SlimnetError, match="holds a single class, eel"):
+    with pytest.raises(SlimnetError, match=r"holds a single class, eel; telling classes apart takes two\.$"):
         load(root)
+    (outer := root.with_name("outer")).mkdir()
+    with pytest.raises(SlimnetError, match=f"single class, pets; .* name {outer / 'pets'}.$"):
+        load(root.rename(outer / "pets").parent)
+    root = (outer / "pets").rename(root)
     shutil.copytree(root / "eel", root / "dog")
     for name in ("001.png", "002.png"):
         (root / "dog" / name).unlink()
@@ -339,11 +375,25 @@ def test_classes_that_parts_lack(draw: Draw) -> None:
         load(root)
     shutil.copytree(root / "test" / "dog", root / "test" / "cat")
     shutil.copytree(root / "test" / "dog", root / "test" / "fox")
-    with pytest.raises(SlimnetError, match=r"fox is of a class that .*train does not have"):
+    with pytest.raises(SlimnetError, match=r"fox is of a class that .*train does not have; rename it"):
+        load(root)
+    (root / "test" / "fox").rename(root / "test" / "Dogs")
+    with pytest.raises(SlimnetError, match=r"does not have; did you mean dog\? Rename it"):
         load(root)
     shutil.rmtree(root / "train")
     with pytest.raises(SlimnetError, match="holds test, but no folder train"):
         load(root)
+
+
+def test_parts_by_another_name_are_no_classes(draw: Draw) -> None:
+    draw("pets/train_images", 3)
+    root = draw("pets/Test Set", 3).parent
+    with pytest.raises(SlimnetError, match="holds Test Set and train_images, which seem to be parts"):
+        load(root)
+
+
+def test_a_long_name_is_cut_off(draw: Draw) -> None:
+    assert len(load(draw("ä" * 120, 3)).y_train) == 6
 
 
 def test_a_full_or_closed_disk(draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,10 +411,17 @@ def test_greys_are_noticed(draw: Draw) -> None:
     root = draw()
     for path in root.rglob("*.png"):
         Image.open(path).convert("L").save(path)
-    said: list[str] = []
-    load(root, said)
-    assert "all pictures are grey; data.channels: 1 or --channels 1 would take a third of the memory" in said
+    assert "all pictures are grey; data.channels: 1 or --channels 1 would take a third of the memory" in (
+        load(root).notes
+    )
     assert load(root, channels=1).image_shape == (1, 10, 12)
+
+
+def test_sixteen_bits_that_are_not_filled_are_noticed(draw: Draw) -> None:
+    root = draw(count=4)
+    for path in root.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16).save(path)
+    assert any("all pictures are nearly black, at most 20 of 255" in note for note in load(root).notes)
 
 
 def test_the_cache_says_what_it_holds(draw: Draw, data_dir: Path) -> None:

@@ -162,19 +162,34 @@ def test_other_files_of_a_folder_stay(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "model.pt", "notes.txt"]
 
 
-@pytest.mark.parametrize("out", ["net.pt", "out"])
+@pytest.mark.parametrize(("out", "number"), [("net.pt", signal.SIGTERM), ("out", signal.SIGINT)])
 def test_an_export_that_is_ended_leaves_nothing(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: str,
+    number: signal.Signals,
 ) -> None:
     def ended(*_: object) -> int:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         raise AssertionError
 
     monkeypatch.setattr(files, "_correct", ended)
-    before = signal.getsignal(signal.SIGTERM)
-    assert give("export", str(trained), str(tmp_path / out), "--format", "pt") == 128 + signal.SIGTERM
+    before = signal.getsignal(number)
+    assert give("export", str(trained), str(tmp_path / out), "--format", "pt") == 128 + number
     assert list(tmp_path.iterdir()) == []
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+    assert capsys.readouterr().err.startswith("interrupted. Go on with: ")
+
+
+@pytest.mark.parametrize("out", ["net.pt", "out"])
+def test_what_a_killed_export_left_goes_with_the_next_one(trained: Path, tmp_path: Path, out: str) -> None:
+    for name in (f".{out}.0123abcd.aside", f".{out}.settings"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt").write_bytes(b"half")
+    assert give("export", str(trained), str(tmp_path / out), "--format", "pt", "--no-check") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((out, f".{out}.settings"))
 
 
 @pytest.mark.parametrize(("out", "left"), [("net.pt", ["net.pt"]), ("out", ["README.md", "model.pt"])])

@@ -469,7 +469,7 @@ def npz(folder: Path, **arrays: np.ndarray[Any, Any]) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["smok"], ["smok", "Did you mean smoke?"]),
+        (["smok"], ["smok", "did you mean smoke?"]),
         (["missing.yaml"], ["missing.yaml"]),
         (["smoke", "--set", "sparse.epoch=2"], ["sparse.epoch", "sparse.epochs"]),
         (["smoke", "--set", "sparse.epochs=two"], ["sparse.epochs", "two"]),

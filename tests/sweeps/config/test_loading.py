@@ -282,7 +282,7 @@ def test_a_network_of_a_library_has_arguments(write: Write) -> None:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("{}", "model.name is missing; it takes resnet, *torchvision/NAME or timm/NAME. Or give a factory."),
+        ("{}", "model.name is missing; it takes resnet, *torchvision/NAME, timm/NAME. Or give a factory."),
         ("{name: resnet56, factory: 'nets:small'}", 'model.name is "resnet56", but factory names another*'),
         ("{factory: small}", 'model.factory is "small"; it takes package.module:function, *'),
         (
@@ -611,7 +611,11 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
             "lr: 1e-2}",
             "lr: 1, schedule: step}",
             11,
-            'finetune.schedule is "step"; * cosine, steps, constant or rewind*',
+            'finetune.schedule is "step"; did you mean steps? It takes *cosine, steps, constant or rewind*',
+        ),
+        (
+            *("name: fashion-mini\n", "name: CIFAR-10\n", 3),
+            'data.name is "CIFAR-10"; did you mean cifar10? It takes *',
         ),
         ("image_size: 14", "flip: yes", 4, 'data.flip is "yes"; it takes true or false*'),
         ("image_size: 14", "image_size: 13", 4, "data.image_size is 13; *pooled to 2, 4, 7, 14, 28."),
@@ -639,7 +643,14 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
             5,
             "model.blocks is missing; *convolutions for a vgg*",
         ),
-        ("name: resnet\n", "name: vgg11\n", 6, 'model.name is "vgg11"; it takes *basic-resnet, vgg, *vgg19*'),
+        (
+            *("name: resnet\n", "name: vgg11\n", 6),
+            'model.name is "vgg11"; did you mean torchvision/vgg11 or timm/vgg11? It takes *vgg, *',
+        ),
+        (
+            *("name: resnet\n", "name: ResNet-56\n", 6),
+            'model.name is "ResNet-56"; did you mean resnet56? It takes *',
+        ),
         ("name: resnet\n", "name: [vgg]\n", 6, 'model.name is ["vgg"]; it takes *'),
         ("seed: 3", "workers: 0", 1, "workers is 0; it takes auto or a whole number, at least 1*"),
         ("seed: 3", "study: a/b", 1, 'study is "a/b"; *letters, digits*'),
@@ -705,8 +716,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (line,) = refused("fashion-mni")
     assert line.startswith("fashion-mni is neither a file nor a shipped config")
     assert all(name in line for name in shipped_configs())
-    assert line.endswith("Did you mean fashion-mini?")
-    assert "Did you mean" not in refused("qqq.yaml")[0]
+    assert line.endswith("; did you mean fashion-mini?")
+    assert "did you mean" not in refused("qqq.yaml")[0]
     assert "is a folder" in refused(tmp_path)[0]
 
 

@@ -103,7 +103,10 @@ SPACE = "space: {prune.ratio: [0.5, 0.9]}"
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["sampler: tep", "trials: 2"], 'search.sampler is "tep"; it takes tpe, nsga2, nsga3, gp, random or'),
+        (
+            ["sampler: tep", "trials: 2"],
+            'search.sampler is "tep"; did you mean tpe? It takes tpe, nsga2, nsga3, gp, random or',
+        ),
         (["sampler: grid", "args: {a: 1}"], 'search.args is {"a": 1}, but a grid takes none; remove it.'),
         (["args: {seed: 1}", "trials: 2"], "search.args.seed is not needed: all draws depend on the seed"),
         (["path: .", "trials: 2"], "but only a sampler of yours is looked for; remove it."),
