@@ -13,39 +13,46 @@ from slimnet.wording import file_size, plural
 MOST_CLASSES = 30  # named in the card; all are in the files
 
 _RESIZES = {
-    "crop": ("ImageOps.fit(picture, ({width}, {height}), Image.Resampling.BILINEAR)", "Image, ImageOps"),
-    "pad": ("ImageOps.pad(picture, ({width}, {height}), Image.Resampling.BILINEAR)", "Image, ImageOps"),
-    "stretch": ("picture.resize(({width}, {height}), Image.Resampling.BILINEAR)", "Image"),
-    "pool": ("picture.resize(({width}, {height}), Image.Resampling.BOX)", "Image"),
+    "crop": "ImageOps.fit({picture}, ({width}, {height}), Image.Resampling.BILINEAR)",
+    "pad": "ImageOps.pad({picture}, ({width}, {height}), Image.Resampling.BILINEAR)",
+    "stretch": "{picture}.resize(({width}, {height}), Image.Resampling.BILINEAR)",
+    "pool": "{picture}.resize(({width}, {height}), Image.Resampling.BOX)",
 }
 
-_ONNX = """\
+# As `slimnet.data.pictures` reads them.
+_PICTURE = """\
+picture = ImageOps.exif_transpose(Image.open("picture.png"))
+if picture.mode.startswith("I"):  # 16 bits, of which the upper 8 are taken
+    picture = picture.point(lambda value: value / 256).convert("L")
+if picture.has_transparency_data:  # which shows white
+    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+pixels = np.asarray({resized}, np.{dtype}).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2)
+"""
+
+_ONNX = f"""\
 import json
 import numpy as np
 import onnxruntime
-from PIL import {imports}
+from PIL import Image, ImageOps
 
-session = onnxruntime.InferenceSession("{file}")
+session = onnxruntime.InferenceSession("{{file}}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-picture = Image.open("picture.png").convert("{mode}")
-pixels = np.asarray({resized}, np.{dtype}).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2)
-scores = session.run(None, {{"input": {prepared}}})[0]
+{_PICTURE}\
+scores = session.run(None, {{{{"input": {{prepared}}}}}})[0]
 print(classes[scores[0].argmax()])
 """
 
-_PROGRAM = """\
+_PROGRAM = f"""\
 import json
 import numpy as np
 import torch
-from PIL import {imports}
+from PIL import Image, ImageOps
 
-texts = {{"metadata.json": ""}}
-network = torch.export.load("{file}", extra_files=texts).module()
+texts = {{{{"metadata.json": ""}}}}
+network = torch.export.load("{{file}}", extra_files=texts).module()
 classes = json.loads(texts["metadata.json"])["classes"]
-picture = Image.open("picture.png").convert("{mode}")
-pixels = np.asarray({resized}, np.{dtype}).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2)
-scores = network(torch.from_numpy({prepared}))
-print(classes[scores[0].argmax()])
+{_PICTURE}\
+print(classes[network(torch.from_numpy({{prepared}}))[0].argmax()])
 """
 
 _CODE = {"onnx": _ONNX, "pt2": _PROGRAM}
@@ -117,12 +124,11 @@ def _files(files: Sequence[Exported]) -> str:
 def _without_slimnet(one: Exported, artifact: Artifact) -> str:
     p = artifact.preprocessing
     channels, height, width = p.image_shape
-    resized, imports = _RESIZES.get(p.resize, _RESIZES["stretch"])
+    mode = "L" if channels == 1 else "RGB"
+    resized = _RESIZES.get(p.resize, _RESIZES["stretch"])
     code = _CODE[one.format.name].format(
         file=one.path.name,
-        imports=imports,
-        mode="L" if channels == 1 else "RGB",
-        resized=resized.format(width=width, height=height),
+        resized=resized.format(picture=f'picture.convert("{mode}")', width=width, height=height),
         height=height,
         width=width,
         channels=channels,

@@ -98,7 +98,8 @@ def export_command(
     else:
         check_factories(record.config, study.facts.networks)
     console = Console()
-    store, found = Store(runs, record.config.stages), list[tuple[int, Exported]]()
+    store = Store(runs, record.config.stages)
+    found: list[tuple[int, Exported]] = []
     with tidied():
         for trial in trials:
             artifact, test = open_trial(record, trial, store, data_dir, pixels=taken, check=check)

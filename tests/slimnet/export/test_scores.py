@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 import slimnet
 from slimnet.cli import main
 from slimnet.data import Images, eval_batches, load_dataset, split
+from slimnet.data.pictures import read_picture
 from slimnet.export import aside, files
 from slimnet.export.artifact import Artifact
 
@@ -132,6 +133,30 @@ def test_the_code_in_the_card_works_without_slimnet(
     alone = f"import sys\nsys.modules['slimnet'] = sys.modules['sweeps'] = None\n{code}"
     result = subprocess.run([sys.executable, "-c", alone], cwd=out, text=True, capture_output=True)
     assert result.stdout.strip() == splits.classes[label], result.stderr
+
+
+def test_the_card_reads_pictures_as_training_does(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert give("export", str(trained), str(tmp_path / "out"), "--format", "pt2", "--no-check") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    reading = re.search(r"^picture = .*?^pixels = .*?\n", card, re.DOTALL | re.MULTILINE)
+    assert reading is not None
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 42, 4), np.uint8)
+    held = Image.Exif()
+    held[0x0112] = 6  # with its right side up
+    pictures = {
+        "turned": (Image.fromarray(pixels[..., :3]), {"exif": held}),
+        "transparent": (Image.fromarray(pixels), {}),
+        "of 16 bits": (Image.fromarray(pixels[..., :2].copy().view(np.uint16)[..., 0]), {}),
+    }
+    monkeypatch.chdir(tmp_path)
+    for kind, (picture, options) in pictures.items():
+        picture.save("picture.png", **options)
+        scope: dict[str, Any] = {"np": np, "Image": Image, "ImageOps": ImageOps}
+        exec(reading[0], scope)
+        expected = read_picture(Path("picture.png"), (14, 14), 1, "pool")
+        assert np.abs(scope["pixels"][0, 0] - expected[..., 0]).max() <= 1, kind  # which "pool" rounds twice
 
 
 def test_a_file_that_scores_otherwise_is_not_kept(

@@ -176,8 +176,14 @@ def test_of_equal_scores_the_one_that_emits_least_goes_first() -> None:
         ({"ratio": 0.5, "min_channels": 0}, "min_channels is 0"),
         ({"ratio": "0.5"}, "ratio is '0.5'; it is a number"),
         ({"ratio": 0.5, "min_channels": 2.5}, r"min_channels is 2\.5; it is a whole number"),
-        ({"ratio": 0.5, "score": "gamma_weight"}, "score is 'gamma_weight'; it is one of 'gamma', 'gamma-w"),
-        ({"ratio": 0.5, "threshold_over": "per-layer"}, "threshold_over is 'per-layer'; it is one of"),
+        (
+            {"ratio": 0.5, "score": "gamma_weight"},
+            "score is 'gamma_weight'; did you mean gamma-weight\\? It is one of 'gamma', 'gamma-w",
+        ),
+        (
+            {"ratio": 0.5, "threshold_over": "per-layer"},
+            "threshold_over is 'per-layer'; did you mean layer\\? It is one of",
+        ),
         (
             {"ratio": 0.5, "threshold_over": "all", "score": np.zeros(2)},
             'threshold_over="all" goes with a ratio',
