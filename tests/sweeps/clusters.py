@@ -9,6 +9,7 @@ from typing import Any
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported
 os.environ.setdefault("RAY_AUTH_TOKEN", "of-the-tests-of-slimnet")
+os.environ.setdefault("RAY_health_check_period_ms", "300")  # of the five questions to a node that has died
 
 from ray.cluster_utils import Cluster as Nodes
 

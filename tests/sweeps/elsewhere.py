@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unmirrored import NoMirror
+
 from benchmarks import instant
 from sweeps.config import Config, load_config
 from sweeps.console import Console
@@ -57,7 +59,7 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
         study = make_study(folder, config, "float32", machine="")
         keep_config(folder, config)
-        state, sampling, mirror = resume(study, config, self.runs)
+        state, sampling, _ = resume(study, config, self.runs)
         executor = executor or InlineExecutor(compute, workers)
         tracker, quiet = Tracker(folder, Mode("disabled", "")), Console(quiet=True)
-        return Driver(state, study, sampling, mirror, executor, tracker, quiet, interruption).run()
+        return Driver(state, study, sampling, NoMirror(), executor, tracker, quiet, interruption).run()

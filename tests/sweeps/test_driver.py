@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+from unmirrored import NoMirror
 
 from benchmarks import instant
 from slimnet.errors import SlimnetError
@@ -31,7 +32,7 @@ from sweeps.retry import forget_failures
 from sweeps.stages import Stage, StageFolder, Store, chain
 from sweeps.state import State, read_study
 from sweeps.study import Facts, Study, make_study, open_study
-from sweeps.study.mirror import Mirroring
+from sweeps.study.mirror import Mirroring, patiently
 from sweeps.tracking import Tracker
 from sweeps.tracking.mode import Mode
 
@@ -52,6 +53,7 @@ class Runner:
     runs: Path
     computed: Counter[str] = field(default_factory=Counter)
     machine: str = ""  # without one, no latency is measured
+    optuna: bool = False  # whether Optuna's study is kept, for tests that look at it
     names: list[str] = field(default_factory=list)
 
     def run(
@@ -63,16 +65,17 @@ class Runner:
         interruption: Interruption | None = None,
         wrap: Callable[[InlineExecutor], InlineExecutor] = lambda executor: executor,
         track: Callable[[Path, Mode], Tracker] = Tracker,
-        mirrored: Callable[[Mirroring], Mirroring] = lambda mirror: mirror,
+        mirror: Mirroring | None = None,
     ) -> StudyRecord:
         folder = self.runs / settings.study
         folder.mkdir(parents=True, exist_ok=True)
         study = make_study(folder, settings, "float32", machine=self.machine)
-        state, sampling, mirror = resume(study, settings, self.runs)
+        state, sampling, kept = resume(study, settings, self.runs)
+        mirror = mirror or (kept if self.optuna else NoMirror())
         executor = wrap(InlineExecutor(self._counted(compute), workers))
         quiet, off = Console(quiet=True), track(folder, Mode("disabled", ""))
         interruption = interruption or Interruption()
-        return Driver(state, study, sampling, mirrored(mirror), executor, off, quiet, interruption).run()
+        return Driver(state, study, sampling, mirror, executor, off, quiet, interruption).run()
 
     def _counted(self, compute: Compute) -> Compute:
         def count(job: Job, place: Place, watch: Watch) -> bool:
@@ -148,7 +151,7 @@ def test_a_study_without_its_record_and_database_is_rebuilt_from_its_stages(
     runner: Runner, sampler: str
 ) -> None:
     before = runner.run(config(sampler=sampler, trials=15))
-    for name in ("study.json", "trials.jsonl", "study.db"):
+    for name in ("study.json", "trials.jsonl"):
         (runner.runs / "smoke" / name).unlink()
     runner.names.clear()
     again = runner.run(config(sampler=sampler, trials=15))
@@ -159,7 +162,7 @@ def test_a_study_without_its_record_and_database_is_rebuilt_from_its_stages(
 
 @pytest.mark.parametrize("damaged", ["study.json", "study.db"])
 def test_what_a_study_fixed_when_it_began_is_in_two_files(runner: Runner, damaged: str) -> None:
-    runner.machine = "a processor"
+    runner.machine, runner.optuna = "a processor", True
     before = pareto_table(runner.run(config()))
     facts = open_study(runner.runs / "smoke", config()).facts
     path = runner.runs / "smoke" / damaged
@@ -171,6 +174,7 @@ def test_what_a_study_fixed_when_it_began_is_in_two_files(runner: Runner, damage
 
 
 def test_a_study_with_neither_file_begins_anew_from_its_stages(runner: Runner) -> None:
+    runner.optuna = True
     before = pareto_table(runner.run(config()))
     (runner.runs / "smoke" / "study.json").unlink()
     (runner.runs / "smoke" / "study.db").write_bytes(b"garbage" * 1000)
@@ -181,6 +185,7 @@ def test_a_study_with_neither_file_begins_anew_from_its_stages(runner: Runner) -
 
 
 def test_optuna_has_every_trial_with_its_values(runner: Runner) -> None:
+    runner.optuna = True
     study = runner.run(config())
     found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
     assert [trial.state.name for trial in found.trials] == ["COMPLETE"] * 12
@@ -197,6 +202,7 @@ def test_optuna_has_every_trial_with_its_values(runner: Runner) -> None:
 
 
 def test_optuna_has_the_reason_of_a_failure(runner: Runner) -> None:
+    runner.optuna = True
     study = runner.run(config(trials=4), compute=failing("prune"))
     found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
     assert [trial.state.name for trial in found.trials] == ["FAIL"] * 4
@@ -209,6 +215,7 @@ def test_a_field_that_goes_by_another_is_run_recorded_and_shown(runner: Runner) 
         "sparse.penalty: [l1, proximal, polarization], prune.ratio: [0.3, 0.5]}"
     )
     settings = config(f"search.space={space}", "sparse.lambda=0.01", sampler="tpe", trials=12)
+    runner.optuna = True
     study = runner.run(settings)
     assert [trial.state for trial in study.trials] == ["complete"] * 12
     strengths = {(trial.config.sparse.penalty, trial.strength) for trial in study.trials}
@@ -408,6 +415,7 @@ def test_controls_and_repeats_are_measured_too(runner: Runner) -> None:
 
 def test_trials_that_are_judged_by_latency_wait_for_it(runner: Runner) -> None:
     settings = config("search.objectives={val_accuracy: maximize, latency_ms: minimize}", sampler="tpe")
+    runner.optuna = True
     study = measured(runner).run(settings, workers=2)
     assert [trial.state for trial in study.trials] == ["complete"] * 12
     assert Counter(runner.names)["latency"] == 1 + len({trial.stages[-1].key for trial in study.trials})
@@ -437,6 +445,7 @@ def test_a_limit_keeps_trials_off_the_front(runner: Runner) -> None:
 def test_constraints_keep_trials_off_the_front_and_reach_optuna(runner: Runner) -> None:
     wanted = "search.constraints={params: <= 20000, val_accuracy: '>= 0.84'}"
     settings = config(wanted, sampler="tpe")
+    runner.optuna = True
     study = runner.run(settings)
     facts = [trial.facts() for trial in study.trials]
     kept = [one["params"] <= 20_000 and one["val_accuracy"] >= 0.84 for one in facts]
@@ -464,6 +473,7 @@ def test_a_failed_measurement_fails_no_trial_that_is_not_judged_by_it(runner: Ru
 
 def test_a_failed_measurement_fails_the_trials_that_are_judged_by_it(runner: Runner) -> None:
     settings = config("search.objectives={val_accuracy: maximize, file_bytes: minimize}", trials=4)
+    runner.optuna = True
     study = measured(runner).run(settings, compute=failing("latency"))
     assert {trial.reason for trial in study.trials} == {"latency: the loss became nan"}
     assert retry(runner.runs, settings, []) == [0, 1, 2, 3]
@@ -986,6 +996,7 @@ def test_a_stage_whose_network_is_damaged_is_computed_again_for_those_that_need_
 
 def test_a_study_of_an_earlier_version_goes_on_under_its_points(runner: Runner) -> None:
     """Its record was the Optuna study alone."""
+    runner.optuna = True
     before = runner.run(config(trials=6))
     folder = runner.runs / "smoke"
     uid = json.loads((folder / "study.json").read_text())["uid"]
@@ -1044,18 +1055,15 @@ def test_signals_end_the_wait_for_a_storage_of_trials_that_is_slow(
     monkeypatch.setattr(Console, "note", lambda self, text: told.append(text))
     interruption, waited = Interruption(), []
 
-    def slow(mirror: Mirroring) -> Mirroring:
-        def close(wait_on: Callable[[str], bool]) -> list[str]:
+    class Slow(NoMirror):
+        def close(self, wait_on: Callable[[str], bool] = patiently) -> list[str]:
             waited.append(wait_on("a database"))
             for _ in range(2):
                 interruption.note(signal.SIGINT)
                 waited.append(wait_on("a database"))
             return []
 
-        monkeypatch.setattr(mirror, "close", close)
-        return mirror
-
-    runner.run(config(), interruption=interruption, mirrored=slow)
+    runner.run(config(), interruption=interruption, mirror=Slow())
     assert waited == [True, patience > 0, False]
     waiting = [text for text in told if text.startswith("waiting")]
     assert waiting == [

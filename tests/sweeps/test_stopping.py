@@ -210,7 +210,7 @@ def test_interrupted_again_and_again_a_sweep_stops_the_same(
 
 def test_a_study_without_its_record_is_rebuilt_with_the_same_ends(runner: Runner) -> None:
     before = runner.run(judging("tpe"))
-    for name in ("study.json", "trials.jsonl", "ends.jsonl", "study.db"):
+    for name in ("study.json", "trials.jsonl", "ends.jsonl"):
         (runner.runs / "smoke" / name).unlink()
     runner.names.clear()
     again = runner.run(judging("tpe"))
@@ -344,6 +344,7 @@ def test_accuracies_that_are_not_measured_are_not_judged(
 
 
 def test_optuna_has_it_as_pruned_with_the_reason_and_the_sampler_an_estimate(runner: Runner) -> None:
+    runner.optuna = True
     study = runner.run(judging("tpe"))
     found = optuna.load_study(study_name="smoke", storage=f"sqlite:///{runner.runs / 'smoke' / 'study.db'}")
     for trial in study.stopped:

@@ -482,7 +482,8 @@ def test_what_a_server_refuses_or_a_line_breaks_is_sent_again_and_readers_see_wh
         return record.state, record.epochs_done
 
     monkeypatch.setattr(s3.line, "fault", fault)
-    monkeypatch.setattr(remotes, "LONGEST_PAUSE", 1.0)
+    for name, seconds in {"PATIENCE": 3.0, "PAUSE": 0.1, "LONGEST_PAUSE": 1.0}.items():
+        monkeypatch.setattr(remotes, name, seconds)
     with one.hold(stop.is_set, said.append) as alone:
         assert alone
         train(one, 1)

@@ -205,12 +205,15 @@ def test_no_server_means_offline(study_dir: Path, server: FakeWandb, wait: Wait)
     assert written == {run_id(name) for name in (0, 1, "dense", "study")}
 
 
-def test_a_server_that_dies_loses_nothing(study_dir: Path, server: FakeWandb, wait: Wait) -> None:
-    wait(15)  # a run ends by what it was opened with
+def test_a_server_that_dies_loses_nothing(
+    study_dir: Path, server: FakeWandb, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sdk, "FINISH_TIMEOUT", 5)  # a run ends by what it was opened with
     tracker = Tracker(study_dir, ONLINE)
     tracker.update(study(trial(0, 2, False, 0)))
     wait_for(lambda: steps(server, 0) == [0, 1])
     server.stop()
+    wait(5)
     record = study(trial(0), trial(1))
     tracker.update(record)
     warnings = tracker.close(timeout=PATIENCE)

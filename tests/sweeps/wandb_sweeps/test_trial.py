@@ -25,6 +25,21 @@ ROWS = 2 + 1 + 1  # epochs of sparse training, pruning, epochs of fine-tuning
 POINT = {"sparse.lambda": 0.005, "prune.ratio": 0.5}
 
 
+AGENT = """
+import sys
+from wandb import wandb_agent
+from wandb.cli.cli import cli
+
+wandb_agent.Agent.POLL_INTERVAL = 0.2  # seconds between two looks at its run, instead of five
+cli(["agent", *sys.argv[1:]])
+"""
+IMPATIENT = """
+from wandb.sdk.lib import run_stopping
+
+run_stopping.RunStopChecker.__init__.__kwdefaults__["poll_interval"] = 0.2  # seconds, instead of fifteen
+"""
+
+
 def agent(tmp_path: Path) -> None:
     """Run an agent until the server has no run for it."""
     work = tmp_path / "work"
@@ -33,7 +48,7 @@ def agent(tmp_path: Path) -> None:
     with (
         log.open("w") as out,  # no pipe, which a trial that outlives its agent would hold open
         subprocess.Popen(
-            [sys.executable, "-m", "wandb", "agent", "me/slimnet/sweep1"],
+            [sys.executable, "-c", AGENT, "me/slimnet/sweep1"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests" / "sweeps")))},
             cwd=work,
             stdout=out,
@@ -113,7 +128,7 @@ def test_an_agent_runs_a_trial_shares_stages_and_goes_on(
     assert status == 0, err
     (sweep,) = server.sweeps
     assert sweep["command"][2:5] == ["-m", "sweeps", "wandb-trial"]
-    sweep["command"][2:4] = ["-c", "import swift; swift.main()"]
+    sweep["command"][2:4] = ["-c", IMPATIENT + "import swift; swift.main()"]
 
     server.give_out("abc", POINT)
     server.give_out("abc", POINT)  # as after a preemption
@@ -146,6 +161,7 @@ def test_a_run_that_hyperband_stops_ends_after_its_epoch_and_is_told_as_stopped(
     (sweep,) = server.sweeps
     assert sweep["early_terminate"] == {"type": "hyperband", "min_iter": 250, "eta": 3}
     sweep["early_terminate"]["min_iter"] = 1
+    sweep["command"][2:4] = ["-c", IMPATIENT + "from sweeps.__main__ import main; main()"]
     server.runs["best"] = ServerRun("best", "me/slimnet", history=[{"val_accuracy": 1.0}])
 
     server.give_out("worse", POINT)
