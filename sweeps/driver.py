@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slimnet.wording import duration
 from sweeps.console import Console
-from sweeps.executors import Event, Executor
+from sweeps.executors import Event, Executor, ExecutorDiedError
 from sweeps.interruption import Interruption
 from sweeps.jobs import Job
 from sweeps.overview import Overview, news
@@ -109,6 +109,10 @@ class Driver:
                 progress = self._progress()
                 self._console.show(progress)
                 self._published.write(progress)
+        except ExecutorDiedError as error:
+            if not self._interruption.level:
+                raise
+            self._console.error(str(error))  # the user, or a batch system, has ended this run before
         finally:
             self._executor.close()  # stages are still running after an error
             self._published.remove()

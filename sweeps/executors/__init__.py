@@ -1,5 +1,5 @@
 """Executors, which compute stages: the interface that the driver uses, and its implementations."""
 
-from sweeps.executors.base import Event, Executor
+from sweeps.executors.base import Event, Executor, ExecutorDiedError
 
-__all__ = ["Event", "Executor"]
+__all__ = ["Event", "Executor", "ExecutorDiedError"]

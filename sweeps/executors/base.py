@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from slimnet.errors import SlimnetError
 from sweeps.jobs import Job
 
 EventKind = Literal["alive", "step", "epoch", "warning", "done", "stopped", "failed", "lost", "blocked"]
@@ -42,6 +43,10 @@ class Event:
     def ends(self) -> bool:
         """Whether this is the last event of this start of the stage."""
         return self.kind in ("done", "stopped", "failed", "lost", "blocked")
+
+
+class ExecutorDiedError(SlimnetError):
+    """What the stages are computed with is gone for good, and they with it."""
 
 
 class Executor(Protocol):

@@ -18,7 +18,8 @@ from slimnet.wording import first_line
 from sweeps.executors import processes
 from sweeps.executors.base import Event
 from sweeps.executors.ray_actor import Misplaced, Numbered, Spot, StageActor
-from sweeps.executors.ray_cluster import NAMESPACE, Cluster, gist, is_placed, node_of, nodes
+from sweeps.executors.ray_cluster import NAMESPACE, Cluster, gist
+from sweeps.executors.ray_head import living_nodes
 from sweeps.executors.reporting import ALIVE_EVERY, BESIDE, Compute
 from sweeps.jobs import Job, Place
 
@@ -130,7 +131,7 @@ class RayExecutor:
     def start(self, job: Job) -> str:
         """Start a stage, or take it up where a driver before this one has started it and died."""
         job = replace(job, store=job.store.absolute())  # the node has another working folder
-        actor = self._actor(job)
+        actor = self._cluster.head.answer(self._actor, job)
         call = actor.where.remote(self._name)
         self._running[job.key] = _Running(job, actor, call, known=job.known_epochs)
         return f"Ray with {self._cluster.share}"
@@ -190,7 +191,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """End all processes that no other driver needs, also those that wait for a place."""
-        silent = self._cluster.is_silent()  # then only those that have a place can be told
+        silent = self._cluster.head.is_silent()  # then only those that have a place can be told
         running = [one for one in self._running.values() if one.spot or not silent]
         left = {self._leave(one): one.actor for one in running}
         if left:
@@ -259,7 +260,7 @@ class RayExecutor:
 
     def _leave(self, running: _Running) -> Any:
         """End the process of a stage, unless another driver listens; returns a call that ends with that."""
-        if running.spot or is_placed(running.actor):
+        if running.spot or self._cluster.head.has_placed(running.actor):
             return running.actor.leave.remote(self._name, "end")
         ray.kill(running.actor)  # other drivers that wait for it make another
         return running.actor.where.remote(self._name)
@@ -277,7 +278,8 @@ class RayExecutor:
         job = running.job
         died = isinstance(error, RayActorError) and not error.actor_init_failed
         if died and not running.spot and not running.end and running.made <= ANEW:
-            running.actor, running.made = self._actor(job), running.made + 1
+            running.actor = self._cluster.head.answer(self._actor, job)
+            running.made += 1
             self._ask(running)
             return []
         log = self._log(job)
@@ -302,7 +304,7 @@ class RayExecutor:
                 key, "failed", reason=f"Ray could not start it ({first_line(error)})", detail=str(error)
             )
         ray.kill(running.actor)  # in whose place there may be one that answers nothing but errors
-        node, host = node_of(running.actor)
+        node, host = self._cluster.head.node_of(running.actor)
         reason = f"Ray could not start it on {host} ({gist(str(error))})"
         return self._avoid(running, node, Event(key, "lost", reason=reason, detail=str(error)))
 
@@ -324,7 +326,8 @@ class RayExecutor:
         text, spot = str(error), running.spot
         if spot is None:
             return f"Ray lost it before it began ({first_line(error)})"
-        if "node has died" in text or spot.node not in {node["NodeID"] for node in nodes()}:
+        living = {node["NodeID"] for node in self._cluster.head.answer(living_nodes)}
+        if "node has died" in text or spot.node not in living:
             return f"its node {spot.host} died"
         memory = "; the node was low on memory" if "memory" in text.lower() else ""
         return f"its process on {spot.host} died{memory}"

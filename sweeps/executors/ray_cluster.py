@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,14 +20,13 @@ import ray
 from ray._private import services
 
 from slimnet.errors import SlimnetError
-from slimnet.invocation import this_command
 from sweeps.config.sections import Executor
 from sweeps.executors import processes
+from sweeps.executors.ray_head import Head, Node, living_nodes, refusal
 
 NAMESPACE = "slimnet"
 REACH, JOIN = 10.0, 40.0  # seconds for a connection, and for Ray to join a cluster
 LOOK_EVERY = 2.0  # seconds between two looks at the nodes
-SILENT = 20.0  # seconds without an answer of the head, after which it is dead; Ray itself ends us after 60
 OBJECTS = 100 * 2**20  # bytes of Ray's store on a cluster that is started here; only messages go through it
 PATIENT, GIVES_UP = 15.0, 600.0  # seconds until a wait for a place is told, and until one in vain is ended
 TERMINAL = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # which reach every process of a terminal
@@ -52,24 +51,26 @@ class Cluster:
     """A Ray cluster that this process has joined.
 
     Attributes:
-        address: of the cluster, for messages.
+        head: its head.
         cpus, gpus: what a stage takes of a node.
-        own: whether it was started here.
     """
 
-    address: str
+    head: Head
     cpus: float
     gpus: float
-    own: bool = False
     _room: dict[str, int] = field(default_factory=dict)  # of each node
     _looked: float = field(default=-LOOK_EVERY)
-    _silent: float | None = None  # since when the head does not answer
+
+    @property
+    def address(self) -> str:
+        """Of its head, for messages."""
+        return self.head.address
 
     def room(self) -> int:
         """How many stages fit on the nodes, whoever uses them now; nodes may come and go.
 
         Raises:
-            SlimnetError: the cluster's head is dead.
+            ExecutorDiedError: the cluster's head is dead, or hangs.
         """
         self._look()
         return sum(self._room.values())
@@ -78,10 +79,6 @@ class Cluster:
         """The ids of the nodes with room for a stage, whoever uses it now."""
         self._look()
         return {node for node, room in self._room.items() if room}
-
-    def is_silent(self) -> bool:
-        """Whether the head does not answer now: what is asked of it would be waited for, at length."""
-        return self._silent is not None or _refusal(self.address) is not None
 
     def ask(self, question: Callable[..., Any], *arguments: Any, note: Note = lambda text: None) -> Any:
         """The answer to a question that needs torch, found on a node, with what a stage would have of it.
@@ -98,14 +95,16 @@ class Cluster:
         task = ray.remote(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1, name=question.__name__
         )(processes.tell)
-        answer = task.remote(question, *arguments)
-        asked, told = time.monotonic(), False
+        answer = self.head.answer(task.remote, question, *arguments)
+        had_room, told = time.monotonic(), False
         while not ray.wait([answer], timeout=LOOK_EVERY)[0]:
-            waited, lacks = time.monotonic() - asked, not self.room()
-            if lacks and waited > PATIENT and not told:
+            now = time.monotonic()
+            if self.room():
+                had_room = now
+            if now - had_room > PATIENT and not told:
                 told = True
                 note(f"{self.lacking()}; waiting for one")
-            if lacks and waited > PATIENT + GIVES_UP:
+            if now - had_room > PATIENT + GIVES_UP:
                 ray.cancel(answer)
                 raise SlimnetError(f"{self.lacking()}; lower executor.gpus_per_stage or cpus_per_stage")
         try:
@@ -135,22 +134,10 @@ class Cluster:
         if now - self._looked < LOOK_EVERY:
             return
         self._looked = now
-        refusal = _refusal(self.address)
-        if refusal is None and self._silent is not None and not _is_ours(self.address):
-            refusal, self._silent = "another one has begun in its place", now - SILENT
-        if refusal is None:
-            self._silent = None
-            self._room = {node["NodeID"]: self._fit(node) for node in nodes()}
-            return
-        self._silent = self._silent or now
-        if now - self._silent >= SILENT:
-            when = "Go on" if self.own else "Once Ray runs again, go on"
-            raise SlimnetError(
-                f"the head of the Ray cluster at {self.address} has died ({refusal}), which ends its stages; "
-                f"every finished epoch is kept. {when} with: {this_command()}"
-            )
+        if (nodes := self.head.nodes()) is not None:
+            self._room = {node["NodeID"]: self._fit(node) for node in nodes}
 
-    def _fit(self, node: dict[str, Any]) -> int:
+    def _fit(self, node: Node) -> int:
         has = node["Resources"]
         fits = [int(has.get(name, 0) / n + 1e-6) for name, n in (("CPU", self.cpus), ("GPU", self.gpus)) if n]
         return min(fits)
@@ -184,39 +171,17 @@ def join(wish: Executor, *, gpus: bool) -> Cluster:
             ray.init(address=address, **options)
     each = wish.gpus_per_stage
     if each == "auto":
-        has_gpus = gpus and any(node["Resources"].get("GPU") for node in nodes())
+        has_gpus = gpus and any(node["Resources"].get("GPU") for node in living_nodes())
         each = has_gpus * _part(wish.gpu_share)
     elif not gpus and each:
         raise SlimnetError("executor.gpus_per_stage is set, but device is cpu; use 0, or another device")
-    return Cluster(ray.get_runtime_context().gcs_address, wish.cpus_per_stage, each, own=address is None)
+    head = Head(ray.get_runtime_context().gcs_address, own=address is None)
+    return Cluster(head, wish.cpus_per_stage, each)
 
 
 def _part(share: int) -> float:
     """What each of so many stages has of a GPU; Ray rounds to four digits, and all of them have to fit."""
     return 10_000 // share / 10_000
-
-
-def nodes() -> list[dict[str, Any]]:
-    """The living nodes."""
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def is_placed(actor: Any) -> bool:
-    """Whether Ray has found an actor a place, and it has begun there."""
-    return bool(_facts(actor).get("State") == "ALIVE")
-
-
-def node_of(actor: Any) -> tuple[str, str]:
-    """The id and the address of the node that an actor is or was on; an empty id where Ray knows none."""
-    address = _facts(actor).get("Address", {})
-    return address.get("NodeID", ""), address.get("IPAddress") or "a node"
-
-
-def _facts(actor: Any) -> dict[str, Any]:
-    """What Ray's head knows of an actor; its public interface for that needs a dashboard."""
-    with suppress(AttributeError, ValueError):
-        return dict(ray._private.state.actors(actor._actor_id.hex()) or {})
-    return {}
 
 
 def _address_of(wish: str) -> str | None:
@@ -234,7 +199,7 @@ def _address_of(wish: str) -> str | None:
         found = str(services.get_ray_address_from_environment("auto", None))
     except ConnectionError:
         return None
-    return found if _refusal(found) is None else None
+    return None if refusal(found) == os.strerror(errno.ECONNREFUSED) else found
 
 
 def _reachable(address: str) -> str:
@@ -276,27 +241,8 @@ def _check_port(address: str) -> None:
             f"the address of the Ray cluster is {address}; write HOST:PORT of its head, or auto, as "
             "executor.address or RAY_ADDRESS"
         )
-    refusal = _refusal(address, REACH)
-    if refusal is not None:
-        raise _unreachable(address, refusal)
-
-
-def _refusal(address: str, seconds: float = 2.0) -> str | None:
-    """Why nobody takes a connection at HOST:PORT; None if somebody does, within some seconds."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-    except (OSError, OverflowError) as error:
-        return getattr(error, "strerror", None) or str(error)
-    return None
-
-
-def _is_ours(address: str) -> bool:
-    """Whether the head at an address is of the cluster that was joined; Ray aborts where another is asked."""
-    with suppress(AttributeError, ray.exceptions.RayError):
-        here = ray._raylet.GcsClient(address=address).cluster_id
-        return bool(here == ray._private.worker.global_worker.gcs_client.cluster_id)
-    return False
+    if refused := refusal(address, REACH):
+        raise _unreachable(address, refused)
 
 
 def _unreachable(address: str, reason: str) -> SlimnetError:

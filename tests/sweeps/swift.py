@@ -60,12 +60,12 @@ def run_on_ray(address: str) -> None:
     import clusters  # noqa: F401 - sets the token
     from ray._private import services
 
-    from sweeps.executors import ray, ray_cluster
+    from sweeps.executors import ray, ray_head
     from sweeps.executors.ray_cluster import Cluster
 
     if address == "auto":
         services.find_gcs_addresses = cache(set)  # as if no cluster of others were on this machine
-        ray_cluster.SILENT = 2.0
+        ray_head.SILENT = 2.0
     sys.argv += ["--executor", "ray", "--set", f"executor.address={address}"]
     Cluster.ask = lambda self, question, *arguments, note: FOUND  # type: ignore[method-assign]
     ray.RayExecutor = partial(ray.RayExecutor, compute=gated)  # type: ignore[misc, assignment]

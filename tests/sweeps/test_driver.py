@@ -21,6 +21,7 @@ from sweeps import driver
 from sweeps.config import Config, load_config, resolve
 from sweeps.console import Console
 from sweeps.driver import Driver
+from sweeps.executors import Event, ExecutorDiedError
 from sweeps.executors.inline import PLACE, InlineExecutor
 from sweeps.executors.reporting import Compute
 from sweeps.interruption import Interruption
@@ -1069,3 +1070,29 @@ def test_signals_end_the_wait_for_a_storage_of_trials_that_is_slow(
     assert waiting == [
         "waiting for a database, which lacks the last trials; Ctrl-C leaves them to the next run"
     ]
+
+
+def test_an_executor_that_dies_ends_a_run_with_its_error_but_one_that_was_interrupted_as_such(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Console, "error", lambda self, text: said.append(text))
+    interruption = Interruption()
+
+    def dying(executor: InlineExecutor, *signals: int) -> InlineExecutor:
+        def poll(timeout: float) -> list[Event]:
+            for number in signals:
+                interruption.note(number)
+            raise ExecutorDiedError("the head has died")
+
+        monkeypatch.setattr(executor, "poll", poll)
+        return executor
+
+    with pytest.raises(ExecutorDiedError, match="the head has died"):
+        runner.run(config(), interruption=interruption, wrap=dying)
+    assert said == []
+    study = runner.run(
+        config(), interruption=interruption, wrap=lambda executor: dying(executor, signal.SIGINT)
+    )
+    assert not study.ended
+    assert said == ["the head has died"]

@@ -10,21 +10,22 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from elsewhere import Runner
-from running import PATIENCE, Command, children, swift, wait_until, wait_until_gone
+from running import PATIENCE, Command, children, gated, swift, wait_until, wait_until_gone
 
 from benchmarks import instant
 from slimnet.errors import SlimnetError
 from sweeps.config import load_config, resolve
-from sweeps.executors import Event
+from sweeps.executors import Event, ExecutorDiedError
 from sweeps.jobs import Job, Place, Watch
 from sweeps.machine import core_count
 from sweeps.outputs import pareto_table
@@ -249,6 +250,33 @@ def test_a_measurement_is_alone_on_its_node(cluster: Any, tmp_path: Path) -> Non
         events_until(executor, an_epoch_of(stages[beside.index(True)]))
 
 
+def test_a_measurement_begins_beside_others_that_do_not_rest_in_time_and_says_so(
+    cluster: Any, tmp_path: Path
+) -> None:
+    from sweeps.executors.ray import RayExecutor
+
+    measured, others = sparse_stage(1), [sparse_stage(ENDLESS + number) for number in range(3)]
+    latency, restless = latency_stage(measured, "here"), {stage.key for stage in others}
+
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        if job.key in restless:
+            watch.warning("its first epoch takes for ever")
+            threading.Event().wait()
+        return instant.compute(job, place, watch)
+
+    shared = replace(cluster, cpus=0.5)  # two places on each of the two nodes
+    with closing(RayExecutor(shared, Place("cpu", 1), patience=0.1, compute=compute)) as executor:
+        start(executor, tmp_path, measured)
+        events_until(executor, lambda event: event.kind == "done")
+        for stage in others:
+            start(executor, tmp_path, stage)
+            events_until(executor, lambda event: event.kind == "warning")
+        start(executor, tmp_path, latency)
+        warning, end = (e for e in events_until(executor, lambda event: event.ends) if e.kind != "alive")
+    assert (warning.key, warning.kind, end) == (latency.key, "warning", Event(latency.key, "done"))
+    assert warning.reason == "others do not rest, so that it is measured beside them"
+
+
 def test_capacity_is_the_room_of_the_nodes_and_as_much_again_which_makes_a_cluster_grow(
     cluster: Any, executor: Any, tmp_path: Path
 ) -> None:
@@ -271,6 +299,24 @@ def test_capacity_is_the_room_of_the_nodes_and_as_much_again_which_makes_a_clust
     assert [(event.key, event.kind) for event in ends if event.ends] == [(waiting, "stopped")]
 
 
+@contextmanager
+def driver_on_ray(runs: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A swift sweep, which is ended with all that it has started if the block does not end it."""
+    with swift(runs, *SHORT, env=environment, anew=True) as process:
+        try:
+            yield process
+        finally:
+            for pid in [process.pid, *children(process)] if process.poll() is None else ():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def head_in(pids: list[int]) -> int:
+    """Which of these processes is Ray's head."""
+    (head,) = (pid for pid in pids if b"/gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return head
+
+
 def fronts(*runs: Path) -> set[str]:
     return {(folder / "smoke" / "pareto.json").read_text() for folder in runs}
 
@@ -289,16 +335,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_cluster_is_started_where_there_is_none_and_its_end_is_one_sentence(
     with_ray: None, tmp_path: Path, undisturbed: Path
 ) -> None:
-    gate = tmp_path / "gate"
-    gate.touch()
     with tempfile.TemporaryDirectory(dir="/tmp") as rays:  # paths of sockets are short
         environment = {"SWIFT_RAY": "auto", "RAY_TMPDIR": rays}
-        first = swift(tmp_path, *SHORT, env=environment, anew=True)
-        wait_until(lambda: bool(list(tmp_path.glob("stages/*/*/history.jsonl"))) or first.poll() is not None)
-        begun = children(first)
-        (head,) = (pid for pid in begun if b"/gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes())
-        os.kill(head, signal.SIGKILL)
-        out, complaints = first.communicate(timeout=PATIENCE)  # Ray's own words come a minute later
+        with gated(tmp_path), driver_on_ray(tmp_path, environment) as first:
+            wait_until(
+                lambda: bool(list(tmp_path.glob("stages/*/*/history.jsonl"))) or first.poll() is not None
+            )
+            begun = children(first)
+            os.kill(head_in(begun), signal.SIGKILL)
+            out, complaints = first.communicate(timeout=PATIENCE)  # Ray's own words come a minute later
         assert "on the Ray cluster at " in out
         assert first.returncode == 2
         said = re.fullmatch(
@@ -310,9 +355,8 @@ def test_a_cluster_is_started_where_there_is_none_and_its_end_is_one_sentence(
         wait_until_gone(begun)
 
         (Path(rays) / "ray" / "ray_current_cluster").write_text(said[1])  # as one that is killed leaves it
-        gate.unlink()
-        again = swift(tmp_path, *SHORT, env=environment, anew=True)
-        _, complaints = again.communicate(timeout=PATIENCE)
+        with driver_on_ray(tmp_path, environment) as again:
+            _, complaints = again.communicate(timeout=PATIENCE)
     assert (again.returncode, complaints) == (0, "")
     assert len(fronts(tmp_path, undisturbed)) == 1
 
@@ -324,19 +368,20 @@ def test_a_driver_that_is_killed_and_begun_again_takes_up_what_still_runs(
     import ray
 
     runs, environment = tmp_path / "runs", {"SWIFT_RAY": nodes.address}
-    runs.mkdir()
-    (runs / "gate").touch()
-    driver = swift(runs, *SHORT, env=environment, anew=True)
-    wait_until(lambda: len(list(runs.glob("stages/*/*/history.jsonl"))) == 2 or driver.poll() is not None)
-
-    driver.send_signal(signal.SIGKILL)
-    _, complaints = driver.communicate(timeout=PATIENCE)
-    actors = ray.util.list_named_actors(all_namespaces=True)
-    assert len(actors) >= 2, complaints
-    again, log = swift(runs, *SHORT, env=environment, anew=True), runs / "smoke" / "driver.log"
-    wait_until(lambda: log.read_text().count(" is taken up on ") == 2 or again.poll() is not None)
-    (runs / "gate").unlink()
-    _, complaints = again.communicate(timeout=PATIENCE)
+    log = runs / "smoke" / "driver.log"
+    with ExitStack() as held:
+        with gated(runs):
+            driver = held.enter_context(driver_on_ray(runs, environment))
+            wait_until(
+                lambda: len(list(runs.glob("stages/*/*/history.jsonl"))) == 2 or driver.poll() is not None
+            )
+            driver.send_signal(signal.SIGKILL)
+            _, complaints = driver.communicate(timeout=PATIENCE)
+            actors = ray.util.list_named_actors(all_namespaces=True)
+            assert len(actors) >= 2, complaints
+            again = held.enter_context(driver_on_ray(runs, environment))
+            wait_until(lambda: log.read_text().count(" is taken up on ") == 2 or again.poll() is not None)
+        _, complaints = again.communicate(timeout=PATIENCE)
 
     assert again.returncode == 0, complaints
     assert log.read_text().count(" is taken up on ") == 2
@@ -371,20 +416,97 @@ def test_a_question_is_answered_on_a_node_as_in_a_process_of_this_machine(cluste
         cluster.ask(signal.raise_signal, signal.SIGKILL)
 
 
+def is_out_of_reach(*address: Any, **options: Any) -> None:
+    raise TimeoutError("timed out")
+
+
 def test_a_head_that_was_out_of_reach_is_asked_again_but_not_another_in_its_place(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.executors import ray_head
+
+    head, heads = replace(cluster.head), [node["NodeID"] for node in cluster.head.nodes()]
+    for is_ours in (True, False):
+        with monkeypatch.context() as away:
+            away.setattr(socket, "create_connection", is_out_of_reach)
+            assert head.nodes() is None
+        assert head.is_silent()
+        if is_ours:
+            assert [node["NodeID"] for node in head.nodes()] == heads
+            assert not head.is_silent()
+    monkeypatch.setattr(ray_head, "_is_ours", lambda address: False)  # Ray would abort this process
+    with pytest.raises(
+        ExecutorDiedError, match=r"has died \(another one has begun in its place\), which ends its"
+    ):
+        head.nodes()
+
+
+def test_a_head_that_is_stopped_is_not_waited_for(
+    nodes: Any, cluster: Any, executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER
+
+    from sweeps.executors import ray_head
+
+    monkeypatch.setattr(ray_head, "ANSWERS", 0.5)
+    monkeypatch.setattr(ray_head, "SILENT", 2.0)
+    stages = [sparse_stage(ENDLESS + number) for number in range(3)]
+    for stage in stages[:2]:
+        start(executor, tmp_path, stage)
+        events_until(executor, an_epoch_of(stage))
+    start(executor, tmp_path, stages[2])  # which waits for a place
+    head = nodes.head_node.all_processes[PROCESS_TYPE_GCS_SERVER][0].process.pid
+    os.kill(head, signal.SIGSTOP)
+    try:
+        with pytest.raises(ExecutorDiedError, match=r"the head of .* has not answered for 2 seconds, which"):
+            executor.stop(stages[2].key)
+        executor.close()
+        other = replace(cluster, head=replace(cluster.head))
+        with pytest.raises(ExecutorDiedError, match=r"the head of .* has not answered for 2 seconds, which"):
+            wait_until(lambda: other.room() > 2)  # which it never has
+        assert ray_head.hangs()
+    finally:
+        os.kill(head, signal.SIGCONT)
+    wait_until(lambda: not ray_head.hangs())
+    wait_until(lambda: cluster.room() == 2 and not cluster.head.is_silent())
+
+
+def test_a_head_of_this_machine_that_does_not_answer_is_not_taken_for_none(
+    with_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private import services
+
+    from sweeps.config.sections import Executor
+    from sweeps.executors import ray_cluster
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *given: "10.0.0.1:6379")
+    monkeypatch.setattr(socket, "create_connection", is_out_of_reach)
+    monkeypatch.setattr("ray.init", lambda *given, **options: pytest.fail("it was joined"))
+    with pytest.raises(SlimnetError, match=r"at 10\.0\.0\.1:6379 cannot be joined \(timed out\)"):
+        ray_cluster.join(Executor(kind="ray"), gpus=False)
+
+
+def test_a_question_waits_for_a_place_from_when_there_is_none(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sweeps.executors import ray_cluster
 
-    away, still_away = (replace(cluster, _silent=time.monotonic(), _looked=-10.0) for _ in range(2))
-    assert away.is_silent()
-    assert away.room() == 2
-    assert not away.is_silent()
-    monkeypatch.setattr(ray_cluster, "_is_ours", lambda address: False)  # Ray would abort this process
-    with pytest.raises(
-        SlimnetError, match=r"has died \(another one has begun in its place\), which ends its"
-    ):
-        still_away.room()
+    for name, seconds in (("LOOK_EVERY", 0.05), ("PATIENT", 0.0), ("GIVES_UP", 0.5)):
+        monkeypatch.setattr(ray_cluster, name, seconds)
+    began = time.monotonic()
+    lacking: list[float] = []
+
+    def room(self: Any) -> int:
+        if time.monotonic() - began < 1.0:
+            return 1
+        lacking.append(time.monotonic())
+        return 0
+
+    monkeypatch.setattr(ray_cluster.Cluster, "room", room)
+    with pytest.raises(SlimnetError, match=r"no node of the Ray cluster at .* has 9 CPUs; lower"):
+        replace(cluster, cpus=9.0).ask(core_count)
+    assert lacking[-1] - lacking[0] > 0.4
 
 
 def test_an_address_at_which_there_is_no_cluster_is_an_error(
@@ -402,12 +524,13 @@ def test_an_address_at_which_there_is_no_cluster_is_an_error(
 
 def test_as_many_stages_as_are_to_share_a_gpu_fit_on_it(with_ray: None) -> None:
     from sweeps.executors.ray_cluster import Cluster, _part
+    from sweeps.executors.ray_head import Head
 
     node = {"Resources": {"CPU": 100.0, "GPU": 1.0}}
     for share in range(1, 101):
         part = _part(share)
         assert part == round(part, 4)  # as Ray has it
-        assert Cluster("", 1, part)._fit(node) == share
+        assert Cluster(Head(""), 1, part)._fit(node) == share
 
 
 def test_neither_the_config_nor_a_local_run_imports_ray_and_a_driver_on_ray_no_torch(with_ray: None) -> None:
