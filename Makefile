@@ -16,10 +16,10 @@ setup-dev:
 	@sh scripts/setup.sh dev
 
 sweep: setup ## Run or resume a sweep: CONFIG=fashion-mini TRIALS= WORKERS= ARGS=
-	@exec $(PYTHON_IN_VENV) -m sweeps run $(CONFIG) $(run-arguments)
+	@exec .venv/bin/sweeps run $(CONFIG) $(run-arguments)
 
 report: setup ## Write the HTML report of CONFIG as it stands
-	@exec $(PYTHON_IN_VENV) -m sweeps report $(CONFIG) $(ARGS)
+	@exec .venv/bin/sweeps report $(CONFIG) $(ARGS)
 
 test: setup-dev ## Run the tests: ARGS="-m 'not slow'" leaves out the slow ones
 	@exec env OMP_NUM_THREADS=1 $(PYTHON_IN_VENV) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)

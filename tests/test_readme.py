@@ -53,7 +53,7 @@ def test_make_runs_what_the_readme_says(line: str, shell: Shell) -> None:
     """Only looked at: a sweep and the tests take minutes, and making .venv would download gigabytes."""
     told = shell(f"{line} -n")
     assert "sh scripts/setup.sh" in told
-    assert "-m sweeps run fashion-mini" in told or "-m pytest" in told
+    assert "bin/sweeps run fashion-mini" in told or "-m pytest" in told
     assert ("--trials 20" in told) == ("TRIALS=20" in line)
 
 
