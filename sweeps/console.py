@@ -200,4 +200,4 @@ def _best(progress: Progress) -> str:
 
 def _what(stage: RunningStage) -> str:
     ratio = "" if stage.ratio is None else f", ratio {stage.ratio:g}"
-    return f"{whose(stage.trials, stage.beside)}: {stage.name} at λ {stage.strength:g}{ratio}"
+    return f"{whose(stage.trials, stage.beside)}: {stage.name} at λ {stage.strength:.3g}{ratio}"

@@ -129,7 +129,7 @@ def news(trial: TrialRecord) -> str:
         return f"trial {trial.number} {trial.state}: {trial.reason}"
     row = trial.row()
     return (
-        f"trial {trial.number} done: λ {row['lambda']:g}, ratio {row['ratio']:g}, "
+        f"trial {trial.number} done: λ {row['lambda']:.3g}, ratio {row['ratio']:g}, "
         f"{row['params']:,} parameters, validation {row['val_accuracy']:.1%}"
     )
 

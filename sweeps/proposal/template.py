@@ -59,8 +59,8 @@ def render(proposal: Proposal) -> str:
         _noted("  trials: 10", "more later: --trials 20 goes on with the study"),
         _noted("  stopping: 0.001", "a trial ends once it can add no more than this to the hypervolume"),
         "  space:",
+        f"    # The most parameters to keep, of {p.params:,}.",
         f"    prune.params: {{log: [{p.fewest}, {p.most}], steps: 6}}",
-        _noted("", f"the most parameters to keep, of {p.params:,}"),
         *(_two_ways(p) if p.norms else ()),
         "  objectives: {val_accuracy: maximize, params: minimize}",
         "",
@@ -83,16 +83,13 @@ def render(proposal: Proposal) -> str:
 def _two_ways(p: Proposal) -> list[str]:
     """What is searched besides a size: which channels go, and what becomes of the weights."""
     return [
-        _noted(
-            "    prune.score: [lamp, gamma]", "by the weights of a trained network, which are kept; or by"
-        ),
+        "    # Two ways to cut. By the weights of a trained network, which are kept (lamp); or by scaling",
+        "    # factors (gamma), after few epochs that bring half near zero: the widths get new weights.",
+        "    prune.score: [lamp, gamma]",
         "    sparse.target: {by: prune.score, gamma: [0.5]}",
-        _noted("", "scaling factors, half of them brought near zero"),
         f"    sparse.epochs: {{by: prune.score, gamma: [{p.few_epochs}]}}",
-        _noted("", "for few epochs, to find the widths,"),
         f"    finetune.epochs: {{by: prune.score, gamma: [{2 * p.epochs - p.few_epochs}]}}",
         "    finetune.weights: {by: prune.score, gamma: [fresh]}",
-        _noted("", "which new weights are trained at"),
     ]
 
 
