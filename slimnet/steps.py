@@ -385,6 +385,12 @@ def scaling_factors(
     """
     if any(group.scales and not group.blocked and (streams or not group.coupled) for group in graph.groups):
         return planning.scaling_factors(graph, streams=streams)
+    if needed and any(group.scales and not group.blocked for group in graph.groups):
+        raise SlimnetError(
+            "all scaling factors of this network are of residual streams, where channels meet in adds; turn "
+            "on streams (prune.streams or --streams) to train and prune them, or train without a penalty "
+            "(sparse.lambda 0 and no target, or --lambda 0)"
+        )
     if needed:
         raise SlimnetError(
             "the network has no BatchNorm whose scaling factors could be trained sparse; train it without a "

@@ -32,7 +32,7 @@ from slimnet.data.hashes import OnProgress
 from slimnet.data.pictures import Pixels, Unreadable
 from slimnet.errors import SlimnetError
 from slimnet.files import replacing
-from slimnet.wording import plural
+from slimnet.wording import file_size, plural
 
 FORMAT = 1
 """Incremented when the same pictures would give other pixels."""
@@ -240,7 +240,7 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise SlimnetError(
-            f"the decoded pictures take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB left; "
+            f"the decoded pictures take {file_size(needed)}, but {folder} has {file_size(free)} left; "
             "make room, name another folder with --data-dir or SLIMNET_DATA, or make the pictures smaller "
             "(data.image_size or --image-size) or grey (data.channels: 1 or --channels 1)"
         )

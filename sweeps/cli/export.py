@@ -94,7 +94,8 @@ def export_command(
         refuse_existing(out, [CARD])
     study = open_study(runs / record.name, record.config)
     if check:  # of the networks' code, the score on these data tells whether it still makes what was trained
-        check_data(study, record.config)
+        way_out = "put them back as they were, or leave the check out with --no-check"
+        check_data(study, record.config, way_out)
     else:
         check_factories(record.config, study.facts.networks)
     console = Console()

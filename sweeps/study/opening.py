@@ -79,16 +79,22 @@ def check_unchanged(study: Study, config: Config) -> None:
     check_networks(config, study.facts.networks)
 
 
-def check_data(study: Study, config: Config) -> None:
+def check_data(
+    study: Study, config: Config, way_out: str = "give this one another name (--set study=NAME)"
+) -> None:
     """Check that the data are those that the study began with.
+
+    Args:
+        study: what was fixed when it began.
+        config: where the data are.
+        way_out: what to do if they are others, for the message.
 
     Raises:
         SlimnetError: they have changed, or a file cannot be read.
     """
     if study.facts.data != fingerprint(config.data.source):
         raise SlimnetError(
-            f"the data of {config.data.source} have changed since the study {config.study} "
-            "began; give this one another name (--set study=NAME)"
+            f"the data of {config.data.source} have changed since the study {config.study} began; {way_out}"
         )
 
 

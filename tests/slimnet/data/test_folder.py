@@ -403,7 +403,7 @@ def test_a_full_or_closed_disk(draw: Draw, tmp_path: Path, monkeypatch: pytest.M
         load(root, data_dir=tmp_path / "file")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
-    with pytest.raises(SlimnetError, match=r"take 0\.0 GB, but .* has 0\.0 GB left"):
+    with pytest.raises(SlimnetError, match=r"take 10\.8 kB, but .* has 10\.0 kB left"):
         load(root)
 
 

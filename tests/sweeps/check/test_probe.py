@@ -90,6 +90,27 @@ def test_a_network_without_scaling_factors_is_pruned_by_its_weights_or_not_at_al
         look(model, *space)
 
 
+def test_a_network_of_streams_alone_is_told_to_turn_them_on(tmp_path: Path) -> None:
+    (tmp_path / "only_streams.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes, in_channels):\n"
+        "        super().__init__()\n"
+        "        self.one, self.two = (nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.BatchNorm2d(8)) "
+        "for _ in range(2))\n"
+        "        self.head = nn.Linear(8, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.head((self.one(x) + self.two(x)).relu().mean((2, 3)))\n"
+    )
+    model = f"model={{factory: 'only_streams:Net', path: {tmp_path}}}"
+    space = ("search.space={prune.ratio: [0.5]}", "search.trials=1", "sparse.lambda=0.001")
+    with pytest.raises(
+        SlimnetError, match=r"factors of this network are of residual streams, .* turn on streams"
+    ):
+        look(model, *space)
+    assert look(model, *space, "prune.streams=true").network.scaling_factors == 16
+
+
 def test_constant_images_and_a_class_that_is_not_tested(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     images[::3] = 7
