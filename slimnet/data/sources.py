@@ -25,6 +25,9 @@ from slimnet.wording import first_line
 PART_NAMES = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 """What a factory may call a part."""
 
+GREYS = ("1", "L", "I", "I;16")
+"""Pillow's modes of pictures without colours."""
+
 RETURNS = (
     "a dict of arrays (x_train, y_train, x_test, y_test), or of data sets (train, test and, if there is one, "
     "validation) that give pairs of a picture and the number of its class"
@@ -185,7 +188,8 @@ def _opened(
     sets = {part: parts[part] for part in ("train", "validation", "test") if part in parts}
     first, _ = _item(name, "train", sets["train"], 0)
     width, height = first.size
-    channels = channels or (1 if first.mode in ("1", "L", "I", "I;16") else 3)
+    guessed = channels is None
+    channels = channels or (1 if first.mode in GREYS else 3)
     shape = (*(size or (height, width)), channels)
     given = parts.get("classes", getattr(sets["train"], "classes", None))
     classes = tuple(map(_class_name, listed_classes(name, given))) if given is not None else None
@@ -198,6 +202,11 @@ def _opened(
                     f"the pictures of {name} differ in size: {first.width}x{first.height} at first, "
                     f"{image.width}x{image.height} in {part} {number}; say to which side they are resized: "
                     "data.image_size or --image-size, such as 64."
+                )
+            if guessed and shape[2] == 1 and image.mode not in (*GREYS, "LA", "F"):
+                raise SlimnetError(
+                    f"the pictures of {name} differ: the first is grey, {part} {number} has colours; say "
+                    "which to take: data.channels or --channels, 3 for RGB or 1 for greys."
                 )
             try:
                 return as_pixels(image, shape[:2], shape[2], resize), label

@@ -182,6 +182,19 @@ def make(bad=1):
 """
 
 
+def test_colours_among_greys(write: Write) -> None:
+    source = write("""
+    def make():
+        part = [(Image.new("L" if n < 4 else "RGB", (8, 8)), n % 2) for n in range(8)]
+        return part, part
+    """)
+    with pytest.raises(
+        SlimnetError, match=r"the first is grey, train 4 has colours; say which .*data.channels"
+    ):
+        load_dataset(source)
+    assert load_dataset(source, channels=3).image_shape == (3, 8, 8)
+
+
 def test_a_picture_that_cannot_be_decoded_is_left_out_and_named(write: Write) -> None:
     data = load_dataset(write(BAD_PICTURE))
     assert len(data.y_train) == 40
