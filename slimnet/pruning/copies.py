@@ -57,7 +57,7 @@ def _copy_value(value: Any, known: dict[int, Any]) -> Any:
         for name, item in vars(value).items():
             if type(item) in _ATOMIC:
                 attributes[name] = item
-            elif name in _HOOKS and not item:
+            elif name in _OF_ALL and not item:  # mostly so
                 attributes[name] = type(item)()
             elif name != "_compiled_call_impl":  # which calls the original
                 attributes[name] = _copy_value(item, known)
@@ -78,7 +78,7 @@ def _copy_value(value: Any, known: dict[int, Any]) -> Any:
     return copied
 
 
-_HOOKS = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
+_OF_ALL = frozenset(vars(nn.Module()))
 
 
 @functools.cache

@@ -188,6 +188,8 @@ def _tells(value: Any, explained: Set[int]) -> bool:
 
 def _content(tensor: Tensor) -> Any:
     """What tells a tensor's values from others, however often they are repeated along a dimension."""
+    if tensor.is_meta or tensor._is_zerotensor():  # as tangents of forward differentiation are
+        return None
     values = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).detach().cpu().double()
     for dim in range(values.dim()):
         first = values.narrow(dim, 0, 1)

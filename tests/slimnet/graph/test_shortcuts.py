@@ -130,7 +130,19 @@ class Steepest(nn.Module):
             return self.b(torch.autograd.grad(functional.silu(z).sum(), z)[0].detach())
 
 
-@pytest.mark.parametrize("network", [Mapped, Steepest])
+class Tangent(nn.Module):
+    """Goes by a directional derivative within its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(self.stem(x))
+        return self.b(torch.func.jvp(lambda y: torch.add(x, functional.relu(y)), (x,), (x,))[1])
+
+
+@pytest.mark.parametrize("network", [Mapped, Steepest, Tangent])
 def test_transforms_and_gradients_within_a_forward_are_followed(network: type[nn.Module]) -> None:
     model, x = network().double().eval(), torch.rand(2, 3, 8, 8).double()
     plan = slimnet.plan(slimnet.trace(model, x), ratio=0.5, score="l1", min_channels=1)
