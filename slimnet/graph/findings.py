@@ -102,6 +102,7 @@ class Findings:
         self.producers: list[str] = []
         self.norms: list[str] = []
         self.coupled: list[Atoms] = []
+        self.scripted: dict[str, list[Atoms]] = {}  # what scripted parts read
         self.modules = named(model)
         self._names = {
             id(tensor): f"{path}.{name}" if path else name

@@ -279,16 +279,10 @@ def listening(
 
 @contextmanager
 def _scripted(modules: Mapping[str, nn.Module], run: Callable[..., Any]) -> Iterator[None]:
-    """Have `run` called with each call of a scripted module, but not of those within another."""
-    outermost: dict[int, str] = {}
+    """Have `run` called with each call of a scripted part."""
     replaced = []
-    for path, module in modules.items():
-        if not isinstance(module, torch.jit.ScriptModule) or id(module) in outermost:
-            continue
-        if path.startswith(tuple(f"{name}." for name in outermost.values())):
-            continue
-        outermost[id(module)] = path
-        for name in module._c._method_names() if _holds_tensors(module) else ():
+    for path, module in scripted_parts(modules).items():
+        for name in module._c._method_names():
             replaced.append((vars(module), name))
             vars(module)[name] = functools.partial(run, path, getattr(module, name))
     try:
@@ -298,8 +292,21 @@ def _scripted(modules: Mapping[str, nn.Module], run: Callable[..., Any]) -> Iter
             attributes.pop(name, None)
 
 
+def scripted_parts(modules: Mapping[str, nn.Module]) -> dict[str, torch.jit.ScriptModule]:
+    """The scripted modules that may have layers, by name, but those within another."""
+    outermost: dict[str, torch.jit.ScriptModule] = {}
+    seen: set[int] = set()
+    for path, module in modules.items():
+        if not isinstance(module, torch.jit.ScriptModule) or id(module) in seen:
+            continue
+        seen.add(id(module))
+        if not path.startswith(tuple(f"{name}." for name in outermost)):
+            outermost[path] = module
+    return {path: module for path, module in outermost.items() if _holds_tensors(module)}
+
+
 def _holds_tensors(module: torch.jit.ScriptModule) -> bool:
-    """Whether a scripted module may have layers; of a frozen one the tensors are hidden in its code."""
+    """Whether it has parameters or buffers; of a frozen one they are hidden in its code."""
     frozen = not module._c.hasattr("training")
     return frozen or any(True for _ in (*module.parameters(), *module.buffers()))
 

@@ -26,6 +26,7 @@ from slimnet.graph.example import Example
 from slimnet.graph.findings import LAYERS, Run
 from slimnet.graph.flow import ChannelFlow
 from slimnet.graph.partition import Partition, Units, components
+from slimnet.graph.record import scripted_parts
 from slimnet.modes import evaluating, prunable, same_buffers, unchanged
 
 
@@ -193,7 +194,8 @@ def _keep_for_training(flow: ChannelFlow, example: Example, example_input: Any) 
     """Block what is read by layers that only run in training mode, such as auxiliary classifiers."""
     model = flow.model
     idle = {name for name, module in flow.modules.items() if isinstance(module, LAYERS)} - set(flow.layers)
-    if not idle:
+    scripted = [name for name in scripted_parts(flow.modules) if not flow.used(name)]
+    if not idle and not scripted:
         return
     other = ChannelFlow(model)
     model.train()
@@ -207,9 +209,11 @@ def _keep_for_training(flow: ChannelFlow, example: Example, example_input: Any) 
     own = np.full(other.atom_count, -1)
     for name in set(other.producers) & set(flow.producers):
         own[other.layers[name].outputs] = flow.layers[name].outputs
-    for name in sorted(idle & set(other.layers)):
-        atoms = own[other.layers[name].inputs]
-        flow.block(atoms[atoms >= 0], f"{name}, which only runs in training, reads it")
+    read = {name: [other.layers[name].inputs] for name in sorted(idle & set(other.layers))}
+    read |= {name: other.scripted.get(name, []) for name in scripted}
+    for name, inputs in read.items():
+        for atoms in (own[each] for each in inputs):
+            flow.block(atoms[atoms >= 0], f"{name}, which only runs in training, reads it")
     _keep_for_unseen(flow, [name for name in sorted(idle) if not flow.used(name) and not other.used(name)])
 
 

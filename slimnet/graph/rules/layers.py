@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.graph import operations as ops
-from slimnet.graph.labels import Atoms, channels, expand, varies
+from slimnet.graph.labels import Atoms, channels, expand, unique, varies
 from slimnet.graph.step import Step
 
 
@@ -159,4 +159,6 @@ def _with_statistics(step: Step, x: Tensor, labels: Tensor, shape: tuple[int, ..
 
 def scripted(step: Step) -> Any:
     """A scripted module, which is kept as it is."""
-    return step.opaque(f"{step.flow.context.module} is scripted by torch.jit")
+    path = step.flow.context.module
+    step.flow.scripted.setdefault(path, []).extend(unique(labels) for labels in step.labelled())
+    return step.opaque(f"{path} is scripted by torch.jit")

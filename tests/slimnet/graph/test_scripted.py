@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +74,17 @@ def test_a_scripted_part_keeps_what_it_reads_and_the_rest_is_pruned(name: str) -
     torch.testing.assert_close(smaller(X), slimnet.mask(model, plan)(X))
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
     assert model(X).shape == slimnet.prune(model, plan)(X).shape
+
+
+def test_a_scripted_head_that_only_runs_in_training_keeps_what_it_reads() -> None:
+    class Assisted(Mostly):
+        def forward(self, x: Tensor) -> Any:
+            x = self.a(x)
+            return (self.b(x), self.part(x)) if self.training else self.out(self.b(x))
+
+    graph = slimnet.trace(Assisted(torch.jit.script(block())), X)
+    assert graph["a.0"].reason == "part, which only runs in training, reads it"
+    assert graph["b.0"].prunable
 
 
 def test_a_scripted_activation_is_followed() -> None:
