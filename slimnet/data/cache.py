@@ -181,6 +181,11 @@ def _open(folder: Path) -> Cached | None:
         facts = json.loads((folder / "facts.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise SlimnetError(
+            f"{folder} may not be read; allow yourself to read it, or name another folder with --data-dir or "
+            "SLIMNET_DATA"
+        ) from error
     except (OSError, ValueError) as error:
         raise SlimnetError(f"{folder} is damaged ({error}); remove it, and it is made again") from error
     try:

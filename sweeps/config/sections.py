@@ -284,7 +284,10 @@ class Model(Network):
         if self.family is None:
             for key in ("blocks", "width"):
                 if (given := getattr(self, key)) != Network.model_fields[key].default:
-                    clause = f"is {show(given)}, but {self.label} is no family of slimnet's; give it by args."
+                    clause = (
+                        f"is {show(given)}, but {self.label} is no family of slimnet's; remove it, or give "
+                        "the network's own arguments by args."
+                    )
                     problems.append(((key,), clause))
         elif not self.blocks:
             clause = (

@@ -257,6 +257,20 @@ def test_a_damaged_cache_says_what_to_remove(draw: Draw, data_dir: Path) -> None
         load(root)
 
 
+def test_a_cache_that_may_not_be_read_is_not_damaged(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(root := draw(count=4))
+    read = Path.read_bytes
+
+    def closed(path: Path) -> bytes:
+        if path.name == "facts.json":
+            raise PermissionError
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", closed)  # as root may read everything
+    with pytest.raises(SlimnetError, match="may not be read; allow yourself to read it, or name another"):
+        load(root)
+
+
 def test_pictures_that_changed_under_a_study_are_not_decoded(draw: Draw) -> None:
     root = draw()
     before = fingerprint(Source("folder", root))

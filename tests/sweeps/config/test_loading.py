@@ -287,7 +287,7 @@ def test_a_network_of_a_library_has_arguments(write: Write) -> None:
         ("{factory: small}", 'model.factory is "small"; it takes package.module:function, *'),
         (
             "{factory: 'nets:small', width: 8}",
-            "model.width is 8, but nets:small is no family*give it by args.",
+            "model.width is 8, but nets:small is no family*; remove it, or *by args.",
         ),
         (
             "{name: torchvision/vgg11, blocks: [1]}",
