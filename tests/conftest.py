@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -84,6 +85,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: (places.get(item.path, len(LONGEST)), item.path not in slow))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of every garbage collection: torch's objects are a million."""
+    gc.freeze()
 
 
 NEEDS = {  # a word in the reason of a skipped test -> what the test needs

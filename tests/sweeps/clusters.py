@@ -10,6 +10,7 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported
 os.environ.setdefault("RAY_AUTH_TOKEN", "of-the-tests-of-slimnet")
 os.environ.setdefault("RAY_health_check_period_ms", "300")  # of the five questions to a node that has died
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # in an environment that no stage has
 
 from ray.cluster_utils import Cluster as Nodes
 

@@ -33,11 +33,13 @@ class Runner:
 
     runs: Path
     place: str | None
+    trials: int = 6
     computed: Counter[str] = field(default_factory=Counter)
 
     @property
     def config(self) -> Config:
-        chosen = ["search.sampler=random", "search.trials=6", f"search.space={SPACE}", "finetune.epochs=3"]
+        trials = f"search.trials={self.trials}"
+        chosen = ["search.sampler=random", trials, f"search.space={SPACE}", "finetune.epochs=3"]
         return load_config("smoke", [*chosen, *([f"stages={self.place}"] if self.place else [])])
 
     def run(

@@ -120,13 +120,17 @@ def note(text: str) -> int:
     return before
 
 
+@cache
+def is_ours(file: str) -> bool:
+    return any(part in file for part in OURS) and "/tests/" not in file
+
+
 def die_at(number: int, who: str) -> None:
     """Kill this process at a line of the program, counted over all of its threads."""
     left = [number]
 
     def enter(frame: FrameType, event: str, argument: object) -> Any:
-        file = frame.f_code.co_filename
-        return line if any(part in file for part in OURS) and "/tests/" not in file else None
+        return line if is_ours(frame.f_code.co_filename) else None
 
     def line(frame: FrameType, event: str, argument: object) -> Any:
         left[0] -= event == "line"

@@ -16,12 +16,12 @@ from running import CORE, PATIENCE, Sweep, children, is_alive, swift, wait_until
 
 from sweeps.tracking.offline import read_offline_run
 
-KILLS = 6
+KILLS = 5
 OPTIONS = (
     *("--workers", "1", "--trials", "4"),
     *("--set", "sparse.epochs=5", "--set", "finetune.epochs=2"),
     *("--set", "sparse.batch_size=500", "--set", "finetune.batch_size=500"),
-    *("--set", "search.sampler=tpe", "--set", "search.ahead=1"),
+    *("--set", "search.sampler=tpe", "--set", "search.ahead=1", "--set", "latency=false"),
 )
 TORN = "EOFError: Ran out of input\n"
 EPOCHS = 2 * 5 + (5 + 2) + 4 * 2  # two values of λ, the dense network, four prunings
@@ -32,12 +32,12 @@ def has_lines(sweep: Sweep, number: int) -> bool:
     return len(sweep.log()) >= number
 
 
-@pytest.mark.slow  # eight starts of a sweep
+@pytest.mark.slow  # seven starts of a sweep
 def test_a_sweep_killed_at_random_moments_finds_what_an_undisturbed_one_finds(
     sweep: Sweep, tmp_path: Path
 ) -> None:
     alone = Sweep(tmp_path / "alone")
-    undisturbed = alone.start(*OPTIONS, core=CORE + 1, anew=True)
+    undisturbed = alone.start(*OPTIONS, core=CORE + 1)
     # Lines that a driver may still log, and then seconds that it lives on; every fourth dies while it starts.
     lives = [(random.randint(1, 3) if kill % 4 else 0, random.uniform(0, 0.3)) for kill in range(KILLS)]
     print("lives of the drivers in lines and seconds:", lives)
@@ -69,9 +69,7 @@ TRIALS = 16
 SPACE = "{sparse.lambda: {log: [0.001, 0.008], steps: 4}, prune.ratio: {range: [0.2, 0.8], step: 0.05}}"
 
 
-def start(
-    runs: Path, sampler: str, log: Path, *, anew: bool = False, **environment: str
-) -> subprocess.Popen[str]:
+def start(runs: Path, sampler: str, log: Path, **environment: str) -> subprocess.Popen[str]:
     """Start a sweep of two workers whose stages take no time."""
     overrides = (
         *(f"search.sampler={sampler}", f"search.space={SPACE}", "search.ahead=3"),
@@ -79,7 +77,7 @@ def start(
     )
     options = ["--workers", "2", "--trials", str(TRIALS), "--wandb", "offline", "--quiet"]
     changes = [part for override in overrides for part in ("--set", override)]
-    return swift(runs, *options, *changes, env={"SWIFT_LOG": str(log), **environment}, anew=anew)
+    return swift(runs, *options, *changes, env={"SWIFT_LOG": str(log), **environment})
 
 
 def processes_of(log: Path, drivers: list[int]) -> list[int]:
@@ -112,7 +110,7 @@ def test_drivers_and_workers_killed_at_random_lines_lose_nothing(tmp_path: Path,
     seed = int(os.environ.get("SLIMNET_KILL_SEED", 0))
     draw = random.Random(f"{seed} {sampler}")
     alone, log = tmp_path / "alone", tmp_path / "log"
-    undisturbed = start(alone, sampler, tmp_path / "alone.log", anew=True)
+    undisturbed = start(alone, sampler, tmp_path / "alone.log")
     runs, drivers = tmp_path / "runs", []
     for life in range(LIVES):
         at = draw.choice([draw.randrange(STARTED), *(STARTED + draw.randrange(40_000) for _ in range(3))])

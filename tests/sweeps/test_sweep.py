@@ -308,10 +308,12 @@ def test_two_passes_from_the_command_line(sweep: Sweep, command: Command) -> Non
     assert slimnet.count_params(slimnet.load(path)) == sweep.pareto()["front"][0]["params"]
 
 
-@pytest.mark.slow  # a sweep with every control and two seeds: some twenty stages
+@pytest.mark.slow  # a trial with every control and two seeds: some fifteen stages
 def test_all_controls_and_two_seeds_from_the_command_line(sweep: Sweep, command: Command) -> None:
-    controls = ("--set", "controls={uniform: true, scratch: true, random: true}")
-    status, out, err = run(sweep, command, *controls, "--set", "confirm={seeds: 2, points: 1}")
+    beside = ("controls={uniform: true, scratch: true, random: true}", "confirm={seeds: 2, points: 1}")
+    quick = ("latency=false", "sparse.batch_size=400", "finetune.batch_size=400")
+    options = [word for change in (*beside, *quick) for word in ("--set", change)]
+    status, out, err = run(sweep, command, "--trials", "1", *options)
     assert (status, err) == (0, "")
     assert len(sweep.epochs()) == len(set(sweep.epochs()))
 

@@ -337,6 +337,7 @@ def test_a_cluster_is_started_where_there_is_none_and_its_end_is_one_sentence(
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as rays:  # paths of sockets are short
         environment = {"SWIFT_RAY": "auto", "RAY_TMPDIR": rays}
+        environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "20"  # which Ray's agents wait for the head
         with gated(tmp_path), driver_on_ray(tmp_path, environment) as first:
             wait_until(
                 lambda: bool(list(tmp_path.glob("stages/*/*/history.jsonl"))) or first.poll() is not None
@@ -398,8 +399,8 @@ def test_stages_at_a_url_give_the_front_that_a_folder_gives(
     """Nodes have copies of their own, and the driver another."""
     from sweeps.executors.ray import RayExecutor
 
-    expected = pareto_table(Runner(tmp_path / "plain", None).run())
-    runner = Runner(tmp_path / "runs", f"file://{tmp_path}/place")
+    expected = pareto_table(Runner(tmp_path / "plain", None, trials=2).run())
+    runner = Runner(tmp_path / "runs", f"file://{tmp_path}/place", trials=2)
     monkeypatch.setenv("SLIMNET_SCRATCH", str(tmp_path / "driver"))
     executor = RayExecutor(cluster, Place("cpu", 1), compute=instant.unhurried)
     study = runner.run(executor=executor)
