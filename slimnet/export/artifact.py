@@ -225,7 +225,7 @@ def _reopen(path: Path, artifact: Artifact) -> Predictor:
 FORMATS = {
     one.name: one
     for one in (
-        Format("pt", "slimnet's own file, to train or prune on", (), _write_pt, _reopen),
+        Format("pt", "slimnet's own file, to train or prune further", (), _write_pt, _reopen),
         Format("safetensors", "the tensors, described in JSON", (), _write_safetensors, _reopen),
         Format("onnx", "ONNX, for any runtime", NEEDS, _write_onnx, lambda path, _: open_onnx(path)),
         Format("pt2", "a torch.export program", (), _write_program, lambda path, _: _open_program(path)),

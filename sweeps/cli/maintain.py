@@ -73,13 +73,17 @@ def retry_command(
     with hold(runs / settings.study):
         record = read_study(runs, settings)
         again = forget_failures(Store(runs, settings.stages), record, trials or [])
-    if record.dense.failure:
-        Console().say("to run again: the dense baseline")
-    for one in record.contenders if not trials else []:
-        if one.state == "failed":
-            Console().say(f"to run again: the {one.name}")
-    numbers = ", ".join(map(str, again)) or "none"
+    others = ["the dense baseline"] if record.dense.failure else []
+    others += [f"the {one.name}" for one in record.contenders if one.state == "failed" and not trials]
+    if any(stage.state == "failed" for stage in (*record.curves.values(), *record.latencies.values())):
+        others.append("curves or latencies that failed")
+    for other in others:
+        Console().say(f"to run again: {other}")
     start = studies.Named(config, settings, runs, data_dir).command("run")
+    if not again and not others:
+        Console().say(f"nothing has failed; the study goes on with: {start}")
+        return
+    numbers = ", ".join(map(str, again)) or "none"
     Console().say(f"trials to run again: {numbers}; start with: {start}")
 
 

@@ -399,7 +399,7 @@ def test_commands_that_are_suggested_work_as_they_are(
         status, out, err = command(*shlex.split(suggested[what]))
         assert (status, err, f"{count} of {count} trials complete" in out) == (0, "", True)
     again = command("retry", "smoke", "--runs", sweep.runs, "--data-dir", tmp_path)[1]
-    words = shlex.split(again.partition("start with: sweeps ")[2])
+    words = shlex.split(again.partition("nothing has failed; the study goes on with: sweeps ")[2])
     assert words[-2:] == ["--data-dir", str(tmp_path)]
     assert command(*words)[0] == 0
 
