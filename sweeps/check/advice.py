@@ -60,8 +60,8 @@ def _about_init(config: Config, data: DataFacts) -> Iterator[str]:
     if init is not None and data.held_out and not names_weights(config.model.name, init):
         yield (
             "validation images are held out of the training images, and model.init has seen them if it was "
-            "trained on those: accuracy is then too high on validation, though not on test; give the data a "
-            "validation part of their own"
+            "trained on those: accuracy is then too high on validation, and on test if it saw that too; give "
+            "the data parts of their own"
         )
 
 
