@@ -73,11 +73,11 @@ def main() -> None:
 
             end = sys.exception()
             if isinstance(end, SystemExit) and ray_head.hangs():
-                _end_at_once(end.code)
+                _end_at_once(0 if end.code is None else end.code if isinstance(end.code, int) else 1)
 
 
-def _end_at_once(status: object) -> None:
+def _end_at_once(status: int) -> None:
     """End this process without anything that Python or a package does at exit."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(status if isinstance(status, int) else 0)
+    os._exit(status)
