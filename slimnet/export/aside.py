@@ -7,9 +7,10 @@ import io
 import logging
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from glob import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from slimnet.files import aside_of
 from slimnet.wording import first_line
 
 ASIDE = ".aside"  # what the hidden folders of exports end in
+NEW = 60  # seconds for which one may be about to be held
 
 
 @contextmanager
@@ -46,9 +48,9 @@ def workspace(path: Path) -> Iterator[Path]:
     So are those that killed processes left, which nobody holds any more.
     """
     for left in path.parent.glob(f".{escape(path.name)}.*{ASIDE}"):
-        with _held(left) as alone:
-            if alone:
-                shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # gone meanwhile, or no folder
+            if time.time() - left.lstat().st_mtime > NEW:
+                _remove_unless_held(left)
     aside = aside_of(path)
     aside = aside.with_name(f"{aside.name}{ASIDE}")
     aside.mkdir(parents=True)
@@ -59,10 +61,20 @@ def workspace(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _remove_unless_held(folder: Path) -> None:
+    with _held(folder) as alone:
+        if alone:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Hold a folder, which ends with the process; whether nobody else does. No file is made for that."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Hold a folder, which ends with the process; whether nobody else does. No file is made for that.
+
+    Raises:
+        OSError: it is not there, or it is a link or a file.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

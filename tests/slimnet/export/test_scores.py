@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -210,11 +211,30 @@ def test_an_export_that_is_ended_leaves_nothing(
 
 @pytest.mark.parametrize("out", ["net.pt", "out"])
 def test_what_a_killed_export_left_goes_with_the_next_one(trained: Path, tmp_path: Path, out: str) -> None:
-    for name in (f".{out}.0123abcd.aside", f".{out}.settings"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.pt").write_bytes(b"half")
+    left, new, foreign, link = (
+        tmp_path / f".{out}.{end}" for end in ("0123abcd.aside", "456789ef.aside", "settings", "link.aside")
+    )
+    for folder in (left, new, foreign):
+        folder.mkdir()
+        (folder / "model.pt").write_bytes(b"half")
+    link.symlink_to("nowhere")
+    for path in (left, foreign, link):
+        os.utime(path, (0, 0), follow_symlinks=False)
     assert give("export", str(trained), str(tmp_path / out), "--format", "pt", "--no-check") == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((out, f".{out}.settings"))
+    assert set(tmp_path.iterdir()) == {tmp_path / out, new, foreign, link}
+
+
+def test_exports_to_one_path_at_once_leave_each_other_alone(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+
+    def write(number: int) -> None:
+        for _ in range(100):
+            with aside.written(path) as file:
+                file.write_text(str(number))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("out", "left"), [("net.pt", ["net.pt"]), ("out", ["README.md", "model.pt"])])
