@@ -23,7 +23,7 @@ _RESIZES = {
 _PICTURE = """\
 picture = ImageOps.exif_transpose(Image.open("picture.png"))
 if picture.mode.startswith("I"):  # 16 bits, of which the upper 8 are taken
-    picture = picture.point(lambda value: value / 256).convert("L")
+    picture = Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
 if picture.has_transparency_data:  # which shows white
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
 pixels = np.asarray({resized}, np.{dtype}).reshape(1, {height}, {width}, {channels}).transpose(0, 3, 1, 2)

@@ -144,12 +144,17 @@ def test_the_card_reads_pictures_as_training_does(
     reading = re.search(r"^picture = .*?^pixels = .*?\n", card, re.DOTALL | re.MULTILINE)
     assert reading is not None
     pixels = np.random.default_rng(0).integers(0, 256, (28, 42, 4), np.uint8)
+    sixteen = pixels[..., :2].copy().view(np.uint16)[..., 0]
     held = Image.Exif()
     held[0x0112] = 6  # with its right side up
     pictures = {
         "turned": (Image.fromarray(pixels[..., :3]), {"exif": held}),
         "transparent": (Image.fromarray(pixels), {}),
-        "of 16 bits": (Image.fromarray(pixels[..., :2].copy().view(np.uint16)[..., 0]), {}),
+        "of 16 bits": (Image.fromarray(sixteen), {}),
+        "of 16 bits, the upper first": (
+            Image.frombytes("I;16B", (42, 28), sixteen.astype(">u2").tobytes()),
+            {"format": "tiff"},  # whatever it is called
+        ),
     }
     monkeypatch.chdir(tmp_path)
     for kind, (picture, options) in pictures.items():
