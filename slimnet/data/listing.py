@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -30,8 +30,11 @@ SUFFIXES = (
 )
 """What a picture's name ends in, in any case; other files are ignored."""
 
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+TABLES = (".csv", ".tsv", ".parquet")
 """What the name of a table of labels may end in."""
+
+OTHER_TABLES = (".json", ".jsonl", ".xlsx")
+"""What it may end in among the pictures; beside them, such files are too often something else."""
 
 TEST_FRACTION = 0.2
 """Of the pictures of each class, which are the test part where no folder is."""
@@ -79,7 +82,7 @@ def list_pictures(root: Path) -> Listing:
 
     Raises:
         SlimnetError: no folder, one that may not be read, no picture, a single class, a class that a part
-            lacks, or one that train lacks.
+            lacks, or one that train lacks; or a link puts a folder into two classes.
     """
     if not root.is_dir():
         raise SlimnetError(f"{root} is not a folder; it should hold a folder of pictures per class.")
@@ -90,6 +93,7 @@ def list_pictures(root: Path) -> Listing:
     _check_classes(where, by_class)
     for part, pictures in found.items():
         _check_part(folders[part], pictures, where, by_class)
+    _check_shared(root, (by_class, *found.values()))
     classes = tuple(by_class)
     held_out = "test" not in found
     if held_out:
@@ -179,12 +183,16 @@ def passed_over(listing: Listing) -> str:
     taken = {picture.path for part in listing.parts.values() for picture in part}
     left = [path for path in _files_below(listing.root, listing.root) if path not in taken]
     kinds = Counter(_suffix(path) or "no suffix" for path in left if not _is_picture(path))
+    loose = [listing.root / path for path in left if _is_picture(path)]
+    if loose:  # unless classes link to them
+        used = {_identity(listing.root / path) for path in taken if (listing.root / path).exists()}
+        loose = [path for path in loose if not path.exists() or _identity(path) not in used]
     found = []
     if kinds:
         common = ", ".join(kind for kind, _ in kinds.most_common(3))
         found.append(f"{plural(kinds.total(), 'file')} not named like a picture ({common})")
-    if loose := sum(map(_is_picture, left)):
-        found.append(f"{plural(loose, 'picture')} in no class's folder")
+    if loose:
+        found.append(f"{plural(len(loose), 'picture')} in no class's folder")
     return " and ".join(found)
 
 
@@ -202,8 +210,9 @@ def _files_below(folder: Path, root: Path) -> Iterator[str]:
         yield from ("/".join((*inner, name)) for name in files if _is_shown(name))
 
 
-def _identity(folder: Path | str) -> tuple[int, int]:
-    found = os.stat(folder)
+def _identity(path: Path | str) -> tuple[int, int]:
+    """What all links to a file or a folder share."""
+    found = os.stat(path)
     return found.st_dev, found.st_ino
 
 
@@ -253,10 +262,24 @@ def _check_part(
         )
 
 
+def _check_shared(root: Path, parts: Iterable[dict[str, list[str]]]) -> None:
+    seen: dict[tuple[int, int], tuple[str, Path]] = {}
+    for by_class in parts:
+        for name, paths in by_class.items():
+            for folder in sorted({os.path.dirname(path) for path in paths}):
+                other, first = seen.setdefault(_identity(root / folder), (name, root / folder))
+                if other != name:
+                    raise SlimnetError(
+                        f"{first} and {root / folder} are one folder, whose pictures would be of two classes, "
+                        f"{other} and {name}; keep the folder, or the link to it, in one of them."
+                    )
+
+
 def _table(folder: Path) -> str:
     """What to do with labels in a table, if there seems to be one in a folder or beside it."""
-    inside = [path.name for where in (folder, folder.parent) for path in where.glob("*") if path.is_file()]
-    if not (tables := sorted(name for name in inside if _suffix(name) in TABLES)):
+    ends = {folder.parent: TABLES, folder: (*TABLES, *OTHER_TABLES)}
+    found = [path for where in ends for path in where.glob("*") if _suffix(path.name) in ends[where]]
+    if not (tables := sorted(path.name for path in found if path.is_file())):
         return ""
     return (
         f" If {tables[0]} says which picture is of which class, let a function read it (data.factory, or "

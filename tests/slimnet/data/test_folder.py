@@ -20,7 +20,7 @@ from PIL import Image
 
 from slimnet.data import Dataset, Source, fingerprint, hashes, load_dataset, split
 from slimnet.data import cache as cache_module
-from slimnet.data.listing import held_out_for_test, list_pictures
+from slimnet.data.listing import held_out_for_test, list_pictures, passed_over
 from slimnet.data.pictures import read_picture
 from slimnet.errors import SlimnetError
 from slimnet.files import content_hash
@@ -119,6 +119,35 @@ def test_what_is_passed_over_is_told(draw: Draw) -> None:
     assert told in load(root).notes
 
 
+def test_pictures_that_classes_link_to_are_not_passed_over(draw: Draw) -> None:
+    root = draw("pets/all", count=4).parent
+    (root / "all" / "eel" / "extra").mkdir()
+    for name in ("cat", "dog", "eel"):
+        folder = root / "train" / name
+        folder.parent.mkdir(exist_ok=True)
+        if name == "eel":  # file by file
+            folder.mkdir()
+            for number in range(4):
+                (folder / f"{number}.png").symlink_to(root / "all" / name / f"{number:03}.png")
+        else:
+            folder.symlink_to(root / "all" / name)
+    (root / "train" / "eel" / "broken.png").symlink_to("nowhere.png")
+    assert passed_over(list_pictures(root)) == ""
+    shutil.copy(root / "all" / "cat" / "000.png", root / "all" / "eel" / "extra")
+    assert passed_over(list_pictures(root)) == "1 picture in no class's folder"
+
+
+def test_a_folder_is_of_one_class(draw: Draw) -> None:
+    root = draw(count=4)
+    (root / "cat" / "also").symlink_to(root / "dog")
+    with pytest.raises(SlimnetError, match=r"cat/also and .*dog are one folder, .* cat and dog; keep"):
+        list_pictures(root)
+    (root / "cat" / "also").unlink()
+    (root / "puppy").symlink_to("dog")
+    with pytest.raises(SlimnetError, match=r"dog and .*puppy are one folder"):
+        list_pictures(root)
+
+
 def test_labels_in_a_table_are_read_by_a_function(draw: Draw) -> None:
     root = draw(count=4)
     flat = (root / "cat").rename(root / "images")
@@ -128,6 +157,11 @@ def test_labels_in_a_table_are_read_by_a_function(draw: Draw) -> None:
     for folder, what in ((root, "a single class, images"), (flat, "no folder of pictures")):
         with pytest.raises(SlimnetError, match=f"holds {what}.* If labels.csv says which .* docs/data.md"):
             list_pictures(folder)
+    (root / "labels.csv").rename(root / "package.json")
+    with pytest.raises(SlimnetError, match=r"If package\.json says"):
+        list_pictures(root)
+    with pytest.raises(SlimnetError, match=r"no folder of pictures(?!.*package\.json)"):
+        list_pictures(flat)
 
 
 def test_sizes_differ_only_where_one_is_asked_for(draw: Draw) -> None:
