@@ -270,7 +270,7 @@ def _check_shared(root: Path, parts: Iterable[dict[str, list[str]]]) -> None:
                 other, first = seen.setdefault(_identity(root / folder), (name, root / folder))
                 if other != name:
                     raise SlimnetError(
-                        f"{first} and {root / folder} are one folder, whose pictures would be of two classes, "
+                        f"{first} and {root / folder} are one folder, so its pictures are of two classes, "
                         f"{other} and {name}; keep the folder, or the link to it, in one of them."
                     )
 
