@@ -311,7 +311,7 @@ def test_two_passes_from_the_command_line(sweep: Sweep, command: Command) -> Non
 @pytest.mark.slow  # a trial with every control and two seeds: some fifteen stages
 def test_all_controls_and_two_seeds_from_the_command_line(sweep: Sweep, command: Command) -> None:
     beside = ("controls={uniform: true, scratch: true, random: true}", "confirm={seeds: 2, points: 1}")
-    quick = ("latency=false", "sparse.batch_size=400", "finetune.batch_size=400")
+    quick = ("latency=false", "sparse.batch_size=200", "finetune.batch_size=200")
     options = [word for change in (*beside, *quick) for word in ("--set", change)]
     status, out, err = run(sweep, command, "--trials", "1", *options)
     assert (status, err) == (0, "")

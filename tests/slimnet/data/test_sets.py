@@ -163,7 +163,7 @@ def test_a_file_that_is_not_there(read: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", [load_dataset, fingerprint])
 def test_names_and_paths_that_do_not_go_together(read: Any, tmp_path: Path) -> None:
-    with pytest.raises(SlimnetError, match="no data set 'mnist'; the names are fashion-mini, fashion-mnist"):
+    with pytest.raises(SlimnetError, match="no data set 'mnist'; did you mean torchvision/MNIST"):
         read("mnist")
     with pytest.raises(SlimnetError, match="'npz' needs a path"):
         read("npz")

@@ -565,7 +565,7 @@ def test_a_folder_of_pictures_is_swept(
     options = ("--set", f"data={{{data}}}", "--set", "sparse.batch_size=16", "--trials", "1")
     result = sweep.run(*options)
     assert result.returncode == 0, result.stderr
-    assert "there is no folder test: 20% of each class" in result.stderr
+    assert "there is no folder test: 20% of each class" in result.stdout
     (trial,) = sweep.pareto()["front"][:1]
     assert trial["val_accuracy"] > 0.8
     known = slimnet.read(next((sweep.runs / "stages" / "finetune").glob("*/checkpoint.pt"))).preprocessing

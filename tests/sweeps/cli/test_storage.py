@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from urllib.parse import quote
 
 import optuna
@@ -55,13 +56,15 @@ def test_a_study_in_postgres_ends_as_one_in_sqlite_though_the_server_is_restarte
     for name, seconds in {"PAUSE": 0.1, "LONGEST_PAUSE": 0.1, "TOLD_AFTER": 0.0, "AT_THE_END": 60.0}.items():
         monkeypatch.setattr(mirror, name, seconds)
     stages: list[Job] = []
+    one_by_one = Lock()
 
     def restart(job: Job, place: Place, watch: Watch) -> bool:
-        stages.append(job)
-        if len(stages) == 5:
-            postgres.stop()
-        if len(stages) == 12:
-            postgres.start()
+        with one_by_one:  # else two stages that begin at once may miss their turns
+            stages.append(job)
+            if len(stages) == 5:
+                postgres.stop()
+            if len(stages) == 12:
+                postgres.start()
         return compute(job, place, watch)
 
     status, *_ = command("run", "smoke", "--runs", tmp_path / "file", *OPTIONS)
