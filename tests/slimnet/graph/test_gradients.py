@@ -143,3 +143,47 @@ def test_a_gradient_that_mixes_channels_unseen_is_found_out() -> None:
     plan = slimnet.plan(slimnet.trace(model, X), ratio=0.5, score="l2", min_channels=1)
     with pytest.raises(SlimnetError, match=r'takes a gradient that mixes channels.*keep=\["a.0"\]'):
         slimnet.prune(model, plan)
+
+
+class Leaning(nn.Module):
+    """Nothing, but for the gradient, which a hook takes its mean over channels from."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x.register_hook(lambda slope: slope - slope.mean(1, keepdim=True))
+        return x * 1
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-6, 1e-20])
+def test_a_hook_that_mixes_channels_is_found_out_however_small_the_gradient(size: float) -> None:
+    def small(net: Energy, x: Tensor) -> Tensor:
+        return torch.autograd.grad((net.energies(x) * size).sum(), x)[0]
+
+    model = network(small, Leaning()).float()
+    plan = slimnet.plan(slimnet.trace(model, X.float()), ratio=0.5, score="l2", min_channels=1)
+    with pytest.raises(SlimnetError, match=r"takes a gradient that mixes channels"):
+        slimnet.prune(model, plan)
+
+
+class Watched(nn.Module):
+    """Grad-CAM: a hook keeps the gradient, and the forward takes it from there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x.register_hook(lambda slope: setattr(self, "slope", slope.detach()))
+        return x * 1
+
+
+def test_a_gradient_that_a_hook_keeps_is_told_from_one_of_fewer_channels() -> None:
+    def both(net: Energy, x: Tensor) -> Any:
+        return score(net, x), net.middle.slope
+
+    model = network(both, Watched())
+    model(X)
+    plan = slimnet.plan(slimnet.trace(model, X), ratio=0.5, score="l2", min_channels=1)
+    with pytest.raises(SlimnetError, match=r"of shape .*\(2, 5, 8, 8\).*, not .*\(2, 8, 8, 8\)"):
+        slimnet.prune(model, plan)
