@@ -18,7 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode,
+    _pop_mode,
+    _push_mode,
+)
 
 from slimnet.graph.shortcuts import SHORTCUTS, shortcut, within_transform
 from slimnet.modes import same_random
@@ -201,8 +206,10 @@ class Functions(TorchFunctionMode):
         context.function, context.arguments = func, (args, kwargs)
         try:
             if func in WHOLE and within_transform() is None:
-                if any(map(self._knows, tensors_in((args, kwargs)))):
-                    return self._perform(WHOLE[func], func, args, kwargs)
+                tensors = tensors_in((args, kwargs))
+                if any(map(self._knows, tensors)):
+                    plain = func is not torch.autograd.grad and {type(each) for each in tensors} <= _TENSORS
+                    return self._perform(WHOLE[func], func, args, kwargs, plain=plain)
             elif func in SHORTCUTS and args and self._knows(args[0]) and self._listens():
                 known = shortcut(func, args, kwargs)
                 if known is not None:
@@ -225,12 +232,23 @@ class Functions(TorchFunctionMode):
         """Whether no mode of the network's own would see an operation first."""
         return _get_current_dispatch_mode() is self._operations
 
-    def _perform(self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Perform an operation, of which its own operations are no part."""
+    def _perform(
+        self, op: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, plain: bool = True
+    ) -> Any:
+        """Perform an operation, of which its own operations are no part.
+
+        Tensors that are not `plain` may be of classes that see operations themselves.
+        """
         if not self._listens():
             return self._operations.perform(op, function, args, kwargs)
-        with torch._C._DisableTorchDispatch():  # much quicker than to pop the mode
+        if plain:  # much quicker than to pop the mode
+            with torch._C._DisableTorchDispatch():
+                return self._operations.perform(op, function, args, kwargs)
+        _pop_mode()
+        try:
             return self._operations.perform(op, function, args, kwargs)
+        finally:
+            _push_mode(self._operations)
 
 
 @contextmanager

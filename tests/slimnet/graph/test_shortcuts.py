@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_map_only
 
 import slimnet
 from slimnet.graph import record
@@ -147,4 +148,50 @@ def test_transforms_and_gradients_within_a_forward_are_followed(network: type[nn
     model, x = network().double().eval(), torch.rand(2, 3, 8, 8).double()
     plan = slimnet.plan(slimnet.trace(model, x), ratio=0.5, score="l1", min_channels=1)
     masked, pruned = slimnet.mask(model, plan), slimnet.prune(model, plan, absorb=False)
+    torch.testing.assert_close(pruned(x), masked(x), atol=1e-10, rtol=0)
+
+
+class Wrapped(Tensor):
+    """A tensor without contents of its own, as those of quantised weights; it sees every operation itself."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def __new__(cls, inner: Tensor) -> Wrapped:
+        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined]
+        made.inner = inner
+        return made  # type: ignore[no-any-return]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        args, kwargs = tree_map_only(cls, lambda each: each.inner, (args, kwargs or {}))
+        result = func(*args, **kwargs)
+        return (
+            cls(result) if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default) else result
+        )
+
+
+class Quantised(nn.Module):
+    """Its last layer has a wrapped weight; with `slope` it returns a gradient that goes through it."""
+
+    def __init__(self, *, slope: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.slope = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), slope
+        self.norm, self.out = nn.BatchNorm2d(8), nn.Linear(4, 2)
+        self.out.weight = nn.Parameter(Wrapped(self.out.weight.detach().double()), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.slope):
+            x = x.detach().requires_grad_(self.slope)
+            scores = self.out(self.b(functional.silu(self.norm(self.a(x)))).mean((2, 3)))
+            return torch.autograd.grad(scores.square().sum(), x)[0] if self.slope else scores
+
+
+@pytest.mark.parametrize("slope", [False, True])
+def test_tensors_that_see_operations_themselves_are_computed_by_them(slope: bool) -> None:
+    model, x = Quantised(slope=slope).double().eval(), torch.rand(2, 3, 8, 8).double()
+    plan = slimnet.plan(slimnet.trace(model, x), ratio=0.5, score="l1", min_channels=1, keep=["b"])
+    masked, pruned = slimnet.mask(model, plan), slimnet.prune(model, plan, absorb=False)
+    assert type(pruned.out.weight) is Wrapped
     torch.testing.assert_close(pruned(x), masked(x), atol=1e-10, rtol=0)
