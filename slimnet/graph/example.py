@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slimnet.errors import SlimnetError
+from slimnet.graph.record import substitute
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Example:
                 f"the example input is a {found}; it is a tensor (N, C, ...), a tuple of arguments or a dict "
                 "of keyword arguments"
             )
-        return cls(_map(example_input, lambda tensor: torch.empty_like(tensor, device="meta")))
+        return cls(substitute(example_input, lambda tensor: torch.empty_like(tensor, device="meta")))
 
     def arguments(self, example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What a model is called with; copies, as it may write into them."""
@@ -54,7 +55,7 @@ class Example:
             dtype = like.dtype if tensor.is_floating_point() else tensor.dtype
             return torch.zeros(tensor.shape, dtype=dtype, device=like.device)
 
-        return _map(self.content, fill)
+        return substitute(self.content, fill)
 
     def noise(self, like: Tensor, most: int | None = None) -> Any:
         """An input of numbers from 0 to 1, always the same; zeros where it holds whole numbers.
@@ -78,7 +79,7 @@ class Example:
             )
             return torch.rand(shape, generator=generator).to(like)
 
-        return _map(self.content, draw)
+        return substitute(self.content, draw)
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -87,13 +88,3 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, dict):
         value = list(value.values())
     return [tensor for item in value for tensor in _tensors(item)] if isinstance(value, list | tuple) else []
-
-
-def _map(value: Any, function: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, dict):
-        return {key: _map(item, function) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_map(item, function) for item in value)
-    return value

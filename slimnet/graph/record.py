@@ -300,14 +300,16 @@ def _scripted(modules: Mapping[str, nn.Module], run: Callable[..., Any]) -> Iter
     """Have `run` called with each call of a scripted part."""
     replaced = []
     for path, module in scripted_parts(modules).items():
+        attributes = vars(module)
+        replaced.append((attributes, dict(attributes)))
         for name in module._c._method_names():
-            replaced.append((vars(module), name))
-            vars(module)[name] = functools.partial(run, path, getattr(module, name))
+            attributes[name] = functools.partial(run, path, getattr(module, name))
     try:
         yield
     finally:
-        for attributes, name in replaced:
-            attributes.pop(name, None)
+        for attributes, before in replaced:
+            attributes.clear()
+            attributes.update(before)
 
 
 def scripted_parts(modules: Mapping[str, nn.Module]) -> dict[str, torch.jit.ScriptModule]:
@@ -352,7 +354,7 @@ def overwrites(func: Any) -> bool:
 
 
 def substitute(value: Any, replace: Callable[[Any], Any]) -> Any:
-    """Replace tensors and what stands for them, in lists, tuples and dicts too."""
+    """Replace tensors and what stands for them, in lists, tuples, named or not, and dicts too."""
     kind = type(value)
     if kind in _REPLACED or isinstance(value, Tensor):
         return replace(value)
@@ -361,7 +363,8 @@ def substitute(value: Any, replace: Callable[[Any], Any]) -> Any:
     if isinstance(value, list):
         return [item if type(item) in PLAIN else substitute(item, replace) for item in value]
     if isinstance(value, tuple):
-        return tuple([item if type(item) in PLAIN else substitute(item, replace) for item in value])
+        items = [item if type(item) in PLAIN else substitute(item, replace) for item in value]
+        return kind(*items) if hasattr(kind, "_fields") else tuple(items)
     if isinstance(value, dict):
         return {key: substitute(item, replace) for key, item in value.items()}
     return value

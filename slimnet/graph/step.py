@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slimnet.graph import operations as ops
 from slimnet.graph.findings import Findings, Value
-from slimnet.graph.record import PLAIN, Call, Parameter, Ref, overwrites, substitute, tensors_in
+from slimnet.graph.record import SCRIPT, Call, Parameter, Ref, overwrites, substitute, tensors_in
 
 
 class Step:
@@ -86,21 +86,18 @@ class Step:
         flow = self.flow
         inputs: list[int] = []
 
-        def refer(item: Any) -> Any:
-            if type(item) in PLAIN:
-                return item
-            if isinstance(item, Tensor):
-                index = flow.number(item, layer=bool(self.layer))
-                if index is not None:
-                    inputs.append(index)
-                if name := flow.parameter(item):
-                    return Parameter(name)
-                return item if index is None else Ref(index)
-            if type(item) in (list, tuple) and item and type(item[0]) is not int:
-                return type(item)(map(refer, item))
-            return item
+        def refer(item: Tensor) -> Any:
+            index = flow.number(item, layer=bool(self.layer))
+            if index is not None:
+                inputs.append(index)
+            if name := flow.parameter(item):
+                return Parameter(name)
+            return item if index is None else Ref(index)
 
-        args, kwargs = tuple(map(refer, self.args)), {key: refer(item) for key, item in self.kwargs.items()}
+        given = tuple(self.args), self.kwargs
+        if self.op == SCRIPT:  # which is never computed again, and may take what cannot be pickled
+            given = tuple(tensors_in(given)), {}
+        args, kwargs = substitute(given, refer)
         values = flow.record.values
         shares = self.op in ops.ALIASES or self.in_place
         root = values[inputs[0]].root if shares and inputs else -1
@@ -137,6 +134,9 @@ class Step:
     def computed(self) -> Any:
         """What the operation returns for the zeros that stand for activations; nothing is overwritten."""
         flow = self.flow
+        if self.op == SCRIPT:  # it may write into whatever it is given
+            args, kwargs = substitute((self.args, self.kwargs), Tensor.clone)
+            return self.function(*args, **kwargs)
         args = tuple(
             item.clone() if flow.parameter(item) and not isinstance(item, nn.Parameter) else item
             for item in self.args

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -54,7 +54,48 @@ class _Encoding(nn.Module):
         return self.conv(x)  # type: ignore[no-any-return]
 
 
+class Pair(NamedTuple):
+    first: Tensor
+    second: Tensor
+
+
+class _Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, pair: Pair) -> Pair:
+        return Pair(self.conv(pair.first), pair.second)
+
+
+class Naming(nn.Module):
+    """Its scripted part takes and returns named tuples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        scripted: torch.jit.ScriptModule = torch.jit.script(_Named())  # type: ignore[no-untyped-call]
+        self.scripted = scripted
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.scripted(self.scripted(Pair(x, x)))
+        return found.first + found.second  # type: ignore[no-any-return]
+
+
+class Writing(nn.Module):
+    """It writes into what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2.0)
+        return self.conv(x) + x  # type: ignore[no-any-return]
+
+
 PARTS = {
+    "named tuples": Naming,
+    "in place": lambda: torch.jit.script(Writing()),
     "scripted": lambda: torch.jit.script(block()),
     "traced": lambda: torch.jit.trace(block().eval(), torch.zeros(1, 8, 8, 8)),
     "frozen": lambda: torch.jit.freeze(torch.jit.script(block().eval())),

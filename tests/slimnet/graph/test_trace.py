@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slimnet import ChannelGraph, SlimnetError, models, trace
+from slimnet import ChannelGraph, SlimnetError, models, plan, prune, trace
 
 
 class Net(nn.Module):
@@ -666,6 +666,21 @@ def test_a_dict_or_a_tuple_of_inputs() -> None:
 
 
 # What does not run is refused
+
+
+class Batch(NamedTuple):
+    image: Tensor
+    depth: Tensor
+
+
+def test_named_tuples_within_an_example_stay_named() -> None:
+    def forward(m: nn.Module, batch: Any) -> Tensor:
+        return m.out(m.a(batch.image) + m.b(batch.depth))  # type: ignore[operator, no-any-return]
+
+    model = Net(forward, a=conv(3, 8), b=conv(1, 8), out=nn.Conv2d(8, 2, 1))
+    graph = trace(model, (Batch(torch.rand(1, 3, 4, 4), torch.rand(1, 1, 4, 4)),))
+    assert tied(graph, "a.0", "b.0")
+    prune(model, plan(graph, ratio=0.5, score="l2", streams=True))
 
 
 def test_failing_example_names_the_layer() -> None:
