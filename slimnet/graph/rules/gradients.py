@@ -35,12 +35,14 @@ def gradient(step: Step) -> Any:
     noted: list[tuple[Tensor, Tensor | None]] = []
     for item in inputs:
         index = flow.number(item)
-        if given.get("allow_unused") and (index is None or not reached >> index & 1):
+        unused = index is None or not reached >> index & 1
+        if unused and given.get("allow_unused") and not given.get("materialize_grads"):
             results.append(None)
             continue
         shape, labels = (*batch, *item.shape), step.labels(item)
         if labels is None:
-            labels = flow.constant(shape, "it is a gradient by the network's input")
+            kind = "a parameter" if flow.parameter(item) else "the network's input"
+            labels = flow.constant(shape, f"it is a gradient by {kind}")
         result = flow.fake(shape, item)
         results.append(result)
         noted.append((result, labels.expand(shape)))

@@ -56,6 +56,13 @@ def batched(net: Energy, x: Tensor) -> Tensor:
     return torch.autograd.grad(net.energies(x), x, weights, is_grads_batched=True)[0]
 
 
+def materialized(net: Energy, x: Tensor) -> Tensor:
+    slope, zero = torch.autograd.grad(
+        net.energies(x).sum(), (x, x.new_ones(1).requires_grad_()), materialize_grads=True
+    )
+    return slope + zero
+
+
 def jacobian(net: Energy, x: Tensor) -> Tensor:
     return torch.autograd.functional.jacobian(net.energies, x)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -79,6 +86,7 @@ def network(take: Take, middle: nn.Module | None = None, *, linear: bool = True)
         (score, nn.LayerNorm([8, 8])),
         (curved, None),
         (batched, None),
+        (materialized, None),
         (jacobian, None),
     ],
 )
@@ -187,3 +195,11 @@ def test_a_gradient_that_a_hook_keeps_is_told_from_one_of_fewer_channels() -> No
     plan = slimnet.plan(slimnet.trace(model, X), ratio=0.5, score="l2", min_channels=1)
     with pytest.raises(SlimnetError, match=r"of shape .*\(2, 5, 8, 8\).*, not .*\(2, 8, 8, 8\)"):
         slimnet.prune(model, plan)
+
+
+def test_a_gradient_by_a_parameter_says_so() -> None:
+    def by_weight(net: Energy, x: Tensor) -> Tensor:
+        slope = torch.autograd.grad(net.energies(x).sum(), net.b[0].weight)[0]
+        return net.head(net.b(net.a(x) * slope.mean((0, 2, 3))[:, None, None]))
+
+    assert "gradient by a parameter" in slimnet.trace(network(by_weight), X)["a.0"].blocked
