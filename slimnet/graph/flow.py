@@ -30,10 +30,21 @@ _ALWAYS = ops.CONVOLUTIONS | ops.LINEAR | ops.NORMS | {"native_group_norm"}
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _MAKERS = {"zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "expand"}
 """Functions that make a tensor of a size, which holds the same for each channel."""
+_HOOKS = (
+    "hooks of gradients do not run while a network is followed; take the gradient by torch.autograd.grad(...)"
+)
+_UNSEEN = {
+    "register_hook": _HOOKS,
+    "retain_grad": _HOOKS,
+    "_make_dual": "forward differentiation is not followed; take the gradient by torch.autograd.grad(...)",
+}
+"""Functions that have no effect while a network is followed, and what to say where it fails for that."""
 
 
 class ChannelFlow(Findings):
     """Follows one run of a network."""
+
+    _unseen = ""  # what was asked for that has no effect while a network is followed, and what to do
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the network on an example and follow its channels.
@@ -51,7 +62,8 @@ class ChannelFlow(Findings):
             raise
         except Exception as error:
             inside = f" at {self.context.module}" if self.context.module else ""
-            raise SlimnetError(f"the example input fails{inside}: {one_line(error)}") from error
+            advice = f"; {self._unseen}" if self._unseen else ""
+            raise SlimnetError(f"the example input fails{inside}: {one_line(error)}{advice}") from error
         for tensor in tensors_in(result):
             if id(tensor) in self._index:
                 index = self._index[id(tensor)]
@@ -101,6 +113,7 @@ class ChannelFlow(Findings):
         name = getattr(function, "__name__", "")
         if name == "__set__" and self.parameter(args[0]):
             return None  # nothing of the network's is changed
+        self._unseen = self._unseen or _UNSEEN.get(name, "")
         if labels is not None:
             if function == _SHAPE:
                 return torch.Size(self._sizes(labels))

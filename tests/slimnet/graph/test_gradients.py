@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 import slimnet
@@ -195,6 +196,25 @@ def test_a_gradient_that_a_hook_keeps_is_told_from_one_of_fewer_channels() -> No
     plan = slimnet.plan(slimnet.trace(model, X), ratio=0.5, score="l2", min_channels=1)
     with pytest.raises(SlimnetError, match=r"of shape .*\(2, 5, 8, 8\).*, not .*\(2, 8, 8, 8\)"):
         slimnet.prune(model, plan)
+
+
+def test_a_hook_that_does_not_run_is_named_where_the_run_fails() -> None:
+    def weights(net: Any, x: Tensor) -> Any:
+        return score(net, x) + net.middle.slope.mean()
+
+    with pytest.raises(SlimnetError, match=r"hooks of gradients do not run .* by torch\.autograd\.grad"):
+        slimnet.trace(network(weights, Watched()), X)
+
+
+def test_forward_differentiation_is_named_where_the_run_fails() -> None:
+    def tangent(net: Energy, x: Tensor) -> Tensor:
+        with forward_ad.dual_level():  # type: ignore[no-untyped-call]
+            dual = forward_ad.make_dual(x, torch.ones_like(x))
+            primal, slope = forward_ad.unpack_dual(net.energies(dual))
+            return primal + slope
+
+    with pytest.raises(SlimnetError, match=r"forward differentiation is not followed"):
+        slimnet.trace(network(tangent), X)
 
 
 def test_a_gradient_by_a_parameter_says_so() -> None:
