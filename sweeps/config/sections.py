@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from slimnet.data.augmentation import Augmentation
@@ -243,13 +251,17 @@ class Model(Network):
         name = values.get("name") if isinstance(values, dict) else None
         if not isinstance(name, str):
             return values
-        if name not in NAMES and "/" not in name:
-            it = f"{hint} It" if (hint := suggestion(name)) else "it"
-            clause = f"is {show(name)}; {it} takes {SPELLINGS}. Or give a factory."
-            raise refusal((("name",), clause))
         if name in SIZES:
             return {"blocks": SIZES[name].blocks, "width": SIZES[name].width, **values}
         return {"width": WIDTHS[name], **values} if name in WIDTHS else values
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _names_a_network(cls, name: Any) -> Any:
+        if isinstance(name, str) and name not in NAMES and name.partition("/")[0] not in LIBRARIES:
+            it = f"{hint} It" if (hint := suggestion(name)) else "it"
+            raise refusal(((), f"is {show(name)}; {it} takes {SPELLINGS}. Or give a factory."))
+        return name
 
     @model_validator(mode="after")
     def _is_one_network(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from ray._private import services
 from slimnet.errors import SlimnetError
 from sweeps.config.sections import Executor
 from sweeps.executors import processes
-from sweeps.executors.ray_head import Head, Node, living_nodes, refusal
+from sweeps.executors.ray_head import REFUSED, Head, Node, living_nodes, refusal
 
 NAMESPACE = "slimnet"
 REACH, JOIN = 10.0, 40.0  # seconds for a connection, and for Ray to join a cluster
@@ -125,10 +124,6 @@ class Cluster:
         parts = [(self.cpus, "CPU"), (self.gpus, "GPU")]
         return " and ".join(f"{n:g} {name}{'s' * (n > 1)}" for n, name in parts if n)
 
-    def leave(self) -> None:
-        """Leave the cluster; one that was started here ends."""
-        ray.shutdown()
-
     def _look(self) -> None:
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY:
@@ -199,7 +194,9 @@ def _address_of(wish: str) -> str | None:
         found = str(services.get_ray_address_from_environment("auto", None))
     except ConnectionError:
         return None
-    return None if refusal(found) == os.strerror(errno.ECONNREFUSED) else found
+    why_not = refusal(found)
+    ended = why_not == REFUSED or (why_not is not None and not services.find_gcs_addresses())
+    return None if ended else found
 
 
 def _reachable(address: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import socket
 import threading
 import time
@@ -21,6 +23,9 @@ from sweeps.executors.base import ExecutorDiedError
 
 ANSWERS = 5.0  # seconds in which a head that is in order says which nodes there are
 SILENT = 20.0  # seconds without an answer, after which it is dead; Ray itself ends us after 60
+
+REFUSED = os.strerror(errno.ECONNREFUSED)
+"""Why nobody takes a connection where the machine is there, and no process listens."""
 
 Node = dict[str, Any]
 Answer = TypeVar("Answer")
@@ -126,11 +131,14 @@ class Head:
 
 
 def hangs() -> bool:
-    """Whether the head of the cluster that this process has joined takes calls but answers none."""
+    """Whether Ray would wait, at this process's end, for a head that answers nothing or is out of reach."""
     if not ray.is_initialized():
         return False
     address = ray.get_runtime_context().gcs_address
-    return refusal(address) is None and not wait([_in_thread(_is_ours, address)], ANSWERS).done
+    why_not = refusal(address)
+    if why_not is not None:
+        return why_not != REFUSED
+    return not wait([_in_thread(_is_ours, address)], ANSWERS).done
 
 
 def living_nodes() -> list[Node]:

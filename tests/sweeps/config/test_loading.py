@@ -296,7 +296,10 @@ def test_a_network_of_a_library_has_arguments(write: Write) -> None:
         ("{name: timm/x, stem: imagenet}", "model.stem is imagenet, but timm/x has no stem*"),
         ("{name: resnet56, args: {depth: 3}}", 'model.args is {"depth": 3}, but resnet56 takes none; *'),
         ("{name: resnet56, path: code}", "model.path is *, but only a factory is looked for in a folder*"),
-        ("{name: keras/vgg11}", 'model.name is "keras/vgg11"; it takes *torchvision/NAME or timm/NAME*'),
+        (
+            "{name: keras/vgg11}",
+            'model.name is "keras/vgg11"; it takes *torchvision/NAME, timm/NAME. Or give*',
+        ),
         ("{factory: 'nets:small', args: 3}", "model.args is 3; it takes keys with values*"),
         ("{name: resnet56, init: 3}", "model.init is 3; it takes text or null*"),
     ],
@@ -307,6 +310,18 @@ def test_a_network_that_is_none_is_one_line(write: Write, model: str, expected: 
     start, *parts = expected.split("*")
     assert message.startswith(f"study-1.yaml:5: {start}")
     assert [part for part in parts if part not in message] == []
+
+
+def test_a_wrong_name_hides_no_other_mistake_of_the_network(write: Write) -> None:
+    model = "{name: resnt, blocks: foo, typo: 1}"
+    messages = refused(
+        write(text=BASE.replace("model:\n  name: resnet\n  blocks: [1, 2]\n", f"model: {model}\n"))
+    )
+    assert sorted(message.partition(": ")[2].partition(" is ")[0] for message in messages) == [
+        "model.blocks",
+        "model.name",
+        "model.typo",
+    ]
 
 
 def test_where_code_and_weights_are_is_not_searched(write: Write) -> None:

@@ -29,9 +29,10 @@ def nodes(with_ray: None) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def cluster(nodes: Any) -> Iterator[Any]:
     """That cluster, joined."""
+    import ray
+
     from sweeps.config.sections import Executor
     from sweeps.executors.ray_cluster import join
 
-    joined = join(Executor(kind="ray", address=nodes.address), gpus=False)
-    yield joined
-    joined.leave()
+    yield join(Executor(kind="ray", address=nodes.address), gpus=False)
+    ray.shutdown()

@@ -431,7 +431,9 @@ def test_a_head_that_was_out_of_reach_is_asked_again_but_not_another_in_its_plac
         with monkeypatch.context() as away:
             away.setattr(socket, "create_connection", is_out_of_reach)
             assert head.nodes() is None
+            assert ray_head.hangs()
         assert head.is_silent()
+        assert not ray_head.hangs()
         if is_ours:
             assert [node["NodeID"] for node in head.nodes()] == heads
             assert not head.is_silent()
@@ -472,19 +474,26 @@ def test_a_head_that_is_stopped_is_not_waited_for(
     wait_until(lambda: cluster.room() == 2 and not cluster.head.is_silent())
 
 
-def test_a_head_of_this_machine_that_does_not_answer_is_not_taken_for_none(
-    with_ray: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("runs_here", [True, False])
+def test_a_head_that_does_not_answer_is_none_where_nothing_of_its_cluster_runs(
+    with_ray: None, monkeypatch: pytest.MonkeyPatch, runs_here: bool
 ) -> None:
     from ray._private import services
 
     from sweeps.config.sections import Executor
     from sweeps.executors import ray_cluster
 
+    def begin(address: str, **options: Any) -> None:
+        raise InterruptedError(address)
+
+    address = "10.0.0.1:6379"
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *given: "10.0.0.1:6379")
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: {address} if runs_here else set())
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda folder: address)  # left by one that ran
     monkeypatch.setattr(socket, "create_connection", is_out_of_reach)
-    monkeypatch.setattr("ray.init", lambda *given, **options: pytest.fail("it was joined"))
-    with pytest.raises(SlimnetError, match=r"at 10\.0\.0\.1:6379 cannot be joined \(timed out\)"):
+    monkeypatch.setattr("ray.init", begin)
+    expected = r"at 10\.0\.0\.1:6379 cannot be joined \(timed out\)" if runs_here else "^local$"
+    with pytest.raises(SlimnetError if runs_here else InterruptedError, match=expected):
         ray_cluster.join(Executor(kind="ray"), gpus=False)
 
 
