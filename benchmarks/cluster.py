@@ -34,6 +34,8 @@ def resting(job: Job, place: Place, watch: Watch) -> bool:
 
 def main() -> None:
     """Print both tables."""
+    import ray
+
     from sweeps.executors.ray_cluster import join
 
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +50,7 @@ def main() -> None:
             print(f"{workers:7}  {rate:8.2f}  {rate / ideal:11.0%}  {beside:25.2f}", flush=True)
         _listen(joined, Path(folder) / "listening", WORKERS[-1])
         _sweep(joined, Path(folder) / "sweep")
-        joined.leave()
+        ray.shutdown()
 
 
 def _rest(cluster: Cluster, runs: Path, workers: int) -> int:
