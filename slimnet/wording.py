@@ -43,14 +43,16 @@ def did_you_mean(given: str, known: Iterable[str], most: int = 1, prefix: str = 
     """("prune.rato", fields) -> "did you mean prune.ratio?"; empty where no known name is near.
 
     Args:
-        given: a wrong name: misspelled, in another case, or without what stands before its last "/" or ".".
+        given: a wrong name: misspelled, in another case, without what stands before its last "/" or ".", or
+            with something else before the "/".
         known: all names.
         most: how many names the question gives of those that are spelled alike.
         prefix: what it puts before each.
     """
     names, wrong = list(known), given.lower()
     near = [name for name in names if wrong in (name.lower(), re.split("[/.]", name.lower())[-1])]
-    if not near:
-        lower = {name.lower(): name for name in names}
-        near = [lower[close] for close in get_close_matches(wrong, lower, most)]
+    if not near:  # by what tells names apart, as all of a library begin alike
+        wrong = wrong.rpartition("/")[2]
+        last = {name.lower().rpartition("/")[2]: name for name in names}
+        near = [last[close] for close in get_close_matches(wrong, last, most)]
     return f"did you mean {' or '.join(prefix + name for name in near)}?" if near else ""

@@ -22,6 +22,7 @@ from slimnet.models.catalogue import (
     WIDTHS,
     WITH_STEM,
     family_of,
+    is_of_library,
     suggestion,
 )
 from slimnet.models.stems import Stem
@@ -43,7 +44,7 @@ def describe_network(
         raise SlimnetError(f"--stem is of ResNets and MobileNets; {name} has its own first layers")
     if ":" in name:
         return {"factory": name, "args": dict(args or {})}
-    if name.partition("/")[0] in LIBRARIES:
+    if is_of_library(name):
         return {"name": name, "args": dict(args or {})}
     if name not in NAMES:
         it = f"{hint} It" if (hint := suggestion(name)) else "it"

@@ -186,7 +186,7 @@ TorchvisionName = Literal[
 Without those that it unpickles, which slimnet reads by itself.
 """
 
-_UNPICKLED = {"torchvision/CIFAR10": "cifar10", "torchvision/CIFAR100": "cifar100"}
+_UNPICKLED = {"torchvision/cifar10": "cifar10", "torchvision/cifar100": "cifar100"}  # in any case
 
 
 def _by_split(train: str, test: str, validation: str | None = None) -> dict[str, dict[str, Any]]:
@@ -257,7 +257,7 @@ class Source:
 
     def __post_init__(self) -> None:
         name = self.name
-        if own := _UNPICKLED.get(name):
+        if own := _UNPICKLED.get(name.lower()):
             raise SlimnetError(f"torchvision unpickles {name}, which may run code; take slimnet's own {own}.")
         if name not in NAMES:
             hint = did_you_mean(name, NAMES)

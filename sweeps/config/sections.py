@@ -30,6 +30,7 @@ from slimnet.models.catalogue import (
     Family,
     SizeName,
     family_of,
+    is_of_library,
     suggestion,
 )
 from slimnet.models.source import split_factory
@@ -258,7 +259,7 @@ class Model(Network):
     @field_validator("name", mode="before")
     @classmethod
     def _names_a_network(cls, name: Any) -> Any:
-        if isinstance(name, str) and name not in NAMES and name.partition("/")[0] not in LIBRARIES:
+        if isinstance(name, str) and name not in NAMES and not is_of_library(name):
             it = f"{hint} It" if (hint := suggestion(name)) else "it"
             raise refusal(((), f"is {show(name)}; {it} takes {SPELLINGS}. Or give a factory."))
         return name

@@ -296,10 +296,8 @@ def test_a_network_of_a_library_has_arguments(write: Write) -> None:
         ("{name: timm/x, stem: imagenet}", "model.stem is imagenet, but timm/x has no stem*"),
         ("{name: resnet56, args: {depth: 3}}", 'model.args is {"depth": 3}, but resnet56 takes none; *'),
         ("{name: resnet56, path: code}", "model.path is *, but only a factory is looked for in a folder*"),
-        (
-            "{name: keras/vgg11}",
-            'model.name is "keras/vgg11"; it takes *torchvision/NAME, timm/NAME. Or give*',
-        ),
+        ("{name: keras/vgg11}", 'model.name is "keras/vgg11"; did you mean torchvision/vgg11? It takes *'),
+        ("{name: keras/x}", 'model.name is "keras/x"; it takes *torchvision/NAME, timm/NAME. Or give *'),
         ("{factory: 'nets:small', args: 3}", "model.args is 3; it takes keys with values*"),
         ("{name: resnet56, init: 3}", "model.init is 3; it takes text or null*"),
     ],
@@ -632,6 +630,10 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
             *("name: fashion-mini\n", "name: CIFAR-10\n", 3),
             'data.name is "CIFAR-10"; did you mean cifar10? It takes *',
         ),
+        (
+            *("name: fashion-mini\n", "name: torchvision/CIFAR10\n", 3),
+            'data.name is "torchvision/CIFAR10"; did you mean cifar10? It takes *',
+        ),
         ("image_size: 14", "flip: yes", 4, 'data.flip is "yes"; it takes true or false*'),
         ("image_size: 14", "image_size: 13", 4, "data.image_size is 13; *pooled to 2, 4, 7, 14, 28."),
         ("image_size: 14", "validation: 0.6", 4, "data.validation is 0.6; *above 0 and at most 0.5*"),
@@ -660,7 +662,11 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
         ),
         (
             *("name: resnet\n", "name: vgg11\n", 6),
-            'model.name is "vgg11"; did you mean torchvision/vgg11 or timm/vgg11? It takes *vgg, *',
+            'model.name is "vgg11"; did you mean torchvision/vgg11? It takes *vgg, *',
+        ),
+        (
+            *("name: resnet\n", "name: torchvison/vgg11\n", 6),
+            'model.name is "torchvison/vgg11"; did you mean torchvision/vgg11? It takes *vgg, *',
         ),
         (
             *("name: resnet\n", "name: ResNet-56\n", 6),
