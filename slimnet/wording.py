@@ -54,5 +54,10 @@ def did_you_mean(given: str, known: Iterable[str], most: int = 1, prefix: str = 
     if not near:  # by what tells names apart, as all of a library begin alike
         wrong = wrong.rpartition("/")[2]
         last = {name.lower().rpartition("/")[2]: name for name in names}
-        near = [last[close] for close in get_close_matches(wrong, last, most)]
+        near = [last[close] for close in get_close_matches(wrong, last, most) if _may_be(wrong, close)]
     return f"did you mean {' or '.join(prefix + name for name in near)}?" if near else ""
+
+
+def _may_be(wrong: str, name: str) -> bool:
+    """Whether a near name may be meant: of short ones, in which each letter tells, with the same letters."""
+    return len(wrong) > 3 or sorted(wrong) == sorted(name)

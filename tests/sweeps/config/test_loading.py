@@ -620,6 +620,7 @@ def test_the_test_split_is_never_searched_on(write: Write) -> None:
         ("  name: fashion-mini\n", "", 2, "data.name is missing; it takes fashion-mini, *"),
         ("lr: 0.1", "lr: .nan", 10, 'sparse.lr is ".nan"; it takes a number, above 0*'),
         ("lr: 0.1", "lr: 1e999", 10, "sparse.lr is Infinity; it takes a number, above 0*"),
+        ("seed: 3", "device: GPU", 1, 'device is "GPU"; it takes auto, cpu, cuda, mps or xpu *'),  # not xpu
         (
             "lr: 1e-2}",
             "lr: 1, schedule: step}",
