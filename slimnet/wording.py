@@ -59,5 +59,5 @@ def did_you_mean(given: str, known: Iterable[str], most: int = 1, prefix: str = 
 
 
 def _may_be(wrong: str, name: str) -> bool:
-    """Whether a near name may be meant: of short ones, in which each letter tells, with the same letters."""
-    return len(wrong) > 3 or sorted(wrong) == sorted(name)
+    """Whether a near name may be meant: of short ones the first letter tells."""
+    return len(wrong) > 3 or wrong[0] == name[0]
