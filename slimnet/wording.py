@@ -58,6 +58,11 @@ def did_you_mean(given: str, known: Iterable[str], most: int = 1, prefix: str = 
     return f"did you mean {' or '.join(prefix + name for name in near)}?" if near else ""
 
 
+def after_question(question: str, rest: str) -> str:
+    """("did you mean x?", "it takes y") -> "did you mean x? It takes y"; `rest` where nothing is asked."""
+    return f"{question} {rest[0].upper()}{rest[1:]}" if question else rest
+
+
 def _may_be(wrong: str, name: str) -> bool:
     """Whether a near name may be meant: of short ones the first letter tells."""
     return len(wrong) > 3 or wrong[0] == name[0]

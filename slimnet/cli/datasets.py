@@ -17,7 +17,7 @@ from slimnet.data.sets import Dataset
 from slimnet.errors import SlimnetError
 from slimnet.files import user_path
 from slimnet.progress import ProgressLine
-from slimnet.wording import did_you_mean
+from slimnet.wording import after_question, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,13 @@ class DataSettings:
             if text == self.factory:
                 other = self if image_size is None else replace(self, image_size=image_size)
             return replace(other, name="factory", factory=text, path=Path.cwd())
-        hint = did_you_mean(text, NAMES)
-        raise SlimnetError(
-            f"--data is {text}, and no such file or folder is there; {f'{hint} It' if hint else 'it'} is one "
-            f"of {SETS}, torchvision/NAME, an npz file, a folder of pictures or of npy files, or "
+        takes = (
+            f"it is one of {SETS}, torchvision/NAME, an npz file, a folder of pictures or of npy files, or "
             "module:function"
+        )
+        raise SlimnetError(
+            f"--data is {text}, and no such file or folder is there; "
+            f"{after_question(did_you_mean(text, NAMES), takes)}"
         )
 
     def augmented(self, **changes: Any) -> Self:

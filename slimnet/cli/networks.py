@@ -27,6 +27,7 @@ from slimnet.models.catalogue import (
 )
 from slimnet.models.stems import Stem
 from slimnet.models.weights import give_weights, is_plain_weights, read_weights
+from slimnet.wording import after_question
 
 
 def describe_network(
@@ -47,8 +48,8 @@ def describe_network(
     if is_of_library(name):
         return {"name": name, "args": dict(args or {})}
     if name not in NAMES:
-        it = f"{hint} It" if (hint := suggestion(name)) else "it"
-        raise SlimnetError(f"--model is {name}; {it} is {SPELLINGS} or MODULE:FACTORY")
+        takes = f"it is {SPELLINGS} or MODULE:FACTORY"
+        raise SlimnetError(f"--model is {name}; {after_question(suggestion(name), takes)}")
     if args:
         raise SlimnetError(
             f"--arg is for factories and networks of {' and '.join(LIBRARIES)}, not for {name}"

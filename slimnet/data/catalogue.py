@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from slimnet.data.hashes import OnProgress, combined_hash, silent
 from slimnet.errors import SlimnetError
 from slimnet.files import content_hash, user_path
-from slimnet.wording import did_you_mean
+from slimnet.wording import after_question, did_you_mean
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 """What an npz file must hold, and a folder of npy files."""
@@ -260,9 +260,10 @@ class Source:
         if own := _UNPICKLED.get(name.lower()):
             raise SlimnetError(f"torchvision unpickles {name}, which may run code; take slimnet's own {own}.")
         if name not in NAMES:
-            hint = did_you_mean(name, NAMES)
-            there = f"{hint} The" if hint else "the"
-            raise SlimnetError(f"There is no data set {name!r}; {there} names are {', '.join(NAMES)}.")
+            names = f"the names are {', '.join(NAMES)}."
+            raise SlimnetError(
+                f"There is no data set {name!r}; {after_question(did_you_mean(name, NAMES), names)}"
+            )
         if name in PATHS and self.path is None:
             raise SlimnetError(f"The data set {name!r} needs a path: {PATHS[name]}.")
         if name not in (*PATHS, "factory") and self.path is not None:

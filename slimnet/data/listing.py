@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from slimnet.errors import SlimnetError
 from slimnet.files import check_name
-from slimnet.wording import did_you_mean, plural
+from slimnet.wording import after_question, did_you_mean, plural
 
 PARTS = {
     "train": ("train", "training"),
@@ -250,10 +250,10 @@ def _check_part(
     folder: Path, pictures: dict[str, list[str]], train: Path, by_class: dict[str, list[str]]
 ) -> None:
     if unknown := [name for name in pictures if name not in by_class]:
-        hint = did_you_mean(unknown[0], by_class)
+        todo = f"rename it, put pictures of it into {train.name} too, or remove it."
         raise SlimnetError(
-            f"{folder / unknown[0]} is of a class that {train} does not have; {hint and f'{hint} '}"
-            f"{'Rename' if hint else 'rename'} it, put pictures of it into {train.name} too, or remove it."
+            f"{folder / unknown[0]} is of a class that {train} does not have; "
+            f"{after_question(did_you_mean(unknown[0], by_class), todo)}"
         )
     if absent := [name for name in by_class if not pictures.get(name)]:
         raise SlimnetError(

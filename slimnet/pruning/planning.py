@@ -36,7 +36,7 @@ from slimnet.pruning.scores import (
 from slimnet.pruning.selection import Budget, Candidates
 from slimnet.pruning.surgery import prune
 from slimnet.pruning.weight_scores import Batch
-from slimnet.wording import did_you_mean, plural
+from slimnet.wording import after_question, did_you_mean, plural
 
 LATENCY_SECONDS = 0.3  # of measuring per candidate of a latency budget
 
@@ -306,8 +306,8 @@ def _starved(groups: Sequence[ChannelGroup], chosen: PruningPlan, least: int) ->
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         hint = did_you_mean(str(value), [choice for choice in choices if isinstance(choice, str)])
-        it = f"{hint} It" if hint else "it"
-        raise SlimnetError(f"{name} is {value!r}; {it} is one of {', '.join(map(repr, choices))}")
+        takes = f"it is one of {', '.join(map(repr, choices))}"
+        raise SlimnetError(f"{name} is {value!r}; {after_question(hint, takes)}")
 
 
 def _choose_groups(graph: ChannelGraph, streams: bool, *, by_norm: bool = True) -> list[ChannelGroup]:

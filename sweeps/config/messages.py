@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from slimnet.wording import did_you_mean
+from slimnet.wording import after_question, did_you_mean
 from sweeps.config.storage import without_passwords
 from sweeps.config.yaml_source import KeyPath, Origin, Source, dotted
 
@@ -155,8 +155,8 @@ def explain(error: ValidationError, source: Source, schema: Schema) -> list[tupl
             while schema.node(path) is None:  # inside a list or a union: name the field itself
                 path = path[:-1]
             value = _at(source.values, path)
-            hint = _suggestion(value, schema.node(path) or {})
-            clause = f"is {show(value)}; {f'{hint} It' if hint else 'it'} {schema.takes(path)}"
+            question = _suggestion(value, schema.node(path) or {})
+            clause = f"is {show(value)}; {after_question(question, f'it {schema.takes(path)}')}"
         lines.setdefault(f"{dotted(path)} {clause}", source.origin(path))
     return [(origin, line) for line, origin in lines.items()]
 

@@ -39,6 +39,7 @@ from slimnet.pruning.options import MIN_CHANNELS, CostAware, Score, ThresholdOve
 from slimnet.training.recipe import Optimizer, Schedule
 from slimnet.training.recipe import Recipe as LibraryRecipe
 from slimnet.training.sparsity import LambdaSchedule, PenaltyName
+from slimnet.wording import after_question
 from sweeps.config.messages import refusal, show
 from sweeps.config.yaml_source import KeyPath
 
@@ -260,8 +261,8 @@ class Model(Network):
     @classmethod
     def _names_a_network(cls, name: Any) -> Any:
         if isinstance(name, str) and name not in NAMES and not is_of_library(name):
-            it = f"{hint} It" if (hint := suggestion(name)) else "it"
-            raise refusal(((), f"is {show(name)}; {it} takes {SPELLINGS}. Or give a factory."))
+            takes = f"it takes {SPELLINGS}. Or give a factory."
+            raise refusal(((), f"is {show(name)}; {after_question(suggestion(name), takes)}"))
         return name
 
     @model_validator(mode="after")
