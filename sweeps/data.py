@@ -10,7 +10,7 @@ from slimnet.data.hashes import OnProgress, silent
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only workers need it
     from slimnet.data import Splits
-    from sweeps.config.sections import Data
+    from sweeps.config.data import Data
     from sweeps.stages.spec import DataSpec
 
 

@@ -15,7 +15,7 @@ from slimnet.files import content_hash
 from slimnet.models.catalogue import names_weights
 from slimnet.models.source import source_hash
 from sweeps.config import Config, resolve
-from sweeps.config.sections import Model, Network
+from sweeps.config.model import Model, Network
 from sweeps.config.space import Branch, branches
 
 

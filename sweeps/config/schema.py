@@ -15,22 +15,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from slimnet.devices import DeviceWish
 from slimnet.precision import PrecisionWish
 from slimnet.wording import plural
+from sweeps.config.base import MANY, Section
+from sweeps.config.data import Data
 from sweeps.config.messages import refusal, show
+from sweeps.config.model import Model
 from sweeps.config.places import place_problem
 from sweeps.config.search import MEASURED, SECTIONS, Metric, Passes, Search, Seed
-from sweeps.config.sections import (
-    MANY,
-    Confirm,
-    Controls,
-    Data,
-    Executor,
-    Finetune,
-    Model,
-    Prune,
-    Section,
-    Sparse,
-    Wandb,
-)
+from sweeps.config.sections import Confirm, Controls, Executor, Finetune, Prune, Sparse, Wandb
 from sweeps.config.space import Branch, Choices, Entry, branches, parents
 from sweeps.config.storage import storage_problem
 from sweeps.config.yaml_source import KeyPath, dotted

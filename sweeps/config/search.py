@@ -22,8 +22,11 @@ from pydantic import (
 )
 
 from slimnet.wording import did_you_mean
+from sweeps.config.base import MANY, STRICT, Section
+from sweeps.config.data import Data
 from sweeps.config.messages import describe, refusal, show
-from sweeps.config.sections import MANY, STRICT, Data, Finetune, Model, Prune, Section, Sparse
+from sweeps.config.model import Model
+from sweeps.config.sections import Finetune, Prune, Sparse
 from sweeps.config.space import (
     MOST_BRANCHES,
     By,

@@ -12,7 +12,8 @@ from slimnet.data.catalogue import PATHS, fingerprint
 from slimnet.precision import Precision
 from slimnet.pruning.options import CURVE_BATCHES, CURVE_RATIOS
 from sweeps.config import Config, resolve
-from sweeps.config.sections import ControlKind, Model, Network, Prune, Recipe
+from sweeps.config.model import Model, Network
+from sweeps.config.sections import ControlKind, Prune, Recipe
 from sweeps.networks import Networks, name_of, read_off
 from sweeps.stages.curve import CurveSpec
 from sweeps.stages.finetune import FinetuneSpec

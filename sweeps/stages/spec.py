@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from slimnet.data.augmentation import Augmentation
 from slimnet.data.catalogue import Channels, Resize
-from sweeps.config.sections import Network
+from sweeps.config.model import Network
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only workers need it
     from torch import nn

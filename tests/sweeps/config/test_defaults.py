@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from slimnet.cli.finetune import finetune_command
 from slimnet.cli.prune import prune_command
 from slimnet.cli.train import train_command
-from sweeps.config.sections import Data, Finetune, Prune, Sparse
+from sweeps.config.data import Data
+from sweeps.config.sections import Finetune, Prune, Sparse
 
 OTHERS = {"recalibrate", "ratio"}  # docs/training.md names the first; the command has no ratio of its own
 

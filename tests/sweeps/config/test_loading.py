@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from slimnet.defaults import FINETUNE_EPOCHS, FINETUNE_LR, SPARSE_EPOCHS, SPARSE_LR
 from slimnet.errors import SlimnetError
 from sweeps.config import Config, ConfigError, dump_config, load_config, resolve, shipped_configs
-from sweeps.config.sections import Model
+from sweeps.config.model import Model
 
 BASE = """\
 seed: 3
