@@ -211,10 +211,10 @@ def finish(
 ) -> None:
     """Train to the end without penalty."""
     last = recipe.epochs - round(average * recipe.epochs)
-    averaged = AveragedModel(model)
+    averaged = AveragedModel(model) if last < recipe.epochs else None
 
     def on_epoch(history: list[Row]) -> None:
-        if len(history) > last:
+        if averaged is not None and len(history) > last:
             averaged.update_parameters(model)
 
     train(
@@ -227,7 +227,7 @@ def finish(
         precision=native_precision("cpu"),
         on_epoch=on_epoch,
     )
-    if last < recipe.epochs:
+    if averaged is not None:
         model.load_state_dict(averaged.module.state_dict())
         recalibrate_on(model, task.splits, BATCHES, seed=task.seed + 1000)
 
