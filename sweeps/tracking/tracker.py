@@ -127,5 +127,5 @@ class Tracker:
         self._say(f"{problem}; complete the record with: {' '.join((self._sync, *options))}")
 
     def _say(self, message: str) -> None:
+        logger.warning(message)  # before anybody who waits for `news` goes on
         self._warnings.append(message)
-        logger.warning(message)
