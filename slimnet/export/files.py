@@ -17,7 +17,7 @@ from slimnet.errors import SlimnetError
 from slimnet.evaluation import CPU_BATCH
 from slimnet.export.artifact import FORMATS, Artifact, Format, Predictor, open_network
 from slimnet.export.aside import require, workspace, written
-from slimnet.wording import plural
+from slimnet.wording import after_question, did_you_mean, plural
 
 FEW, FRACTION = 2, 0.001
 """By how many images, or which fraction of the test split if that is more, a file may differ from the report.
@@ -150,7 +150,8 @@ def chosen_formats(names: Sequence[str]) -> tuple[list[Format], str]:
         SlimnetError: an unknown name, or a package that a named format needs is missing.
     """
     if unknown := [name for name in names if name not in FORMATS]:
-        raise SlimnetError(f"there is no format {unknown[0]}; formats are {', '.join(FORMATS)}")
+        known = after_question(did_you_mean(unknown[0], FORMATS), f"formats are {', '.join(FORMATS)}")
+        raise SlimnetError(f"there is no format {unknown[0]}; {known}")
     for name in names:
         require(FORMATS[name].needs)
     if names:

@@ -106,6 +106,8 @@ class Schema:
     def unknown(self, path: tuple[str, ...]) -> str:
         """The clause for an unknown key, which suggests known ones."""
         *outer, key = path
+        if outer and (self.node(tuple(outer)) or {}).get("type") == "object":  # the keys in it are no fields
+            return f"cannot be set alone; give all of {dotted(tuple(outer))}: it {self.takes(tuple(outer))}"
         if "." in key and tuple(key.split(".")) in self.paths():
             section, _, inner = key.rpartition(".")
             return f"is not a known key; write `{inner}:` on a separate line under `{section}:`."
@@ -162,16 +164,28 @@ def explain(error: ValidationError, source: Source, schema: Schema) -> list[tupl
 
 
 def _suggestion(value: Any, node: dict[str, Any]) -> str:
-    """A question on what a wrong value may mean, or the first wrong key of one: a name that is allowed."""
-    given = list(value) if isinstance(value, dict) else [value]
+    """A question on what a wrong value, or a key or a value within it, may mean: a name that is allowed."""
+    match value:
+        case dict():
+            values = node.get("additionalProperties")
+            inner = [(key, node.get("propertyNames", {})) for key in value]
+            inner += [(each, values if isinstance(values, dict) else {}) for each in value.values()]
+        case list():
+            inner = [(each, node) for each in value]
+        case _:
+            inner = [(value, node)]
+    return next(filter(None, (question_of(name, names) for name, names in inner)), "")
+
+
+def question_of(value: Any, node: dict[str, Any]) -> str:
+    """A question on which of the names that a JSON schema allows a value may mean; empty if none is near."""
     known = _names(node)
-    wrong = [name for name in given if isinstance(name, str) and name not in known]
-    return did_you_mean(wrong[0], known) if wrong else ""
+    return did_you_mean(value, known) if isinstance(value, str) and value not in known else ""
 
 
 def _names(node: dict[str, Any]) -> list[str]:
-    """The names among the values or the keys that a JSON schema allows."""
-    own = [*node.get("enum", ()), *node.get("propertyNames", {}).get("enum", ())]
+    """The names among the values that a JSON schema allows."""
+    own = [node["const"]] if node.get("type") == "string" and "const" in node else node.get("enum", ())
     return [*map(str, own), *(name for option in node.get("anyOf", ()) for name in _names(option))]
 
 

@@ -24,7 +24,7 @@ from pydantic import (
 from slimnet.wording import did_you_mean
 from sweeps.config.base import MANY, STRICT, Section
 from sweeps.config.data import Data
-from sweeps.config.messages import describe, refusal, show
+from sweeps.config.messages import describe, question_of, refusal, show
 from sweeps.config.model import Model
 from sweeps.config.sections import Finetune, Prune, Sparse
 from sweeps.config.space import (
@@ -394,4 +394,7 @@ def _field_value(path: str, value: Any) -> Any:
     try:
         return field.validate_python(value)
     except ValidationError:
-        raise ValueError(f"{path} takes {describe(field.json_schema())}, not {show(value)}") from None
+        schema = field.json_schema()
+        question = question_of(value, schema)
+        meant = f" ({question})" if question else ""
+        raise ValueError(f"{path} takes {describe(schema)}, not {show(value)}{meant}") from None

@@ -103,7 +103,7 @@ def test_a_description_beside_the_tensors_is_not_replaced_unasked(
         (("out", "--best", "--front"), "choose one of them"),
         (("out.onnx", "--front"), "name a folder"),
         (("0", "out.tflite"), "out.tflite ends in .tflite"),
-        (("0", "out", "--format", "onnxx"), "there is no format onnxx"),
+        (("0", "out", "--format", "onnxx"), "there is no format onnxx; did you mean onnx? Formats are pt, "),
     ],
 )
 def test_mistakes(

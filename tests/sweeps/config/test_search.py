@@ -69,6 +69,7 @@ def test_a_list_of_points_may_be_the_beginning(write: Write) -> None:
         (["points: [{prune.ratio: 0.5}, {prune.ratio: 0.5}]"], "points.1 is the same point as 0; keep one."),
         (["points: [{prune.ratio: 1.5}]"], "points.0.prune.ratio is 1.5; prune.ratio takes a number"),
         (["points: [{prune.rato: 0.5}]"], "prune.rato cannot be searched; did you mean prune.ratio?"),
+        (["points: [{sparse.penalty: L1}]"], 'or polarization, not "L1" (did you mean l1?).'),
         (
             ["points: [{prune.ratio: 0.5}, {sparse.lambda: 0.1}]"],
             "points.0 has no sparse.lambda; a point has",
@@ -106,6 +107,10 @@ SPACE = "space: {prune.ratio: [0.5, 0.9]}"
         (
             ["sampler: tep", "trials: 2"],
             'search.sampler is "tep"; did you mean tpe? It takes tpe, nsga2, nsga3, gp, random or',
+        ),
+        (
+            ["objectives: {val_accuracy: maximise, params: minimize}", "trials: 2"],
+            '"params": "minimize"}; did you mean maximize? It takes one or more of the keys val_accuracy,',
         ),
         (["sampler: grid", "args: {a: 1}"], 'search.args is {"a": 1}, but a grid takes none; remove it.'),
         (["args: {seed: 1}", "trials: 2"], "search.args.seed is not needed: all draws depend on the seed"),
