@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.cli.studies import check_search
+from sweeps.config import load_config
+
 ROOT = Path(__file__).parents[1]
 PATIENCE = 500  # seconds
 # As little as tells that the study of a README's commands is there.
@@ -54,7 +57,17 @@ def test_make_runs_what_the_readme_says(line: str, shell: Shell) -> None:
     told = shell(f"{line} -n")
     assert "sh scripts/setup.sh" in told
     assert "bin/sweeps run fashion-mini" in told or "-m pytest" in told
-    assert ("--trials 20" in told) == ("TRIALS=20" in line)
+    assert ("--trials 12" in told) == ("TRIALS=12" in line)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/first-sweep.md", "sweeps/configs/fashion-mini.yaml"])
+def test_as_many_trials_as_pages_name_are_in_the_space_of_the_default_sweep(page: str) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    named = {line: found[1] for line in lines if (found := re.search(r"(?:TRIALS=|--trials )(\d+)", line))}
+    assert named
+    for line, trials in named.items():
+        given = [quoted or plain for quoted, plain in re.findall(r'--set (?:"([^"]+)"|(\S+))', line)]
+        check_search(load_config("fashion-mini", [*given, f"search.trials={trials}"]))
 
 
 IN_TURN = """

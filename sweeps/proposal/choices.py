@@ -26,6 +26,7 @@ from slimnet.progress import ProgressLine
 from sweeps.check import Findings, seconds_of
 from sweeps.check.probe import probe
 from sweeps.config import Config, load_config
+from sweeps.config.space import Log
 from sweeps.machine import look
 from sweeps.proposal import Shown
 from sweeps.proposal.template import render
@@ -43,6 +44,7 @@ MANY = 10_000  # images
 SMALL = 40  # pixels up to which a network begins at full resolution
 LONG = 20 * 60  # seconds that a sweep may take, if the epochs can be chosen so
 FEWEST_EPOCHS, MOST_EPOCHS = 6, 60
+POINTS = 12  # of the search space
 LARGEST, SMALLEST = 4, (50, 20, 10, 6)  # parts of the network's parameters that the search space ends at
 
 
@@ -88,6 +90,16 @@ class Proposal:
     def few_epochs(self) -> int:
         """Of sparse training that only has to find widths: an eighth of all."""
         return max(2, self.epochs // 4)
+
+    @property
+    def sizes(self) -> Log:
+        """The searched numbers of parameters: with two ways to cut, half as many as with one."""
+        return Log(self.fewest, self.most, POINTS // 2 if self.norms else POINTS)
+
+    @property
+    def points(self) -> int:
+        """Of the search space: some of the sizes of a tiny network are the same."""
+        return len(self.sizes.values() or ()) * (2 if self.norms else 1)
 
 
 def choose(given: Shown, data_dir: Path | None) -> tuple[Proposal, Findings]:

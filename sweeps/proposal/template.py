@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sweeps.proposal.choices import Proposal
 
 COMMENT_AT = 25  # column at which comments begin
+TRIALS = 10
 
 
 def render(proposal: Proposal) -> str:
@@ -56,11 +57,11 @@ def render(proposal: Proposal) -> str:
         "",
         "search:",
         "  sampler: tpe",
-        _noted("  trials: 10", "more later: --trials 20 goes on with the study"),
+        _noted(f"  trials: {min(TRIALS, p.points)}", _more_trials(p.points)),
         _noted("  stopping: 0.001", "a trial ends once it can add no more than this to the hypervolume"),
         "  space:",
         f"    # The most parameters to keep, of {p.params:,}.",
-        f"    prune.params: {{log: [{p.fewest}, {p.most}], steps: 6}}",
+        f"    prune.params: {{log: [{p.fewest}, {p.most}], steps: {p.sizes.steps}}}",
         *(_two_ways(p) if p.norms else ()),
         "  objectives: {val_accuracy: maximize, params: minimize}",
         "",
@@ -78,6 +79,11 @@ def render(proposal: Proposal) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _more_trials(points: int) -> str:
+    """What a run may go on to after the trials of the config."""
+    return f"more later: --trials {points} goes on to all points" if points > TRIALS else "all points"
 
 
 def _two_ways(p: Proposal) -> list[str]:

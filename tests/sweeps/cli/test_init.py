@@ -96,6 +96,9 @@ def test_an_npz_becomes_a_config_that_passes_the_check(here: Path, command: Comm
         getattr(getattr(one, section), name) for one in (settings, load_config("my-digits.yaml", [override]))
     )
     assert before != after
+    (more,) = re.findall(r"trials: 10 .*--trials (\d+)", text)
+    status, _, err = command("plan", "my-digits.yaml", "--trials", more)
+    assert status == 0, err
 
     status, out, err = command("check", "my-digits.yaml")
     assert (status, "Error" in err) == (0, False)
@@ -134,6 +137,16 @@ def test_a_network_without_batch_norm_is_cut_by_its_weights(here: Path, command:
     assert status == 0, err
     settings = load_config("noise.yaml")
     assert (settings.prune.score, list(settings.search.space)) == ("lamp", ["prune.params"])
+    status, _, err = command("plan", "noise.yaml")
+    assert status == 0, err
+
+
+def test_trials_are_no_more_than_sizes_that_a_tiny_network_has(here: Path, command: Command) -> None:
+    (here / "init_tiny.py").write_text(PLAIN.replace("8", "2"))
+    status, _, err = command("init", str(arrays(here / "noise.npz")), "--model", "init_tiny:plain")
+    assert status == 0, err
+    status, _, err = command("plan", "noise.yaml")
+    assert status == 0, err
 
 
 @pytest.mark.parametrize("name", ["2024", "1e5", "true", "null"])
