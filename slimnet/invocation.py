@@ -29,6 +29,11 @@ def this_command() -> str:
     return shlex.join([_shortest(script), *sys.argv[1:]])
 
 
+def interrupted(how: str = "") -> str:
+    """What a command says that a signal has ended, and that can be given again."""
+    return f"interrupted{how}. Go on with: {this_command()}"
+
+
 def _shortest(script: Path) -> str:
     """Its name, where the shell finds it by that."""
     return script.name if shutil.which(script.name) == str(script) else str(script)

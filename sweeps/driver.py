@@ -112,7 +112,7 @@ class Driver:
         except ExecutorDiedError as error:
             if not self._interruption.level:
                 raise
-            self._console.error(str(error))  # the user, or a batch system, has ended this run before
+            self._console.error(error.reason)  # a signal has ended this run before, which says how to go on
         finally:
             self._executor.close()  # stages are still running after an error
             self._published.remove()

@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from slimnet.errors import SlimnetError
-from slimnet.invocation import this_command
+from slimnet.invocation import interrupted
 from slimnet.training.loop import Diverged
 from slimnet.training.recovery import discard
 
@@ -65,7 +65,7 @@ def resumable(partial: Path) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         kept = f"the epochs done are kept in {partial}" if partial.exists() else "no epoch was complete"
-        typer.echo(f"interrupted; {kept}. Go on with: {this_command()}", err=True)
+        typer.echo(interrupted(f"; {kept}"), err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
@@ -74,7 +74,7 @@ def tidied() -> Iterator[None]:
     """Let signals end what is done within by an exception, so that no half of a file is left."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        typer.echo(f"interrupted. Go on with: {this_command()}", err=True)
+        typer.echo(interrupted(), err=True)
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}

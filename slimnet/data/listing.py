@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -38,6 +38,9 @@ OTHER_TABLES = (".json", ".jsonl", ".xlsx")
 
 TEST_FRACTION = 0.2
 """Of the pictures of each class, which are the test part where no folder is."""
+
+HELD_OUT = " Without a folder test or val, that part is held out of train."
+"""What becomes of a part that should have pictures of its own."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def list_pictures(root: Path) -> Listing:
 
     Raises:
         SlimnetError: no folder, one that may not be read, no picture, a single class, a class that a part
-            lacks, or one that train lacks; or a link puts a folder into two classes.
+            lacks, or one that train lacks; or a link puts a folder into two classes or parts.
     """
     if not root.is_dir():
         raise SlimnetError(f"{root} is not a folder; it should hold a folder of pictures per class.")
@@ -93,7 +96,7 @@ def list_pictures(root: Path) -> Listing:
     _check_classes(where, by_class)
     for part, pictures in found.items():
         _check_part(folders[part], pictures, where, by_class)
-    _check_shared(root, (by_class, *found.values()))
+    _check_shared(root, {"train": by_class, **found})
     classes = tuple(by_class)
     held_out = "test" not in found
     if held_out:
@@ -262,16 +265,20 @@ def _check_part(
         )
 
 
-def _check_shared(root: Path, parts: Iterable[dict[str, list[str]]]) -> None:
-    seen: dict[tuple[int, int], tuple[str, Path]] = {}
-    for by_class in parts:
+def _check_shared(root: Path, parts: dict[str, dict[str, list[str]]]) -> None:
+    """Refuse a folder that links put into two classes, or into two parts."""
+    seen: dict[tuple[int, int], tuple[str, str, Path]] = {}
+    for part, by_class in parts.items():
         for name, paths in by_class.items():
             for folder in sorted({os.path.dirname(path) for path in paths}):
-                other, first = seen.setdefault(_identity(root / folder), (name, root / folder))
-                if other != name:
+                before, other, first = seen.setdefault(_identity(root / folder), (part, name, root / folder))
+                twice = f"of two classes, {other} and {name}" if other != name else ""
+                if not twice and before != part:
+                    twice = f"in two parts, {before} and {part}"
+                if twice:
                     raise SlimnetError(
-                        f"{first} and {root / folder} are one folder, so its pictures are of two classes, "
-                        f"{other} and {name}; keep the folder, or the link to it, in one of them."
+                        f"{first} and {root / folder} are one folder, so its pictures are {twice}; keep the "
+                        f"folder, or the link to it, in one of them.{HELD_OUT if other == name else ''}"
                     )
 
 

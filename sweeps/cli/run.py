@@ -14,7 +14,7 @@ import typer
 
 from slimnet.errors import SlimnetError
 from slimnet.files import check_name
-from slimnet.invocation import this_command
+from slimnet.invocation import interrupted
 from slimnet.precision import Precision
 from slimnet.streams import outlive_output
 from slimnet.wording import duration, plural
@@ -156,7 +156,7 @@ def run_command(
             comparison = Comparison(record)
             page = _wind_up(folder, record, comparison, tracker, interruption, console)
     if page is None or not record.ended:
-        console.say(f"interrupted with {how_far(record)}; nothing is lost. Go on with: {this_command()}")
+        console.say(interrupted(f" with {how_far(record)}; nothing is lost"))
         raise typer.Exit(interruption.exit_status)
     _close(console, record, comparison, page, named)
 

@@ -46,7 +46,15 @@ class Event:
 
 
 class ExecutorDiedError(SlimnetError):
-    """What the stages are computed with is gone for good, and they with it."""
+    """What the stages are computed with is gone for good, and they with it.
+
+    Attributes:
+        reason: what happened, without what to do.
+    """
+
+    def __init__(self, reason: str, way_out: str) -> None:
+        super().__init__(f"{reason}. {way_out}")
+        self.reason = reason
 
 
 class Executor(Protocol):

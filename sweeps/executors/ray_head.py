@@ -126,7 +126,8 @@ class Head:
         when = "Go on" if self.own else "Once Ray runs again, go on"
         return ExecutorDiedError(
             f"the head of the Ray cluster at {self.address} {how}, which ends its stages; "
-            f"every finished epoch is kept. {when} with: {this_command()}"
+            "every finished epoch is kept",
+            f"{when} with: {this_command()}",
         )
 
 

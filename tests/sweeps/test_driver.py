@@ -1084,16 +1084,16 @@ def test_an_executor_that_dies_ends_a_run_with_its_error_but_one_that_was_interr
         def poll(timeout: float) -> list[Event]:
             for number in signals:
                 interruption.note(number)
-            raise ExecutorDiedError("the head has died")
+            raise ExecutorDiedError("the head has died", "Go on with: this")
 
         monkeypatch.setattr(executor, "poll", poll)
         return executor
 
-    with pytest.raises(ExecutorDiedError, match="the head has died"):
+    with pytest.raises(ExecutorDiedError, match=r"^the head has died\. Go on with: this$"):
         runner.run(config(), interruption=interruption, wrap=dying)
     assert said == []
     study = runner.run(
         config(), interruption=interruption, wrap=lambda executor: dying(executor, signal.SIGINT)
     )
     assert not study.ended
-    assert said == ["the head has died"]
+    assert said == ["the head has died"], "how to go on is what the interrupted run says last"

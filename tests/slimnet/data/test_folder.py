@@ -148,6 +148,21 @@ def test_a_folder_is_of_one_class(draw: Draw) -> None:
         list_pictures(root)
 
 
+@pytest.mark.parametrize("part", ["test", "val"])
+@pytest.mark.parametrize("linked", ["", "dog"])
+def test_a_folder_is_in_one_part(draw: Draw, part: str, linked: str) -> None:
+    train = draw("pets/train", count=4)
+    root = train.parent
+    if linked:
+        shutil.copytree(train, root / part)
+        shutil.rmtree(root / part / linked)
+    (root / part / linked).symlink_to(train / linked)
+    pair = rf"train/{linked or 'cat'} and .*/{part}/{linked or 'cat'} are one folder"
+    other = "validation" if part == "val" else part
+    with pytest.raises(SlimnetError, match=rf"{pair}, .* in two parts, train and {other}; keep .* held out"):
+        list_pictures(root)
+
+
 def test_labels_in_a_table_are_read_by_a_function(draw: Draw) -> None:
     root = draw(count=4)
     flat = (root / "cat").rename(root / "images")
