@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from slimnet.cli.options import SETS, parse_shape
 from slimnet.data import NAMES, Augmentation, Source, Splits, fingerprint, load_dataset, split
@@ -16,6 +17,7 @@ from slimnet.data.catalogue import ARRAYS, PATHS, Channels, Resize
 from slimnet.data.sets import Dataset
 from slimnet.errors import SlimnetError
 from slimnet.files import user_path
+from slimnet.preprocessing import preprocessing_of
 from slimnet.progress import ProgressLine
 from slimnet.wording import after_question, did_you_mean
 
@@ -168,10 +170,14 @@ def recorded_data(
     return settings if image_size is None else replace(settings, image_size=image_size)
 
 
-def recorded_shape(file: Path, config: dict[str, Any], given: str | None) -> tuple[int, ...]:
-    """The shape (C, H, W) of an image for the network in `file`."""
+def recorded_shape(
+    file: Path, network: nn.Module, config: dict[str, Any], given: str | None
+) -> tuple[int, ...]:
+    """The shape (C, H, W) of an image for the network in `file`, whose data may be elsewhere by now."""
     if given is not None:
         return parse_shape(given)
+    if known := preprocessing_of(network):
+        return known.image_shape
     if shape := config.get("image_shape"):
         return tuple(shape)
     if not (data := config.get("data")) or data.get("factory"):

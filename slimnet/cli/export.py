@@ -109,7 +109,7 @@ def export_command(
     if known is None and splits is not None:
         attach(network, splits.preprocessing)
     elif known is None:
-        shape = recorded_shape(file, saved.config, input_shape)
+        shape = recorded_shape(file, network, saved.config, input_shape)
         check_fit(network, shape, 1, str(file))
     elif splits is not None and splits.image_shape != known.image_shape:
         shapes = ("x".join(map(str, one.image_shape)) for one in (known, splits))

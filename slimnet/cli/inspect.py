@@ -24,7 +24,8 @@ def inspect_command(
     from slimnet.cli.networks import open_network, parse_args
 
     network, saved = open_network(file, model, parse_args(args or []))
-    facts = inspect_network(network, torch.zeros(1, *recorded_shape(file, saved.config, input_shape)))
+    shape = recorded_shape(file, network, saved.config, input_shape)
+    facts = inspect_network(network, torch.zeros(1, *shape))
     if as_json:
         show.print_json({"file": str(file), **facts, "metrics": saved.metrics, "config": saved.config})
     else:

@@ -24,6 +24,7 @@ from slimnet.checkpoint import read
 from slimnet.cli import main
 from slimnet.cli.datasets import recorded_data
 from slimnet.data import Source, fingerprint
+from slimnet.preprocessing import attach
 
 ROOT = Path(slimnet.__file__).parents[1]
 SMALL = ["--image-size", "7", "--blocks", "1,1", "--width", "8"]
@@ -580,6 +581,16 @@ def test_data_without_a_fingerprint_are_not_taken_for_the_same(run: Slimnet, tmp
     assert run("evaluate", "net.pt", "--data", "fashion-mini").code == 0
 
 
+def test_a_network_that_knows_its_images_is_inspected_without_them(run: Slimnet, tmp_path: Path) -> None:
+    """As one that a sweep over pictures exports, which does not say where they are."""
+    network = slimnet.models.vgg([1], 2, in_channels=1)
+    attach(network, slimnet.Preprocessing((6, 5), 1, (0.5,), (0.2,), ("cat", "dog")))
+    slimnet.save(tmp_path / "net.pt", network, config={"data": {"name": "folder", "fingerprint": "of them"}})
+    inspected = run("inspect", "net.pt", "--json")
+    assert inspected.code == 0, inspected.err
+    assert json.loads(inspected.out)["image_shape"] == [1, 6, 5]
+
+
 @pytest.mark.parametrize("command", ["train", "prune", "finetune", "evaluate", "inspect", "export"])
 def test_help(run: Slimnet, command: str) -> None:
     outcome = run(command, "--help")
@@ -745,7 +756,7 @@ def test_a_mistake_is_one_message_and_nothing_written(
     (files / "truncated.pt").write_bytes(content[: len(content) // 2])
     (files / "pickled.pt").write_bytes(pickle.dumps({"format": "slimnet"}))
     network = slimnet.load(files / "sparse.pt")
-    slimnet.save(files / "bare.pt", network)
+    slimnet.save(files / "bare.pt", slimnet.models.vgg([1], 2, in_channels=1))
     slimnet.save(files / "running.pt", network, training={"optimizer": {}, "history": [{}]})
     colour = np.zeros((20, 7, 7, 3), np.uint8)
     labels = np.arange(20) % 2
