@@ -124,11 +124,16 @@ class Propagation:
         if getattr(layer, "transposed", False):
             weight = weight.transpose(0, 1)  # these have no groups
         weight = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
-        taps = coverage(layer, before[2:], after[2:]) if isinstance(layer, _ConvNd) else torch.ones(1)
-        made = (weight @ taps.to(mean) @ mean.reshape(groups, -1, 1)).flatten()
+        squares = weight.square()
+        if isinstance(layer, nn.Linear):  # of one tap, over which torch takes long to sum
+            weight, squares = weight.squeeze(-1), squares.squeeze(-1)
+        else:
+            weight = weight @ coverage(layer, before[2:], after[2:]).to(mean)
+            squares = squares.sum(-1)
+        made = (weight @ mean.reshape(groups, -1, 1)).flatten()
         if layer.bias is not None:
             made = made + layer.bias.detach()
-        spread = (weight.square().sum(-1) @ var.reshape(groups, -1, 1)).flatten()
+        spread = (squares @ var.reshape(groups, -1, 1)).flatten()
         wanted = [1] * len(after)
         wanted[dim] = -1
         return Moments(made.reshape(wanted), spread.reshape(wanted))
