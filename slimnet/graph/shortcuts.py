@@ -67,12 +67,14 @@ def _batch_norm(
     eps: Any = 1e-5,
 ) -> Operation | None:
     tensors = (running_mean, running_var, weight, bias)
-    if training or type(momentum) is not float or type(eps) is not float or x.dim() < 2 or not x.numel():
+    if type(training) is not bool or type(momentum) is not float or type(eps) is not float or x.dim() < 2:
         return None
     size = (x.shape[1],)
+    if x.numel() <= (size[0] if training else 0) or eps <= 0:  # which torch refuses, or need not compute
+        return None
     if not all(type(tensor) in _PLAIN and tensor.shape == size for tensor in tensors):
         return None
-    args = (x, weight, bias, running_mean, running_var, False, momentum, eps)
+    args = (x, weight, bias, running_mean, running_var, training, momentum, eps)
     return aten.native_batch_norm.default, args
 
 

@@ -47,6 +47,10 @@ class EveryWay(nn.Module):
             x = conv(x)
         for norm in self.norms:
             x = norm(x)
+        by_batch = self.norms[1]
+        x = functional.batch_norm(
+            x, by_batch.running_mean, by_batch.running_var, by_batch.weight, by_batch.bias, True
+        )
         for in_place in (False, True):
             for activation in (
                 functional.relu,
@@ -101,6 +105,9 @@ def test_there_are_no_shortcuts_where_torch_would_do_more() -> None:
             torch.zeros(1, 1, 1, 1, dtype=torch.cfloat),
         )
         assert shortcut(torch.conv2d, complex_conv, {}) is None
+        for size, training, eps in ((1, True, 1e-5), (2, True, 0.0), (0, False, 1e-5)):  # refused, or nothing
+            one_channel = (torch.zeros(1, 1, 1, size), zero, zero, zero, zero, training, 0.1, eps)
+            assert shortcut(functional.batch_norm, one_channel, {}) is None
     assert shortcut(torch.relu, (zero,), {}) is None  # a gradient may be asked for
 
 
