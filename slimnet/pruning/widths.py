@@ -193,7 +193,7 @@ def _conv_groups(conv: _ConvNd, weight: Tensor) -> int:
 
 def _outputs_first(module: nn.Module, tensor: Any) -> Tensor:
     """Swap the first two dimensions of a transposed conv's weight, (in, out, ...), to (out, in, ...)."""
-    swapped = getattr(module, "transposed", False) and tensor.dim() > 1
+    swapped = tensor.dim() > 1 and getattr(module, "transposed", False)
     return tensor.transpose(0, 1) if swapped else tensor  # type: ignore[no-any-return]
 
 
