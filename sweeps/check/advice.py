@@ -10,12 +10,13 @@ from slimnet.pruning.options import NORM_SCORES
 from slimnet.wording import plural
 from sweeps.check.findings import DataFacts, Findings, NetworkFacts
 from sweeps.config import Config
-from sweeps.config.space import Entry, entries_of
+from sweeps.config.space import By, Entry, entries_of
 
 FEW_TO_COMPARE = 200  # validation images below which accuracies differ by chance alone
 MANY_CONSTANT = 0.01  # fraction of images of one colour
 STALE = 0.02  # of the statistics that BatchNorms begin with, which is left after training
 FEW_NAMED = 3  # classes that a sentence names
+EPOCHS = ("passes", "sparse.epochs", "finetune.epochs")  # what the epochs of a trial follow from
 
 
 def warnings_about(config: Config, findings: Findings) -> list[str]:
@@ -26,6 +27,7 @@ def warnings_about(config: Config, findings: Findings) -> list[str]:
         *_about_penalty(config, findings.network),
         *_about_pruning(config, findings.network),
         *_about_training(config, findings),
+        *_about_epochs(config),
     ]
 
 
@@ -131,6 +133,24 @@ def _about_training(config: Config, findings: Findings) -> Iterator[str]:
         )
     if config.precision == "bfloat16" and findings.machine.precision == "float32":
         yield f"precision is bfloat16, which {findings.machine.name} only emulates; auto would be quicker"
+
+
+def _about_epochs(config: Config) -> Iterator[str]:
+    """Ways whose epochs are given one by one, such as by `finetune.epochs: {by: prune.score, …}`."""
+    space = config.search.space
+    by = {path: entry for path in EPOCHS if isinstance(entry := space.get(path), By)}
+    if not by or any(path in space and path not in by for path in EPOCHS):
+        return  # or else the number of epochs is what is searched
+    if any(len(case.values() or ()) != 1 for entry in by.values() for _, case in entry.cases):
+        return
+    totals = sorted({one.passes * (one.sparse + one.finetune) for one in config.lengths})
+    if len(totals) > 1:
+        fields = " and ".join(dict.fromkeys(entry.field for entry in by.values()))
+        yield (
+            f"trials have from {plural(totals[0], 'epoch')} to {totals[-1]:,}, by their {fields}, so that "
+            "one way may be ahead by its epochs alone; where search.space has "
+            f"{' and '.join(by)}, change those too"
+        )
 
 
 def _least(entries: Sequence[Entry], value: int) -> int:

@@ -91,6 +91,7 @@ def _two_ways(p: Proposal) -> list[str]:
     return [
         "    # Two ways to cut. By the weights of a trained network, which are kept (lamp); or by scaling",
         "    # factors (gamma), after few epochs that bring half near zero: the widths get new weights.",
+        f"    # Each way has {2 * p.epochs} epochs in all; to change that, change all four numbers.",
         "    prune.score: [lamp, gamma]",
         "    sparse.target: {by: prune.score, gamma: [0.5]}",
         f"    sparse.epochs: {{by: prune.score, gamma: [{p.few_epochs}]}}",

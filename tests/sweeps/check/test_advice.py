@@ -99,6 +99,21 @@ def test_settings_that_make_no_sense(overrides: list[str], network: dict[str, An
     assert said in text
 
 
+def by_score(sparse: str, finetune: str) -> str:
+    """A search of two ways with epochs of their own, beside 2 and 1 for lamp."""
+    epochs = f"sparse.epochs: {{by: prune.score, gamma: {sparse}}}"
+    epochs += f", finetune.epochs: {{by: prune.score, gamma: {finetune}}}"
+    return f"search.space={{sparse.lambda: [0.1, 0.2], prune.score: [lamp, gamma], {epochs}}}"
+
+
+def test_ways_with_epochs_of_their_own_have_as_many() -> None:
+    assert warned(by_score("[1]", "[2]")) == []
+    (text,) = warned(by_score("[4]", "[10]"))
+    assert text.startswith("trials have from 3 epochs to 14, by their prune.score, so that one")
+    assert text.endswith("; where search.space has sparse.epochs and finetune.epochs, change those too")
+    assert warned(by_score("[4]", "[8, 10]")) == [], "epochs are what is searched"
+
+
 def test_a_ratio_of_zero_is_meant_to_remove_nothing() -> None:
     assert warned(network={"cuts": (Cut("prune.ratio 0", 10_000), Cut("prune.ratio 0.5", 5000))}) == []
 
