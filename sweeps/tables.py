@@ -17,6 +17,7 @@ from rich.text import Text
 
 GAP = 2  # between columns
 WORD = 16  # a longer word of a column of words may be broken
+UNBROKEN = {"field"}  # but in these, where it is one to copy
 WORDS = {
     "network",
     "state",
@@ -107,7 +108,8 @@ class _Column:
         if not self.has_words:
             return self.most_width
         words = (word for text in (self.heading, *self.cells) for word in text.split())
-        return min(WORD, max(map(cell_len, words), default=0))
+        longest = max(map(cell_len, words), default=0)
+        return longest if self.key in UNBROKEN else min(WORD, longest)
 
     @property
     def most_width(self) -> int:
@@ -148,7 +150,9 @@ def _widths(columns: Sequence[_Column], width: int) -> dict[str, int]:
     for place, column in enumerate(words):
         widths[column.key] = min(column.most_width, column.least_width + room // (len(words) - place))
         room -= widths[column.key] - column.least_width
-    return {key: min(own, width) for key, own in widths.items()}
+    first = next(iter(widths.values()), 0)
+    beside = max(WORD, width - GAP - first)  # for the only other one, if it is too wide
+    return {key: min(own, beside if place else width) for place, (key, own) in enumerate(widths.items())}
 
 
 def _table(columns: Sequence[_Column], width: int) -> Table:

@@ -63,6 +63,17 @@ def test_a_part_begins_with_the_first_column(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
+def test_names_of_fields_are_not_broken_where_their_values_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = use_terminal(monkeypatch, 60)
+    fields = ("search.space.finetune.weights", "finetune.batch_size")
+    by = "{by: prune.score, gamma: {choices: [fresh]}}"
+    Console().table([{"field": field, "one study": by, "another": by} for field in fields])
+    lines = terminal.text.splitlines()
+    assert max(map(len, lines)) <= 60
+    for field in fields:
+        assert sum(line.startswith(f"{field} ") for line in lines) == 2, "in both parts"
+
+
 def test_a_table_in_a_pipe_is_one_however_wide(capsys: pytest.CaptureFixture[str]) -> None:
     Console().table([{f"column {number}": "x" * 40 for number in range(10)}])
     _, row = capsys.readouterr().out.splitlines()
