@@ -301,7 +301,7 @@ def _held_folder(study: Path, store: Store) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / ".writable"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another sweep may look at the same time
         except OSError as error:
             raise SlimnetError(
                 f"{folder} cannot be written ({error.strerror}); choose another with {option}DIR"
