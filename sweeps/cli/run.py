@@ -253,10 +253,11 @@ def _close(
     from sweeps.report.summary import epochs_saved, headline
 
     print_front(console, record, comparison)
+    end = "the goal is reached" if record.complete else "all have ended"
     seconds = sum(stage.result["seconds"] for stage in _stages_once(record) if stage.result)
     early = f", {len(record.stopped)} stopped early" if record.stopped else ""
     console.note(
-        f"\n{len(record.complete)} of {plural(record.goal, 'trial')} complete{early}: the goal is reached "
+        f"\n{len(record.complete)} of {plural(record.goal, 'trial')} complete{early}: {end} "
         f"({duration(seconds)} of training in all)"
     )
     if record.stopped:

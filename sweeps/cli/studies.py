@@ -43,7 +43,13 @@ def read(config: str, runs: Path) -> StudyRecord:
 
 def last_config(config: str, runs: Path) -> Config:
     """The config that a study was last run with, found by the name in `config`."""
-    named = load_config(config)
+    try:
+        named = load_config(config)
+    except ConfigError:
+        kept = runs / config / "config.yaml"
+        if Path(config).exists() or not kept.is_file():
+            raise
+        raise SlimnetError(f"{config} is the name of a study; give its config, {kept}") from None
     if not (runs / named.study / "config.yaml").exists():
         next_step = Named(config, named, runs).next_step("start it")
         raise SlimnetError(f"{runs} has no study {named.study} yet; {next_step}")

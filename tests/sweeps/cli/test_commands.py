@@ -319,6 +319,19 @@ def test_a_sweep_ends_with_what_its_controls_reach(
     assert (status, facts["epochs_left"]) == (0, {"sparse": 0, "early": 0, "finetune": 0})
 
 
+def test_a_sweep_of_which_every_trial_fails_has_reached_nothing(
+    sweep: Sweep, command: Command, instantly: Callable[[Compute], None]
+) -> None:
+    def compute(job: Job, place: Place, watch: Watch) -> bool:
+        raise SlimnetError("the loss became nan")
+
+    instantly(compute)
+    status, out, err = run_instantly(sweep, command, "controls.uniform=true")
+    assert (status, "trial 2 failed: sparse: the loss became nan" in err) == (1, True)
+    assert "0 of 3 trials complete: all have ended" in out
+    assert "the goal is reached" not in out
+
+
 def test_a_control_that_fails_is_told_and_tried_again(
     sweep: Sweep, command: Command, instantly: Callable[[Compute], None]
 ) -> None:
@@ -635,6 +648,18 @@ def test_no_traceback_in_a_process_of_its_own(sweep: Sweep) -> None:
     assert message.startswith("Error: --set prune.ratios=0.5: ")
     assert message.endswith("did you mean prune.ratio?")
     assert not sweep.runs.exists()
+
+
+@pytest.mark.parametrize("name", ["status", "retry"])
+def test_a_study_is_found_by_its_config_which_is_named_where_its_own_name_is_given(
+    name: str, tmp_path: Path, command: Command
+) -> None:
+    kept = tmp_path / "mine" / "config.yaml"
+    kept.parent.mkdir()
+    kept.write_text(shipped_configs()["smoke"].read_text())
+    _, _, err = command(name, "mine", "--runs", tmp_path)
+    assert err.rstrip() == f"Error: mine is the name of a study; give its config, {kept}"
+    assert "mime is neither a file nor" in command(name, "mime", "--runs", tmp_path)[2]
 
 
 @pytest.mark.parametrize("name", ["status", "pareto", "report", "sync", "retry"])
